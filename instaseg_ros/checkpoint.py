@@ -1,0 +1,171 @@
+"""Weights that describe themselves: the only place where weights are read or written.
+
+A checkpoint is one `.safetensors` file: the network's tensors, and in its header the method, heads,
+class names and training configuration. Weights of the published layout (`model_state_dict` with
+`module.` prefixes, torch files) are imported with `torch.load(weights_only=True)`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from instaseg_ros.errors import ConfigError, WeightsError
+from instaseg_ros.methods import Method, make_method
+from instaseg_ros.network import ERFNet
+
+FORMAT = "instaseg_ros/1"
+HEADER_KEY = "instaseg_ros"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A network's weights and what they mean.
+
+    tensors: state dict of `ERFNet`. class_names: one per seed map.
+    notes: free facts for people (training configuration, data, licence, metrics).
+    """
+
+    tensors: Mapping[str, Tensor]
+    class_names: tuple[str, ...]
+    method_name: str = "spatial_embedding"
+    n_sigma: int = 2
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def method(self) -> Method:
+        """The method these weights were trained for."""
+        return make_method(self.method_name, len(self.class_names), self.n_sigma)
+
+    def network(self) -> ERFNet:
+        """An ERFNet with these weights, float32. Raises WeightsError if they do not fit."""
+        network = ERFNet(self.method().heads)
+        _check_fit(network.state_dict(), self.tensors)
+        network.load_state_dict({k: v.float() for k, v in self.tensors.items()})
+        return network
+
+
+def shipped_weights() -> dict[str, Path]:
+    """Names and files of the weights that come with the package."""
+    folder = Path(str(files("instaseg_ros") / "weights"))
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def load_checkpoint(weights: str | Path) -> Checkpoint:
+    """The checkpoint with this shipped name, or in this file.
+
+    Raises WeightsError when there is none, it is damaged, or it is not made for this package.
+    """
+    shipped = shipped_weights()
+    path = shipped.get(str(weights), Path(weights).expanduser())
+    if not path.is_file():
+        raise WeightsError(
+            f"weights '{weights}': neither a shipped name ({', '.join(shipped) or 'none'}) "
+            "nor a file"
+        )
+    return _read(path) if path.suffix == ".safetensors" else import_published(path)
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype | None = None) -> None:
+    """Write the checkpoint, complete or not at all; floating tensors as `dtype` if given."""
+    header = {
+        "format": FORMAT,
+        "method": checkpoint.method_name,
+        "n_sigma": checkpoint.n_sigma,
+        "heads": [list(head) for head in checkpoint.method().heads],
+        "class_names": list(checkpoint.class_names),
+        "notes": checkpoint.notes,
+    }
+    tensors = {
+        name: (t.to(dtype) if dtype and t.is_floating_point() else t).contiguous().cpu()
+        for name, t in checkpoint.tensors.items()
+    }
+    part = Path(f"{path}.part")
+    save_file(tensors, part, metadata={HEADER_KEY: json.dumps(header)})
+    os.replace(part, path)
+
+
+def _read(path: Path) -> Checkpoint:
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"weights {path}: not a readable safetensors file: {error}") from error
+    if header.get("format") != FORMAT:
+        raise WeightsError(
+            f"weights {path}: expected a header of format '{FORMAT}', got "
+            f"'{header.get('format')}'; make such a file with `instaseg train`"
+        )
+    checkpoint = Checkpoint(
+        tensors, tuple(header["class_names"]), header["method"], header["n_sigma"], header["notes"]
+    )
+    try:
+        heads = [list(head) for head in checkpoint.method().heads]
+    except ConfigError as error:
+        raise WeightsError(f"weights {path}: {error}") from error
+    if heads != header["heads"]:
+        raise WeightsError(f"weights {path}: expected heads {heads}, got {header['heads']}")
+    _check_fit(ERFNet(checkpoint.method().heads).state_dict(), tensors, str(path))
+    return checkpoint
+
+
+def import_published(path: Path, class_names: tuple[str, ...] | None = None) -> Checkpoint:
+    """Weights in the layout published with the paper, of any number of classes and n_sigma.
+
+    Both numbers are read off the tensors. Classes are named `class_0`, ... unless given.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a bad or an unsafe file
+        raise WeightsError(
+            f"weights {path}: torch cannot read it as plain tensors ({error}); "
+            "save it again with only tensors in `model_state_dict`"
+        ) from error
+    state = content.get("model_state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise WeightsError(f"weights {path}: expected tensors by name under 'model_state_dict'")
+    tensors = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    sizes = [tensors.get(f"decoders.{i}.output_conv.bias") for i in (0, 1)]
+    n_sigma = 1 if sizes[0] is None else len(sizes[0]) - 2
+    n_classes = 1 if sizes[1] is None else len(sizes[1])
+    names = class_names or tuple(f"class_{i}" for i in range(n_classes))
+    expected = ERFNet(make_method("spatial_embedding", n_classes, n_sigma).heads).state_dict()
+    _check_fit(expected, tensors, str(path))
+    return Checkpoint(tensors, names, n_sigma=n_sigma, notes={"imported_from": path.name})
+
+
+def _check_fit(
+    expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str = "given"
+) -> None:
+    missing = sorted(expected.keys() - found.keys())
+    unexpected = sorted(found.keys() - expected.keys())
+    shapes = [
+        f"{name}: expected {tuple(expected[name].shape)}, got {tuple(found[name].shape)}"
+        for name in sorted(expected.keys() & found.keys())
+        if expected[name].shape != found[name].shape
+    ]
+    problems = [
+        f"{len(names)} {kind}: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}"
+        for kind, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", shapes))
+        if names
+    ]
+    if problems:
+        raise WeightsError(f"weights {where} do not fit the network; " + "; ".join(problems))
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Everything of a checkpoint but its tensors, for people."""
+    described = {f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint)}
+    del described["tensors"]
+    return described

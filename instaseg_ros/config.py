@@ -1,0 +1,262 @@
+"""Every parameter of the package: the only place where a default stands.
+
+`Config` is a tree of frozen dataclasses. Each field carries its description and range, from which
+the ROS parameters, `config/instaseg.yaml` and the command line's `--set` are derived.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+
+from instaseg_ros.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def param(
+    default: Any,
+    help: str,  # noqa: A002
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    live: bool = False,
+) -> Any:
+    """A dataclass field with what its users must know: bounds are inclusive; `live` parameters
+    may be changed while the node runs."""
+    meta = {"help": help, "low": low, "high": high, "choices": choices, "live": live}
+    return field(default=default, metadata=meta)
+
+
+@dataclass(frozen=True, slots=True)
+class InputConfig:
+    """What the network sees of the camera image."""
+
+    height: int = param(0, "network input height in pixels; 0: as the camera", low=0, high=8192)
+    width: int = param(0, "network input width in pixels; 0: as the camera", low=0, high=8192)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeConfig:
+    """How pixels become instances (Neven et al. 2019; published values: 0.9, 0.5, 128, 0.5)."""
+
+    seed_threshold: float = param(
+        0.9, "least seed score that starts an instance", low=0.0, high=1.0, live=True
+    )
+    foreground_threshold: float = param(
+        0.5, "a pixel takes part when its seed score is above this", low=0.0, high=1.0, live=True
+    )
+    min_pixels: int = param(
+        128, "an instance has more pixels than this", low=0, high=1_000_000, live=True
+    )
+    min_new_fraction: float = param(
+        0.5,
+        "an instance is kept when more than this share of it was not taken before",
+        low=0.0,
+        high=1.0,
+        live=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeConfig:
+    """What executes the network."""
+
+    name: str = param("auto", "what runs the network", choices=("auto", "torch", "openvino"))
+    device: str = param("auto", "auto, cpu, cuda or cuda:N")
+    precision: str = param(
+        "auto", "auto: the fastest the device has", choices=("auto", "fp32", "bf16", "fp16")
+    )
+    threads: int = param(0, "CPU threads of the network; 0: all cores", low=0, high=1024)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """The ROS node around the pipeline."""
+
+    image_transport: str = param(
+        "raw",
+        "raw: subscribe to `image`; compressed: to `image/compressed`",
+        choices=("raw", "compressed"),
+    )
+    input_reliability: str = param(
+        "auto",
+        "reliability of the image subscription; auto: the publisher's",
+        choices=("auto", "reliable", "best_effort"),
+    )
+    stale_after_s: float = param(
+        2.0, "diagnostics call the camera stale after this many seconds", low=0.1, high=3600.0
+    )
+    overlay_alpha: float = param(
+        0.5, "opacity of the instance colours in the overlay", low=0.0, high=1.0, live=True
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MethodConfig:
+    """The method and the shape of its heads; a checkpoint carries its own."""
+
+    name: str = param("spatial_embedding", "method, one of instaseg_ros.methods.METHODS")
+    n_sigma: int = param(2, "1: circular, 2: elliptical bandwidth", low=1, high=2)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """Training; overridden by `config/train/*.yaml`."""
+
+    dataset: str = param("synthetic", "what to train on")
+    steps: int = param(20_000, "optimiser steps in all", low=1)
+    batch_size: int = param(4, "images per step", low=1, high=1024)
+    crop_height: int = param(256, "training crop height, a multiple of 8", low=64, high=4096)
+    crop_width: int = param(512, "training crop width, a multiple of 8", low=64, high=4096)
+    learning_rate: float = param(5e-4, "Adam's peak step size", low=0.0, high=1.0)
+    weight_decay: float = param(1e-4, "Adam's weight decay", low=0.0, high=1.0)
+    warmup_steps: int = param(200, "steps of linear warm-up", low=0)
+    clip_norm: float = param(1.0, "gradients are scaled down to this norm", low=0.0)
+    ema_decay: float = param(0.999, "decay of the averaged weights", low=0.0, high=1.0)
+    weight_instance: float = param(1.0, "weight of the instance (Lovasz) term", low=0.0)
+    weight_smooth: float = param(10.0, "weight of the bandwidth smoothness term", low=0.0)
+    weight_seed: float = param(1.0, "weight of the seed term", low=0.0)
+    foreground_weight: float = param(10.0, "weight of object pixels in the seed term", low=0.0)
+    learned_center: bool = param(
+        False, "false: centroid of the mask; true: mean embedding of the instance"
+    )
+    seed: int = param(0, "random seed of weights and data", low=0)
+    workers: int = param(1, "data loading processes", low=0, high=256)
+    save_every: int = param(200, "steps between saved states", low=1)
+    validate_every: int = param(1000, "steps between validations", low=1)
+    validation_frames: int = param(60, "frames per validation", low=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole tree."""
+
+    weights: str = param(
+        "street-synthetic", "a shipped name, a .safetensors file, or a published .pth checkpoint"
+    )
+    input: InputConfig = field(default_factory=InputConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    node: NodeConfig = field(default_factory=NodeConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One leaf of a config tree: dotted name, current value, and the field's metadata."""
+
+    name: str
+    value: Any
+    kind: type
+    help: str
+    low: float | None
+    high: float | None
+    choices: tuple[str, ...] | None
+    live: bool
+
+
+def parameters(config: Any, prefix: str = "") -> Iterator[Parameter]:
+    """The leaves of a config dataclass in order, named `group.field`."""
+    types = get_type_hints(type(config))
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            yield from parameters(value, f"{prefix}{f.name}.")
+        else:
+            yield Parameter(prefix + f.name, value, types[f.name], **f.metadata)
+
+
+def _checked(name: str, kind: type, value: Any, meta: Mapping[str, Any]) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if kind is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ConfigError(
+            f"{name}: expected {kind.__name__}, got {type(value).__name__} {value!r}"
+        )
+    if meta["choices"] and value not in meta["choices"]:
+        raise ConfigError(f"{name}: expected one of {', '.join(meta['choices'])}, got {value!r}")
+    low, high = meta["low"], meta["high"]
+    inside = (low is None or value >= low) and (high is None or value <= high)
+    if (low is not None or high is not None) and not inside:  # NaN is outside of every range
+        raise ConfigError(
+            f"{name}: expected a value from {'-inf' if low is None else low} to "
+            f"{'inf' if high is None else high}, got {value!r}"
+        )
+    return value
+
+
+def merge(config: T, overrides: Mapping[str, Any], prefix: str = "") -> T:
+    """A copy of `config` with nested (`{"decode": {...}}`) or dotted (`"decode.min_pixels"`)
+    overrides, each checked against its field's type and range.
+
+    Raises ConfigError for an unknown key (naming the nearest known one) or a bad value.
+    """
+    types = get_type_hints(type(config))
+    fields = {f.name: f for f in dataclasses.fields(config)}  # type: ignore[arg-type]
+    changes: dict[str, Any] = {}
+    for key, value in overrides.items():
+        head, _, rest = str(key).partition(".")
+        if head not in fields:
+            near = difflib.get_close_matches(head, fields, n=1)
+            hint = f"; did you mean '{prefix}{near[0]}'?" if near else ""
+            raise ConfigError(
+                f"unknown parameter '{prefix}{key}'{hint} Known: {', '.join(fields)}"
+            )
+        if dataclasses.is_dataclass(types[head]):
+            nested = {rest: value} if rest else value
+            if not isinstance(nested, Mapping):
+                raise ConfigError(f"{prefix}{head}: expected a mapping, got {value!r}")
+            current = changes.get(head, getattr(config, head))
+            changes[head] = merge(current, nested, f"{prefix}{head}.")
+        elif rest:
+            raise ConfigError(f"unknown parameter '{prefix}{key}': '{prefix}{head}' has no parts")
+        else:
+            changes[head] = _checked(prefix + head, types[head], value, fields[head].metadata)
+    return dataclasses.replace(config, **changes)  # type: ignore[type-var]
+
+
+def load(path: str | Path, base: Config | None = None) -> Config:
+    """A Config from a YAML file of overrides (plain, or a ROS parameter file with `/**`)."""
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ConfigError(f"config file {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config file {path} is not YAML: {error}") from error
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"config file {path}: expected a mapping of parameters, got {tree!r}")
+    if "/**" in tree:
+        tree = tree["/**"].get("ros__parameters", {})
+    try:
+        return merge(base if base is not None else Config(), tree)
+    except ConfigError as error:
+        raise ConfigError(f"config file {path}: {error}") from error
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, Any]:
+    """`["decode.min_pixels=64"]` -> `{"decode.min_pixels": 64}`; values are read as YAML."""
+    overrides = {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {text}: expected name=value")
+        overrides[name] = yaml.safe_load(value)
+    return overrides
+
+
+def dump(config: Any) -> str:
+    """YAML of the tree, in field order; `load` reads it back to an equal Config."""
+    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)

@@ -1,0 +1,35 @@
+"""The kinds of error this package raises. Libraries raise them; only `cli` and `ros` act on them."""
+
+
+class InstasegError(Exception):
+    """Anything this package refuses, with a message for the person at the keyboard."""
+
+
+class ConfigError(InstasegError):
+    """A parameter, option or config file that cannot be used."""
+
+
+class WeightsError(InstasegError):
+    """A weights file that is missing, unsafe, damaged or of another shape than it claims."""
+
+
+class ImageError(InstasegError):
+    """An image or camera message that cannot be converted: it is skipped and counted."""
+
+
+class InputError(InstasegError):
+    """A bag, video, folder or dataset that cannot be read as asked."""
+
+
+class TruncatedInputError(InputError):
+    """An input that ends before it should; everything before the break was delivered."""
+
+
+class MissingExtraError(InstasegError):
+    """An optional dependency is needed and absent; the message names the extra to install."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the Python package '{package}', which is not installed: "
+            f"pip install 'instaseg_ros[{extra}]'"
+        )

@@ -1,0 +1,67 @@
+"""The methods, one paper to a file, and what each must offer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import torch
+
+from instaseg_ros.types import Instances
+
+if TYPE_CHECKING:
+    from instaseg_ros.config import DecodeConfig, TrainConfig
+
+
+class Head(NamedTuple):
+    """One named group of output channels and the network decoder it comes from."""
+
+    name: str
+    channels: int
+    decoder: int
+
+
+class Targets(NamedTuple):
+    """Truth of a training batch.
+
+    labels: (B, H, W) int64, 0 = background, 1..K = instances, numbered per image.
+    class_ids: per image (K,) int64, the class of instance k + 1.
+    ignore: (B, H, W) bool, pixels that count neither as background nor as an object.
+    """
+
+    labels: torch.Tensor
+    class_ids: Sequence[torch.Tensor]
+    ignore: torch.Tensor
+
+
+class Method(Protocol):
+    """What the pipeline, the trainer and the exporter ask of a method."""
+
+    name: str
+    heads: tuple[Head, ...]
+
+    def decode(
+        self, outputs: dict[str, torch.Tensor], config: DecodeConfig
+    ) -> list[Instances]:
+        """Raw head outputs {name: (B, C, H, W)} to the instances of each image, at (H, W)."""
+
+    def loss(
+        self, outputs: dict[str, torch.Tensor], targets: Targets, config: TrainConfig
+    ) -> dict[str, torch.Tensor]:
+        """Named scalar terms; `total` is what the optimiser minimises."""
+
+
+def make_method(name: str, n_classes: int, n_sigma: int) -> Method:
+    """The method called `name`. Raises ConfigError for an unknown one."""
+    from instaseg_ros.errors import ConfigError
+
+    if name not in METHODS:
+        raise ConfigError(f"method '{name}' is unknown; known: {', '.join(METHODS)}")
+    return METHODS[name](n_classes, n_sigma)
+
+
+from instaseg_ros.methods.spatial_embedding import SpatialEmbedding  # noqa: E402
+
+METHODS = {
+    "spatial_embedding": SpatialEmbedding,  # Neven et al. 2019
+}

@@ -1,0 +1,203 @@
+"""Spatial embedding with a learned clustering bandwidth (Neven et al. 2019, arXiv 1906.11109).
+
+Every pixel i points with an offset o_i at e_i = x_i + tanh(o_i), its *spatial embedding*, predicts
+the bandwidth of its instance, and a seed score per class. With C_k the centre of instance k,
+
+    phi_k(e_i) = exp(-sum_c s_kc (e_ic - C_kc)^2),   s = exp(10 r) = 1 / (2 sigma^2),
+
+r being the raw bandwidth output, and i belongs to k when phi_k(e_i) > 0.5.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from instaseg_ros.methods import Head, Targets
+from instaseg_ros.types import Instances
+
+if TYPE_CHECKING:
+    from instaseg_ros.config import DecodeConfig, TrainConfig
+    from instaseg_ros.network import ERFNet
+
+# The published lattice: 2048 x 1024 pixels span [0, 2] x [0, 1]; other sizes continue it.
+STEP_X = 2.0 / 2047.0
+STEP_Y = 1.0 / 1023.0
+BANDWIDTH_GAIN = 10.0  # s = exp(BANDWIDTH_GAIN * r)
+NEGLIGIBLE = 16.0  # exp(-16): phi below this is nothing in a float32 sum
+INITIAL_BANDWIDTH = 1.0  # r of an untrained network: a radius of 5.7 pixels
+
+
+def pixel_grid(height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
+    """(2, H, W) float32: x and y of every pixel in lattice units."""
+    x = torch.arange(width, device=device, dtype=torch.float64) * STEP_X
+    y = torch.arange(height, device=device, dtype=torch.float64) * STEP_Y
+    grid = torch.stack([x.expand(height, width), y[:, None].expand(height, width)])
+    return grid.float()
+
+
+def embed(offset: Tensor, grid: Tensor) -> Tensor:
+    """Spatial embedding e = x + tanh(o) (eq. 1). Shapes (..., 2, ...), alike or broadcastable."""
+    return torch.tanh(offset) + grid
+
+
+def inverse_bandwidth(raw: Tensor) -> Tensor:
+    """s = exp(10 r), the part of 1 / (2 sigma^2) in eq. 5, from the raw bandwidth output."""
+    return torch.exp(BANDWIDTH_GAIN * raw)
+
+
+class SpatialEmbedding:
+    """Heads, loss and decoding of the method for `n_classes` classes.
+
+    n_sigma: 1 for a circular bandwidth, 2 for an elliptical one (eq. 8).
+    """
+
+    name = "spatial_embedding"
+
+    def __init__(self, n_classes: int, n_sigma: int = 2) -> None:
+        self.n_classes = n_classes
+        self.n_sigma = n_sigma
+        self.heads = (
+            Head("offset", 2, decoder=0),
+            Head("bandwidth", n_sigma, decoder=0),
+            Head("seed", n_classes, decoder=1),
+        )
+
+    def initialise(self, network: ERFNet) -> None:
+        """Start from zero offsets and a bandwidth of about six pixels."""
+        with torch.no_grad():
+            for name, bias in (("offset", 0.0), ("bandwidth", INITIAL_BANDWIDTH)):
+                weight, biases = network.head_parameters(name)
+                weight.zero_()
+                biases.fill_(bias)
+
+    def loss(
+        self, outputs: dict[str, Tensor], targets: Targets, config: TrainConfig
+    ) -> dict[str, Tensor]:
+        """Weighted sum of instance, smoothness and seed terms (eq. 6, 9, 10), as `total`.
+
+        Averaged over the batch; the instance and smoothness terms first over the instances of an
+        image, the seed term over its pixels. Ignored pixels take no part in any of them.
+        """
+        height, width = targets.labels.shape[1:]
+        grid = pixel_grid(height, width, targets.labels.device)
+        terms = [
+            self._image_loss(
+                outputs["offset"][b].float(),
+                outputs["bandwidth"][b].float(),
+                torch.sigmoid(outputs["seed"][b].float()),
+                grid,
+                targets.labels[b],
+                targets.class_ids[b],
+                targets.ignore[b],
+                config,
+            )
+            for b in range(len(targets.labels))
+        ]
+        instance, smooth, seed = torch.stack(terms).mean(0)
+        total = (
+            config.weight_instance * instance
+            + config.weight_smooth * smooth
+            + config.weight_seed * seed
+        )
+        return {"total": total, "instance": instance, "smooth": smooth, "seed": seed}
+
+    def _image_loss(
+        self,
+        offset: Tensor,  # (2, H, W)
+        bandwidth: Tensor,  # (n_sigma, H, W)
+        seed: Tensor,  # (n_classes, H, W), in [0, 1]
+        grid: Tensor,  # (2, H, W)
+        labels: Tensor,  # (H, W)
+        class_ids: Tensor,  # (K,)
+        ignore: Tensor,  # (H, W)
+        config: TrainConfig,
+    ) -> Tensor:
+        """(instance, smooth, seed) of one image."""
+        n_instances = len(class_ids)
+        counted = ~ignore.flatten()
+        own = (labels.flatten() - 1).masked_fill(~counted, -1)  # instance of a pixel, or -1
+        pixels = torch.nonzero(own >= 0).squeeze(1)  # object pixels
+        owner = own[pixels]
+
+        embedding = embed(offset, grid).flatten(1)  # (2, H*W)
+        raw = bandwidth.flatten(1)
+        points = embedding if config.learned_center else grid.flatten(1)
+        center = _mean_per_instance(points[:, pixels], owner, n_instances)  # (2, K)
+        mean_raw = _mean_per_instance(raw[:, pixels], owner, n_instances)  # (n_sigma, K)
+        scale = inverse_bandwidth(mean_raw).expand(2, n_instances)
+
+        spread = (raw[:, pixels] - mean_raw.detach()[:, owner]).square().mean(0)
+        sizes = torch.bincount(owner, minlength=n_instances).clamp(min=1)
+        smooth = (spread / sizes[owner]).sum() / max(n_instances, 1)
+
+        instance = seed.new_zeros(())
+        if n_instances:
+            instance = _instance_loss(embedding, center, scale, own, counted)
+
+        own_distance = ((embedding[:, pixels] - center[:, owner]).square() * scale[:, owner]).sum(0)
+        target = torch.exp(-own_distance).detach()
+        class_of = class_ids[owner]
+        square = (seed.flatten(1).square() * counted).sum()  # every seed map: 0 off its objects
+        at_objects = seed.flatten(1)[class_of, pixels]
+        foreground = config.foreground_weight * (at_objects - target).square()
+        seed_loss = (square + (foreground - at_objects.square()).sum()) / labels.numel()
+        return torch.stack([instance, smooth, seed_loss])
+
+
+def _mean_per_instance(values: Tensor, owner: Tensor, n_instances: int) -> Tensor:
+    """(C, N) values of N pixels, averaged by owner: (C, K); 0 for an instance without pixels."""
+    total = values.new_zeros(len(values), n_instances).index_add(1, owner, values)
+    return total / torch.bincount(owner, minlength=n_instances).clamp(min=1)
+
+
+def _instance_loss(
+    embedding: Tensor, center: Tensor, scale: Tensor, own: Tensor, counted: Tensor
+) -> Tensor:
+    """Mean over instances of the Lovász hinge of 2 phi - 1 against the instance's mask (eq. 6).
+
+    A pixel with phi below exp(-16) adds nothing a float32 sum would notice, so each instance
+    looks only at its own pixels and at those that could fall for it.
+    """
+    n_instances = center.shape[1]
+    with torch.no_grad():
+        x, y = (embedding[c] - center[c, :, None] for c in (0, 1))  # (K, H*W)
+        distance = x.square_().mul_(scale[0, :, None]).add_(y.square_().mul_(scale[1, :, None]))
+        near = (distance < NEGLIGIBLE) & counted
+        near[own[own >= 0], torch.nonzero(own >= 0).squeeze(1)] = True
+        instance, pixel = torch.nonzero(near, as_tuple=True)
+        inside = own[pixel] == instance
+    distance = ((embedding[:, pixel] - center[:, instance]).square() * scale[:, instance]).sum(0)
+    logits = 2 * torch.exp(-distance) - 1
+    return lovasz_hinge(logits, inside, instance, n_instances)
+
+
+def lovasz_hinge(logits: Tensor, truth: Tensor, group: Tensor, n_groups: int) -> Tensor:
+    """Lovász hinge (Berman et al. 2018) of each group of pixels, averaged over the groups.
+
+    logits: (N,) float, positive inside; truth: (N,) bool; group: (N,) int64, ascending.
+    All groups are sorted at once, so the cost does not depend on their number.
+    """
+    signs = truth.to(logits.dtype) * 2 - 1
+    errors = 1 - logits * signs
+    with torch.no_grad():
+        order = torch.argsort(errors, descending=True)
+        order = order[torch.argsort(group[order], stable=True)]
+        sorted_truth = truth[order].to(torch.float64)
+        sorted_group = group[order]
+        counts = torch.bincount(sorted_group, minlength=n_groups)
+        starts = torch.cumsum(counts, 0) - counts
+        total = torch.zeros(n_groups, dtype=torch.float64, device=logits.device)
+        total.index_add_(0, sorted_group, sorted_truth)
+        before = torch.cumsum(total, 0) - total
+        hits = torch.cumsum(sorted_truth, 0) - before[sorted_group]
+        rank = torch.arange(1, len(order) + 1, device=logits.device) - starts[sorted_group]
+        positives = total[sorted_group]
+        jaccard = 1 - (positives - hits) / (positives + rank - hits)
+        gradient = jaccard.clone()
+        gradient[1:] -= jaccard[:-1]
+        first = starts[counts > 0]
+        gradient[first] = jaccard[first]
+    return torch.dot(torch.relu(errors[order]), gradient.to(errors.dtype)) / n_groups

@@ -1,0 +1,145 @@
+"""ERFNet (Romera et al. 2018) with one decoder per group of heads, as Neven et al. 2019 use it.
+
+Module names follow the published checkpoints, so that their weights load key by key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from instaseg_ros.methods import Head
+
+BN_EPS = 1e-3
+STRIDE = 8  # height and width of the input are multiples of this
+
+
+class Downsampler(nn.Module):
+    """Halves the resolution: strided convolution beside max-pooling, concatenated."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c_in, c_out - c_in, 3, stride=2, padding=1)
+        self.pool = nn.MaxPool2d(2, stride=2)
+        self.bn = nn.BatchNorm2d(c_out, eps=BN_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.bn(torch.cat([self.conv(x), self.pool(x)], 1)))
+
+
+class NonBottleneck1d(nn.Module):
+    """Residual block of two factorised 3x3 convolutions, the second dilated."""
+
+    def __init__(self, channels: int, dropout: float, dilation: int) -> None:
+        super().__init__()
+        c, d = channels, dilation
+        self.conv3x1_1 = nn.Conv2d(c, c, (3, 1), padding=(1, 0))
+        self.conv1x3_1 = nn.Conv2d(c, c, (1, 3), padding=(0, 1))
+        self.bn1 = nn.BatchNorm2d(c, eps=BN_EPS)
+        self.conv3x1_2 = nn.Conv2d(c, c, (3, 1), padding=(d, 0), dilation=(d, 1))
+        self.conv1x3_2 = nn.Conv2d(c, c, (1, 3), padding=(0, d), dilation=(1, d))
+        self.bn2 = nn.BatchNorm2d(c, eps=BN_EPS)
+        self.dropout = nn.Dropout2d(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.conv3x1_1(x))
+        y = torch.relu(self.bn1(self.conv1x3_1(y)))
+        y = torch.relu(self.conv3x1_2(y))
+        y = self.dropout(self.bn2(self.conv1x3_2(y)))
+        return torch.relu(y + x)
+
+
+class Upsampler(nn.Module):
+    """Doubles the resolution with a transposed convolution."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.conv = nn.ConvTranspose2d(c_in, c_out, 3, stride=2, padding=1, output_padding=1)
+        self.bn = nn.BatchNorm2d(c_out, eps=BN_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.bn(self.conv(x)))
+
+
+class Encoder(nn.Module):
+    """(B, 3, H, W) to (B, 128, H/8, W/8)."""
+
+    def __init__(self, n_outputs: int) -> None:
+        super().__init__()
+        self.initial_block = Downsampler(3, 16)
+        self.layers = nn.ModuleList(
+            [
+                Downsampler(16, 64),
+                *(NonBottleneck1d(64, 0.03, 1) for _ in range(5)),
+                Downsampler(64, 128),
+                *(NonBottleneck1d(128, 0.3, d) for d in (2, 4, 8, 16) * 2),
+            ]
+        )
+        # Only ERFNet's encoder pre-training uses it; kept so that published weights load whole.
+        self.output_conv = nn.Conv2d(128, n_outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.initial_block(x)
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class Decoder(nn.Module):
+    """(B, 128, H/8, W/8) to (B, n_outputs, H, W)."""
+
+    def __init__(self, n_outputs: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            [
+                Upsampler(128, 64),
+                NonBottleneck1d(64, 0.0, 1),
+                NonBottleneck1d(64, 0.0, 1),
+                Upsampler(64, 16),
+                NonBottleneck1d(16, 0.0, 1),
+                NonBottleneck1d(16, 0.0, 1),
+            ]
+        )
+        self.output_conv = nn.ConvTranspose2d(16, n_outputs, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return self.output_conv(x)
+
+
+class ERFNet(nn.Module):
+    """RGB in [0, 1], (B, 3, H, W) with H and W multiples of 8, to {head name: (B, C, H, W)}.
+
+    Heads that name the same decoder share its last convolution, in the order given.
+    """
+
+    def __init__(self, heads: Sequence[Head]) -> None:
+        super().__init__()
+        self.heads = tuple(heads)
+        n_decoders = 1 + max(head.decoder for head in heads)
+        self.groups = [[h for h in heads if h.decoder == d] for d in range(n_decoders)]
+        self.encoder = Encoder(sum(head.channels for head in heads))
+        self.decoders = nn.ModuleList(Decoder(sum(h.channels for h in g)) for g in self.groups)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        x = self.encoder(x)
+        outputs: dict[str, Tensor] = {}
+        for group, decoder in zip(self.groups, self.decoders, strict=True):
+            parts = decoder(x).split([head.channels for head in group], 1)
+            outputs.update(zip((head.name for head in group), parts, strict=True))
+        return outputs
+
+    def head_parameters(self, name: str) -> tuple[Tensor, Tensor]:
+        """Weight (16, C, 2, 2) and bias (C,) views of one head's last convolution."""
+        group = next(g for g in self.groups if any(h.name == name for h in g))
+        start = 0
+        for head in group:
+            if head.name == name:
+                break
+            start += head.channels
+        conv = self.decoders[head.decoder].output_conv
+        channels = slice(start, start + head.channels)
+        return conv.weight[:, channels], conv.bias[channels]

@@ -1,0 +1,75 @@
+"""From camera images to network input, and from network-sized instances back to the camera."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from instaseg_ros.errors import ImageError
+from instaseg_ros.types import Instances
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from instaseg_ros.config import InputConfig
+
+STRIDE = 8  # the network halves its input three times
+
+
+class Geometry(NamedTuple):
+    """Sizes in pixels, (height, width): of the camera, and of the image inside the padding."""
+
+    camera: tuple[int, int]
+    scaled: tuple[int, int]
+
+
+def preprocess(
+    images: Sequence[NDArray[np.uint8]], config: InputConfig
+) -> tuple[NDArray[np.uint8], Geometry]:
+    """Scale images of one size to the configured size and pad right and below to the stride.
+
+    images: (H, W, 3) uint8 RGB each. Returns (B, H', W', 3) uint8 and the way back.
+    Raises ImageError when an image is not of that kind, or the sizes differ within the batch.
+    """
+    for image in images:
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise ImageError(
+                f"image: expected (H, W, 3) uint8, got {image.shape} {image.dtype}"
+            )
+        if image.shape != images[0].shape:
+            raise ImageError(
+                f"batch: expected images of one size {images[0].shape}, got {image.shape}"
+            )
+    height, width = images[0].shape[:2]
+    scaled = (config.height or height, config.width or width)
+    padded = tuple(-(-side // STRIDE) * STRIDE for side in scaled)
+    if len(images) == 1 and padded == (height, width):
+        return np.ascontiguousarray(images[0])[None], Geometry((height, width), scaled)
+    batch = np.zeros((len(images), *padded, 3), np.uint8)
+    for image, out in zip(images, batch, strict=True):
+        if scaled != (height, width):
+            shrinks = scaled[0] * scaled[1] < height * width
+            flag = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+            image = cv2.resize(image, scaled[::-1], interpolation=flag)
+        out[: scaled[0], : scaled[1]] = image
+    return batch, Geometry((height, width), scaled)
+
+
+def restore(instances: Instances, geometry: Geometry) -> Instances:
+    """Instances of the scaled image brought to camera resolution; ids stay as they are."""
+    (height, width), scaled = geometry
+    if scaled == (height, width):
+        return instances
+    labels = cv2.resize(instances.labels, (width, height), interpolation=cv2.INTER_NEAREST)
+    ratio = np.array([width / scaled[1], height / scaled[0]], np.float32)
+    return dataclasses.replace(
+        instances,
+        labels=np.asarray(labels, np.uint16),
+        boxes_xyxy=instances.boxes_xyxy * np.tile(ratio, 2),
+        centers_xy=instances.centers_xy * ratio,
+        bandwidths=instances.bandwidths * ratio,
+    )

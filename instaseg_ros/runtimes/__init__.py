@@ -1,0 +1,45 @@
+"""Runtimes execute the network; `open_runtime` picks one.
+
+A runtime is called with images (B, H, W, 3) uint8 RGB, H and W multiples of 8, and returns the raw
+head outputs {name: (B, C, H, W) float32} as torch tensors on the device that made them, valid until
+its next call. Scaling to [0, 1] and layout are its own business.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instaseg_ros.runtimes.torch_runtime import TorchRuntime
+
+if TYPE_CHECKING:
+    from instaseg_ros.checkpoint import Checkpoint
+    from instaseg_ros.config import RuntimeConfig
+
+log = logging.getLogger(__name__)
+
+
+class Runtime(Protocol):
+    """A network, ready to run. `name` and `precision` are for people and diagnostics."""
+
+    name: str
+    precision: str
+
+    def __call__(self, images: NDArray[np.uint8]) -> dict[str, Tensor]: ...
+
+
+def open_runtime(config: RuntimeConfig, checkpoint: Checkpoint) -> Runtime:
+    """The runtime named in `config`, loaded with the checkpoint's network."""
+    runtime = RUNTIMES[config.name](config, checkpoint)
+    log.info("runtime %s, precision %s", runtime.name, runtime.precision)
+    return runtime
+
+
+RUNTIMES = {
+    "auto": TorchRuntime,
+    "torch": TorchRuntime,
+}

@@ -1,0 +1,64 @@
+"""The network in eager torch, on CPU or CUDA: always available, the reference for the others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instaseg_ros.errors import ConfigError
+
+if TYPE_CHECKING:
+    from instaseg_ros.checkpoint import Checkpoint
+    from instaseg_ros.config import RuntimeConfig
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(name: str) -> torch.device:
+    """The torch device for `auto`, `cpu`, `cuda` or `cuda:N`. Raises ConfigError if absent."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"runtime.device: expected auto, cpu or cuda[:N], got '{name}'") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"runtime.device: '{name}' asked for, torch sees no such device")
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """`auto` resolved: fp16 on CUDA, bf16 on a CPU that multiplies it in hardware, else fp32."""
+    if name != "auto":
+        if name == "fp16" and device.type == "cpu":
+            raise ConfigError("runtime.precision: fp16 needs a GPU; use bf16 or fp32 on a CPU")
+        return name
+    if device.type == "cuda":
+        return "fp16"
+    return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
+
+
+class TorchRuntime:
+    """Eager torch with channels-last tensors."""
+
+    name = "torch"
+
+    def __init__(self, config: RuntimeConfig, checkpoint: Checkpoint) -> None:
+        self.device = pick_device(config.device)
+        self.precision = pick_precision(config.precision, self.device)
+        self.dtype = DTYPES[self.precision]
+        if config.threads and self.device.type == "cpu":
+            torch.set_num_threads(config.threads)
+        self.network = checkpoint.network().eval().to(self.device, self.dtype)
+        self.network.to(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def __call__(self, images: NDArray[np.uint8]) -> dict[str, Tensor]:
+        pixels = torch.from_numpy(images).to(self.device)
+        # (B, H, W, 3) seen as (B, 3, H, W) is channels-last as it stands.
+        outputs = self.network(pixels.permute(0, 3, 1, 2).to(self.dtype) / 255)
+        return {name: output.float() for name, output in outputs.items()}

@@ -1,0 +1,76 @@
+"""What walks through the package: a camera frame in, instances out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One camera image and what is known about it.
+
+    image: (H, W, 3) uint8, RGB.
+    stamp_ns: time of exposure, nanoseconds.
+    frame_id: the camera's optical frame.
+    depth: (H, W) float32, metres along the optical axis; 0 where unknown; None without depth.
+    intrinsics: (3, 3) float64 camera matrix in pixels of `image`; None when unknown.
+    """
+
+    image: NDArray[np.uint8]
+    stamp_ns: int = 0
+    frame_id: str = ""
+    depth: NDArray[np.float32] | None = None
+    intrinsics: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Instances:
+    """The objects of one frame. All per-instance arrays share one order, highest score first.
+
+    labels: (H, W) uint16 label image; 0 = background, otherwise one of `ids`.
+    ids: (N,) uint16, the label values.
+    class_ids: (N,) int64, index into the checkpoint's class names.
+    scores: (N,) float32 in [0, 1].
+    boxes_xyxy: (N, 4) float32, pixels; right and lower edges exclusive.
+    centers_xy: (N, 2) float32, pixels: where the network sees the object's centre.
+    bandwidths: (N, 2) float32, pixels: the learned clustering radius along x and y.
+    """
+
+    labels: NDArray[np.uint16]
+    ids: NDArray[np.uint16]
+    class_ids: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    boxes_xyxy: NDArray[np.float32]
+    centers_xy: NDArray[np.float32]
+    bandwidths: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def empty(cls, height: int, width: int) -> Instances:
+        """No object on an image of (height, width) pixels."""
+        return cls(
+            labels=np.zeros((height, width), np.uint16),
+            ids=np.zeros(0, np.uint16),
+            class_ids=np.zeros(0, np.int64),
+            scores=np.zeros(0, np.float32),
+            boxes_xyxy=np.zeros((0, 4), np.float32),
+            centers_xy=np.zeros((0, 2), np.float32),
+            bandwidths=np.zeros((0, 2), np.float32),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the pipeline says about one frame.
+
+    stage_ms: wall milliseconds by stage (`preprocess`, `network`, `decode`, `restore`), for the
+        whole batch the frame was processed in.
+    """
+
+    instances: Instances
+    stage_ms: dict[str, float] = field(default_factory=dict)
