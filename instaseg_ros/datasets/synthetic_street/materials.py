@@ -1,0 +1,18 @@
+"""Numbers of the surface materials, shared by the builders and the shading kernel."""
+
+from __future__ import annotations
+
+PLAIN = 0
+ROAD = 1
+PAVEMENT = 2
+GRASS = 3
+FACADE = 4
+GLASS = 5
+LEAF = 6
+LAMP = 7  # shines by itself, the more the darker it is
+SIGN = 8
+CLOTH = 9
+PAINT = 10  # car paint: a little of the sky is mirrored
+CABIN = 11  # a pane with a painted frame around it
+BAND = 12  # a row of panes, as along a bus
+GROUND = (ROAD, PAVEMENT, GRASS)

@@ -1,0 +1,136 @@
+"""A scene at a time through a camera: picture, labels, depth."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from .camera import Camera, develop
+from .geometry import U_SCALE, VARIANT, Builder, Mesh
+from .rasterizer import rasterize
+from .scene import DRAWN_M, SEEN_M, Scene
+from .shading import NOISE, shade
+
+MIN_PIXELS = 12  # an object of which less is seen carries no label
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """image (H, W, 3) uint8; labels (H, W) uint16; ignore (H, W) bool; depth (H, W) float32 metres, 0 = sky."""
+
+    image: np.ndarray
+    labels: np.ndarray
+    ignore: np.ndarray
+    depth: np.ndarray
+
+
+def _contact_patch(length: float, width: float) -> Mesh:
+    b = Builder()
+    x, z = width / 2 + 0.25, length / 2 + 0.25
+    b.quad((-x, 0, -z), (x, 0, -z), (x, 0, z), (-x, 0, z), (0.0, 0.0, 0.0))
+    return b.build()
+
+
+def _gather(scene: Scene, time_s: float, pose: np.ndarray) -> tuple[list[Mesh], list[int], list[Mesh]]:
+    """Meshes in the street, the label of each (-1: too far for one), and the patches of contact shadow."""
+    here, forward = pose[[0, 2], 3], pose[[0, 2], 2]
+    meshes, labels, patches = [scene.ground, scene.houses], [0, 0], []
+    for mesh, x, z, yaw in scene.props:
+        ahead = (x - here[0]) * forward[0] + (z - here[1]) * forward[1]
+        if -3 < ahead < DRAWN_M:
+            meshes.append(mesh.placed(x, 0, z, yaw))
+            labels.append(0)
+    for index, thing in enumerate(scene.things):
+        x, z = thing.position(time_s)
+        ahead = (x - here[0]) * forward[0] + (z - here[1]) * forward[1]
+        aside = abs((x - here[0]) * forward[1] - (z - here[1]) * forward[0])
+        if not -thing.length < ahead < DRAWN_M or aside > 1.1 * max(ahead, 0) + 8:
+            continue
+        if math.hypot(x - here[0], z - here[1]) < thing.length / 2 + 1.2:
+            continue  # it would stand in the camera
+        meshes.append(thing.mesh(time_s, ahead).placed(x, thing.base, z, thing.yaw))
+        labels.append(index + 1 if ahead < SEEN_M else -1)
+        patches.append(_contact_patch(thing.length, thing.width).placed(x, thing.base + 0.004 * len(patches) % 0.03,
+                                                                        z, thing.yaw))
+    return meshes, labels, patches
+
+
+def _world(meshes: list[Mesh]) -> tuple[np.ndarray, np.ndarray]:
+    vertices = np.concatenate([mesh.vertices for mesh in meshes])
+    vertices[:, :, 1] *= -1
+    return vertices, np.concatenate([mesh.attributes for mesh in meshes])
+
+
+def _shadow(scene: Scene, vertices: np.ndarray, rotation: np.ndarray, origin: np.ndarray, intrinsics: np.ndarray,
+            shape: tuple[int, int]) -> np.ndarray:
+    """(H, W) float32 in [0, 1]: where things keep the sun from the ground, by flattening them along the sun."""
+    to_sun = scene.weather.to_sun
+    flat = vertices.copy()
+    height = -flat[:, :, 1]
+    flat[:, :, 0] -= height * np.float32(to_sun[0] / to_sun[1])
+    flat[:, :, 2] -= height * np.float32(to_sun[2] / to_sun[1])
+    flat[:, :, 1] = -0.06
+    surface = np.full(shape, -1, np.int32)
+    scales = np.zeros((len(flat), 2), np.float32)
+    rasterize(flat, scales, rotation, origin, intrinsics, np.zeros(shape, np.float32), surface)
+    return (surface >= 0).astype(np.float32)
+
+
+def render(scene: Scene, time_s: float, camera: Camera, grain_seed: int = 0) -> View:
+    """Draw the scene; work grows with the pixels of `camera`, which may be a window of a larger view."""
+    pose = scene.pose(time_s)
+    rotation, origin = np.ascontiguousarray(pose[:3, :3].T), np.ascontiguousarray(pose[:3, 3])
+    intrinsics = np.array([camera.fx, camera.fy, camera.cx, camera.cy])
+    shape = (camera.height, camera.width)
+    meshes, mesh_labels, patches = _gather(scene, time_s, pose)
+    vertices, attributes = _world(meshes)
+    scales = np.ascontiguousarray(attributes[:, U_SCALE:VARIANT])
+    inverse_depth, surface = np.zeros(shape, np.float32), np.full(shape, -1, np.int32)
+    planes, owners = rasterize(vertices, scales, rotation, origin, intrinsics, inverse_depth, surface)
+
+    solid = len(meshes[0].vertices) + len(meshes[1].vertices)
+    contact, contact_planes = np.full(shape, -1, np.int32), np.zeros((0, 3, 3))
+    if patches:
+        flat, _ = _world(patches)
+        contact_planes, _ = rasterize(flat, np.ones((len(flat), 2), np.float32), rotation, origin, intrinsics,
+                                      np.zeros(shape, np.float32), contact)
+    weather = scene.weather
+    shadow = np.zeros(shape, np.float32)
+    if weather.sun.max() > 0.2:
+        shadow = _shadow(scene, vertices[solid:], rotation, origin, intrinsics, shape)
+    linear = np.empty((*shape, 3), np.float32)
+    street = scene.street
+    shade(inverse_depth, surface, planes, owners, vertices, attributes, shadow, contact, contact_planes, rotation,
+          origin, intrinsics, street, scene.roofs, weather.to_sun,
+          np.stack([weather.sun, weather.ambient, weather.horizon, weather.zenith]),
+          np.array([weather.fog, weather.clouds, weather.darkness, weather.wetness, 2.0 * time_s]), NOISE, linear)
+    image = develop(linear, weather, time_s, np.random.default_rng((grain_seed, int(time_s * 1000))))
+    labels, ignore = _labels(surface, owners, meshes, mesh_labels)
+    return View(image, labels, ignore, _depth(inverse_depth))
+
+
+def _labels(surface: np.ndarray, owners: np.ndarray, meshes: list[Mesh],
+            mesh_labels: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Labels, and where objects are too far or too little seen to have one."""
+    by_quad = np.repeat(np.array(mesh_labels, np.int32), [len(mesh.vertices) for mesh in meshes])
+    by_triangle = np.append(by_quad[owners], 0)  # surface -1 is the sky
+    labels = by_triangle[surface]
+    ignore = labels < 0
+    labels[ignore] = 0
+    counts = np.bincount(labels.ravel())
+    slivers = (counts < MIN_PIXELS) & (counts > 0)
+    slivers[0] = False
+    if slivers.any():
+        gone = slivers[labels]
+        ignore |= gone
+        labels[gone] = 0
+    return labels.astype(np.uint16), ignore
+
+
+def _depth(inverse_depth: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        return np.where(inverse_depth > 0, 1 / inverse_depth, 0).astype(np.float32)
+
+
