@@ -1,0 +1,1 @@
+"""Metrics of the field as pure functions over counts, summed over frames."""
