@@ -1,0 +1,66 @@
+"""One tree, two ways in: `colcon build` on a robot, `pip install` anywhere else."""
+
+import sys
+from glob import glob
+from xml.etree import ElementTree
+
+from setuptools import find_packages, setup
+
+PACKAGE = "instaseg_ros"
+manifest = ElementTree.parse("package.xml")
+
+data_files = [
+    ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+    (f"share/{PACKAGE}", ["package.xml"]),
+    (f"share/{PACKAGE}/launch", glob("launch/*.py")),
+    (f"share/{PACKAGE}/config", glob("config/*.*")),
+    (f"share/{PACKAGE}/config/train", glob("config/train/*.yaml")),
+]
+if "bdist_wheel" in sys.argv:
+    # pip puts executables into bin/ and ignores setup.cfg; `ros2 run` looks in lib/<package>.
+    data_files.append((f"lib/{PACKAGE}", ["resource/instaseg_node"]))
+
+setup(
+    name=PACKAGE,
+    version=manifest.findtext("version"),
+    description=" ".join(manifest.findtext("description").split()),
+    long_description=open("README.md", encoding="utf-8").read() if glob("README.md") else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    maintainer=manifest.findtext("maintainer"),
+    maintainer_email=manifest.find("maintainer").get("email"),
+    python_requires=">=3.10",
+    packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
+    package_data={PACKAGE: ["py.typed", "weights/*", "demo_data/*"]},
+    data_files=data_files,
+    # Only what pip may safely bring to a robot: OpenCV from apt leaves no trace that pip could
+    # see, and torch there is often the vendor's, so neither stands here.
+    install_requires=["numpy>=1.21", "PyYAML>=5.4", "safetensors>=0.4", "tqdm>=4.57"],
+    extras_require={
+        "pip": [  # with these the package runs on a machine without ROS
+            "numba>=0.57",
+            "opencv-python-headless>=4.5",
+            "rosbags>=0.11",
+            "torch>=2.1",
+        ],
+        "openvino": ["openvino>=2024.6"],
+        "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],
+        "train": ["tensorboard>=2.14"],
+        "test": [
+            "hypothesis>=6.100",
+            "mypy>=1.10",
+            "pytest>=7,<9",  # launch_testing's plugin breaks with 9
+            "pytest-xdist>=3.5",
+            "ruff>=0.6",
+            "types-PyYAML",
+            "types-tqdm",
+        ],
+    },
+    entry_points={
+        "console_scripts": [
+            "instaseg = instaseg_ros.cli:main",
+            "instaseg_node = instaseg_ros.ros.node:main",
+        ],
+    },
+    zip_safe=True,
+)
