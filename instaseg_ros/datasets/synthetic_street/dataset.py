@@ -69,8 +69,7 @@ class SyntheticStreet:
     def _sample(self, scene: Scene, step: int, camera: Camera) -> Sample:
         time_s = step / _FRAME_RATE_HZ
         view = render(scene, time_s, camera, grain_seed=len(scene.things))
-        ids = np.unique(view.labels)
-        ids = ids[ids > 0]
+        ids = np.flatnonzero(np.bincount(view.labels.ravel())[1:]).astype(np.uint16) + np.uint16(1)
         class_of = np.array([0, *(thing.class_id for thing in scene.things)], np.int64)
         frame = Frame(image=view.image, stamp_ns=step * 1_000_000_000 // _FRAME_RATE_HZ, frame_id="camera",
                       depth=view.depth if self._depth else None, intrinsics=camera.matrix)

@@ -31,41 +31,46 @@ def _clip_near(corners: np.ndarray, clipped: np.ndarray) -> int:
 
 
 @njit(cache=True, fastmath=True)
-def _fill(a: np.ndarray, b: np.ndarray, c: np.ndarray, index: int, inverse_depth: np.ndarray,
-          surface: np.ndarray, plane: np.ndarray) -> bool:
-    """One screen triangle, rows (x_px, y_px, 1/z, u/z, v/z); half-open spans, so that neighbours do not overlap."""
-    area = (b[0] - a[0]) * (c[1] - a[1]) - (c[0] - a[0]) * (b[1] - a[1])
-    if abs(area) < 1e-6:
-        return False
+def _fill(corners: np.ndarray, i: int, j: int, index: int, inverse_depth: np.ndarray, surface: np.ndarray,
+          planes: np.ndarray) -> bool:
+    """The screen triangle of corners 0, i, j, rows (x_px, y_px, 1/z, u/z, v/z), into planes[index].
+
+    Half-open spans, so that neighbours neither overlap nor leave a gap. Scalars only: array views are slow in here.
+    """
+    ax, ay, bx, by, cx, cy = corners[0, 0], corners[0, 1], corners[i, 0], corners[i, 1], corners[j, 0], corners[j, 1]
+    area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
     height, width = surface.shape
-    y_low = min(a[1], b[1], c[1])
-    y_high = max(a[1], b[1], c[1])
-    first = max(0, int(math.ceil(max(y_low, 0.0))))
-    last = min(height, int(math.ceil(min(y_high, float(height)))))
-    if first >= last or max(a[0], b[0], c[0]) < 0.0 or min(a[0], b[0], c[0]) > width:
+    first = int(math.ceil(max(min(ay, by, cy), 0.0)))
+    last = int(math.ceil(min(max(ay, by, cy), float(height))))
+    if abs(area) < 1e-6 or first >= last or max(ax, bx, cx) < 0.0 or min(ax, bx, cx) > width:
         return False
-    for j in range(3):  # value = plane[j, 0] x + plane[j, 1] y + plane[j, 2]
-        p, q = b[2 + j] - a[2 + j], c[2 + j] - a[2 + j]
-        plane[j, 0] = (p * (c[1] - a[1]) - q * (b[1] - a[1])) / area
-        plane[j, 1] = (q * (b[0] - a[0]) - p * (c[0] - a[0])) / area
-        plane[j, 2] = a[2 + j] - plane[j, 0] * a[0] - plane[j, 1] * a[1]
+    for k in range(3):  # value = plane[k, 0] x + plane[k, 1] y + plane[k, 2]
+        p, q = corners[i, 2 + k] - corners[0, 2 + k], corners[j, 2 + k] - corners[0, 2 + k]
+        along_x = (p * (cy - ay) - q * (by - ay)) / area
+        along_y = (q * (bx - ax) - p * (cx - ax)) / area
+        planes[index, k, 0], planes[index, k, 1] = along_x, along_y
+        planes[index, k, 2] = corners[0, 2 + k] - along_x * ax - along_y * ay
+    slope_ab = (bx - ax) / (by - ay) if by != ay else 0.0
+    slope_bc = (cx - bx) / (cy - by) if cy != by else 0.0
+    slope_ca = (ax - cx) / (ay - cy) if ay != cy else 0.0
+    along_x, along_y, offset = planes[index, 0, 0], planes[index, 0, 1], planes[index, 0, 2]
     for y in range(first, last):
         left, right = 1e30, -1e30
-        for edge in range(3):
-            p, q = (a, b) if edge == 0 else ((b, c) if edge == 1 else (c, a))
-            if (p[1] <= y) != (q[1] <= y):
-                x = p[0] + (y - p[1]) / (q[1] - p[1]) * (q[0] - p[0])
-                left, right = min(left, x), max(right, x)
-        if right < left:
-            continue
-        x_first = int(math.ceil(max(left, 0.0)))
-        x_last = int(math.ceil(min(right, float(width))))
-        start = plane[0, 1] * y + plane[0, 2]
-        for x in range(x_first, x_last):
-            value = plane[0, 0] * x + start
-            if value > inverse_depth[y, x]:
-                inverse_depth[y, x] = value
-                surface[y, x] = index
+        if (ay <= y) != (by <= y):
+            x = ax + (y - ay) * slope_ab
+            left, right = min(left, x), max(right, x)
+        if (by <= y) != (cy <= y):
+            x = bx + (y - by) * slope_bc
+            left, right = min(left, x), max(right, x)
+        if (cy <= y) != (ay <= y):
+            x = cx + (y - cy) * slope_ca
+            left, right = min(left, x), max(right, x)
+        start = along_y * y + offset
+        for x_px in range(int(math.ceil(max(left, 0.0))), int(math.ceil(min(right, float(width))))):
+            value = along_x * x_px + start
+            if value > inverse_depth[y, x_px]:
+                inverse_depth[y, x_px] = value
+                surface[y, x_px] = index
     return True
 
 
@@ -86,6 +91,7 @@ def rasterize(vertices: np.ndarray, uv_scales: np.ndarray, rotation: np.ndarray,
     clipped = np.empty((6, 5))
     for q in range(len(vertices)):
         nearest, farthest = 1e30, -1e30
+        outside_left, outside_right, outside_above, outside_below = 0, 0, 0, 0
         for k in range(4):
             x = vertices[q, k, 0] - origin[0]
             y = vertices[q, k, 1] - origin[1]
@@ -95,13 +101,20 @@ def rasterize(vertices: np.ndarray, uv_scales: np.ndarray, rotation: np.ndarray,
             corners[k, 3] = uv_scales[q, 0] if k == 1 or k == 2 else 0.0
             corners[k, 4] = uv_scales[q, 1] if k >= 2 else 0.0
             nearest, farthest = min(nearest, corners[k, 2]), max(farthest, corners[k, 2])
-        if farthest <= NEAR_M:
+            across, down, depth = fx * corners[k, 0], fy * corners[k, 1], corners[k, 2]
+            outside_left += across < -(cx + 1) * depth
+            outside_right += across > (width - cx) * depth
+            outside_above += down < -(cy + 1) * depth
+            outside_below += down > (height - cy) * depth
+        if farthest <= NEAR_M or max(outside_left, outside_right, outside_above, outside_below) == 4:
             continue
         n = 4
         if nearest < NEAR_M:
             n = _clip_near(corners, clipped)
         else:
-            clipped[:4] = corners
+            for k in range(4):
+                for j in range(5):
+                    clipped[k, j] = corners[k, j]
         for k in range(n):
             inverse = 1.0 / clipped[k, 2]
             clipped[k, 0] = fx * clipped[k, 0] * inverse + cx
@@ -110,7 +123,7 @@ def rasterize(vertices: np.ndarray, uv_scales: np.ndarray, rotation: np.ndarray,
             clipped[k, 3] *= inverse
             clipped[k, 4] *= inverse
         for k in range(1, n - 1):
-            if _fill(clipped[0], clipped[k], clipped[k + 1], count, inverse_depth, surface, planes[count]):
+            if _fill(clipped, k, k + 1, count, inverse_depth, surface, planes):
                 owners[count] = q
                 count += 1
     return planes[:count], owners[:count]
