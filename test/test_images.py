@@ -1,0 +1,247 @@
+"""Every encoding against a picture made by hand: bytes laid out from the encoding's definition."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from types import ModuleType, SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from instaseg_ros import images
+from instaseg_ros.errors import ImageError
+
+HEIGHT, WIDTH = 6, 8
+# Four flat quarters: red, green / blue, grey. Flat, so that chroma subsampling loses nothing.
+RGB = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+RGB[:, :4], RGB[:, 4:] = (200, 30, 60), (20, 150, 90)
+
+
+def message(encoding, rows, height=HEIGHT, width=WIDTH, padding=0, big=0, kind=bytes):
+    """An image message from its (rows, row bytes) array, each row padded by `padding` bytes."""
+    rows = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1)
+    padded = np.pad(rows, ((0, 0), (0, padding)), constant_values=77)
+    data = array("B", padded.tobytes()) if kind is array else kind(padded.tobytes())
+    return SimpleNamespace(
+        encoding=encoding, height=height, width=width, step=padded.shape[1], is_bigendian=big,
+        data=data,
+    )  # fmt: skip
+
+
+def grey(rgb):
+    return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+
+
+def with_alpha(pixels):
+    return np.dstack([pixels, np.full((HEIGHT, WIDTH), 9, np.uint8)])
+
+
+GREY3 = np.repeat(grey(RGB)[..., None], 3, 2)
+EIGHT_BIT = {
+    "rgb8": (RGB, RGB),
+    "bgr8": (RGB[..., ::-1], RGB),
+    "rgba8": (with_alpha(RGB), RGB),
+    "bgra8": (with_alpha(RGB[..., ::-1]), RGB),
+    "mono8": (grey(RGB), GREY3),
+    "8UC1": (grey(RGB), GREY3),
+    "8UC3": (RGB[..., ::-1], RGB),
+    "8UC4": (with_alpha(RGB[..., ::-1]), RGB),
+}
+SIXTEEN_BIT = {
+    "rgb16": "rgb8",
+    "bgr16": "bgr8",
+    "rgba16": "rgba8",
+    "bgra16": "bgra8",
+    "mono16": "mono8",
+    "16UC1": "8UC1",
+    "16UC3": "8UC3",
+}
+
+
+@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize("encoding", EIGHT_BIT)
+def test_eight_bit_encodings(encoding, padding):
+    pixels, expected = EIGHT_BIT[encoding]
+    rgb = images.image_to_rgb(message(encoding, pixels, padding=padding))
+    assert rgb.dtype == np.uint8
+    assert rgb.flags.c_contiguous
+    np.testing.assert_array_equal(rgb, expected)
+
+
+@pytest.mark.parametrize("big", [0, 1])
+@pytest.mark.parametrize("padding", [0, 6])
+@pytest.mark.parametrize("encoding", SIXTEEN_BIT)
+def test_sixteen_bit_encodings_keep_the_high_byte(encoding, padding, big):
+    pixels, expected = EIGHT_BIT[SIXTEEN_BIT[encoding]]
+    wide = (pixels.astype(np.uint16) * 256 + 255).astype(">u2" if big else "<u2")
+    rgb = images.image_to_rgb(message(encoding, wide, padding=padding, big=big))
+    np.testing.assert_array_equal(rgb, expected)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, array])
+def test_rgb8_without_padding_is_a_view(kind):
+    msg = message("rgb8", RGB, kind=kind)
+    assert np.shares_memory(images.image_to_rgb(msg), np.frombuffer(msg.data, np.uint8))
+
+
+@pytest.mark.parametrize("big", [0, 1])
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+def test_bayer_pattern_names_the_first_two_rows(pattern, bits, big):
+    color = {"r": 210, "g": 100, "b": 20}
+    tile = np.array([color[letter] for letter in pattern], np.uint16).reshape(2, 2)
+    mosaic = np.tile(tile, (HEIGHT // 2, WIDTH // 2))
+    if bits == 16:
+        mosaic = (mosaic * 256 + 3).astype(">u2" if big else "<u2")
+    else:
+        mosaic = mosaic.astype(np.uint8)
+    rgb = images.image_to_rgb(message(f"bayer_{pattern}{bits}", mosaic, padding=4, big=big))
+    np.testing.assert_array_equal(rgb, np.broadcast_to((210, 100, 20), (HEIGHT, WIDTH, 3)))
+
+
+def yuv_planes():
+    """Y, U, V (H, W) of RGB, video-range BT.601, written out from the standard."""
+    r, g, b = (RGB[..., i].astype(float) for i in range(3))
+    y = 16 + (65.738 * r + 129.057 * g + 25.064 * b) / 256
+    u = 128 + (-37.945 * r - 74.494 * g + 112.439 * b) / 256
+    v = 128 + (112.439 * r - 94.154 * g - 18.285 * b) / 256
+    return [np.rint(plane).astype(np.uint8) for plane in (y, u, v)]
+
+
+def yuv_rows(encoding):
+    """Rows of bytes of the YUV layouts, from their definitions."""
+    y, u, v = yuv_planes()
+    chroma = np.where(np.arange(WIDTH) % 2 == 0, u, v)  # U of the pair's first, V of its second
+    if encoding in ("yuv422", "uyvy"):
+        return np.dstack([chroma, y])
+    if encoding in ("yuv422_yuy2", "yuyv"):
+        return np.dstack([y, chroma])
+    if encoding == "nv24":
+        return np.vstack([y, np.dstack([u, v]).reshape(2 * HEIGHT, WIDTH)])
+    pairs = (u, v) if encoding == "nv12" else (v, u)
+    quarter = np.dstack([plane[::2, ::2] for plane in pairs]).reshape(HEIGHT // 2, WIDTH)
+    return np.vstack([y, quarter])
+
+
+@pytest.mark.parametrize("padding", [0, 8])
+@pytest.mark.parametrize(
+    "encoding", ["yuv422", "uyvy", "yuv422_yuy2", "yuyv", "nv12", "nv21", "nv24"]
+)
+def test_yuv_encodings(encoding, padding):
+    if encoding == "nv24" and padding:
+        y_rows, pairs = np.split(yuv_rows(encoding), [HEIGHT])
+        pairs = np.pad(pairs.reshape(HEIGHT, 2 * WIDTH), ((0, 0), (0, 2 * padding)))
+        y_rows = np.pad(y_rows, ((0, 0), (0, padding)))
+        msg = message(encoding, np.vstack([y_rows, pairs.reshape(2 * HEIGHT, -1)]))
+    else:
+        msg = message(encoding, yuv_rows(encoding), padding=padding)
+    rgb = images.image_to_rgb(msg)
+    assert np.abs(rgb.astype(int) - RGB).max() <= 2
+
+
+def test_last_row_may_lack_its_padding():
+    msg = message("bgr8", RGB[..., ::-1], padding=5)
+    msg.data = msg.data[:-5]
+    np.testing.assert_array_equal(images.image_to_rgb(msg), RGB)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"data": b"123"}, "rgb8.*expected 144 bytes, got 3"),
+        ({"data": b""}, "expected 144 bytes, got 0"),
+        ({"step": 8}, "step of at least 24 bytes, got 8"),
+        ({"height": 0}, "at least one pixel"),
+        ({"encoding": "yuv422", "width": 7}, "even width, got 7"),
+        ({"encoding": "nv12", "height": 5}, "even sides, got 8 x 5"),
+        ({"encoding": "rgb888"}, "got 'rgb888'; configure the driver"),
+    ],
+)
+def test_refusals_name_what_was_expected(changes, expected):
+    msg = message("rgb8", RGB)
+    for name, value in changes.items():
+        setattr(msg, name, value)
+    with pytest.raises(ImageError, match=expected):
+        images.image_to_rgb(msg)
+
+
+def test_cv_bridge_is_asked_for_other_encodings(monkeypatch):
+    """A stand-in for cv_bridge, which no test environment has."""
+    module = ModuleType("cv_bridge")
+    module.CvBridge = lambda: SimpleNamespace(imgmsg_to_cv2=lambda msg, wanted: RGB)
+    monkeypatch.setitem(sys.modules, "cv_bridge", module)
+    np.testing.assert_array_equal(images.image_to_rgb(message("rgb888", RGB)), RGB)
+
+
+def compressed(form, suffix, pixels):
+    ok, data = cv2.imencode(suffix, pixels)
+    assert ok
+    return SimpleNamespace(format=form, data=data.tobytes())
+
+
+@pytest.mark.parametrize("form", ["png", "rgb8; png compressed bgr8", "bgr8;png compressed "])
+def test_png_decodes_to_rgb(form):
+    rgb = images.compressed_to_rgb(compressed(form, ".png", RGB[..., ::-1]))
+    np.testing.assert_array_equal(rgb, RGB)
+
+
+def test_jpeg_decodes_to_rgb():
+    rgb = images.compressed_to_rgb(compressed("jpeg", ".jpg", np.tile(RGB[..., ::-1], (8, 8, 1))))
+    assert np.abs(rgb[:6, 9:11].astype(int) - RGB[:, 1:3]).max() < 8
+
+
+def test_format_that_says_rgb_was_encoded_as_if_bgr():
+    msg = compressed("rgb8; png compressed rgb8", ".png", RGB)
+    np.testing.assert_array_equal(images.compressed_to_rgb(msg), RGB)
+
+
+def test_grey_16_bit_png_keeps_the_high_byte():
+    msg = compressed("mono16; png compressed", ".png", grey(RGB).astype(np.uint16) * 256 + 255)
+    np.testing.assert_array_equal(images.compressed_to_rgb(msg), GREY3)
+
+
+@pytest.mark.parametrize("form", ["32FC1; compressedDepth png", "jpeg"])
+def test_undecodable_compressed_images_are_refused(form):
+    with pytest.raises(ImageError, match="compressed image"):
+        images.compressed_to_rgb(SimpleNamespace(format=form, data=b"not an image"))
+
+
+LABELS = (np.arange(HEIGHT * WIDTH, dtype=np.uint16) * 1300).reshape(HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("big", [0, 1])
+@pytest.mark.parametrize("padding", [0, 6])
+@pytest.mark.parametrize("encoding", ["mono16", "16UC1"])
+def test_label_image(encoding, padding, big):
+    msg = message(encoding, LABELS.astype(">u2" if big else "<u2"), padding=padding, big=big)
+    labels = images.image_to_labels(msg)
+    assert labels.dtype == np.dtype("=u2")
+    np.testing.assert_array_equal(labels, LABELS)
+
+
+def test_label_png_is_exact_and_jpeg_refused():
+    labels = images.compressed_to_labels(compressed("mono16; png compressed", ".png", LABELS))
+    np.testing.assert_array_equal(labels, LABELS)
+    with pytest.raises(ImageError, match="lossless 'png', got format 'jpeg'"):
+        images.compressed_to_labels(SimpleNamespace(format="jpeg", data=b""))
+    with pytest.raises(ImageError, match="mono8 or 8UC1, got 'rgb8'"):
+        images.image_to_labels(message("rgb8", RGB))
+
+
+@pytest.mark.parametrize("big", [0, 1])
+def test_depth_in_metres_and_millimetres(big):
+    order = ">" if big else "<"
+    metres = np.linspace(0.5, 80, HEIGHT * WIDTH, dtype=np.float32).reshape(HEIGHT, WIDTH)
+    metres[0, :2] = np.nan, np.inf
+    depth = images.image_to_depth(message("32FC1", metres.astype(order + "f4"), big=big))
+    np.testing.assert_array_equal(depth[0, :2], 0)
+    np.testing.assert_array_equal(depth[1:], metres[1:])
+    msg = message("16UC1", LABELS.astype(order + "u2"), padding=2, big=big)
+    np.testing.assert_allclose(images.image_to_depth(msg), LABELS / 1000, rtol=1e-6)
+    np.testing.assert_allclose(
+        images.compressed_to_depth(compressed("16UC1; png compressed", ".png", LABELS)),
+        LABELS / 1000,
+        rtol=1e-6,
+    )
