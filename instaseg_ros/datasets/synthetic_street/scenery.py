@@ -99,25 +99,29 @@ def houses(layout: Layout, rng: np.random.Generator) -> tuple[Mesh, np.ndarray]:
 
 
 def tree(rng: np.random.Generator) -> Mesh:
+    """A trunk with boughs, and a crown of leaf cards turned at random, lighter on top."""
+    height, spread, count = rng.uniform(5, 8.5), rng.uniform(1.2, 2.2), 90
     b = Builder()
-    height, spread = rng.uniform(4.5, 8), rng.uniform(1.2, 2.2)
-    b.limb((0, 0, 0), (rng.normal(0, 0.1), height * 0.62, 0), 0.16, 0.09, (0.2, 0.15, 0.1))
-    hue = rng.random()
-    count = 70
+    fork = (0.0, height * 0.5, 0.0)
+    b.limb((0, 0, 0), fork, 0.16, 0.11, (0.2, 0.15, 0.1))
+    for angle in rng.uniform(0, 6.28, 3):
+        b.limb(fork, (0.5 * spread * math.cos(angle), height * 0.75, 0.5 * spread * math.sin(angle)), 0.08, 0.03,
+               (0.2, 0.15, 0.1))
+    wood = b.build(4)
     places = rng.normal(0, 1, (count, 3))
     places /= np.linalg.norm(places, axis=1, keepdims=True)
-    places *= rng.uniform(0.3, 1, (count, 1)) ** 0.5 * [spread, height * 0.3, spread]
-    turns = rng.uniform(0, 2 * math.pi, (count, 2))
-    sizes, tones = rng.uniform(0.3, 0.62, count), rng.uniform(0.6, 1.25, count)
-    for (x, y, z), (a, c), size, tone in zip(places.tolist(), turns.tolist(), sizes.tolist(), tones.tolist(),
-                                             strict=True):
-        y += height * 0.72
-        u = (size * math.cos(a), size * 0.5 * math.sin(c), size * math.sin(a))
-        v = (-size * math.sin(a) * math.cos(c), size * math.sin(c) + 0.2, size * math.cos(a) * math.cos(c))
-        green = ((0.14 + 0.14 * hue) * tone, (0.26 + 0.04 * hue) * tone, 0.07 * tone)
-        b.quad((x - u[0], y - u[1], z - u[2]), (x - v[0], y - v[1], z - v[2]), (x + u[0], y + u[1], z + u[2]),
-               (x + v[0], y + v[1], z + v[2]), green, m.LEAF)
-    return b.build(6)
+    places *= rng.uniform(0.3, 1, (count, 1)) ** 0.5
+    tones = rng.uniform(0.75, 1.15, (count, 1)) * (1 + 0.35 * places[:, 1:2])
+    places = places * [spread, height * 0.27, spread] + [0, height * 0.72, 0]
+    size = rng.uniform(0.25, 0.5, (count, 1))
+    along, across = size * rng.normal(0, 0.8, (count, 3)), size * rng.normal(0, 0.8, (count, 3))
+    vertices = np.stack([places - along, places - across, places + along, places + across], 1)
+    attributes = np.zeros((count, 7))
+    hue = rng.random()
+    attributes[:, :3] = tones * [0.12 + 0.14 * hue, 0.25 + 0.04 * hue, 0.06]
+    attributes[:, 3] = m.LEAF
+    return Mesh(np.concatenate([wood.vertices, vertices.astype(np.float32)]),
+                np.concatenate([wood.attributes, attributes.astype(np.float32)]))
 
 
 def lamp_post(side: int) -> Mesh:

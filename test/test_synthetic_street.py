@@ -1,0 +1,111 @@
+"""The generator against itself: what it says about a picture must be true of the picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from instaseg_ros.datasets.synthetic_street import CLASS_NAMES, Camera, SyntheticStreet, make_scene, render
+from instaseg_ros.errors import InputError
+
+SIZE = (96, 192)
+
+
+@pytest.fixture(scope="module")
+def street() -> SyntheticStreet:
+    return SyntheticStreet(SIZE, split="val", sequences=2, frames_per_sequence=8, seed=3)
+
+
+def test_sample_is_consistent(street: SyntheticStreet) -> None:
+    for index in (0, 5, 15):
+        sample = street[index]
+        assert sample.frame.image.shape == (*SIZE, 3) and sample.frame.image.dtype == np.uint8
+        assert sample.labels.shape == SIZE and sample.labels.dtype == np.uint16
+        assert sample.ids.dtype == np.uint16 and sample.class_ids.dtype == np.int64
+        present = np.unique(sample.labels)
+        assert sample.ids.tolist() == present[present > 0].tolist()
+        assert len(sample.class_ids) == len(sample.ids)
+        assert set(sample.class_ids.tolist()) <= set(range(len(CLASS_NAMES)))
+        assert sample.ignore is not None and not sample.ignore[sample.labels > 0].any()
+        counts = np.bincount(sample.labels.ravel())
+        assert (counts[sample.ids] >= 12).all()
+
+
+def test_same_seed_same_sample_other_seed_other_sample(street: SyntheticStreet) -> None:
+    again = SyntheticStreet(SIZE, split="val", sequences=2, frames_per_sequence=8, seed=3)
+    for index in (3, 12):
+        np.testing.assert_array_equal(street[index].frame.image, again[index].frame.image)
+        np.testing.assert_array_equal(street[index].labels, again[index].labels)
+    train = SyntheticStreet(SIZE, split="train", sequences=2, frames_per_sequence=8, seed=3)
+    assert (train[3].frame.image != street[3].frame.image).mean() > 0.3
+
+
+def test_training_samples_follow_the_generator() -> None:
+    street = SyntheticStreet(SIZE, depth=False)
+    one, same = (street.training_sample(np.random.default_rng(5)) for _ in range(2))
+    np.testing.assert_array_equal(one.frame.image, same.frame.image)
+    assert one.frame.depth is None
+    rng = np.random.default_rng(0)
+    seen = {int(k) for _ in range(40) for k in street.training_sample(rng).class_ids}
+    assert seen == set(range(len(CLASS_NAMES)))
+
+
+def test_ids_last_through_a_sequence(street: SyntheticStreet) -> None:
+    class_of: dict[int, int] = {}
+    shared = 0
+    for index in range(8):
+        sample = street[index]
+        for label, class_id in zip(sample.ids.tolist(), sample.class_ids.tolist(), strict=True):
+            shared += label in class_of
+            assert class_of.setdefault(label, class_id) == class_id
+    assert shared > 5
+
+
+def test_window_of_the_view_is_that_part_of_the_view() -> None:
+    scene = make_scene((1, 2, 3))
+    whole = Camera.of_size(128, 256)
+    full = render(scene, 0.0, whole)
+    part = render(scene, 0.0, whole.window(32, 64, 64, 128))
+    assert (part.labels == full.labels[32:96, 64:192]).mean() > 0.99
+    np.testing.assert_allclose(part.depth, full.depth[32:96, 64:192], rtol=1e-3)
+
+
+def test_depth_of_the_road_is_exact(street: SyntheticStreet) -> None:
+    """Every road pixel, lifted with depth, intrinsics and pose, lies at world height 0 (y down)."""
+    sample = street[0]
+    frame, pose = sample.frame, sample.pose
+    assert frame.depth is not None and frame.intrinsics is not None and pose is not None
+    y, x = np.mgrid[:SIZE[0], :SIZE[1]]
+    rays = np.linalg.inv(frame.intrinsics) @ np.stack([x.ravel(), y.ravel(), np.ones(x.size)])
+    points = pose[:3, :3] @ (rays * frame.depth.ravel()) + pose[:3, 3:]
+    near_ego = (np.abs(points[0] - pose[0, 3]) < 1.0) & (sample.labels.ravel() == 0) & (y.ravel() > 0.8 * SIZE[0])
+    assert near_ego.sum() > 200
+    assert np.median(np.abs(points[1, near_ego])) < 1e-3
+    assert points[1].max() < 1e-2  # nothing below the road
+
+
+def test_a_thing_is_where_its_path_says() -> None:
+    """The lifted pixels of each label lie around the position of the thing with that label."""
+    scene = make_scene((4, 5), 2.0)
+    camera, time_s = Camera.of_size(192, 384), 1.0
+    view, pose = render(scene, time_s, camera), scene.pose(time_s)
+    checked = 0
+    for label in np.unique(view.labels)[1:]:
+        y, x = np.nonzero(view.labels == label)
+        rays = np.linalg.inv(camera.matrix) @ np.stack([x, y, np.ones(len(x))])
+        points = pose[:3, :3] @ (rays * view.depth[y, x]) + pose[:3, 3:]
+        thing = scene.things[label - 1]
+        at = thing.position(time_s)
+        reach = (thing.length + thing.width) / 2 + 0.8
+        assert np.hypot(points[0] - at[0], points[2] - at[1]).max() < reach, CLASS_NAMES[thing.class_id]
+        checked += 1
+    assert checked >= 3
+
+
+def test_wrong_arguments_are_refused() -> None:
+    with pytest.raises(InputError, match="split"):
+        SyntheticStreet(split="test")
+    with pytest.raises(InputError, match="positive"):
+        SyntheticStreet((0, 10))
+    with pytest.raises(IndexError):
+        SyntheticStreet(SIZE, sequences=1, frames_per_sequence=2)[2]
