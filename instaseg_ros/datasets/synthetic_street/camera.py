@@ -58,6 +58,7 @@ def _develop(linear: np.ndarray, gains: np.ndarray, grain: np.ndarray, noise: fl
                 value = max(0.0, linear[y, x, c] * gains[c] * shade)
                 value = value / (0.155 + value) * 1.019 if value > 1.0 else value
                 value = math.sqrt(min(1.0, value * (1.25 - 0.25 * value)))
+                value += 0.45 * (value * value * (3.0 - 2.0 * value) - value)  # contrast
                 value += noise * grain[(y + top) & 1023, (x + left) % 1536, c]
                 out[y, x, c] = int(min(255.0, max(0.0, value * 255.0 + 0.5)))
 

@@ -88,6 +88,9 @@ def houses(layout: Layout, rng: np.random.Generator) -> tuple[Mesh, np.ndarray]:
                 roof = (0.32, 0.14, 0.1) if rng.random() < 0.5 else (0.17, 0.17, 0.19)
                 b.quad((x0 - side * 0.4, top, z), (x0 - side * 0.4, top, z + width), (x0 + side * 5, top + 3.5, z + width),
                        (x0 + side * 5, top + 3.5, z), roof)
+                for end in (z, z + width):
+                    b.quad((x0, top, end), (x0 + side * 5, top + 3.4, end), (x0 + side * 10, top, end), (x0, top, end),
+                           wall)
             else:
                 ledge = (wall[0] * 0.8, wall[1] * 0.8, wall[2] * 0.8)
                 xa, xb = sorted((x0 - side * 0.3, x0 + side * 0.3))
@@ -100,7 +103,7 @@ def houses(layout: Layout, rng: np.random.Generator) -> tuple[Mesh, np.ndarray]:
 
 def tree(rng: np.random.Generator) -> Mesh:
     """A trunk with boughs, and a crown of leaf cards turned at random, lighter on top."""
-    height, spread, count = rng.uniform(5, 8.5), rng.uniform(1.2, 2.2), 90
+    height, spread, count = rng.uniform(5, 8.5), rng.uniform(1.2, 2.2), 150
     b = Builder()
     fork = (0.0, height * 0.5, 0.0)
     b.limb((0, 0, 0), fork, 0.16, 0.11, (0.2, 0.15, 0.1))
@@ -113,7 +116,7 @@ def tree(rng: np.random.Generator) -> Mesh:
     places *= rng.uniform(0.3, 1, (count, 1)) ** 0.5
     tones = rng.uniform(0.75, 1.15, (count, 1)) * (1 + 0.35 * places[:, 1:2])
     places = places * [spread, height * 0.27, spread] + [0, height * 0.72, 0]
-    size = rng.uniform(0.25, 0.5, (count, 1))
+    size = rng.uniform(0.16, 0.36, (count, 1))
     along, across = size * rng.normal(0, 0.8, (count, 3)), size * rng.normal(0, 0.8, (count, 3))
     vertices = np.stack([places - along, places - across, places + along, places + across], 1)
     attributes = np.zeros((count, 7))

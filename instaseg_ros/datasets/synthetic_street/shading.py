@@ -46,7 +46,7 @@ def _noise(noise: np.ndarray, u: float, v: float) -> float:
 @njit(cache=True, fastmath=True)
 def _road(x: float, z: float, street: np.ndarray, noise: np.ndarray, far: float) -> tuple[float, float, float]:
     """Colour of asphalt with lane lines, edge lines and zebra crossings."""
-    grain = _noise(noise, x * 23, z * 23) / (1 + 0.06 * far) * 0.05 + _noise(noise, x * 2.2, z * 0.7) * 0.035
+    grain = _noise(noise, x * 23, z * 23) / (1 + 0.06 * far) * 0.05 + _bilinear(noise, x * 2.2, z * 0.7) * 0.035
     grey = 0.25 + grain
     wear = street[MARK_WEAR] + 0.25 * _noise(noise, x * 9, z * 9)
     lane = street[LANE_WIDTH]
@@ -177,7 +177,7 @@ def shade(inverse_depth, surface, planes, owners, vertices, attributes, shadow, 
             if kind == m.ROAD:
                 red, green, blue = _road(x, z, street, noise, depth)
                 red, green, blue = red * (1 - 0.35 * wetness), green * (1 - 0.35 * wetness), blue * (1 - 0.3 * wetness)
-                mirror = wetness * (0.12 + 0.3 * max(0.0, _noise(noise, x * 1.5, z * 1.5))) * min(1.0, depth / 12)
+                mirror = wetness * (0.12 + 0.3 * max(0.0, _bilinear(noise, x * 1.5, z * 1.5))) * min(1.0, depth / 12)
             elif kind == m.PAVEMENT:
                 tile = street[TILE]
                 joint = 0.88 if (x / tile) % 1.0 < 0.06 or (z / tile) % 1.0 < 0.06 else 1.0
@@ -241,7 +241,7 @@ def shade(inverse_depth, surface, planes, owners, vertices, attributes, shadow, 
             if darkness > 0.0:  # street lamps every 24 m, and our own headlights
                 along = (z % 24.0) / 24.0 - 0.5
                 lamp = darkness * (0.55 * math.exp(-18 * along * along) * math.exp(-max(0.0, y) / 5)
-                                   + 1.1 * math.exp(-depth / 14) * (1 if abs(rx) < 0.7 else 0.6) * shelter)
+                                   + 1.1 * math.exp(-depth / 14) * math.exp(-0.8 * (dx * dx)) * shelter)
             colour[0], colour[1], colour[2] = red, green, blue
             for j in range(3):
                 warm = (1.0, 0.86, 0.62)[j]
