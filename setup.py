@@ -24,8 +24,6 @@ setup(
     name=PACKAGE,
     version=manifest.findtext("version"),
     description=" ".join(manifest.findtext("description").split()),
-    long_description=open("README.md", encoding="utf-8").read() if glob("README.md") else "",
-    long_description_content_type="text/markdown",
     license="Apache-2.0",
     maintainer=manifest.findtext("maintainer"),
     maintainer_email=manifest.find("maintainer").get("email"),

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -130,7 +130,7 @@ def check_machine() -> None:
             f"The ROS 2 wheels are made for Linux on x86-64, this is {sys.platform} on "
             f"{platform.machine()}: install ROS 2 itself here and build with colcon (README)."
         )
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036 (this file runs before anything is checked)
         sys.exit(
             f"Expected Python 3.10 or newer, found {platform.python_version()}: name one, "
             "as in PYTHON=python3.12 make demo"
@@ -157,11 +157,11 @@ def check_machine() -> None:
 
 def make_venv(venv: Path) -> None:
     base = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
-    run(venv, [base if base.exists() else sys.executable, "-m", "venv", "--clear", venv])
+    run([base if base.exists() else sys.executable, "-m", "venv", "--clear", venv])
 
 
 def install_packages(venv: Path, pins: list[Path]) -> None:
-    run(venv, [*pip(venv), *(f"--requirement={path}" for path in pins)])
+    run([*pip(venv), *(f"--requirement={path}" for path in pins)])
 
 
 def build_vision_msgs(venv: Path) -> None:
@@ -193,15 +193,23 @@ def build_vision_msgs(venv: Path) -> None:
     cmake = venv / "bin" / "cmake"
     options = ("-G", "Ninja", "-DBUILD_TESTING=OFF", f"-DCMAKE_INSTALL_PREFIX={venv}")
     source = TOOLS / "vision_msgs"
-    configure = [cmake, "-S", source, "-B", build, *options, f"-DPython3_EXECUTABLE={python}"]
-    run(venv, configure, environment)
-    run(venv, [cmake, "--build", build, "--target", "install"], environment)
+    configure: list[str | Path] = [
+        cmake,
+        "-S",
+        source,
+        "-B",
+        build,
+        *options,
+        f"-DPython3_EXECUTABLE={python}",
+    ]
+    run(configure, environment)
+    run([cmake, "--build", build, "--target", "install"], environment)
     shutil.rmtree(build)
 
 
 def install_project(venv: Path) -> None:
     """Editable, with the files that an editable install leaves out linked to the source tree."""
-    run(venv, [*pip(venv), "--no-deps", "--no-build-isolation", "--editable", ROOT])
+    run([*pip(venv), "--no-deps", "--no-build-isolation", "--editable", ROOT])
     share = venv / "share" / "instaseg_ros"
     links = {
         venv / "lib" / "instaseg_ros" / "instaseg_node": venv / "bin" / "instaseg_node",
@@ -221,7 +229,7 @@ def pip(venv: Path) -> list[str]:
     return [str(venv / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install"]
 
 
-def run(venv: Path, command: list[str | Path], environment: dict[str, str] | None = None) -> None:
+def run(command: Sequence[str | Path], environment: dict[str, str] | None = None) -> None:
     """Run a command; its output is shown only when it fails."""
     done = subprocess.run(
         command,
