@@ -1,0 +1,101 @@
+"""Pictures of results: the colour of an id, instances drawn over the camera image. No window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from instaseg_ros.types import Frame, Instances
+
+
+def _palette() -> NDArray[np.uint8]:
+    """(65536, 3) uint8 RGB. Hues step by the golden ratio, so any run of ids is spread evenly over
+    the circle; saturation and brightness step with other periods, so near hues still differ."""
+    ids = np.arange(1 << 16)
+    hsv = np.empty((1, len(ids), 3), np.float32)
+    hsv[0, :, 0] = ids * 0.6180339887498949 % 1.0 * 360
+    hsv[0, :, 1] = np.array([1.0, 0.65, 0.8])[ids % 3]
+    hsv[0, :, 2] = np.array([1.0, 1.0, 0.75, 0.9, 0.65])[ids % 5]
+    rgb = np.rint(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0] * 255).astype(np.uint8)
+    rgb[0] = 0
+    return rgb
+
+
+COLORS = _palette()  # (65536, 3) uint8 RGB by label value; background is black
+_COLORS_RGBA = np.ascontiguousarray(np.insert(COLORS, 3, 255, axis=1)).view(np.uint32)[:, 0]
+
+
+def color(label: int) -> tuple[int, int, int]:
+    """RGB of a label value in [0, 65535]; always the same for the same value."""
+    red, green, blue = COLORS[label].tolist()
+    return red, green, blue
+
+
+def overlay(
+    frame: Frame, instances: Instances, class_names: Sequence[str], alpha: float
+) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB: the image with each instance tinted, outlined and named.
+
+    alpha: opacity of the tint in [0, 1]; outlines and names are always opaque.
+    """
+    labels = instances.labels
+    rgba = _COLORS_RGBA[labels].view(np.uint8).reshape(*labels.shape, 4)  # (H, W, 4)
+    colors = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB)
+    tinted = cv2.addWeighted(frame.image, 1 - alpha, colors, alpha, 0)
+    objects = (labels > 0).view(np.uint8)
+    picture = frame.image.copy()
+    cv2.copyTo(tinted, objects, picture)
+    cv2.copyTo(colors, _inner_edges(labels) & objects, picture)
+    for i in reversed(range(len(instances))):  # the surest last, on top
+        name = class_names[instances.class_ids[i]]
+        text = f"{name} {instances.scores[i]:.2f}"
+        _write_name(picture, text, instances.boxes_xyxy[i], color(int(instances.ids[i])))
+    return picture
+
+
+def contact_sheet(images: Sequence[NDArray[np.uint8]], columns: int) -> NDArray[np.uint8]:
+    """(rows * H, columns * W, 3) uint8: images in reading order, scaled to the first one's size.
+
+    images: at least one (H, W, 3) uint8; missing ones of the last row stay black.
+    """
+    height, width = images[0].shape[:2]
+    rows = -(-len(images) // columns)
+    sheet = np.zeros((rows, height, columns, width, 3), np.uint8)
+    for i, image in enumerate(images):
+        scaled = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        sheet[i // columns, :, i % columns] = scaled
+    return sheet.reshape(rows * height, columns * width, 3)
+
+
+def _inner_edges(labels: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """(H, W) uint8, 1 on each pixel with a neighbour (of 4) of another label value."""
+    edges = np.zeros(labels.shape, np.uint8)
+    across = (labels[:, 1:] != labels[:, :-1]).view(np.uint8)
+    edges[:, 1:] |= across
+    edges[:, :-1] |= across
+    down = (labels[1:] != labels[:-1]).view(np.uint8)
+    edges[1:] |= down
+    edges[:-1] |= down
+    return edges
+
+
+def _write_name(
+    picture: NDArray[np.uint8],
+    text: str,
+    box_xyxy: NDArray[np.float32],
+    background: tuple[int, int, int],
+) -> None:
+    """Write `text` on a coloured bar above the box, or inside it at the image's upper edge."""
+    scale = max(0.35, picture.shape[0] / 2400)
+    (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    left, top = (int(side) for side in box_xyxy[:2])
+    left = max(0, min(left, picture.shape[1] - width))
+    bottom = top if top >= height + below else top + height + below
+    cv2.rectangle(picture, (left, bottom - height - below), (left + width, bottom), background, -1)
+    bright = np.dot(background, (0.299, 0.587, 0.114)) > 140
+    ink = (0, 0, 0) if bright else (255, 255, 255)
+    origin = (left, bottom - below + 1)
+    cv2.putText(picture, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, ink, 1, cv2.LINE_AA)
