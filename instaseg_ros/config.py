@@ -82,6 +82,9 @@ class RuntimeConfig:
 class NodeConfig:
     """The ROS node around the pipeline."""
 
+    autostart: bool = param(
+        False, "configure and activate at start, without waiting for a lifecycle manager"
+    )
     image_transport: str = param(
         "raw",
         "raw: subscribe to `image`; compressed: to `image/compressed`",

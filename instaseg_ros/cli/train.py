@@ -1,0 +1,30 @@
+"""`instaseg train CONFIG`: train, or go on with a run that was stopped."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from instaseg_ros import config as configuration
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", type=Path, help="YAML of overrides, e.g. config/train/synthetic.yaml")
+    parser.add_argument(
+        "-o", "--output", type=Path, help="run directory (default: runs/NAME of the config)"
+    )
+    parser.add_argument("--from", dest="init", metavar="WEIGHTS", help="weights to start from")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="override a parameter"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from instaseg_ros.training.trainer import train  # torch is slow to import
+
+    overrides = configuration.parse_assignments(args.set)
+    config = configuration.merge(configuration.load(args.config), overrides)
+    run_dir = args.output or Path("runs") / args.config.stem
+    weights = train(config, run_dir, args.init)
+    print(f"weights: {weights}")
+    return 0

@@ -1,0 +1,1 @@
+"""Training: data to targets, and a flat loop."""

@@ -1,0 +1,69 @@
+"""Preprocessing and the way back to camera resolution."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from instaseg_ros.config import InputConfig
+from instaseg_ros.errors import ImageError
+from instaseg_ros.preprocess import preprocess, restore
+from instaseg_ros.types import Instances
+
+
+def image(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def test_a_fitting_image_is_passed_on_without_a_copy() -> None:
+    camera = image(16, 24)
+    batch, geometry = preprocess([camera], InputConfig())
+    assert np.shares_memory(batch, camera)
+    assert geometry == ((16, 24), (16, 24))
+
+
+def test_other_sizes_are_padded_right_and_below() -> None:
+    camera = image(13, 17)
+    batch, geometry = preprocess([camera, camera], InputConfig())
+    assert batch.shape == (2, 16, 24, 3)
+    assert np.array_equal(batch[1, :13, :17], camera)
+    assert not batch[:, 13:].any() and not batch[:, :, 17:].any()
+    assert geometry.scaled == (13, 17)
+
+
+def test_labels_boxes_and_centers_come_back_at_camera_size() -> None:
+    batch, geometry = preprocess([image(40, 80)], InputConfig(height=10, width=20))
+    assert batch.shape == (1, 16, 24, 3)
+    small = Instances.empty(10, 20)
+    small.labels[2:4, 5:10] = 300
+    found = dataclasses.replace(
+        small,
+        ids=np.array([300], np.uint16),
+        boxes_xyxy=np.array([[5, 2, 10, 4]], np.float32),
+        centers_xy=np.array([[7, 3]], np.float32),
+        bandwidths=np.array([[2, 1]], np.float32),
+    )
+    large = restore(found, geometry)
+    assert large.labels.shape == (40, 80) and large.labels.dtype == np.uint16
+    assert (large.labels == 300).sum() == 10 * 16
+    assert np.all(large.labels[8:16, 20:40] == 300)
+    assert large.boxes_xyxy.tolist() == [[20, 8, 40, 16]]
+    assert large.centers_xy.tolist() == [[28, 12]]
+    assert large.bandwidths.tolist() == [[8, 4]]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        [np.zeros((8, 8), np.uint8)],
+        [np.zeros((8, 8, 4), np.uint8)],
+        [np.zeros((8, 8, 3), np.float32)],
+        [np.zeros((0, 8, 3), np.uint8)],
+        [np.zeros((8, 8, 3), np.uint8), np.zeros((8, 16, 3), np.uint8)],
+    ],
+)
+def test_what_is_no_image_is_refused(bad: list[np.ndarray]) -> None:
+    with pytest.raises(ImageError, match="expected"):
+        preprocess(bad, InputConfig())
