@@ -1,0 +1,195 @@
+"""Camera frames and ground truth out of rosbag2 recordings, and messages into them, without ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from mcap.writer import Writer
+from numpy.typing import NDArray
+
+from instaseg_ros import bag_types, images
+from instaseg_ros.bag_storage import RawMessage, Topic, open_recording
+from instaseg_ros.errors import ImageError, InputError
+from instaseg_ros.output_files import OutputFile
+from instaseg_ros.types import Frame
+
+IMAGE = "sensor_msgs/msg/Image"
+COMPRESSED = "sensor_msgs/msg/CompressedImage"
+DETECTIONS = "vision_msgs/msg/Detection2DArray"
+TO_RGB: dict[str, Callable[[Any], NDArray[np.uint8]]] = {
+    IMAGE: images.image_to_rgb,
+    COMPRESSED: images.compressed_to_rgb,
+}
+TO_LABELS: dict[str, Callable[[Any], NDArray[np.uint16]]] = {
+    IMAGE: images.image_to_labels,
+    COMPRESSED: images.compressed_to_labels,
+}
+
+# Names of image topics that are no camera's picture: chosen only when asked for.
+NO_CAMERA = ("depth", "ground_truth", "labels", "overlay")
+
+
+class BagSource:
+    """The camera frames of one image topic of a recording; may be iterated more than once.
+
+    topic: name of an Image or CompressedImage topic; None where one is unmistakable.
+    total: number of frames.
+
+    While iterating, `next` raises ImageError for a frame that cannot be converted and may be called
+    again for the one after; TruncatedInputError comes after the last frame before a break.
+    """
+
+    def __init__(self, path: str | Path, topic: str | None = None) -> None:
+        self._recording = open_recording(path)
+        self.topic = _pick_topic(f"bag {path}", self._recording.topics, topic)
+        found = self._recording.topics[self.topic]
+        self.total = found.count
+        self._type, self._to_rgb = found.type, TO_RGB[found.type]
+
+    def __iter__(self) -> Iterator[Frame]:
+        return map(self._frame, self._recording.messages([self.topic]))
+
+    def _frame(self, raw: RawMessage) -> Frame:
+        message = _deserialize(raw, self._type)
+        header = message.header
+        return Frame(self._to_rgb(message), bag_types.stamp_ns(header), header.frame_id)
+
+
+class Truth(NamedTuple):
+    """Ground truth of one camera frame.
+
+    labels: (H, W) uint16 label image, 0 = background. class_names: by label value.
+    """
+
+    stamp_ns: int
+    labels: NDArray[np.uint16]
+    class_names: dict[int, str]
+
+
+def read_truth(path: str | Path) -> Iterator[Truth]:
+    """The truth a recording carries on `ground_truth/labels` and `ground_truth/detections`, under
+    any namespace, in the order of the stamps' completion.
+
+    Raises InputError when the recording has no such topics, and ImageError or TruncatedInputError
+    where it is damaged.
+    """
+    recording = open_recording(path)
+    labels_topic = _truth_topic(path, recording.topics, "labels", tuple(TO_LABELS))
+    detections_topic = _truth_topic(path, recording.topics, "detections", (DETECTIONS,))
+    to_labels = TO_LABELS[recording.topics[labels_topic].type]
+    waiting: dict[int, Any] = {}  # by stamp: the one of the two messages that came first
+    for raw in recording.messages([labels_topic, detections_topic]):
+        message = _deserialize(raw, recording.topics[raw.topic].type)
+        stamp_ns = bag_types.stamp_ns(message.header)
+        other = waiting.pop(stamp_ns, None)
+        if other is None:
+            waiting[stamp_ns] = message
+            continue
+        labels, detections = (message, other) if raw.topic == labels_topic else (other, message)
+        names = {int(d.id): d.results[0].hypothesis.class_id for d in detections.detections}
+        yield Truth(stamp_ns, to_labels(labels), names)
+
+
+class BagWriter:
+    """Writes one `.mcap` file that rosbag2 and Foxglove read. It gets its name in `close`.
+
+    `msgs` holds constructors of the messages by class name; see `bag_types.message_classes`.
+    """
+
+    def __init__(self, path: str | Path, overwrite: bool = False) -> None:
+        self.msgs = bag_types.message_classes()
+        self._store = bag_types.typestore()
+        self._output = OutputFile(path, overwrite)
+        self._file = self._output.part.open("wb")
+        self._writer = Writer(self._file, chunk_size=4 << 20)
+        self._writer.start(profile="ros2", library="instaseg_ros")
+        self._topics: dict[str, tuple[int, str]] = {}
+        self._schemas: dict[str, int] = {}
+
+    def add_topic(self, topic: str, msgtype: str, latched: bool = False) -> None:
+        """Announce a topic. latched: late subscribers of a playback get its last message."""
+        if msgtype not in self._schemas:
+            text, _ = self._store.generate_msgdef(msgtype, ros_version=2)
+            self._schemas[msgtype] = self._writer.register_schema(msgtype, "ros2msg", text.encode())
+        metadata = {
+            "offered_qos_profiles": _qos_yaml(latched),
+            "topic_type_hash": self._store.hash_rihs01(msgtype),
+        }
+        channel = self._writer.register_channel(topic, "cdr", self._schemas[msgtype], metadata)
+        self._topics[topic] = channel, msgtype
+
+    def write(self, topic: str, message: Any, stamp_ns: int) -> None:
+        """Append a message, as received at `stamp_ns`, to a topic announced before."""
+        channel, msgtype = self._topics[topic]
+        data = cast(bytes, self._store.serialize_cdr(message, msgtype))  # a view; mcap copies it
+        self._writer.add_message(channel, stamp_ns, data, publish_time=stamp_ns)
+
+    def close(self) -> None:
+        """Finish the file and give it its name."""
+        self._writer.finish()
+        self._file.close()
+        self._output.commit()
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        self._file.close()
+        self._output.discard()
+
+
+def _pick_topic(what: str, topics: dict[str, Topic], asked: str | None) -> str:
+    """The topic asked for, or the only one that a camera's picture can be on."""
+    known = {name: topic for name, topic in topics.items() if topic.type in TO_RGB}
+    listed = "".join(f"\n  {n}: {t.type}, {t.count} messages" for n, t in sorted(known.items()))
+    if asked is not None:
+        if asked not in known:
+            raise InputError(f"{what} has no image topic '{asked}'; it has:{listed or ' none'}")
+        return asked
+    if not known:
+        others = ", ".join(f"{name} ({topic.type})" for name, topic in sorted(topics.items()))
+        raise InputError(f"{what} has no image topic; its topics: {others or 'none'}")
+    likely = {
+        name
+        for name, topic in known.items()
+        if topic.count and not any(word in name.lower() for word in NO_CAMERA)
+    }
+    # Of a camera recorded both raw and compressed, the raw images.
+    cameras = sorted(likely - {f"{name}/compressed" for name in likely})
+    if len(cameras) != 1:
+        found = f"{len(cameras)} that could be a camera's" if cameras else "none with a picture"
+        raise InputError(f"{what} has {found}; choose one with --topic:{listed}")
+    return cameras[0]
+
+
+def _truth_topic(
+    path: str | Path, topics: dict[str, Topic], name: str, types: tuple[str, ...]
+) -> str:
+    ending = f"ground_truth/{name}"
+    for topic, found in topics.items():
+        if topic.removesuffix("/compressed").endswith(ending) and found.type in types:
+            return topic
+    raise InputError(f"bag {path} carries no truth: expected a topic .../{ending} of {types[0]}")
+
+
+def _deserialize(raw: RawMessage, msgtype: str) -> Any:
+    try:
+        return bag_types.typestore().deserialize_cdr(raw.data, msgtype)
+    except Exception as error:  # by kind of damage: SerdeError, IndexError, AssertionError, ...
+        raise ImageError(
+            f"message of {raw.topic} received at {raw.received_ns / 1e9:.3f} s is no {msgtype}: "
+            f"{error}"
+        ) from error
+
+
+def _qos_yaml(latched: bool) -> str:
+    """The QoS of a reliable publisher of depth 1 as rosbag2 stores it in a topic's metadata."""
+    forever = "\n    sec: 9223372036\n    nsec: 854775807"
+    return (
+        "- history: 1\n  depth: 1\n  reliability: 1\n"
+        f"  durability: {1 if latched else 2}\n"
+        f"  deadline:{forever}\n  lifespan:{forever}\n"
+        f"  liveliness: 1\n  liveliness_lease_duration:{forever}\n"
+        "  avoid_ros_namespace_conventions: false"
+    )
