@@ -45,7 +45,7 @@ def _grain() -> np.ndarray:
 _GRAIN = _grain()
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def _develop(linear: np.ndarray, gains: np.ndarray, grain: np.ndarray, noise: float, top: int, left: int,
              vignette: float, out: np.ndarray) -> None:
     """Gains, vignette, a filmic shoulder, gamma and grain, to 8 bits."""

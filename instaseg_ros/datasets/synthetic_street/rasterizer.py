@@ -14,7 +14,7 @@ from numba import njit
 NEAR_M = 0.2
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def _clip_near(corners: np.ndarray, clipped: np.ndarray) -> int:
     """Sutherland-Hodgman against z = NEAR_M; rows (x, y, z, u, v); returns the number of corners left."""
     count = 0
@@ -30,7 +30,7 @@ def _clip_near(corners: np.ndarray, clipped: np.ndarray) -> int:
     return count
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def _fill(corners: np.ndarray, i: int, j: int, index: int, inverse_depth: np.ndarray, surface: np.ndarray,
           planes: np.ndarray) -> bool:
     """The screen triangle of corners 0, i, j, rows (x_px, y_px, 1/z, u/z, v/z), into planes[index].
@@ -74,7 +74,7 @@ def _fill(corners: np.ndarray, i: int, j: int, index: int, inverse_depth: np.nda
     return True
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def rasterize(vertices: np.ndarray, uv_scales: np.ndarray, rotation: np.ndarray, origin: np.ndarray,
               intrinsics: np.ndarray, inverse_depth: np.ndarray, surface: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Draw quads into `inverse_depth` (H, W) float32 (0 = nothing) and `surface` (H, W) int32 (-1 = nothing).

@@ -11,7 +11,8 @@ from .camera import Camera, develop
 from .geometry import U_SCALE, VARIANT, Builder, Mesh
 from .rasterizer import rasterize
 from .scene import DRAWN_M, SEEN_M, Scene
-from .shading import NOISE, shade
+from .shading import Eye, Light, Seen, Shade, shade
+from .weather import Weather
 
 MIN_PIXELS = 12  # an object of which less is seen carries no label
 
@@ -63,50 +64,54 @@ def _world(meshes: list[Mesh]) -> tuple[np.ndarray, np.ndarray]:
     return vertices, np.concatenate([mesh.attributes for mesh in meshes])
 
 
-def _shadow(scene: Scene, vertices: np.ndarray, rotation: np.ndarray, origin: np.ndarray, intrinsics: np.ndarray,
-            shape: tuple[int, int]) -> np.ndarray:
+def _shadow(to_sun: np.ndarray, vertices: np.ndarray, eye: Eye, shape: tuple[int, int]) -> np.ndarray:
     """(H, W) float32 in [0, 1]: where things keep the sun from the ground, by flattening them along the sun."""
-    to_sun = scene.weather.to_sun
     flat = vertices.copy()
     height = -flat[:, :, 1]
     flat[:, :, 0] -= height * np.float32(to_sun[0] / to_sun[1])
     flat[:, :, 2] -= height * np.float32(to_sun[2] / to_sun[1])
     flat[:, :, 1] = -0.06
     surface = np.full(shape, -1, np.int32)
-    scales = np.zeros((len(flat), 2), np.float32)
-    rasterize(flat, scales, rotation, origin, intrinsics, np.zeros(shape, np.float32), surface)
+    rasterize(flat, np.zeros((len(flat), 2), np.float32), *eye, np.zeros(shape, np.float32), surface)
     return (surface >= 0).astype(np.float32)
+
+
+def _contact(patches: list[Mesh], eye: Eye, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Which patch of contact shadow covers a pixel of the ground (-1: none), and the planes of their uv."""
+    contact = np.full(shape, -1, np.int32)
+    if not patches:
+        return contact, np.zeros((0, 3, 3))
+    flat, _ = _world(patches)
+    planes, _ = rasterize(flat, np.ones((len(flat), 2), np.float32), *eye, np.zeros(shape, np.float32), contact)
+    return contact, planes
+
+
+def _light(weather: Weather, time_s: float) -> Light:
+    return Light(weather.to_sun, weather.sun, weather.ambient, weather.horizon, weather.zenith, weather.fog,
+                 weather.clouds, weather.darkness, weather.wetness, 2.0 * time_s)
 
 
 def render(scene: Scene, time_s: float, camera: Camera, grain_seed: int = 0) -> View:
     """Draw the scene; work grows with the pixels of `camera`, which may be a window of a larger view."""
     pose = scene.pose(time_s)
-    rotation, origin = np.ascontiguousarray(pose[:3, :3].T), np.ascontiguousarray(pose[:3, 3])
-    intrinsics = np.array([camera.fx, camera.fy, camera.cx, camera.cy])
+    eye = Eye(np.ascontiguousarray(pose[:3, :3].T), np.ascontiguousarray(pose[:3, 3]),
+              np.array([camera.fx, camera.fy, camera.cx, camera.cy]))
     shape = (camera.height, camera.width)
     meshes, mesh_labels, patches = _gather(scene, time_s, pose)
     vertices, attributes = _world(meshes)
     scales = np.ascontiguousarray(attributes[:, U_SCALE:VARIANT])
     inverse_depth, surface = np.zeros(shape, np.float32), np.full(shape, -1, np.int32)
-    planes, owners = rasterize(vertices, scales, rotation, origin, intrinsics, inverse_depth, surface)
+    planes, owners = rasterize(vertices, scales, *eye, inverse_depth, surface)
 
-    solid = len(meshes[0].vertices) + len(meshes[1].vertices)
-    contact, contact_planes = np.full(shape, -1, np.int32), np.zeros((0, 3, 3))
-    if patches:
-        flat, _ = _world(patches)
-        contact_planes, _ = rasterize(flat, np.ones((len(flat), 2), np.float32), rotation, origin, intrinsics,
-                                      np.zeros(shape, np.float32), contact)
-    weather = scene.weather
     shadow = np.zeros(shape, np.float32)
-    if weather.sun.max() > 0.2:
-        shadow = _shadow(scene, vertices[solid:], rotation, origin, intrinsics, shape)
+    if scene.weather.sun.max() > 0.2:
+        movable = len(scene.ground.vertices) + len(scene.houses.vertices)
+        shadow = _shadow(scene.weather.to_sun, vertices[movable:], eye, shape)
     linear = np.empty((*shape, 3), np.float32)
-    street = scene.street
-    shade(inverse_depth, surface, planes, owners, vertices, attributes, shadow, contact, contact_planes, rotation,
-          origin, intrinsics, street, scene.roofs, weather.to_sun,
-          np.stack([weather.sun, weather.ambient, weather.horizon, weather.zenith]),
-          np.array([weather.fog, weather.clouds, weather.darkness, weather.wetness, 2.0 * time_s]), NOISE, linear)
-    image = develop(linear, weather, time_s, np.random.default_rng((grain_seed, int(time_s * 1000))))
+    shade(Seen(inverse_depth, surface, planes, owners, vertices, attributes),
+          Shade(shadow, *_contact(patches, eye, shape), scene.roofs), _light(scene.weather, time_s), eye,
+          scene.street, linear)
+    image = develop(linear, scene.weather, time_s, np.random.default_rng((grain_seed, int(time_s * 1000))))
     labels, ignore = _labels(surface, owners, meshes, mesh_labels)
     return View(image, labels, ignore, _depth(inverse_depth))
 

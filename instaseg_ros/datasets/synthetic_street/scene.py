@@ -10,6 +10,7 @@ import numpy as np
 
 from . import people, scenery, vehicles
 from .geometry import Mesh
+from .patterns import Street
 from .weather import Weather, random_weather
 
 CLASS_NAMES = ("person", "rider", "car", "truck", "bus")
@@ -52,7 +53,7 @@ class Scene:
     houses: Mesh
     roofs: np.ndarray
     props: list[tuple[Mesh, float, float, float]]  # mesh, x, z, yaw
-    street: np.ndarray
+    street: Street
     ego: dict[str, float] = field(default_factory=dict)
 
     def pose(self, time_s: float) -> np.ndarray:
@@ -238,7 +239,7 @@ def make_scene(seed: tuple[int, ...], duration_s: float = 0.0) -> Scene:
     _traffic(maker)
     houses, roofs = scenery.houses(layout, rng)
     crossings = [float(rng.uniform(6, travel + 60)) if rng.random() < 0.5 else -1e6 for _ in range(2)]
-    street = np.array([layout.half_width, layout.lanes, layout.lane_width, layout.wall_x, rng.uniform(2.5, 4.0),
-                       rng.uniform(0.7, 1.3), *crossings, rng.uniform(0.4, 1.2)])
+    street = Street(layout.half_width, float(layout.lanes), layout.lane_width, layout.wall_x, rng.uniform(2.5, 4.0),
+                    rng.uniform(0.7, 1.3), *crossings, rng.uniform(0.4, 1.2), layout.start)
     return Scene(layout, weather, _apart(maker.things, duration_s), scenery.ground(layout, rng), houses, roofs,
                  _props(rng, layout), street, ego)
