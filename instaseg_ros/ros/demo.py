@@ -1,0 +1,250 @@
+"""The demo: a recorded street, through real DDS, to the real node process, and what came of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, QoSReliabilityPolicy
+from rclpy.serialization import deserialize_message
+from std_msgs.msg import Header
+
+from instaseg_ros import outputs
+from instaseg_ros.bags import BagSource, BagWriter, Truth, read_truth
+from instaseg_ros.errors import InstasegError
+from instaseg_ros.evaluation.average_precision import FrameCounts, average_precision, frame_counts
+from instaseg_ros.images import image_to_labels, image_to_rgb
+from instaseg_ros.output_files import OutputFile
+from instaseg_ros.ros.messages import MESSAGES
+from instaseg_ros.types import Instances
+from instaseg_ros.visualization import contact_sheet
+
+START_PATIENCE_S = 180.0  # first start on a machine: kernels are compiled
+END_PATIENCE_S = 20.0  # for the frames in work after the last was published
+RECORDED = ("labels", "detections", "label_info", "overlay")
+UNLABELLED = {  # our name: the diagnostics' name
+    "frames_dropped": "images dropped while busy",
+    "frames_lost": "images lost on the way",
+    "frames_refused": "images refused",
+    "frames_failed": "images failed",
+}
+
+
+def run_demo(bag: Path, out: Path, rate_hz: float, parameters: list[str]) -> dict[str, Any]:
+    """Play the images of `bag` at `rate_hz` to a node of its own and record what it publishes.
+
+    parameters: `name:=value` for the node. Leaves labelled.mcap, overlay.mp4, overlay.png and
+    summary.json in `out`, and returns the summary. Raises InstasegError if the node does not start.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    os.environ.setdefault("ROS_DOMAIN_ID", str(random.randint(1, 100)))  # alone on this machine
+    writer = BagWriter(out / "labelled.mcap", overwrite=True)
+    try:
+        rclpy.init()
+        peer = Peer(writer)
+        with _node_process(parameters) as process:
+            peer.wait_for_node(process)
+            peer.play(BagSource(bag), rate_hz)
+            summary = peer.summary(list(read_truth(bag)))
+            summary["node_rss_mb"] = _resident_mb(process.pid)
+        summary["node_exit_code"] = process.returncode
+        writer.close()
+    except BaseException:
+        writer.discard()
+        raise
+    finally:
+        rclpy.try_shutdown()
+    _draw(out, peer.pictures(), rate_hz)
+    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    return summary
+
+
+class Peer(Node):
+    """A camera and a recorder in one: publishes images, receives everything the node says."""
+
+    def __init__(self, writer: BagWriter) -> None:
+        super().__init__("street_camera")
+        reliable = QoSProfile(depth=10, reliability=QoSReliabilityPolicy.RELIABLE)
+        self._camera = self.create_publisher(MESSAGES.Image, "image", reliable)
+        self._writer = writer
+        self._sent_s: dict[int, float] = {}
+        self._latency_ms: dict[int, float] = {}
+        self._received: dict[str, dict[int, Any]] = {name: {} for name in RECORDED}
+        self._diagnostics: dict[str, str] = {}
+        for name in RECORDED:
+            topic = outputs.TOPICS[name]
+            path = f"/{outputs.NODE_NAME}/{name}"
+            writer.add_topic(path, topic.type, topic.latched)
+            kind = getattr(MESSAGES, topic.type.rpartition("/")[2])
+            receive = partial(self._receive, name, path, kind)
+            self.create_subscription(kind, path, receive, reliable, raw=True)
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._diagnose, reliable)
+
+    def wait_for_node(self, process: subprocess.Popen[bytes]) -> None:
+        """Until the node is active and connected both ways."""
+        deadline = time.monotonic() + START_PATIENCE_S
+        while not (self._camera.get_subscription_count() and self._diagnostics):
+            if process.poll() is not None:
+                raise InstasegError(f"the node ended at start, exit code {process.returncode}")
+            if time.monotonic() > deadline:
+                said = self._diagnostics or "nothing"
+                raise InstasegError(
+                    f"the node is not active after {START_PATIENCE_S:.0f} s; it says: {said}"
+                )
+            rclpy.spin_once(self, timeout_sec=0.1)
+
+    def play(self, source: BagSource, rate_hz: float) -> None:
+        """Publish every frame on time, then wait until each is labelled or accounted for."""
+        start = time.monotonic()
+        for index, frame in enumerate(source):
+            seconds, nanoseconds = divmod(frame.stamp_ns, 1_000_000_000)
+            header = Header(frame_id=frame.frame_id)
+            header.stamp.sec, header.stamp.nanosec = seconds, nanoseconds
+            message = outputs.overlay_message(MESSAGES, header, frame.image)
+            self._spin_until(start + index / rate_hz)
+            self._sent_s[frame.stamp_ns] = time.monotonic()
+            self._camera.publish(message)
+        deadline = time.monotonic() + END_PATIENCE_S
+        while not self._is_complete() and time.monotonic() < deadline:
+            rclpy.spin_once(self, timeout_sec=0.1)
+
+    def summary(self, truth: list[Truth]) -> dict[str, Any]:
+        """The numbers of the run."""
+        latency = list(self._latency_ms.values()) or [float("nan")]
+        p50, p99 = np.percentile(latency, [50, 99]).tolist()
+        (info,) = self._received["label_info"].values()
+        names = [c.class_name for c in info.class_map]
+        table = average_precision(self._counts(truth, names), names)
+        return {
+            "frames_published": len(self._sent_s),
+            "frames_labelled": len(self._latency_ms),
+            **self._unlabelled(),
+            "latency_ms": {"p50": round(p50, 1), "p99": round(p99, 1)},
+            "ap": round(table["mean"].ap, 4),
+            "ap50": round(table["mean"].ap50, 4),
+            "runtime": self._diagnostics.get("runtime", ""),
+            "precision": self._diagnostics.get("precision", ""),
+            "weights": self._diagnostics.get("weights", ""),
+            "network_ms_p50": float(self._diagnostics.get("network p50 (ms)", "nan")),
+            "decode_ms_p50": float(self._diagnostics.get("decode p50 (ms)", "nan")),
+        }
+
+    def pictures(self) -> list[np.ndarray]:
+        """The overlays received, (H, W, 3) uint8 RGB, in order of their stamps."""
+        overlays = self._received["overlay"]
+        return [image_to_rgb(overlays[stamp_ns]) for stamp_ns in sorted(overlays)]
+
+    def _counts(self, truth: list[Truth], names: list[str]) -> list[FrameCounts]:
+        counts = []
+        labels, detections = self._received["labels"], self._received["detections"]
+        for one in truth:
+            if one.stamp_ns not in labels or one.stamp_ns not in detections:
+                continue  # dropped, and counted as such
+            found = _instances(labels[one.stamp_ns], detections[one.stamp_ns], names)
+            ids = np.array(sorted(one.class_names), np.uint16)
+            class_ids = np.array([names.index(one.class_names[int(i)]) for i in ids], np.int64)
+            counts.append(frame_counts(one.labels, ids, class_ids, found))
+        return counts
+
+    def _unlabelled(self) -> dict[str, int]:
+        return {ours: int(self._diagnostics.get(name, 0)) for ours, name in UNLABELLED.items()}
+
+    def _is_complete(self) -> bool:
+        labelled = len(self._received["overlay"])  # the last thing published for an image
+        return labelled + sum(self._unlabelled().values()) >= len(self._sent_s)
+
+    def _spin_until(self, moment_s: float) -> None:
+        while (left := moment_s - time.monotonic()) > 0:
+            rclpy.spin_once(self, timeout_sec=left)
+
+    def _receive(self, name: str, path: str, kind: type, data: bytes) -> None:
+        arrival_s = time.monotonic()
+        message = deserialize_message(data, kind)
+        stamp = message.header.stamp
+        stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
+        if name == "labels" and stamp_ns in self._sent_s:
+            self._latency_ms[stamp_ns] = (arrival_s - self._sent_s[stamp_ns]) * 1e3
+        self._received[name][stamp_ns] = message
+        self._writer.write_serialized(path, data, stamp_ns)
+
+    def _diagnose(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if outputs.NODE_NAME in status.name:
+                self._diagnostics = {pair.key: pair.value for pair in status.values}
+
+
+def _instances(labels: Any, detections: Any, names: list[str]) -> Instances:
+    """The node's two messages about one image, put together again."""
+    best = [d.results[0].hypothesis for d in detections.detections]
+    image = image_to_labels(labels)
+    return dataclasses.replace(
+        Instances.empty(*image.shape),
+        labels=image,
+        ids=np.array([int(d.id) for d in detections.detections], np.uint16),
+        class_ids=np.array([names.index(b.class_id) for b in best], np.int64),
+        scores=np.array([b.score for b in best], np.float32),
+    )
+
+
+@contextmanager
+def _node_process(parameters: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """The node in a process of its own, started active; ended as Ctrl-C ends it."""
+    options = [part for p in ["node.autostart:=true", *parameters] for part in ("-p", p)]
+    command = [sys.executable, "-m", "instaseg_ros.ros.node", "--ros-args", *options]
+    process = subprocess.Popen(command)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _resident_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+    return round(int(line.split()[1]) / 1024, 1)
+
+
+def _draw(out: Path, pictures: list[np.ndarray], rate_hz: float) -> None:
+    """overlay.mp4, and nine frames of it in overlay.png."""
+    if not pictures:
+        return
+    video = OutputFile(out / "overlay.mp4", overwrite=True)
+    height, width = pictures[0].shape[:2]
+    codec = cv2.VideoWriter.fourcc(*"mp4v")
+    drawn = cv2.VideoWriter(str(video.part), codec, rate_hz, (width, height))
+    for picture in pictures:
+        drawn.write(picture[..., ::-1])
+    drawn.release()
+    video.commit()
+    chosen = np.linspace(0, len(pictures) - 1, min(9, len(pictures))).astype(int)
+    sheet = contact_sheet([pictures[i] for i in chosen], 3)
+    half = cv2.resize(sheet, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(out / "overlay.png"), half[..., ::-1])
+
+
+
+def accounted(summary: dict[str, Any]) -> bool:
+    """Whether every published frame was labelled or counted as dropped by the node."""
+    dropped = summary["frames_dropped"] + summary["frames_lost"]
+    return bool(summary["frames_labelled"] + dropped == summary["frames_published"])

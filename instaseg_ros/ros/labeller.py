@@ -1,0 +1,103 @@
+"""From one image message to published labels: what the worker thread does. Imports torch."""
+
+from __future__ import annotations
+
+import time
+import traceback
+
+import numpy as np
+from rclpy.lifecycle import LifecycleNode
+
+from instaseg_ros.config import Config
+from instaseg_ros.errors import ImageError
+from instaseg_ros.pipeline import Pipeline
+from instaseg_ros.ros.messages import to_frame
+from instaseg_ros.ros.publishers import ResultPublishers
+from instaseg_ros.ros.statistics import Statistics
+from instaseg_ros.ros.stream import Received
+from instaseg_ros.types import Frame
+
+WARM_UP_SIZE = (256, 512)  # (height, width) pixels where the configuration names none
+CLOCKS_AGREE_MS = 10_000  # a header stamp older than this, or in the future, is of another clock
+LOG_EVERY_S = 5.0
+
+
+class Labeller:
+    """The pipeline with ROS messages at both ends, warmed up and ready; what configure makes."""
+
+    def __init__(self, node: LifecycleNode, config: Config) -> None:
+        self.pipeline = Pipeline(config)
+        self._warm_up(config)
+        self._clock = node.get_clock()
+        self._logger = node.get_logger()
+        self._overlay_alpha = config.node.overlay_alpha
+        self._last_stamp_ns = 0
+        self.publishers = ResultPublishers(node, self.pipeline.class_names)
+
+    def use(self, config: Config) -> None:
+        """Take over the live parameters of `config`."""
+        self.pipeline.decode_config = config.decode
+        self._overlay_alpha = config.node.overlay_alpha
+
+    def engine(self) -> dict[str, str]:
+        """What computes, for diagnostics."""
+        runtime = self.pipeline.runtime
+        return {
+            "weights": self.pipeline.config.weights,
+            "runtime": runtime.name,
+            "precision": runtime.precision,
+            "classes": ", ".join(self.pipeline.class_names),
+        }
+
+    def label(self, received: Received, statistics: Statistics) -> None:
+        """Process and publish; an image that cannot be used is counted, logged and skipped."""
+        try:
+            self._label(received, statistics)
+        except ImageError as error:
+            statistics.refused(str(error))
+            self._logger.warning(f"image refused: {error}", throttle_duration_sec=LOG_EVERY_S)
+        except Exception as error:  # whatever one image does, the next one gets its chance
+            statistics.failed(f"{type(error).__name__}: {error}")
+            self._logger.error(
+                f"image not labelled:\n{traceback.format_exc()}", throttle_duration_sec=LOG_EVERY_S
+            )
+
+    def close(self) -> None:
+        """Destroy the publishers."""
+        self.publishers.close()
+
+    def _label(self, received: Received, statistics: Statistics) -> None:
+        header = received.message.header
+        start = time.perf_counter()
+        frame = to_frame(received.message)
+        self._follow_time(frame.stamp_ns)
+        converted = time.perf_counter()
+        (result,) = self.pipeline.process([frame])
+        processed = time.perf_counter()
+        self.publishers.publish_labels(header, result.instances)
+        published = time.perf_counter()
+        stage_ms = {
+            "wait": (start - received.time_s) * 1e3,
+            "convert": (converted - start) * 1e3,
+            **result.stage_ms,
+            "publish": (published - processed) * 1e3,
+            "total": (published - received.time_s) * 1e3,
+        }
+        since_stamp_ms = (self._clock.now().nanoseconds - frame.stamp_ns) / 1e6
+        if 0 <= since_stamp_ms < CLOCKS_AGREE_MS:
+            stage_ms["since stamp"] = since_stamp_ms
+        height, width = frame.image.shape[:2]
+        statistics.labelled(published, stage_ms, (height, width))
+        self.publishers.publish_drawings(header, frame, result.instances, self._overlay_alpha)
+
+    def _follow_time(self, stamp_ns: int) -> None:
+        if stamp_ns < self._last_stamp_ns:
+            self._logger.info("image stamps jumped back: forgetting earlier frames")
+            self.pipeline.reset()
+        self._last_stamp_ns = stamp_ns
+
+    def _warm_up(self, config: Config) -> None:
+        """First calls compile and allocate; an image of the camera should not wait for that."""
+        size = (config.input.height or WARM_UP_SIZE[0], config.input.width or WARM_UP_SIZE[1])
+        self.pipeline.process([Frame(np.zeros((*size, 3), np.uint8))])
+        self.pipeline.reset()

@@ -1,0 +1,89 @@
+"""ROS message classes, and what goes between them and the package's own types."""
+
+from __future__ import annotations
+
+from array import array
+from types import SimpleNamespace
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
+from numpy.typing import NDArray
+from rclpy.time import Time
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import ColorRGBA, Header
+from visualization_msgs.msg import Marker, MarkerArray
+
+from instaseg_ros.images import compressed_to_rgb, image_to_rgb
+from instaseg_ros.ros.diagnostics import Diagnosis
+from instaseg_ros.types import Frame
+
+try:
+    from vision_msgs.msg import (
+        BoundingBox2D,
+        Detection2D,
+        Detection2DArray,
+        LabelInfo,
+        ObjectHypothesis,
+        ObjectHypothesisWithPose,
+        Point2D,
+        Pose2D,
+        VisionClass,
+    )
+except ImportError as error:
+    raise ImportError(
+        "the node needs vision_msgs: on a robot `apt install ros-$ROS_DISTRO-vision-msgs`, "
+        "elsewhere `make ros`"
+    ) from error
+
+
+def _bytes(pixels: NDArray[Any]) -> array[int]:
+    """A uint8[] field's value; rclpy checks each element of anything else it is given."""
+    data = array("B")
+    data.frombytes(pixels.data.cast("B"))
+    return data
+
+
+# What `instaseg_ros.outputs` builds messages from.
+MESSAGES = SimpleNamespace(
+    bytes=_bytes,
+    BoundingBox2D=BoundingBox2D,
+    ColorRGBA=ColorRGBA,
+    Detection2D=Detection2D,
+    Detection2DArray=Detection2DArray,
+    Header=Header,
+    Image=Image,
+    LabelInfo=LabelInfo,
+    Marker=Marker,
+    MarkerArray=MarkerArray,
+    ObjectHypothesis=ObjectHypothesis,
+    ObjectHypothesisWithPose=ObjectHypothesisWithPose,
+    Point=Point,
+    Point2D=Point2D,
+    Pose=Pose,
+    Pose2D=Pose2D,
+    Quaternion=Quaternion,
+    Vector3=Vector3,
+    VisionClass=VisionClass,
+)
+
+
+def to_frame(message: Any) -> Frame:
+    """A Frame of a sensor_msgs Image or CompressedImage. Raises ImageError for one not readable."""
+    is_compressed = isinstance(message, CompressedImage)
+    image = compressed_to_rgb(message) if is_compressed else image_to_rgb(message)
+    stamp = Time.from_msg(message.header.stamp)
+    return Frame(image, stamp.nanoseconds, message.header.frame_id)
+
+
+def diagnostic_array(name: str, diagnosis: Diagnosis, stamp: Time) -> DiagnosticArray:
+    """One status, as a message for /diagnostics."""
+    status = DiagnosticStatus(
+        level=bytes([diagnosis.level]),
+        name=name,
+        message=diagnosis.message,
+        values=[KeyValue(key=key, value=value) for key, value in diagnosis.values.items()],
+    )
+    message = DiagnosticArray(status=[status])
+    message.header.stamp = stamp.to_msg()
+    return message

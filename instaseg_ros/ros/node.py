@@ -1,0 +1,180 @@
+"""The executable `instaseg_node`: a managed node that labels the instances in a camera's images.
+
+configure: engine and warm-up. activate: subscription and worker thread. Nothing is processed while
+inactive; cleanup gives everything back.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.lifecycle.node import LifecycleState
+from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
+
+from instaseg_ros.errors import ConfigError, InstasegError
+from instaseg_ros.outputs import NODE_NAME
+from instaseg_ros.ros import parameters
+from instaseg_ros.ros.diagnostics import Health, diagnose
+from instaseg_ros.ros.messages import diagnostic_array
+from instaseg_ros.ros.stream import Stream
+from instaseg_ros.ros.transitions import refuse_invalid_transitions, transition
+
+if TYPE_CHECKING:
+    from instaseg_ros.ros.labeller import Labeller
+
+DIAGNOSE_EVERY_S = 1.0
+SIGNAL_POLL_S = 0.2
+EXIT_PATIENCE_S = 1.0  # for the image in work when the process is told to end
+
+
+class InstasegNode(LifecycleNode):
+    """Parameters, lifecycle and diagnostics; the work is done by `Stream` and `Labeller`.
+
+    Raises ConfigError for a bad parameter at start.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(NODE_NAME, automatically_declare_parameters_from_overrides=True)
+        self.lifecycle = "unconfigured"
+        self.failure = ""
+        self._labeller: Labeller | None = None
+        self._stream: Stream | None = None
+        self.config = parameters.declare(self)
+        self.add_on_set_parameters_callback(self._set_parameters_checked)
+        refuse_invalid_transitions(self)
+        self._health_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
+        clock = Clock(clock_type=ClockType.STEADY_TIME)  # also where ROS time stands still
+        self._health_timer = self.create_timer(DIAGNOSE_EVERY_S, self._diagnose, clock=clock)
+
+    def start(self) -> bool:
+        """Configure and activate; False when either fails."""
+        done = TransitionCallbackReturn.SUCCESS
+        return bool(self.trigger_configure() == done and self.trigger_activate() == done)
+
+    @transition(leads_to="inactive")
+    def on_configure(self, state: LifecycleState) -> None:
+        # Here and not above: it imports torch, and the node should be on the graph before that.
+        from instaseg_ros.ros.labeller import Labeller
+
+        self._labeller = Labeller(self, self.config)
+        self.get_logger().info(f"configured: {self._labeller.engine()}")
+
+    @transition(leads_to="active")
+    def on_activate(self, state: LifecycleState) -> None:
+        assert self._labeller is not None
+        self._stream = Stream(self, self.config.node, self._labeller)
+        super().on_activate(state)
+        self._labeller.publishers.publish_label_info(self.config.decode.seed_threshold)
+
+    @transition(leads_to="inactive")
+    def on_deactivate(self, state: LifecycleState) -> None:
+        self._close_stream()
+        super().on_deactivate(state)
+
+    @transition(leads_to="unconfigured")
+    def on_cleanup(self, state: LifecycleState) -> None:
+        self.release()
+
+    @transition(leads_to="finalized")
+    def on_shutdown(self, state: LifecycleState) -> None:
+        self.release()
+
+    @transition(leads_to="unconfigured")
+    def on_error(self, state: LifecycleState) -> None:
+        self.release()
+
+    def release(self, timeout_s: float | None = None) -> bool:
+        """Give back all that configure and activate took. False if an image is still in work."""
+        idle = self._close_stream(timeout_s)
+        if self._labeller:
+            self._labeller.close()
+            self._labeller = None
+        return idle
+
+    def _close_stream(self, timeout_s: float | None = None) -> bool:
+        if self._stream is None:
+            return True
+        idle = self._stream.close(timeout_s)
+        self._stream = None
+        return idle
+
+    def _set_parameters_checked(self, changes: Iterable[Parameter]) -> SetParametersResult:
+        try:
+            self.config = parameters.changed(self.config, changes, self._labeller is not None)
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        if self._labeller:
+            self._labeller.use(self.config)
+            self._labeller.publishers.publish_label_info(self.config.decode.seed_threshold)
+        return SetParametersResult(successful=True)
+
+    def _diagnose(self) -> None:
+        facts: dict[str, Any] = {}
+        if self._labeller:
+            facts["engine"] = self._labeller.engine()
+        if self._stream:
+            facts["input"], facts["statistics"] = self._stream.describe()
+        health = Health(self.lifecycle, self.config.node.stale_after_s, self.failure, **facts)
+        name = f"{self.get_fully_qualified_name()}: instance segmentation"
+        message = diagnostic_array(name, diagnose(health), self.get_clock().now())
+        self._health_publisher.publish(message)
+
+
+class _Stop(BaseException):
+    """SIGINT or SIGTERM arrived. No Exception, so that nothing takes it for a failed callback."""
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; returns the exit code."""
+    stopping = False
+
+    def stop(number: int, _: Any) -> None:
+        nonlocal stopping
+        first, stopping = not stopping, True
+        if first:
+            raise _Stop
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    node, idle, exit_code = None, True, 0
+    try:
+        # rclpy's own handlers would invalidate the context under the worker's feet.
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        node = InstasegNode()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        if node.config.node.autostart and not node.start():
+            exit_code = 1
+        while not stopping and not exit_code and rclpy.ok():
+            executor.spin_once(timeout_sec=SIGNAL_POLL_S)
+    except _Stop:
+        pass
+    except InstasegError as error:
+        print(f"{NODE_NAME}: {error}", file=sys.stderr)
+        exit_code = 1
+    finally:
+        stopping = True
+        if node is not None:
+            idle = node.release(EXIT_PATIENCE_S)
+            node.destroy_node()
+        rclpy.try_shutdown()
+    if not idle:
+        # A running network cannot be interrupted, and a thread at interpreter exit aborts.
+        sys.stdout.flush()
+        os._exit(exit_code)
+    return exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""`config/instaseg.yaml`: the node's parameters and their defaults, written from the dataclasses.
+
+    python -m instaseg_ros.ros.parameter_file > config/instaseg.yaml
+
+Needs no ROS.
+"""
+
+from __future__ import annotations
+
+import yaml
+
+from instaseg_ros.config import Config, Parameter, parameters
+
+NOT_FOR_THE_NODE = ("method.", "train.")  # a checkpoint carries its own; training is offline
+HEADER = """\
+# Parameters of instaseg_node with their defaults; keep the lines you change.
+# Generated: python -m instaseg_ros.ros.parameter_file > config/instaseg.yaml
+# "live": may be set while the node runs; the others only while it is unconfigured.
+"""
+
+
+def node_parameters(config: Config | None = None) -> list[Parameter]:
+    """The leaves of `config` (default: all defaults) that are ROS parameters of the node."""
+    leaves = parameters(config if config is not None else Config())
+    return [leaf for leaf in leaves if not leaf.name.startswith(NOT_FOR_THE_NODE)]
+
+
+def constraint(parameter: Parameter) -> str:
+    """What a value must satisfy, for people: "0.0 to 1.0", "raw or compressed", or ""."""
+    if parameter.choices:
+        return " or ".join(parameter.choices)
+    if parameter.low is None and parameter.high is None:
+        return ""
+    low = "any" if parameter.low is None else parameter.low
+    return f"{low} to {'any' if parameter.high is None else parameter.high}"
+
+
+def parameter_file() -> str:
+    """The text of `config/instaseg.yaml`, in field order."""
+    lines = [HEADER + "/**:", "  ros__parameters:"]
+    group = ""
+    for parameter in node_parameters():
+        *parents, name = parameter.name.split(".")
+        indent = "    " + "  " * len(parents)
+        if (parent := ".".join(parents)) != group:
+            group = parent
+            lines.append(f"    {group}:")
+        facts = [fact for fact in (constraint(parameter), "live" * parameter.live) if fact]
+        lines.append(f"{indent}# {parameter.help}" + (f" ({', '.join(facts)})" if facts else ""))
+        value = yaml.safe_dump(parameter.value).partition("\n")[0]
+        lines.append(f"{indent}{name}: {value}")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(parameter_file(), end="")

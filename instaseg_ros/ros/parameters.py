@@ -1,0 +1,74 @@
+"""ROS parameters from the dataclasses: declared, read, and checked when they are set."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.node import Node
+from rclpy.parameter import Parameter as RosParameter
+
+from instaseg_ros.config import Config, Parameter, merge
+from instaseg_ros.errors import ConfigError
+from instaseg_ros.ros.parameter_file import constraint, node_parameters
+
+UNBOUNDED = {int: 2**63 - 1, float: float("inf")}
+FOREIGN = ("qos_overrides.", "use_sim_time", "start_type_description_service")
+
+
+def declare(node: Node) -> Config:
+    """Declare every parameter of the node and return the values given at start, checked.
+
+    `node` was made with `automatically_declare_parameters_from_overrides`. Raises ConfigError for
+    a bad value; warns of a name that is none of ours, which rclpy would silently ignore.
+    """
+    overrides: dict[str, Any] = node.get_parameters_by_prefix("")
+    given = {name: parameter.value for name, parameter in overrides.items()}
+    known = {leaf.name for leaf in node_parameters()}
+    _warn_of_unknown(node, sorted(given.keys() - known), known)
+    config = merge(Config(), {name: given[name] for name in given if name in known})
+    for leaf in node_parameters(config):
+        if node.has_parameter(leaf.name):
+            node.undeclare_parameter(leaf.name)
+        node.declare_parameter(leaf.name, leaf.value, _descriptor(leaf), ignore_override=True)
+    return config
+
+
+def changed(config: Config, changes: Iterable[RosParameter], configured: bool) -> Config:
+    """`config` with the parameters that are ours set anew.
+
+    Raises ConfigError for a bad value, or for one that cannot change while the node is configured.
+    """
+    leaves = {leaf.name: leaf for leaf in node_parameters(config)}
+    ours: Mapping[str, Any] = {p.name: p.value for p in changes if p.name in leaves}
+    for name, value in ours.items():
+        if configured and not leaves[name].live and value != leaves[name].value:
+            raise ConfigError(
+                f"{name}: expected to stay {leaves[name].value!r} while the node is configured, "
+                f"got {value!r}; bring the node to 'unconfigured' first (deactivate, cleanup)"
+            )
+    return merge(config, ours)
+
+
+def _descriptor(leaf: Parameter) -> ParameterDescriptor:
+    descriptor = ParameterDescriptor(description=leaf.help, additional_constraints=constraint(leaf))
+    if leaf.low is None and leaf.high is None:
+        return descriptor
+    low = -UNBOUNDED[leaf.kind] if leaf.low is None else leaf.kind(leaf.low)
+    high = UNBOUNDED[leaf.kind] if leaf.high is None else leaf.kind(leaf.high)
+    if leaf.kind is int:
+        descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
+    else:
+        descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+    return descriptor
+
+
+def _warn_of_unknown(node: Node, names: Iterable[str], known: Iterable[str]) -> None:
+    for name in names:
+        if name.startswith(FOREIGN):
+            continue
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        node.get_logger().warning(f"parameter '{name}' is unknown and has no effect{hint}")

@@ -1,0 +1,65 @@
+"""The node's outputs: every message carries the header of the image it was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from std_msgs.msg import Header
+
+from instaseg_ros import outputs
+from instaseg_ros.ros import qos
+from instaseg_ros.ros.messages import MESSAGES
+from instaseg_ros.types import Frame, Instances
+from instaseg_ros.visualization import overlay
+
+
+class ResultPublishers:
+    """Lifecycle publishers of everything in `outputs.TOPICS`, below the node's own name."""
+
+    def __init__(self, node: LifecycleNode, class_names: Sequence[str]) -> None:
+        self._node = node
+        self._class_names = class_names
+        self._publishers = {
+            name: node.create_lifecycle_publisher(
+                getattr(MESSAGES, topic.type.rpartition("/")[2]),
+                f"~/{name}",
+                qos.LATCHED if topic.latched else qos.RESULTS,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+            for name, topic in outputs.TOPICS.items()
+        }
+
+    def publish_labels(self, header: Header, instances: Instances) -> None:
+        """The label image and what its values are."""
+        labels = outputs.labels_message(MESSAGES, header, instances.labels)
+        self._publishers["labels"].publish(labels)
+        detections = outputs.detections_message(MESSAGES, header, instances, self._class_names)
+        self._publishers["detections"].publish(detections)
+
+    def publish_drawings(
+        self, header: Header, frame: Frame, instances: Instances, overlay_alpha: float
+    ) -> None:
+        """What people look at; drawn only while somebody subscribes."""
+        if self._has_subscribers("overlay"):
+            picture = overlay(frame, instances, self._class_names, overlay_alpha)
+            self._publishers["overlay"].publish(outputs.overlay_message(MESSAGES, header, picture))
+        if self._has_subscribers("markers"):
+            markers = outputs.markers_message(MESSAGES, header, instances, self._class_names)
+            self._publishers["markers"].publish(markers)
+
+    def publish_label_info(self, threshold: float) -> None:
+        """Class names; latched, so once is enough. threshold: least score of an instance."""
+        header = Header(stamp=self._node.get_clock().now().to_msg())
+        self._publishers["label_info"].publish(
+            outputs.label_info_message(MESSAGES, header, self._class_names, threshold)
+        )
+
+    def close(self) -> None:
+        """Destroy the publishers."""
+        for publisher in self._publishers.values():
+            self._node.destroy_lifecycle_publisher(publisher)
+
+    def _has_subscribers(self, name: str) -> bool:
+        return self._publishers[name].get_subscription_count() > 0

@@ -1,0 +1,62 @@
+"""A camera being labelled: what is there while the node is active, and only then."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+
+from instaseg_ros.config import NodeConfig
+from instaseg_ros.ros.camera import Camera
+from instaseg_ros.ros.diagnostics import Input
+from instaseg_ros.ros.statistics import Snapshot, Statistics
+from instaseg_ros.ros.worker import NewestItemWorker
+
+if TYPE_CHECKING:
+    from instaseg_ros.ros.labeller import Labeller
+
+ADAPT_EVERY_S = 0.25
+
+
+class Received(NamedTuple):
+    """An image message and when the node got it, in `time.perf_counter()` seconds."""
+
+    message: Any
+    time_s: float
+
+
+class Stream:
+    """Subscription, worker thread and statistics, from activate to deactivate."""
+
+    def __init__(self, node: Node, config: NodeConfig, labeller: Labeller) -> None:
+        self._node = node
+        self._statistics = Statistics(time.perf_counter())
+        self._worker: NewestItemWorker[Received] = NewestItemWorker(
+            lambda received: labeller.label(received, self._statistics), self._statistics.dropped
+        )
+        try:
+            self._camera = Camera(node, config, self._receive)
+        except Exception:
+            self._worker.close()
+            raise
+        # The graph is watched in real time, also where ROS time stands still.
+        self._timer = node.create_timer(
+            ADAPT_EVERY_S, self._camera.adapt, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+
+    def describe(self) -> tuple[Input, Snapshot]:
+        """What diagnostics say about the input and what became of it."""
+        return self._camera.describe(), self._statistics.snapshot(time.perf_counter())
+
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Unsubscribe and let the image in work finish; False if that takes over `timeout_s`."""
+        self._node.destroy_timer(self._timer)
+        self._camera.close()
+        return self._worker.close(timeout_s)
+
+    def _receive(self, message: Any, lost: int) -> None:
+        now_s = time.perf_counter()
+        self._statistics.received(now_s, lost)
+        self._worker.offer(Received(message, now_s))
