@@ -29,9 +29,18 @@ class Mesh:
 
     def placed(self, x: float, y: float, z: float, yaw: float) -> Mesh:
         """Turned about the upright axis (yaw 0 looks along z, positive turns to the right) and moved."""
-        c, s = math.cos(yaw), math.sin(yaw)
-        turn = np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]], np.float32)
-        return Mesh(self.vertices @ turn + np.array([x, y, z], np.float32), self.attributes)
+        return Mesh(_place(self.vertices, math.cos(yaw), math.sin(yaw), x, y, z), self.attributes)
+
+
+@njit(cache=True)
+def _place(vertices: np.ndarray, c: float, s: float, x: float, y: float, z: float) -> np.ndarray:
+    placed = np.empty_like(vertices)
+    for q in range(len(vertices)):
+        for k in range(4):
+            placed[q, k, 0] = c * vertices[q, k, 0] + s * vertices[q, k, 2] + x
+            placed[q, k, 1] = vertices[q, k, 1] + y
+            placed[q, k, 2] = c * vertices[q, k, 2] - s * vertices[q, k, 0] + z
+    return placed
 
 
 class Builder:

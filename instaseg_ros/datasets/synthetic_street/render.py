@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 
 from .camera import Camera, develop
 from .geometry import U_SCALE, VARIANT, Builder, Mesh
@@ -19,12 +20,18 @@ MIN_PIXELS = 12  # an object of which less is seen carries no label
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """image (H, W, 3) uint8; labels (H, W) uint16; ignore (H, W) bool; depth (H, W) float32 metres, 0 = sky."""
+    """image (H, W, 3) uint8; labels (H, W) uint16; ignore (H, W) bool; inverse_depth (H, W) float32 1/m, 0 = sky."""
 
     image: np.ndarray
     labels: np.ndarray
     ignore: np.ndarray
-    depth: np.ndarray
+    inverse_depth: np.ndarray
+
+    @property
+    def depth(self) -> np.ndarray:
+        """(H, W) float32 metres along the optical axis; 0 = sky."""
+        depth = np.zeros_like(self.inverse_depth)
+        return np.divide(1, self.inverse_depth, out=depth, where=self.inverse_depth > 0)
 
 
 def _contact_patch(length: float, width: float) -> Mesh:
@@ -49,8 +56,10 @@ def _gather(scene: Scene, time_s: float, pose: np.ndarray) -> tuple[list[Mesh], 
         aside = abs((x - here[0]) * forward[1] - (z - here[1]) * forward[0])
         if not -thing.length < ahead < DRAWN_M or aside > 1.1 * max(ahead, 0) + 8:
             continue
-        if math.hypot(x - here[0], z - here[1]) < thing.length / 2 + 1.2:
-            continue  # it would stand in the camera
+        sideways = abs((x - here[0]) * math.cos(thing.yaw) - (z - here[1]) * math.sin(thing.yaw))
+        lengthways = abs((x - here[0]) * math.sin(thing.yaw) + (z - here[1]) * math.cos(thing.yaw))
+        if sideways < thing.width / 2 + 0.5 and lengthways < thing.length / 2 + 0.8:
+            continue  # the camera would stand in it
         meshes.append(thing.mesh(time_s, ahead).placed(x, thing.base, z, thing.yaw))
         labels.append(index + 1 if ahead < SEEN_M else -1)
         patches.append(_contact_patch(thing.length, thing.width).placed(x, thing.base + 0.004 * len(patches) % 0.03,
@@ -113,29 +122,32 @@ def render(scene: Scene, time_s: float, camera: Camera, grain_seed: int = 0) -> 
           scene.street, linear)
     image = develop(linear, scene.weather, time_s, np.random.default_rng((grain_seed, int(time_s * 1000))))
     labels, ignore = _labels(surface, owners, meshes, mesh_labels)
-    return View(image, labels, ignore, _depth(inverse_depth))
+    return View(image, labels, ignore, inverse_depth)
+
+
+@njit(cache=True)
+def _label_pixels(surface: np.ndarray, by_triangle: np.ndarray, labels: np.ndarray, ignore: np.ndarray) -> None:
+    """Labels, and where objects are too far (-1) or too little seen to have one."""
+    height, width = surface.shape
+    counts = np.zeros(max(0, by_triangle.max()) + 1, np.int64)
+    for y in range(height):
+        for x in range(width):
+            label = by_triangle[surface[y, x]] if surface[y, x] >= 0 else 0
+            ignore[y, x] = label < 0
+            labels[y, x] = max(0, label)
+            counts[labels[y, x]] += 1
+    if counts[counts > 0].min() >= MIN_PIXELS:
+        return
+    for y in range(height):
+        for x in range(width):
+            if labels[y, x] > 0 and counts[labels[y, x]] < MIN_PIXELS:
+                labels[y, x] = 0
+                ignore[y, x] = True
 
 
 def _labels(surface: np.ndarray, owners: np.ndarray, meshes: list[Mesh],
             mesh_labels: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Labels, and where objects are too far or too little seen to have one."""
     by_quad = np.repeat(np.array(mesh_labels, np.int32), [len(mesh.vertices) for mesh in meshes])
-    by_triangle = np.append(by_quad[owners], 0)  # surface -1 is the sky
-    labels = by_triangle[surface]
-    ignore = labels < 0
-    labels[ignore] = 0
-    counts = np.bincount(labels.ravel())
-    slivers = (counts < MIN_PIXELS) & (counts > 0)
-    slivers[0] = False
-    if slivers.any():
-        gone = slivers[labels]
-        ignore |= gone
-        labels[gone] = 0
-    return labels.astype(np.uint16), ignore
-
-
-def _depth(inverse_depth: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore"):
-        return np.where(inverse_depth > 0, 1 / inverse_depth, 0).astype(np.float32)
-
-
+    labels, ignore = np.empty(surface.shape, np.uint16), np.empty(surface.shape, np.bool_)
+    _label_pixels(surface, by_quad[owners], labels, ignore)
+    return labels, ignore

@@ -185,24 +185,25 @@ def _traffic(maker: _Maker) -> None:
     maker.crossing()
 
 
-def _apart(things: list[Thing], duration_s: float) -> list[Thing]:
-    """Drop what would stand in another thing at the start, in the middle or at the end."""
-    kept: list[Thing] = []
-    for thing in things:
-        clear = True
-        for time_s in {0.0, duration_s / 2, duration_s}:
-            x, z = thing.position(time_s)
-            for other in kept:
-                ox, oz = other.position(time_s)
-                room = 0.45 if thing.class_id == other.class_id == PERSON else 1.15
-                across = abs(math.sin(thing.yaw)) > 0.7 or abs(math.sin(other.yaw)) > 0.7
-                long = (thing.length + other.length) / 2
-                wide = long if across else (thing.width + other.width) / 2
-                if abs(x - ox) < wide * room and abs(z - oz) < long * room:
-                    clear = False
-        if clear:
-            kept.append(thing)
-    return kept
+def _apart(things: list[Thing], ego: dict[str, float], duration_s: float) -> list[Thing]:
+    """Drop what would at some time stand in another thing or in the ego car. Those on foot come first."""
+    things = sorted(things, key=lambda thing: thing.class_id != PERSON)
+    # rows: x and z at time 0, speed along x and z, length, width, whether across the road, whether a person
+    rows = np.array([(ego["x"], -1.5, 0.0, ego["speed"], 4.5, 1.8, 0, 0)] + [
+        (t.x, t.z, t.speed * math.sin(t.yaw), t.speed * math.cos(t.yaw), t.length, t.width,
+         abs(math.sin(t.yaw)) > 0.7, t.class_id == PERSON) for t in things])
+    times = np.arange(0, duration_s + 0.4, 0.4)
+    xs, zs = (rows[:, k, None] + rows[:, k + 2, None] * times for k in (0, 1))
+    kept = [0]
+    for i in range(1, len(rows)):
+        others = rows[kept]
+        room = np.where(others[:, 7] * rows[i, 7], 0.45, 1.15)
+        long = (others[:, 4] + rows[i, 4]) / 2
+        wide = np.where(others[:, 6] + rows[i, 6] > 0, long, (others[:, 5] + rows[i, 5]) / 2)
+        hit = (np.abs(xs[kept] - xs[i]) < (wide * room)[:, None]) & (np.abs(zs[kept] - zs[i]) < (long * room)[:, None])
+        if not hit.any():
+            kept.append(i)
+    return [things[i - 1] for i in kept[1:]]
 
 
 def _props(rng: np.random.Generator, layout: scenery.Layout) -> list[tuple[Mesh, float, float, float]]:
@@ -214,13 +215,13 @@ def _props(rng: np.random.Generator, layout: scenery.Layout) -> list[tuple[Mesh,
             props.append((scenery.lamp_post(side), kerb, (k + 0.5) * 24, 0.0))
         z = rng.uniform(2, 12)
         while trees and z < layout.end:
-            props.append((scenery.tree(rng), kerb + side * 0.3, z, 0.0))
+            props.append((scenery.tree(int(rng.integers(64))), kerb + side * 0.3, z, 0.0))
             z += rng.uniform(9, 20)
         for make, gap in ((scenery.traffic_light, 70), (scenery.sign, 28), (scenery.furniture, 25)):
             z = rng.uniform(5, gap)
             while z < layout.end:
                 x = kerb if make is not scenery.furniture else side * (layout.wall_x - 0.6)
-                props.append((make(rng), x, z, rng.normal(0, 0.15)))
+                props.append((make(int(rng.integers(64))), x, z, rng.normal(0, 0.15)))
                 z += rng.uniform(0.5, 1.5) * gap
     return props
 
@@ -241,5 +242,5 @@ def make_scene(seed: tuple[int, ...], duration_s: float = 0.0) -> Scene:
     crossings = [float(rng.uniform(6, travel + 60)) if rng.random() < 0.5 else -1e6 for _ in range(2)]
     street = Street(layout.half_width, float(layout.lanes), layout.lane_width, layout.wall_x, rng.uniform(2.5, 4.0),
                     rng.uniform(0.7, 1.3), *crossings, rng.uniform(0.4, 1.2), layout.start)
-    return Scene(layout, weather, _apart(maker.things, duration_s), scenery.ground(layout, rng), houses, roofs,
+    return Scene(layout, weather, _apart(maker.things, ego, duration_s), scenery.ground(layout, rng), houses, roofs,
                  _props(rng, layout), street, ego)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -101,8 +102,10 @@ def houses(layout: Layout, rng: np.random.Generator) -> tuple[Mesh, np.ndarray]:
     return b.build(), roofs
 
 
-def tree(rng: np.random.Generator) -> Mesh:
+@lru_cache(maxsize=64)
+def tree(variant: int) -> Mesh:
     """A trunk with boughs, and a crown of leaf cards turned at random, lighter on top."""
+    rng = np.random.default_rng(variant)
     height, spread, count = rng.uniform(5, 8.5), rng.uniform(1.2, 2.2), 150
     b = Builder()
     fork = (0.0, height * 0.5, 0.0)
@@ -127,6 +130,7 @@ def tree(rng: np.random.Generator) -> Mesh:
                 np.concatenate([wood.attributes, attributes.astype(np.float32)]))
 
 
+@lru_cache(maxsize=2)
 def lamp_post(side: int) -> Mesh:
     """A street lamp; its arm reaches over the road."""
     b = Builder()
@@ -136,8 +140,9 @@ def lamp_post(side: int) -> Mesh:
     return b.build(5)
 
 
-def traffic_light(rng: np.random.Generator) -> Mesh:
-    b = Builder()
+@lru_cache(maxsize=64)
+def traffic_light(variant: int) -> Mesh:
+    rng, b = np.random.default_rng(variant), Builder()
     b.limb((0, 0, 0), (0, 3.3, 0), 0.07, 0.06, (0.2, 0.21, 0.22))
     b.box(-0.17, 0.17, 2.4, 3.3, -0.14, 0.14, (0.04, 0.045, 0.04))
     on = int(rng.integers(3))
@@ -148,8 +153,9 @@ def traffic_light(rng: np.random.Generator) -> Mesh:
     return b.build(8)
 
 
-def sign(rng: np.random.Generator) -> Mesh:
-    b = Builder()
+@lru_cache(maxsize=64)
+def sign(variant: int) -> Mesh:
+    rng, b = np.random.default_rng(variant), Builder()
     b.limb((0, 0, 0), (0, 2.4, 0), 0.035, 0.035, (0.5, 0.5, 0.5))
     kind = int(rng.integers(3))
     if kind == 0:
@@ -164,8 +170,10 @@ def sign(rng: np.random.Generator) -> Mesh:
     return b.build(10)
 
 
-def furniture(rng: np.random.Generator) -> Mesh:
+@lru_cache(maxsize=64)
+def furniture(variant: int) -> Mesh:
     """A bin, a letter box, a bollard row, a poster pillar or a statue: as tall as people, but background."""
+    rng = np.random.default_rng(variant)
     b = Builder()
     kind = int(rng.integers(5))
     grey = rng.uniform(0.15, 0.5)
