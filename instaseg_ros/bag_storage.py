@@ -75,15 +75,6 @@ def open_recording(path: str | Path) -> Recording:
     return _open_file(path)
 
 
-def is_bag(path: Path) -> bool:
-    """Whether `path` looks like a recording: a storage file, or a directory that holds one."""
-    if path.is_dir():
-        return (path / "metadata.yaml").exists() or any(
-            file.suffix in BAG_SUFFIXES for file in path.iterdir()
-        )
-    return path.suffix in (*BAG_SUFFIXES, ".bag")
-
-
 def _storage_files(directory: Path) -> list[Path]:
     """Its storage files, `x_2.mcap` before `x_10.mcap`."""
     files = [file for file in directory.iterdir() if file.suffix in BAG_SUFFIXES]

@@ -1,0 +1,98 @@
+"""`instaseg replay IN -o OUT`: a recording, video or folder of images through the pipeline."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from instaseg_ros.cli import add_config_options, config_from
+from instaseg_ros.errors import ConfigError
+
+if TYPE_CHECKING:
+    from instaseg_ros.config import Config
+    from instaseg_ros.replay import Summary
+    from instaseg_ros.sinks import Sink
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's options."""
+    parser.add_argument(
+        "input", metavar="IN", help="bag directory, .mcap, .db3, video, image or folder of images"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        action="append",
+        required=True,
+        help=".mcap (the node's topics), .mp4 (overlay), or a folder (PNGs); may be repeated",
+    )
+    parser.add_argument("--topic", help="image topic of a recording that has several")
+    parser.add_argument("--limit", type=_count, metavar="N", help="stop after N frames")
+    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    add_config_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Replay; 0 when every frame was read and at least one labelled, else 1."""
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from instaseg_ros.pipeline import Pipeline
+    from instaseg_ros.replay import replay
+    from instaseg_ros.sources import open_source
+
+    config = config_from(args)
+    source = open_source(args.input, args.topic)
+    for output in map(Path, args.output):
+        if output.exists() and output.samefile(args.input):
+            raise ConfigError(f"output {output} is the input; choose another name")
+    pipeline = Pipeline(config)
+    sinks = _open_sinks(args.output, pipeline.class_names, config, args.overwrite)
+    known = [count for count in (source.total, args.limit) if count is not None]
+    total = min(known, default=None)
+    with logging_redirect_tqdm(), tqdm(total=total, unit=" frames", disable=None) as bar:
+        summary = replay(source, pipeline, sinks, bar.update, args.limit)
+    _print_summary(summary, args.output)
+    if summary.broken is not None:
+        print(f"instaseg replay: {summary.broken}", file=sys.stderr)
+    elif not summary.labelled:
+        print(f"instaseg replay: no frame of {args.input} could be labelled", file=sys.stderr)
+    return 0 if summary.labelled and summary.broken is None else 1
+
+
+def _open_sinks(
+    paths: Sequence[str], class_names: Sequence[str], config: Config, overwrite: bool
+) -> list[Sink]:
+    from instaseg_ros.sinks import open_sink
+
+    sinks: list[Sink] = []
+    try:
+        for path in paths:
+            sinks.append(open_sink(path, class_names, config, overwrite))
+    except BaseException:
+        for sink in sinks:
+            sink.discard()
+        raise
+    return sinks
+
+
+def _print_summary(summary: Summary, outputs: Sequence[str]) -> None:
+    rate = summary.frames / summary.seconds
+    print(
+        f"{summary.frames} frames: {summary.labelled} labelled, {summary.skipped} skipped, "
+        f"{summary.seconds:.1f} s, {rate:.1f} frames/s -> {', '.join(outputs)}"
+    )
+    print(f"{'stage':12}{'p50 ms':>10}{'p99 ms':>10}")
+    for stage, (median, slow) in summary.stage_ms.items():
+        print(f"{stage:12}{median:10.1f}{slow:10.1f}")
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
+    return number
