@@ -10,8 +10,9 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +20,12 @@ from instaseg_ros.bag_types import full_type
 from instaseg_ros.errors import InputError, MissingExtraError, TruncatedInputError
 
 try:
+    import lz4.frame
     import zstandard
-    from mcap.records import Channel, Header, McapRecord, Message, Schema
-    from mcap.stream_reader import StreamReader
+    from mcap.data_stream import ReadDataStream
+    from mcap.opcode import Opcode
+    from mcap.records import Channel, Chunk, Header, McapRecord, Message, Schema
+    from mcap.stream_reader import StreamReader, breakup_chunk
     from rosbags.rosbag2 import Reader
 except ModuleNotFoundError as error:
     raise MissingExtraError(error.name or "rosbags", "pip", "reading bags") from error
@@ -152,11 +156,39 @@ def _mcap_records(path: Path) -> Iterator[McapRecord]:
     """The records of an MCAP file in the order they stand in it."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        try:
-            yield from StreamReader(file, validate_crcs=True, record_size_limit=size).records
-        except Exception as error:
-            kind = type(error).__name__
-            raise InputError(f"at byte {file.tell()} of {size} ({kind}: {error})") from error
+        records = StreamReader(file, emit_chunks=True, record_size_limit=size).records
+        while True:
+            start = file.tell()
+            try:
+                record = next(records)
+            except StopIteration:
+                return
+            except Exception as error:
+                file.seek(start)
+                yield from _cut_chunk(file.read())
+                raise InputError(f"it ends at byte {size}, in the record at {start}") from error
+            if not isinstance(record, Chunk):
+                yield record
+                continue
+            try:
+                inner = breakup_chunk(record, validate_crc=True)
+            except Exception as error:
+                raise InputError(f"the chunk at byte {start} is damaged: {error}") from error
+            yield from inner
+
+
+def _cut_chunk(data: bytes) -> Iterator[McapRecord]:
+    """The whole records within a chunk record of which only the beginning is there."""
+    with suppress(Exception):  # ends where the data do, in whatever way that shows
+        if data[0] != Opcode.CHUNK:
+            return
+        chunk = Chunk.read(ReadDataStream(BytesIO(data[9:])))  # behind opcode and length
+        unpack = {
+            "zstd": lambda: zstandard.ZstdDecompressor().decompressobj(),
+            "lz4": lambda: lz4.frame.LZ4FrameDecompressor(),
+        }.get(chunk.compression)
+        content = unpack().decompress(chunk.data) if unpack else chunk.data
+        yield from StreamReader(BytesIO(content), skip_magic=True).records
 
 
 def _open_broken_db3(path: Path) -> Recording:

@@ -104,7 +104,7 @@ class BagWriter:
         self._store = bag_types.typestore()
         self._output = OutputFile(path, overwrite)
         self._file = self._output.part.open("wb")
-        self._writer = Writer(self._file, chunk_size=4 << 20)
+        self._writer = Writer(self._file, chunk_size=768 << 10)  # as rosbag2's
         self._writer.start(profile="ros2", library="instaseg_ros")
         self._topics: dict[str, tuple[int, str]] = {}
         self._schemas: dict[str, int] = {}
@@ -123,8 +123,12 @@ class BagWriter:
 
     def write(self, topic: str, message: Any, stamp_ns: int) -> None:
         """Append a message, as received at `stamp_ns`, to a topic announced before."""
-        channel, msgtype = self._topics[topic]
-        data = cast(bytes, self._store.serialize_cdr(message, msgtype))  # a view; mcap copies it
+        data = self._store.serialize_cdr(message, self._topics[topic][1])
+        self.write_serialized(topic, cast(bytes, data), stamp_ns)  # a view; mcap copies it
+
+    def write_serialized(self, topic: str, data: bytes, stamp_ns: int) -> None:
+        """Append a message that is CDR already."""
+        channel, _ = self._topics[topic]
         self._writer.add_message(channel, stamp_ns, data, publish_time=stamp_ns)
 
     def close(self) -> None:

@@ -1,0 +1,94 @@
+"""Small recordings, and a stand-in for the pipeline, for tests of reading, replay and writing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from instaseg_ros import outputs
+from instaseg_ros.bag_types import make_header
+from instaseg_ros.bags import COMPRESSED, DETECTIONS, IMAGE, BagWriter
+from instaseg_ros.types import Frame, Instances, Result
+
+CLASS_NAMES = ("car", "person")
+HEIGHT, WIDTH = 48, 64
+FIRST_NS, PERIOD_NS = 12_000_000_000, 50_000_000
+
+
+def image(index: int) -> np.ndarray:
+    """(HEIGHT, WIDTH, 3) uint8 noise that says which frame it is by its red corner."""
+    pixels = np.random.default_rng(index).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    pixels[:8, :8] = index, 0, 0
+    return pixels
+
+
+def instances(index: int) -> Instances:
+    """Two objects, one of a label value over 255; the second moves with the index."""
+    labels = np.zeros((HEIGHT, WIDTH), np.uint16)
+    labels[10:20, 5:25] = 300
+    labels[25:40, 30 + index % 10 : 45 + index % 10] = 7
+    left = 30.0 + index % 10
+    return Instances(
+        labels=labels,
+        ids=np.array([300, 7], np.uint16),
+        class_ids=np.array([0, 1]),
+        scores=np.array([0.9, 0.5], np.float32),
+        boxes_xyxy=np.array([[5, 10, 25, 20], [left, 25, left + 15, 40]], np.float32),
+        centers_xy=np.array([[15, 15], [left + 7.5, 32.5]], np.float32),
+        bandwidths=np.ones((2, 2), np.float32),
+    )
+
+
+class StandInPipeline:
+    """Stands in for Pipeline: its answer depends on the red corner of the image alone."""
+
+    class_names = CLASS_NAMES
+
+    def process(self, frames: list[Frame]) -> list[Result]:
+        return [Result(instances(int(f.image[0, 0, 0])), {"network": 1.5}) for f in frames]
+
+
+def stamp_ns(index: int) -> int:
+    return FIRST_NS + index * PERIOD_NS
+
+
+def header(index: int):
+    return make_header(stamp_ns(index), "camera_front")
+
+
+def write_bag(path: Path, count: int, topic: str = "/image") -> Path:
+    """A recording of `count` raw images."""
+    writer = BagWriter(path)
+    writer.add_topic(topic, IMAGE)
+    for i in range(count):
+        writer.write(topic, outputs.overlay_message(writer.msgs, header(i), image(i)), stamp_ns(i))
+    writer.close()
+    return path
+
+
+def write_street_bag(path: Path, count: int) -> Path:
+    """A recording like the synthetic street's: PNG images, depth, and the truth."""
+    writer = BagWriter(path)
+    msgs = writer.msgs
+    writer.add_topic("/image/compressed", COMPRESSED)
+    writer.add_topic("/depth", IMAGE)
+    writer.add_topic("/ground_truth/labels", COMPRESSED)
+    writer.add_topic("/ground_truth/detections", DETECTIONS)
+    for i in range(count):
+        picture = _png(msgs, i, "rgb8; png compressed bgr8", image(i)[..., ::-1])
+        writer.write("/image/compressed", picture, stamp_ns(i))
+        depth = outputs.labels_message(msgs, header(i), np.full((HEIGHT, WIDTH), 1500, np.uint16))
+        writer.write("/depth", depth, stamp_ns(i))
+        labels = _png(msgs, i, "mono16; png compressed", instances(i).labels)
+        writer.write("/ground_truth/labels", labels, stamp_ns(i))
+        detections = outputs.detections_message(msgs, header(i), instances(i), CLASS_NAMES)
+        writer.write("/ground_truth/detections", detections, stamp_ns(i))
+    writer.close()
+    return path
+
+
+def _png(msgs, index: int, form: str, pixels: np.ndarray):
+    data = cv2.imencode(".png", pixels)[1]
+    return msgs.CompressedImage(header=header(index), format=form, data=data)
