@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 
-from instaseg_ros.datasets.synthetic_street import CLASS_NAMES, Camera, SyntheticStreet, make_scene, render
+from instaseg_ros.datasets.synthetic_street import (
+    CLASS_NAMES,
+    Camera,
+    SyntheticStreet,
+    make_scene,
+    render,
+)
+from instaseg_ros.datasets.synthetic_street.export import write_bag, write_png_folder
 from instaseg_ros.errors import InputError
 
 SIZE = (96, 192)
@@ -75,10 +86,14 @@ def test_depth_of_the_road_is_exact(street: SyntheticStreet) -> None:
     sample = street[0]
     frame, pose = sample.frame, sample.pose
     assert frame.depth is not None and frame.intrinsics is not None and pose is not None
-    y, x = np.mgrid[:SIZE[0], :SIZE[1]]
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]]
     rays = np.linalg.inv(frame.intrinsics) @ np.stack([x.ravel(), y.ravel(), np.ones(x.size)])
     points = pose[:3, :3] @ (rays * frame.depth.ravel()) + pose[:3, 3:]
-    near_ego = (np.abs(points[0] - pose[0, 3]) < 1.0) & (sample.labels.ravel() == 0) & (y.ravel() > 0.8 * SIZE[0])
+    near_ego = (
+        (np.abs(points[0] - pose[0, 3]) < 1.0)
+        & (sample.labels.ravel() == 0)
+        & (y.ravel() > 0.8 * SIZE[0])
+    )
     assert near_ego.sum() > 200
     assert np.median(np.abs(points[1, near_ego])) < 1e-3
     assert points[1].max() < 1e-2  # nothing below the road
@@ -97,7 +112,9 @@ def test_a_thing_is_where_its_path_says() -> None:
         thing = scene.things[label - 1]
         at = thing.position(time_s)
         reach = (thing.length + thing.width) / 2 + 0.8
-        assert np.hypot(points[0] - at[0], points[2] - at[1]).max() < reach, CLASS_NAMES[thing.class_id]
+        assert np.hypot(points[0] - at[0], points[2] - at[1]).max() < reach, CLASS_NAMES[
+            thing.class_id
+        ]
         checked += 1
     assert checked >= 3
 
@@ -109,3 +126,43 @@ def test_wrong_arguments_are_refused() -> None:
         SyntheticStreet((0, 10))
     with pytest.raises(IndexError):
         SyntheticStreet(SIZE, sequences=1, frames_per_sequence=2)[2]
+
+
+def test_png_folder_holds_the_truth(street: SyntheticStreet, tmp_path: Path) -> None:
+    write_png_folder(street, tmp_path / "out", frames=[2, 3])
+    meta = json.loads((tmp_path / "out" / "meta.json").read_text())
+    assert meta["class_names"] == list(CLASS_NAMES)
+    assert [frame["file"] for frame in meta["frames"]] == ["000000.png", "000001.png"]
+    sample = street[3]
+    assert sample.frame.depth is not None
+    read = {
+        kind: cv2.imread(str(tmp_path / "out" / kind / "000001.png"), cv2.IMREAD_UNCHANGED)
+        for kind in ("images", "labels", "depth")
+    }
+    np.testing.assert_array_equal(read["images"][..., ::-1], sample.frame.image)
+    np.testing.assert_array_equal(read["labels"], sample.labels)
+    near = sample.frame.depth < 65
+    np.testing.assert_allclose(read["depth"][near] / 1000, sample.frame.depth[near], atol=6e-4)
+    assert meta["frames"][1]["ids"] == sample.ids.tolist()
+    np.testing.assert_allclose(meta["frames"][1]["pose"], sample.pose)
+
+
+@pytest.mark.parametrize("jpeg_quality", [None, 70])
+def test_bag_holds_the_truth(
+    street: SyntheticStreet, tmp_path: Path, jpeg_quality: int | None
+) -> None:
+    pytest.importorskip("rosbags")
+    from instaseg_ros import bags
+
+    path = tmp_path / "street.mcap"
+    write_bag(street, path, frames=[4, 5, 6], jpeg_quality=jpeg_quality)
+    frames, truths = list(bags.BagSource(path)), list(bags.read_truth(path))
+    assert len(frames) == len(truths) == 3
+    for index, frame, truth in zip((4, 5, 6), frames, truths, strict=True):
+        sample = street[index]
+        np.testing.assert_array_equal(truth.labels, sample.labels)
+        classes = [CLASS_NAMES[k] for k in sample.class_ids]
+        assert truth.class_names == dict(zip(sample.ids.tolist(), classes, strict=True))
+        assert frame.stamp_ns == truth.stamp_ns == sample.frame.stamp_ns
+        difference = np.abs(frame.image.astype(int) - sample.frame.image).mean()
+        assert difference == 0 if jpeg_quality is None else difference < 8

@@ -14,7 +14,7 @@ from .weather import Weather
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """height, width in pixels; fx, fy, cx, cy in pixels, the middle of the first pixel at (0, 0)."""
+    """height, width, fx, fy, cx, cy in pixels; the middle of the first pixel is (0, 0)."""
 
     height: int
     width: int
@@ -25,12 +25,28 @@ class Camera:
 
     @classmethod
     def of_size(cls, height: int, width: int, focal: float = 0.62) -> Camera:
-        """The whole view; `focal` in image widths (0.62: 78 degrees across). The horizon lies above the middle."""
-        return cls(height, width, focal * width, focal * width, (width - 1) / 2, (height - 1) / 2 - 0.06 * height)
+        """The whole view; `focal` in image widths (0.62: 78 degrees across). The horizon lies above
+        the middle."""
+        return cls(
+            height,
+            width,
+            focal * width,
+            focal * width,
+            (width - 1) / 2,
+            (height - 1) / 2 - 0.06 * height,
+        )
 
     def window(self, top: float, left: float, height: int, width: int, zoom: float = 1.0) -> Camera:
-        """The camera that sees only a part: pixels from (top, left) of this view, enlarged `zoom` times."""
-        return Camera(height, width, self.fx * zoom, self.fy * zoom, (self.cx - left) * zoom, (self.cy - top) * zoom)
+        """The camera that sees only a part: pixels from (top, left) of this view, enlarged `zoom`
+        times."""
+        return Camera(
+            height,
+            width,
+            self.fx * zoom,
+            self.fy * zoom,
+            (self.cx - left) * zoom,
+            (self.cy - top) * zoom,
+        )
 
     @property
     def matrix(self) -> np.ndarray:
@@ -46,8 +62,16 @@ _GRAIN = _grain()
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _develop(linear: np.ndarray, gains: np.ndarray, grain: np.ndarray, noise: float, top: int, left: int,
-             vignette: float, out: np.ndarray) -> None:
+def _develop(
+    linear: np.ndarray,
+    gains: np.ndarray,
+    grain: np.ndarray,
+    noise: float,
+    top: int,
+    left: int,
+    vignette: float,
+    out: np.ndarray,
+) -> None:
     """Gains, vignette, a filmic shoulder, gamma and grain, to 8 bits."""
     height, width, _ = linear.shape
     for y in range(height):
@@ -63,9 +87,11 @@ def _develop(linear: np.ndarray, gains: np.ndarray, grain: np.ndarray, noise: fl
                 out[y, x, c] = int(min(255.0, max(0.0, value * 255.0 + 0.5)))
 
 
-def develop(linear: np.ndarray, weather: Weather, time_s: float, rng: np.random.Generator,
-            blur: float = 0.5) -> np.ndarray:
-    """Linear colour (H, W, 3) float32 to a picture (H, W, 3) uint8; exposure and balance drift with time."""
+def develop(
+    linear: np.ndarray, weather: Weather, time_s: float, rng: np.random.Generator, blur: float = 0.5
+) -> np.ndarray:
+    """Linear colour (H, W, 3) float32 to a picture (H, W, 3) uint8; exposure and balance drift with
+    time."""
     if blur > 0:
         linear = cv2.GaussianBlur(linear, (3, 3), blur)
     drift = 1 + 0.08 * math.sin(0.7 * time_s + 3 * weather.exposure)

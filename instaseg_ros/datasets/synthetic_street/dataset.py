@@ -12,34 +12,42 @@ from instaseg_ros.types import Frame
 from ..sample import Sample
 from .camera import Camera
 from .render import render
-from .scene import CLASS_NAMES, Scene, make_scene
+from .scene import Scene, make_scene
+from .traffic import CLASS_NAMES
 
 _SPLITS = {"train": 1, "val": 2}
 _FRAME_RATE_HZ = 10
+_scene = lru_cache(maxsize=4)(make_scene)  # of the sequence being read
 
 
 class SyntheticStreet:
     """Seeded driving sequences.
 
-    size: (H, W) pixels of a frame. Frame `i` is frame i % frames_per_sequence of sequence i // frames_per_sequence.
-    The splits never share a seed. Equal arguments give equal samples.
+    size: (H, W) pixels of a frame. Frame `i` is frame i % frames_per_sequence of sequence i //
+    frames_per_sequence. The splits never share a seed. Equal arguments give equal samples.
     """
 
     class_names: tuple[str, ...] = CLASS_NAMES
 
-    def __init__(self, size: tuple[int, int] = (256, 512), *, split: str = "train", sequences: int = 20,
-                 frames_per_sequence: int = 60, seed: int = 0, depth: bool = True) -> None:
+    def __init__(
+        self,
+        size: tuple[int, int] = (256, 512),
+        *,
+        split: str = "train",
+        sequences: int = 20,
+        frames_per_sequence: int = 60,
+        seed: int = 0,
+        depth: bool = True,
+    ) -> None:
         if split not in _SPLITS:
             raise InputError(f"split: expected one of {', '.join(_SPLITS)}, got {split!r}")
         if min(*size, sequences, frames_per_sequence) < 1:
-            raise InputError(f"size, sequences and frames_per_sequence must be positive, got {size}, {sequences}, "
-                             f"{frames_per_sequence}")
+            raise InputError(
+                "size, sequences and frames_per_sequence must be positive, got "
+                f"{size}, {sequences}, {frames_per_sequence}"
+            )
         self.size, self.sequences, self.frames_per_sequence = size, sequences, frames_per_sequence
         self._key, self._depth = (_SPLITS[split], seed), depth
-        self._scene = lru_cache(maxsize=2)(self._make_scene)
-
-    def _make_scene(self, sequence: int) -> Scene:
-        return make_scene((*self._key, 0, sequence), self.frames_per_sequence / _FRAME_RATE_HZ)
 
     def __len__(self) -> int:
         return self.sequences * self.frames_per_sequence
@@ -48,18 +56,24 @@ class SyntheticStreet:
         if not 0 <= index < len(self):
             raise IndexError(f"frame {index} of {len(self)}")
         sequence, step = divmod(index, self.frames_per_sequence)
-        return self._sample(self._scene(sequence), step, Camera.of_size(*self.size))
+        scene = _scene((*self._key, 0, sequence), self.frames_per_sequence / _FRAME_RATE_HZ)
+        return self._sample(scene, step, Camera.of_size(*self.size))
 
     def training_sample(self, rng: np.random.Generator) -> Sample:
-        """A frame of `size` from a scene never seen before: half the time the whole view, else a window of the
-        view at twice the resolution, either zoomed by 0.8 to 1.3."""
+        """A frame of `size` from a scene never seen before: half the time the whole view, else a
+        window of the view at twice the resolution, either zoomed by 0.8 to 1.3."""
         height, width = self.size
         scene = make_scene((*self._key, 1, int(rng.integers(2**62))))
         zoom = float(np.exp(rng.uniform(np.log(0.8), np.log(1.3))))
         if rng.random() < 0.5:
             whole, spare = Camera.of_size(height, width), 1 - 1 / zoom
-            camera = whole.window(height * spare * rng.uniform(0.3, 0.7), width * spare * rng.random(), height, width,
-                                  zoom)
+            camera = whole.window(
+                height * spare * rng.uniform(0.3, 0.7),
+                width * spare * rng.random(),
+                height,
+                width,
+                zoom,
+            )
         else:
             whole, part = Camera.of_size(2 * height, 2 * width), 1 / zoom
             top = rng.uniform(0.25, 0.75) * (2 - part) * height
@@ -71,6 +85,11 @@ class SyntheticStreet:
         view = render(scene, time_s, camera, grain_seed=len(scene.things))
         ids = np.flatnonzero(np.bincount(view.labels.ravel())[1:]).astype(np.uint16) + np.uint16(1)
         class_of = np.array([0, *(thing.class_id for thing in scene.things)], np.int64)
-        frame = Frame(image=view.image, stamp_ns=step * 1_000_000_000 // _FRAME_RATE_HZ, frame_id="camera",
-                      depth=view.depth if self._depth else None, intrinsics=camera.matrix)
+        frame = Frame(
+            image=view.image,
+            stamp_ns=step * 1_000_000_000 // _FRAME_RATE_HZ,
+            frame_id="camera",
+            depth=view.depth if self._depth else None,
+            intrinsics=camera.matrix,
+        )
         return Sample(frame, view.labels, ids, class_of[ids], view.ignore, scene.pose(time_s))

@@ -1,6 +1,7 @@
 """Quads: the one primitive of the renderer, and how boxes and limbs become quads.
 
-Local and street coordinates of the builders are metres, x right, y *up*, z forward; the renderer turns y down.
+Local and street coordinates of the builders are metres, x right, y *up*, z forward; the renderer
+turns y down.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ RED, GREEN, BLUE, MATERIAL, U_SCALE, V_SCALE, VARIANT = range(7)
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """vertices (Q, 4, 3) float32 metres; attributes (Q, 7) float32: colour, material, uv scale, variant."""
+    """vertices (Q, 4, 3) float32 metres; attributes (Q, 7) float32: colour, material, uv scale,
+    variant."""
 
     vertices: np.ndarray
     attributes: np.ndarray
 
     def placed(self, x: float, y: float, z: float, yaw: float) -> Mesh:
-        """Turned about the upright axis (yaw 0 looks along z, positive turns to the right) and moved."""
+        """Turned about the upright axis (yaw 0 looks along z, positive turns to the right) and
+        moved."""
         return Mesh(_place(self.vertices, math.cos(yaw), math.sin(yaw), x, y, z), self.attributes)
 
 
@@ -51,38 +54,109 @@ class Builder:
         self._attributes: list[tuple[float, ...]] = []
         self._limbs: list[tuple[float, ...]] = []
 
-    def quad(self, a: Point, b: Point, c: Point, d: Point, colour: Colour, material: int = PLAIN,
-             scale: tuple[float, float] = (1.0, 1.0), variant: float = 0.0) -> None:
+    def quad(
+        self,
+        a: Point,
+        b: Point,
+        c: Point,
+        d: Point,
+        colour: Colour,
+        material: int = PLAIN,
+        scale: tuple[float, float] = (1.0, 1.0),
+        variant: float = 0.0,
+    ) -> None:
         """Corners in order; uv runs (0, 0), (u, 0), (u, v), (0, v) from a to d."""
         self._vertices.append((a, b, c, d))
         self._attributes.append((*colour, material, *scale, variant))
 
-    def frustum(self, low: tuple[float, float, float, float, float],
-                high: tuple[float, float, float, float, float], colour: Colour,
-                materials: tuple[int, int, int, int] = (PLAIN, PLAIN, PLAIN, PLAIN),
-                variant: float = 0.0) -> None:
-        """A box between two level rectangles (y, x0, x1, z0, z1); materials: sides, front (z1), back (z0), top."""
+    def frustum(
+        self,
+        low: tuple[float, float, float, float, float],
+        high: tuple[float, float, float, float, float],
+        colour: Colour,
+        materials: tuple[int, int, int, int] = (PLAIN, PLAIN, PLAIN, PLAIN),
+        variant: float = 0.0,
+    ) -> None:
+        """A box between two level rectangles (y, x0, x1, z0, z1); materials: sides, front (z1),
+        back (z0), top."""
         y, x0, x1, z0, z1 = low
         yh, xh0, xh1, zh0, zh1 = high
         side, front, back, top = materials
         length, width, height = z1 - z0, x1 - x0, yh - y
-        self.quad((x0, y, z0), (x0, y, z1), (xh0, yh, zh1), (xh0, yh, zh0), colour, side,
-                  (length, height), variant)
-        self.quad((x1, y, z0), (x1, y, z1), (xh1, yh, zh1), (xh1, yh, zh0), colour, side,
-                  (length, height), variant)
-        self.quad((x0, y, z1), (x1, y, z1), (xh1, yh, zh1), (xh0, yh, zh1), colour, front,
-                  (width, height), variant)
-        self.quad((x0, y, z0), (x1, y, z0), (xh1, yh, zh0), (xh0, yh, zh0), colour, back,
-                  (width, height), variant)
-        self.quad((xh0, yh, zh0), (xh1, yh, zh0), (xh1, yh, zh1), (xh0, yh, zh1), colour, top,
-                  (width, length), variant)
+        self.quad(
+            (x0, y, z0),
+            (x0, y, z1),
+            (xh0, yh, zh1),
+            (xh0, yh, zh0),
+            colour,
+            side,
+            (length, height),
+            variant,
+        )
+        self.quad(
+            (x1, y, z0),
+            (x1, y, z1),
+            (xh1, yh, zh1),
+            (xh1, yh, zh0),
+            colour,
+            side,
+            (length, height),
+            variant,
+        )
+        self.quad(
+            (x0, y, z1),
+            (x1, y, z1),
+            (xh1, yh, zh1),
+            (xh0, yh, zh1),
+            colour,
+            front,
+            (width, height),
+            variant,
+        )
+        self.quad(
+            (x0, y, z0),
+            (x1, y, z0),
+            (xh1, yh, zh0),
+            (xh0, yh, zh0),
+            colour,
+            back,
+            (width, height),
+            variant,
+        )
+        self.quad(
+            (xh0, yh, zh0),
+            (xh1, yh, zh0),
+            (xh1, yh, zh1),
+            (xh0, yh, zh1),
+            colour,
+            top,
+            (width, length),
+            variant,
+        )
 
-    def box(self, x0: float, x1: float, y0: float, y1: float, z0: float, z1: float, colour: Colour,
-            material: int = PLAIN, variant: float = 0.0) -> None:
+    def box(
+        self,
+        x0: float,
+        x1: float,
+        y0: float,
+        y1: float,
+        z0: float,
+        z1: float,
+        colour: Colour,
+        material: int = PLAIN,
+        variant: float = 0.0,
+    ) -> None:
         self.frustum((y0, x0, x1, z0, z1), (y1, x0, x1, z0, z1), colour, (material,) * 4, variant)
 
-    def limb(self, p: Point, q: Point, radius_p: float, radius_q: float, colour: Colour,
-             material: int = PLAIN) -> None:
+    def limb(
+        self,
+        p: Point,
+        q: Point,
+        radius_p: float,
+        radius_q: float,
+        colour: Colour,
+        material: int = PLAIN,
+    ) -> None:
         """A round, tapered stick from p to q, closed at both ends."""
         self._limbs.append((*p, *q, radius_p, radius_q, *colour, material))
 
@@ -92,13 +166,15 @@ class Builder:
         if not self._limbs:
             return Mesh(vertices, attributes)
         limb_vertices, limb_attributes = _expand_limbs(np.array(self._limbs, np.float64), sides)
-        return Mesh(np.concatenate([vertices, limb_vertices]),
-                    np.concatenate([attributes, limb_attributes]))
+        return Mesh(
+            np.concatenate([vertices, limb_vertices]), np.concatenate([attributes, limb_attributes])
+        )
 
 
 @njit(cache=True)
 def _expand_limbs(limbs: np.ndarray, sides: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (p, q, radius at p, radius at q, colour, material) to `sides` quads each, and a lid on both ends."""
+    """Rows (p, q, radius at p, radius at q, colour, material) to `sides` quads each, and a lid on
+    both ends."""
     per_limb = sides + 2 * (sides // 2 - 1)
     vertices = np.empty((len(limbs) * per_limb, 4, 3), np.float32)
     attributes = np.zeros((len(limbs) * per_limb, 7), np.float32)

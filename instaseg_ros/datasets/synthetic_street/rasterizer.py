@@ -1,7 +1,8 @@
 """Quads to pixels with a depth buffer: which triangle is seen where, and how far away it is.
 
-Polygons with a depth buffer in numba, and not a GL renderer: on a machine without a GPU those need system libraries
-(EGL or OSMesa with llvmpipe) that PyPI does not bring, and this is quick enough on one core.
+Polygons with a depth buffer in numba, and not a GL renderer: on a machine without a GPU those need
+system libraries (EGL or OSMesa with llvmpipe) that PyPI does not bring, and this is quick enough on
+one core.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ NEAR_M = 0.2
 
 @njit(cache=True, fastmath=True, error_model="numpy")
 def _clip_near(corners: np.ndarray, clipped: np.ndarray) -> int:
-    """Sutherland-Hodgman against z = NEAR_M; rows (x, y, z, u, v); returns the number of corners left."""
+    """Sutherland-Hodgman against z = NEAR_M; rows (x, y, z, u, v); returns the number of corners
+    left."""
     count = 0
     for k in range(4):
         n = (k + 1) % 4
@@ -31,13 +33,28 @@ def _clip_near(corners: np.ndarray, clipped: np.ndarray) -> int:
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _fill(corners: np.ndarray, i: int, j: int, index: int, inverse_depth: np.ndarray, surface: np.ndarray,
-          planes: np.ndarray) -> bool:
+def _fill(
+    corners: np.ndarray,
+    i: int,
+    j: int,
+    index: int,
+    inverse_depth: np.ndarray,
+    surface: np.ndarray,
+    planes: np.ndarray,
+) -> bool:
     """The screen triangle of corners 0, i, j, rows (x_px, y_px, 1/z, u/z, v/z), into planes[index].
 
-    Half-open spans, so that neighbours neither overlap nor leave a gap. Scalars only: array views are slow in here.
+    Half-open spans, so that neighbours neither overlap nor leave a gap. Scalars only: array views
+    are slow in here.
     """
-    ax, ay, bx, by, cx, cy = corners[0, 0], corners[0, 1], corners[i, 0], corners[i, 1], corners[j, 0], corners[j, 1]
+    ax, ay, bx, by, cx, cy = (
+        corners[0, 0],
+        corners[0, 1],
+        corners[i, 0],
+        corners[i, 1],
+        corners[j, 0],
+        corners[j, 1],
+    )
     area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
     height, width = surface.shape
     first = int(math.ceil(max(min(ay, by, cy), 0.0)))
@@ -75,12 +92,21 @@ def _fill(corners: np.ndarray, i: int, j: int, index: int, inverse_depth: np.nda
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def rasterize(vertices: np.ndarray, uv_scales: np.ndarray, rotation: np.ndarray, origin: np.ndarray,
-              intrinsics: np.ndarray, inverse_depth: np.ndarray, surface: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Draw quads into `inverse_depth` (H, W) float32 (0 = nothing) and `surface` (H, W) int32 (-1 = nothing).
+def rasterize(
+    vertices: np.ndarray,
+    uv_scales: np.ndarray,
+    rotation: np.ndarray,
+    origin: np.ndarray,
+    intrinsics: np.ndarray,
+    inverse_depth: np.ndarray,
+    surface: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw quads into `inverse_depth` (H, W) float32 (0 = nothing) and `surface` (H, W) int32 (-1 =
+    nothing).
 
-    vertices (Q, 4, 3) world; rotation (3, 3) world to camera; origin (3,) camera centre; intrinsics (fx, fy, cx, cy).
-    Returns planes (T, 3, 3), affine in pixels, of 1/z, u/z and v/z per triangle, and the quad (T,) of each triangle.
+    vertices (Q, 4, 3) world; rotation (3, 3) world to camera; origin (3,) camera centre; intrinsics
+    (fx, fy, cx, cy). Returns planes (T, 3, 3), affine in pixels, of 1/z, u/z and v/z per triangle,
+    and the quad (T,) of each triangle.
     """
     height, width = surface.shape
     fx, fy, cx, cy = intrinsics
@@ -106,7 +132,10 @@ def rasterize(vertices: np.ndarray, uv_scales: np.ndarray, rotation: np.ndarray,
             outside_right += across > (width - cx) * depth
             outside_above += down < -(cy + 1) * depth
             outside_below += down > (height - cy) * depth
-        if farthest <= NEAR_M or max(outside_left, outside_right, outside_above, outside_below) == 4:
+        if (
+            farthest <= NEAR_M
+            or max(outside_left, outside_right, outside_above, outside_below) == 4
+        ):
             continue
         n = 4
         if nearest < NEAR_M:

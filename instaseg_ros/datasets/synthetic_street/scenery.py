@@ -13,8 +13,16 @@ from .geometry import Builder, Mesh
 from .shading import BUILDING_CELL_M
 
 KERB_M = 0.13
-_WALLS = ((0.62, 0.56, 0.48), (0.55, 0.36, 0.28), (0.7, 0.68, 0.62), (0.48, 0.48, 0.5), (0.66, 0.52, 0.36),
-          (0.42, 0.3, 0.26), (0.75, 0.72, 0.6), (0.5, 0.56, 0.58))
+_WALLS = (
+    (0.62, 0.56, 0.48),
+    (0.55, 0.36, 0.28),
+    (0.7, 0.68, 0.62),
+    (0.48, 0.48, 0.5),
+    (0.66, 0.52, 0.36),
+    (0.42, 0.3, 0.26),
+    (0.75, 0.72, 0.6),
+    (0.5, 0.56, 0.58),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +46,14 @@ class Layout:
 
 
 def random_layout(rng: np.random.Generator, start: float, end: float) -> Layout:
-    return Layout(lanes=1 if rng.random() < 0.65 else 2, lane_width=rng.uniform(3.0, 3.5),
-                  parking=rng.uniform(2.0, 2.4) if rng.random() < 0.75 else 0.5, sidewalk=rng.uniform(2.8, 5.5),
-                  start=start, end=end)
+    return Layout(
+        lanes=1 if rng.random() < 0.65 else 2,
+        lane_width=rng.uniform(3.0, 3.5),
+        parking=rng.uniform(2.0, 2.4) if rng.random() < 0.75 else 0.5,
+        sidewalk=rng.uniform(2.8, 5.5),
+        start=start,
+        end=end,
+    )
 
 
 def ground(layout: Layout, rng: np.random.Generator) -> Mesh:
@@ -54,11 +67,31 @@ def ground(layout: Layout, rng: np.random.Generator) -> Mesh:
         h, w = side * half, side * wall
         b.quad((h, 0, z0), (h, 0, z1), (h, KERB_M, z1), (h, KERB_M, z0), kerb)
         edge = h + side * 0.2
-        b.quad((h, KERB_M, z0), (edge, KERB_M, z0), (edge, KERB_M, z1), (h, KERB_M, z1), kerb, m.PAVEMENT)
-        b.quad((edge, KERB_M, z0), (w, KERB_M, z0), (w, KERB_M, z1), (edge, KERB_M, z1), stone, m.PAVEMENT)
+        b.quad(
+            (h, KERB_M, z0),
+            (edge, KERB_M, z0),
+            (edge, KERB_M, z1),
+            (h, KERB_M, z1),
+            kerb,
+            m.PAVEMENT,
+        )
+        b.quad(
+            (edge, KERB_M, z0),
+            (w, KERB_M, z0),
+            (w, KERB_M, z1),
+            (edge, KERB_M, z1),
+            stone,
+            m.PAVEMENT,
+        )
         far = side * 300
-        b.quad((w, KERB_M - 0.02, z0), (far, KERB_M - 0.02, z0), (far, KERB_M - 0.02, z1), (w, KERB_M - 0.02, z1),
-               (0.16, 0.25, 0.09), m.GRASS)
+        b.quad(
+            (w, KERB_M - 0.02, z0),
+            (far, KERB_M - 0.02, z0),
+            (far, KERB_M - 0.02, z1),
+            (w, KERB_M - 0.02, z1),
+            (0.16, 0.25, 0.09),
+            m.GRASS,
+        )
     return b.build()
 
 
@@ -77,27 +110,58 @@ def houses(layout: Layout, rng: np.random.Generator) -> tuple[Mesh, np.ndarray]:
                 z += width * 0.8
                 continue
             x0 = side * (layout.wall_x + (0.0 if rng.random() < 0.75 else rng.uniform(0.5, 3)))
-            tint = np.clip(np.array(_WALLS[int(rng.integers(len(_WALLS)))]) + rng.normal(0, 0.04, 3), 0.1, 0.85)
+            tint = np.clip(
+                np.array(_WALLS[int(rng.integers(len(_WALLS)))]) + rng.normal(0, 0.04, 3), 0.1, 0.85
+            )
             wall = (float(tint[0]), float(tint[1]), float(tint[2]))
             variant = float(rng.integers(1, 4000))
             x1, top = x0 + side * 12, height
-            b.quad((x0, 0, z), (x0, 0, z + width), (x0, top, z + width), (x0, top, z), wall, m.FACADE,
-                   (width, top), variant)
+            b.quad(
+                (x0, 0, z),
+                (x0, 0, z + width),
+                (x0, top, z + width),
+                (x0, top, z),
+                wall,
+                m.FACADE,
+                (width, top),
+                variant,
+            )
             for end in (z, z + width):
-                b.quad((x0, 0, end), (x1, 0, end), (x1, top, end), (x0, top, end), wall, m.FACADE, (12, top), variant)
+                b.quad(
+                    (x0, 0, end),
+                    (x1, 0, end),
+                    (x1, top, end),
+                    (x0, top, end),
+                    wall,
+                    m.FACADE,
+                    (12, top),
+                    variant,
+                )
             if rng.random() < 0.5:  # a tiled roof, else a ledge
                 roof = (0.32, 0.14, 0.1) if rng.random() < 0.5 else (0.17, 0.17, 0.19)
-                b.quad((x0 - side * 0.4, top, z), (x0 - side * 0.4, top, z + width), (x0 + side * 5, top + 3.5, z + width),
-                       (x0 + side * 5, top + 3.5, z), roof)
+                b.quad(
+                    (x0 - side * 0.4, top, z),
+                    (x0 - side * 0.4, top, z + width),
+                    (x0 + side * 5, top + 3.5, z + width),
+                    (x0 + side * 5, top + 3.5, z),
+                    roof,
+                )
                 for end in (z, z + width):
-                    b.quad((x0, top, end), (x0 + side * 5, top + 3.4, end), (x0 + side * 10, top, end), (x0, top, end),
-                           wall)
+                    b.quad(
+                        (x0, top, end),
+                        (x0 + side * 5, top + 3.4, end),
+                        (x0 + side * 10, top, end),
+                        (x0, top, end),
+                        wall,
+                    )
             else:
                 ledge = (wall[0] * 0.8, wall[1] * 0.8, wall[2] * 0.8)
                 xa, xb = sorted((x0 - side * 0.3, x0 + side * 0.3))
                 b.box(xa, xb, top - 0.3, top + 0.2, z, z + width, ledge)
-            first, last = (int((value - layout.start) / BUILDING_CELL_M) for value in (z, z + width))
-            roofs[row, max(0, first):max(0, last)] = height
+            first, last = (
+                int((value - layout.start) / BUILDING_CELL_M) for value in (z, z + width)
+            )
+            roofs[row, max(0, first) : max(0, last)] = height
             z += width
     return b.build(), roofs
 
@@ -111,8 +175,13 @@ def tree(variant: int) -> Mesh:
     fork = (0.0, height * 0.5, 0.0)
     b.limb((0, 0, 0), fork, 0.16, 0.11, (0.2, 0.15, 0.1))
     for angle in rng.uniform(0, 6.28, 3):
-        b.limb(fork, (0.5 * spread * math.cos(angle), height * 0.75, 0.5 * spread * math.sin(angle)), 0.08, 0.03,
-               (0.2, 0.15, 0.1))
+        b.limb(
+            fork,
+            (0.5 * spread * math.cos(angle), height * 0.75, 0.5 * spread * math.sin(angle)),
+            0.08,
+            0.03,
+            (0.2, 0.15, 0.1),
+        )
     wood = b.build(4)
     places = rng.normal(0, 1, (count, 3))
     places /= np.linalg.norm(places, axis=1, keepdims=True)
@@ -126,8 +195,10 @@ def tree(variant: int) -> Mesh:
     hue = rng.random()
     attributes[:, :3] = tones * [0.12 + 0.14 * hue, 0.25 + 0.04 * hue, 0.06]
     attributes[:, 3] = m.LEAF
-    return Mesh(np.concatenate([wood.vertices, vertices.astype(np.float32)]),
-                np.concatenate([wood.attributes, attributes.astype(np.float32)]))
+    return Mesh(
+        np.concatenate([wood.vertices, vertices.astype(np.float32)]),
+        np.concatenate([wood.attributes, attributes.astype(np.float32)]),
+    )
 
 
 @lru_cache(maxsize=2)
@@ -163,16 +234,35 @@ def sign(variant: int) -> Mesh:
         b.limb((0, 2.4, -0.05), (0, 2.4, -0.06), 0.24, 0.24, (0.88, 0.88, 0.86))
     elif kind == 1:
         b.box(-0.3, 0.3, 2.1, 2.7, -0.05, -0.03, (0.06, 0.2, 0.6))
-        b.quad((-0.1, 2.2, -0.06), (0.1, 2.2, -0.06), (0.1, 2.6, -0.06), (-0.1, 2.6, -0.06), (0.9, 0.9, 0.9))
+        b.quad(
+            (-0.1, 2.2, -0.06),
+            (0.1, 2.2, -0.06),
+            (0.1, 2.6, -0.06),
+            (-0.1, 2.6, -0.06),
+            (0.9, 0.9, 0.9),
+        )
     else:
-        b.quad((-0.4, 2.1, -0.05), (0.4, 2.1, -0.05), (0, 2.8, -0.05), (0, 2.8, -0.05), (0.75, 0.06, 0.06))
-        b.quad((-0.25, 2.18, -0.06), (0.25, 2.18, -0.06), (0, 2.62, -0.06), (0, 2.62, -0.06), (0.9, 0.9, 0.88))
+        b.quad(
+            (-0.4, 2.1, -0.05),
+            (0.4, 2.1, -0.05),
+            (0, 2.8, -0.05),
+            (0, 2.8, -0.05),
+            (0.75, 0.06, 0.06),
+        )
+        b.quad(
+            (-0.25, 2.18, -0.06),
+            (0.25, 2.18, -0.06),
+            (0, 2.62, -0.06),
+            (0, 2.62, -0.06),
+            (0.9, 0.9, 0.88),
+        )
     return b.build(10)
 
 
 @lru_cache(maxsize=64)
 def furniture(variant: int) -> Mesh:
-    """A bin, a letter box, a bollard row, a poster pillar or a statue: as tall as people, but background."""
+    """A bin, a letter box, a bollard row, a poster pillar or a statue: as tall as people, but
+    background."""
     rng = np.random.default_rng(variant)
     b = Builder()
     kind = int(rng.integers(5))

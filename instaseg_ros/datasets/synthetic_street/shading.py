@@ -1,4 +1,5 @@
-"""What colour each seen point has: its surface, the light on it, the air before it. One pass over the pixels."""
+"""What colour each seen point has: its surface, the light on it, the air before it. One pass over
+the pixels."""
 
 from __future__ import annotations
 
@@ -9,13 +10,26 @@ import numpy as np
 from numba import njit
 
 from . import materials as m
-from .patterns import Look, Rgb, Street, cycle, facade, panes, paving, random_of, road, rough, smooth
+from .patterns import (
+    Look,
+    Rgb,
+    Street,
+    cycle,
+    facade,
+    panes,
+    paving,
+    random_of,
+    road,
+    rough,
+    smooth,
+)
 
 BUILDING_CELL_M = 4.0
 
 
 class Light(NamedTuple):
-    """Linear RGB (3,) of sun, open sky, horizon and zenith; `to_sun` (3,), y up; fog in 1/m; the rest in [0, 1]."""
+    """Linear RGB (3,) of sun, open sky, horizon and zenith; `to_sun` (3,), y up; fog in 1/m; the
+    rest in [0, 1]."""
 
     to_sun: np.ndarray
     sun: np.ndarray
@@ -41,8 +55,9 @@ class Seen(NamedTuple):
 
 
 class Shade(NamedTuple):
-    """shadow (H, W) float32: share of the sun kept from the ground; contact (H, W) int32: index into contact_planes
-    of the patch under a thing, -1 = none; roofs (2, N): metres by BUILDING_CELL_M, left and right."""
+    """shadow (H, W) float32: share of the sun kept from the ground; contact (H, W) int32: index
+    into contact_planes of the patch under a thing, -1 = none; roofs (2, N): metres by
+    BUILDING_CELL_M, left and right."""
 
     shadow: np.ndarray
     contact: np.ndarray
@@ -60,25 +75,45 @@ class Eye(NamedTuple):
 
 @njit(cache=True, fastmath=True, error_model="numpy")
 def _normals(vertices: np.ndarray, origin: np.ndarray) -> np.ndarray:
-    """(Q, 3) unit normals, y up, turned to the camera; from the diagonals, as two corners of a quad may be one."""
+    """(Q, 3) unit normals, y up, turned to the camera; from the diagonals, as two corners of a quad
+    may be one."""
     normals = np.empty((len(vertices), 3))
     for q in range(len(vertices)):
-        a0, a1, a2 = (vertices[q, 2, 0] - vertices[q, 0, 0], vertices[q, 2, 1] - vertices[q, 0, 1],
-                      vertices[q, 2, 2] - vertices[q, 0, 2])
-        b0, b1, b2 = (vertices[q, 3, 0] - vertices[q, 1, 0], vertices[q, 3, 1] - vertices[q, 1, 1],
-                      vertices[q, 3, 2] - vertices[q, 1, 2])
+        a0, a1, a2 = (
+            vertices[q, 2, 0] - vertices[q, 0, 0],
+            vertices[q, 2, 1] - vertices[q, 0, 1],
+            vertices[q, 2, 2] - vertices[q, 0, 2],
+        )
+        b0, b1, b2 = (
+            vertices[q, 3, 0] - vertices[q, 1, 0],
+            vertices[q, 3, 1] - vertices[q, 1, 1],
+            vertices[q, 3, 2] - vertices[q, 1, 2],
+        )
         n0, n1, n2 = a1 * b2 - a2 * b1, a2 * b0 - a0 * b2, a0 * b1 - a1 * b0
         size = math.sqrt(n0 * n0 + n1 * n1 + n2 * n2) + 1e-12
-        if (n0 * (origin[0] - vertices[q, 0, 0]) + n1 * (origin[1] - vertices[q, 0, 1])
-                + n2 * (origin[2] - vertices[q, 0, 2])) < 0:
+        if (
+            n0 * (origin[0] - vertices[q, 0, 0])
+            + n1 * (origin[1] - vertices[q, 0, 1])
+            + n2 * (origin[2] - vertices[q, 0, 2])
+        ) < 0:
             size = -size
         normals[q, 0], normals[q, 1], normals[q, 2] = n0 / size, -n1 / size, n2 / size
     return normals
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _sky(dx: float, dy: float, dz: float, horizon: np.ndarray, zenith: np.ndarray, clouds: float, drift: float,
-         image: np.ndarray, py: int, px: int) -> None:
+def _sky(
+    dx: float,
+    dy: float,
+    dz: float,
+    horizon: np.ndarray,
+    zenith: np.ndarray,
+    clouds: float,
+    drift: float,
+    image: np.ndarray,
+    py: int,
+    px: int,
+) -> None:
     """The colour of a direction (any length, y up): from the horizon to the zenith, with clouds."""
     size = math.sqrt(dx * dx + dy * dy + dz * dz)
     up = max(0.0, dy / size)
@@ -92,12 +127,27 @@ def _sky(dx: float, dy: float, dz: float, horizon: np.ndarray, zenith: np.ndarra
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _surface(kind: int, variant: int, paint: Rgb, wide: float, high: float, u: float, v: float, x: float, y: float,
-             z: float, depth: float, up: float, air: tuple[float, float, float], street: Street) -> Look:
-    """Colour, own light and mirror of a quad of `wide` by `high` metres at (u, v), world point (x, y, z), y up.
+def _surface(
+    kind: int,
+    variant: int,
+    paint: Rgb,
+    wide: float,
+    high: float,
+    u: float,
+    v: float,
+    x: float,
+    y: float,
+    z: float,
+    depth: float,
+    up: float,
+    air: tuple[float, float, float],
+    street: Street,
+) -> Look:
+    """Colour, own light and mirror of a quad of `wide` by `high` metres at (u, v), world point (x,
+    y, z), y up.
 
-    air: wetness, darkness, blue of the zenith. Plain numbers only, as numba counts references to every array that it
-    passes, which costs more than the rest.
+    air: wetness, darkness, blue of the zenith. Plain numbers only, as numba counts references to
+    every array that it passes, which costs more than the rest.
     """
     wetness, darkness, blue_sky = air
     red, green, blue = paint
@@ -126,7 +176,9 @@ def _surface(kind: int, variant: int, paint: Rgb, wide: float, high: float, u: f
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _behind_house(x: float, y: float, z: float, to_sun: np.ndarray, street: Street, roofs: np.ndarray) -> bool:
+def _behind_house(
+    x: float, y: float, z: float, to_sun: np.ndarray, street: Street, roofs: np.ndarray
+) -> bool:
     """Whether a house of the row towards the sun shades the point."""
     if abs(to_sun[0]) < 1e-3:
         return False
@@ -149,16 +201,21 @@ def _shelter(mark: int, planes: np.ndarray, px: int, py: int, depth: float) -> f
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _night_light(y: float, z: float, depth: float, aside: float, darkness: float, shelter: float) -> float:
+def _night_light(
+    y: float, z: float, depth: float, aside: float, darkness: float, shelter: float
+) -> float:
     """Street lamps every 24 m, and our own headlights."""
     along = cycle(z, 24.0) - 0.5
     lamps = 0.55 * math.exp(-18 * along * along) * math.exp(-max(0.0, y) / 5)
-    return darkness * (lamps + 1.1 * math.exp(-depth / 14) * math.exp(-0.8 * aside * aside) * shelter)
+    return darkness * (
+        lamps + 1.1 * math.exp(-depth / 14) * math.exp(-0.8 * aside * aside) * shelter
+    )
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def shade(seen: Seen, occlusion: Shade, light: Light, eye: Eye, street: Street,
-          image: np.ndarray) -> None:
+def shade(
+    seen: Seen, occlusion: Shade, light: Light, eye: Eye, street: Street, image: np.ndarray
+) -> None:
     """Fill `image` (H, W, 3) float32 with linear colour."""
     rotation, origin, intrinsics = eye
     fx, fy, cx, cy = intrinsics
@@ -184,8 +241,22 @@ def shade(seen: Seen, occlusion: Shade, light: Light, eye: Eye, street: Street,
             q = owners[t]
             up, kind = normals[q, 1], int(attributes[q, 3])
             paint = (attributes[q, 0], attributes[q, 1], attributes[q, 2])
-            red, green, blue, own, mirror = _surface(kind, int(attributes[q, 6]), paint, attributes[q, 4],
-                                                     attributes[q, 5], u, v, x, y, z, depth, up, air, street)
+            red, green, blue, own, mirror = _surface(
+                kind,
+                int(attributes[q, 6]),
+                paint,
+                attributes[q, 4],
+                attributes[q, 5],
+                u,
+                v,
+                x,
+                y,
+                z,
+                depth,
+                up,
+                air,
+                street,
+            )
             lit = max(0.0, normals[q, 0] * to_sun[0] + up * to_sun[1] + normals[q, 2] * to_sun[2])
             if lit > 0.0 and _behind_house(x, y, z, to_sun, street, roofs):
                 lit = 0.0
@@ -193,7 +264,9 @@ def shade(seen: Seen, occlusion: Shade, light: Light, eye: Eye, street: Street,
             if m.ROAD <= kind <= m.GRASS:
                 lit *= 1.0 - shadow[py, px]
                 shelter = _shelter(contact[py, px], contact_planes, px, py, depth)
-            open_sky = (0.62 + 0.38 * up) * shelter * (0.75 + 0.25 * min(1.0, max(0.0, y) / 1.2 + 0.35))
+            open_sky = (
+                (0.62 + 0.38 * up) * shelter * (0.75 + 0.25 * min(1.0, max(0.0, y) / 1.2 + 0.35))
+            )
             lamp = _night_light(y, z, depth, dx, darkness, shelter) if darkness > 0.0 else 0.0
             clear = math.exp(-fog * depth)
             for j in range(3):

@@ -5,78 +5,66 @@ from __future__ import annotations
 import numpy as np
 
 from . import materials as m
-from .geometry import Builder, Colour, Mesh
-
-_CAR_PAINTS = ((0.75, 0.75, 0.76), (0.5, 0.51, 0.53), (0.06, 0.06, 0.07), (0.6, 0.06, 0.06), (0.08, 0.16, 0.45),
-               (0.2, 0.22, 0.25), (0.85, 0.85, 0.83), (0.12, 0.3, 0.2), (0.55, 0.45, 0.3), (0.7, 0.35, 0.08),
-               (0.3, 0.5, 0.65))
-_CARGO = ((0.85, 0.85, 0.83), (0.6, 0.6, 0.62), (0.2, 0.3, 0.5), (0.65, 0.25, 0.15), (0.25, 0.4, 0.3),
-          (0.75, 0.65, 0.3))
-_BUS_PAINTS = ((0.75, 0.12, 0.1), (0.85, 0.7, 0.15), (0.15, 0.35, 0.65), (0.2, 0.5, 0.3), (0.8, 0.8, 0.8),
-               (0.85, 0.45, 0.1))
-_TYRE = (0.035, 0.035, 0.035)
-_RED_LAMP = (0.65, 0.04, 0.03)
-_WHITE_LAMP = (0.95, 0.93, 0.85)
-
-
-def _pick(rng: np.random.Generator, colours: tuple[Colour, ...], spread: float = 0.04) -> Colour:
-    r, g, b = np.clip(np.array(colours[int(rng.integers(len(colours)))]) + rng.normal(0, spread, 3), 0.02, 0.92)
-    return float(r), float(g), float(b)
-
-
-def _wheels(b: Builder, half_width: float, axles: tuple[float, ...], radius: float) -> None:
-    for z in axles:
-        for side in (-1, 1):
-            inner, outer = side * (half_width - 0.22), side * (half_width + 0.02)
-            # the arch: a dark patch just outside the side of the body
-            arch, x = radius * 1.18, side * (half_width + 0.008)
-            b.quad((x, 0.25, z - arch), (x, 0.25, z + arch), (x, radius * 1.75, z + arch * 0.6),
-                   (x, radius * 1.75, z - arch * 0.6), (0.04, 0.04, 0.045))
-            b.limb((inner, radius, z), (outer, radius, z), radius, radius, _TYRE)
-            b.limb((outer, radius, z), (outer + side * 0.015, radius, z), radius * 0.62, radius * 0.5,
-                   (0.42, 0.43, 0.45))
-
-
-def _ends(b: Builder, half_width: float, front: float, back: float, lamp_y: float, size: float) -> None:
-    """Head lamps, tail lamps and plates."""
-    for side in (-1, 1):
-        x0, x1 = sorted((side * (half_width - 0.08), side * (half_width - 0.08 - 2.2 * size)))
-        b.box(x0, x1, lamp_y - size / 2, lamp_y + size / 2, front - 0.01, front + 0.03, _WHITE_LAMP, m.LAMP)
-        b.box(x0, x1, lamp_y, lamp_y + size * 1.3, back - 0.03, back + 0.01, _RED_LAMP, m.LAMP)
-    for z in (front + 0.02, back - 0.02):
-        b.quad((-0.26, lamp_y - 0.3, z), (0.26, lamp_y - 0.3, z), (0.26, lamp_y - 0.18, z), (-0.26, lamp_y - 0.18, z),
-               (0.8, 0.8, 0.72))
-    b.quad((-0.5, lamp_y - 0.12, front + 0.015), (0.5, lamp_y - 0.12, front + 0.015), (0.45, lamp_y + 0.1, front + 0.015),
-           (-0.45, lamp_y + 0.1, front + 0.015), (0.05, 0.05, 0.055))
+from .geometry import Builder, Mesh
+from .vehicle_parts import BUS_PAINTS, CAR_PAINTS, CARGO, ends, pick, wheels
 
 
 def car(rng: np.random.Generator) -> tuple[Mesh, float, float]:
     """A hatchback, saloon, estate or SUV: (mesh, length, width) in metres."""
     kind = int(rng.integers(4))
-    length = (rng.uniform(3.7, 4.2), rng.uniform(4.4, 4.9), rng.uniform(4.4, 4.9), rng.uniform(4.3, 4.8))[kind]
+    length = (
+        rng.uniform(3.7, 4.2),
+        rng.uniform(4.4, 4.9),
+        rng.uniform(4.4, 4.9),
+        rng.uniform(4.3, 4.8),
+    )[kind]
     width = rng.uniform(1.7, 1.85) + (0.08 if kind == 3 else 0)
     height = (1.48, 1.44, 1.47, 1.7)[kind] + rng.uniform(-0.05, 0.05)
     w, front, back = width / 2, length / 2, -length / 2
     belt, floor = height * 0.6, 0.22 if kind < 3 else 0.3
-    paint = _pick(rng, _CAR_PAINTS)
+    paint = pick(rng, CAR_PAINTS)
     b = Builder()
     # lower body in three lofts: tail, middle, bonnet that falls towards the front
     hood = belt - 0.06
     cowl = front - length * (0.24 if kind != 3 else 0.22)
     tail = back + length * (0.04, 0.17, 0.03, 0.03)[kind]
     body = (m.PAINT,) * 4
-    b.frustum((floor, -w, w, back + 0.08, front - 0.1), (belt * 0.62, -w, w, back, front), paint, body)
-    b.frustum((belt * 0.62, -w, w, back, front), (hood, -w + 0.05, w - 0.05, back + 0.06, front - 0.18), paint, body)
-    b.frustum((hood, -w + 0.05, w - 0.05, back + 0.06, cowl + 0.1), (belt, -w + 0.07, w - 0.07, tail - 0.02, cowl),
-              paint, body)
+    b.frustum(
+        (floor, -w, w, back + 0.08, front - 0.1), (belt * 0.62, -w, w, back, front), paint, body
+    )
+    b.frustum(
+        (belt * 0.62, -w, w, back, front),
+        (hood, -w + 0.05, w - 0.05, back + 0.06, front - 0.18),
+        paint,
+        body,
+    )
+    b.frustum(
+        (hood, -w + 0.05, w - 0.05, back + 0.06, cowl + 0.1),
+        (belt, -w + 0.07, w - 0.07, tail - 0.02, cowl),
+        paint,
+        body,
+    )
     slope_front = length * rng.uniform(0.13, 0.17)
     slope_back = length * (rng.uniform(0.07, 0.1), rng.uniform(0.12, 0.16), 0.05, 0.04)[kind]
-    b.frustum((belt, -w + 0.07, w - 0.07, tail, cowl), (height, -w + 0.24, w - 0.24, tail + slope_back, cowl - slope_front),
-              paint, (m.CABIN, m.CABIN, m.CABIN, m.PAINT), 1.0)
-    _wheels(b, w, (front - length * 0.19, back + length * 0.2), 0.31 if kind < 3 else 0.36)
-    _ends(b, w, front - 0.03, back + 0.02, belt * 0.7, 0.15)
+    b.frustum(
+        (belt, -w + 0.07, w - 0.07, tail, cowl),
+        (height, -w + 0.24, w - 0.24, tail + slope_back, cowl - slope_front),
+        paint,
+        (m.CABIN, m.CABIN, m.CABIN, m.PAINT),
+        1.0,
+    )
+    wheels(b, w, (front - length * 0.19, back + length * 0.2), 0.31 if kind < 3 else 0.36)
+    ends(b, w, front - 0.03, back + 0.02, belt * 0.7, 0.15)
     for side in (-1, 1):  # door mirrors
-        b.box(side * (w - 0.02) - 0.09, side * (w - 0.02) + 0.09, belt, belt + 0.13, cowl - 0.35, cowl - 0.25, paint)
+        b.box(
+            side * (w - 0.02) - 0.09,
+            side * (w - 0.02) + 0.09,
+            belt,
+            belt + 0.13,
+            cowl - 0.35,
+            cowl - 0.25,
+            paint,
+        )
     b.quad((-w, 0.2, back), (w, 0.2, back), (w, 0.2, front), (-w, 0.2, front), (0.02, 0.02, 0.02))
     return b.build(8), length, width
 
@@ -86,37 +74,65 @@ def truck(rng: np.random.Generator) -> tuple[Mesh, float, float]:
     length, width = rng.uniform(6.2, 9.0), rng.uniform(2.2, 2.5)
     height = rng.uniform(2.9, 3.6)
     w, front, back = width / 2, length / 2, -length / 2
-    cab, cargo = _pick(rng, _CAR_PAINTS, 0.06), _pick(rng, _CARGO)
+    cab, cargo = pick(rng, CAR_PAINTS, 0.06), pick(rng, CARGO)
     cab_length, cab_height = rng.uniform(1.7, 2.1), height * rng.uniform(0.76, 0.88)
     b = Builder()
     b.box(-w * 0.5, w * 0.5, 0.5, 0.85, back + 0.1, front - 0.3, (0.07, 0.07, 0.075))
     z0 = front - cab_length
     b.frustum((0.45, -w, w, z0, front), (1.35, -w, w, z0, front), cab, (m.PAINT,) * 4)
-    b.frustum((1.35, -w, w, z0, front), (cab_height, -w + 0.08, w - 0.08, z0, front - 0.3), cab,
-              (m.CABIN, m.CABIN, m.PLAIN, m.PAINT))
+    b.frustum(
+        (1.35, -w, w, z0, front),
+        (cab_height, -w + 0.08, w - 0.08, z0, front - 0.3),
+        cab,
+        (m.CABIN, m.CABIN, m.PLAIN, m.PAINT),
+    )
     b.box(-w * 0.8, w * 0.8, 0.62, 0.95, front, front + 0.04, (0.05, 0.05, 0.05))
     box_end, box_floor = z0 - 0.12, rng.uniform(0.85, 1.05)
     style = int(rng.integers(3))
     if style == 2:  # tipper: open, low sides with ribs
         top = height * 0.72
         b.box(-w, w, box_floor, top, back, box_end, cargo)
-        b.quad((-w, top + 0.01, back), (w, top + 0.01, back), (w, top + 0.01, box_end), (-w, top + 0.01, box_end),
-               (0.3, 0.24, 0.17), m.GRASS)
+        b.quad(
+            (-w, top + 0.01, back),
+            (w, top + 0.01, back),
+            (w, top + 0.01, box_end),
+            (-w, top + 0.01, box_end),
+            (0.3, 0.24, 0.17),
+            m.GRASS,
+        )
         ribs = np.linspace(back + 0.1, box_end - 0.2, 6)
         for z in ribs:
             b.box(-w - 0.05, w + 0.05, box_floor, top, z, z + 0.12, cargo)
     else:
-        b.box(-w - 0.03, w + 0.03, box_floor, height, back, box_end, cargo, m.CLOTH if style else m.PLAIN)
-        stripe = _pick(rng, _CAR_PAINTS)
+        b.box(
+            -w - 0.03,
+            w + 0.03,
+            box_floor,
+            height,
+            back,
+            box_end,
+            cargo,
+            m.CLOTH if style else m.PLAIN,
+        )
+        stripe = pick(rng, CAR_PAINTS)
         for x in (-w - 0.04, w + 0.04):
-            low, high = box_floor + 0.35 * (height - box_floor), box_floor + rng.uniform(0.5, 0.7) * (height - box_floor)
-            b.quad((x, low, back + 0.5), (x, low, box_end - 0.5), (x, high, box_end - 0.8), (x, high, back + 0.5), stripe)
+            low, high = (
+                box_floor + 0.35 * (height - box_floor),
+                box_floor + rng.uniform(0.5, 0.7) * (height - box_floor),
+            )
+            b.quad(
+                (x, low, back + 0.5),
+                (x, low, box_end - 0.5),
+                (x, high, box_end - 0.8),
+                (x, high, back + 0.5),
+                stripe,
+            )
         for x in (-0.02, w - 0.06, -w):  # door frame at the back
             b.box(x, x + 0.06, box_floor, height, back - 0.03, back, (0.35, 0.35, 0.36))
     b.box(-w, w, 0.45, 0.6, back - 0.02, back + 0.08, (0.6, 0.1, 0.08))
     axles = (front - 0.95, back + 1.2, back + 2.3) if length > 7.8 else (front - 0.95, back + 1.4)
-    _wheels(b, w, axles, 0.47)
-    _ends(b, w, front + 0.02, back, 0.75, 0.18)
+    wheels(b, w, axles, 0.47)
+    ends(b, w, front + 0.02, back, 0.75, 0.18)
     return b.build(8), length, width
 
 
@@ -126,31 +142,87 @@ def bus(rng: np.random.Generator) -> tuple[Mesh, float, float]:
     two_decks = rng.random() < 0.18
     height = 4.1 if two_decks else rng.uniform(2.95, 3.2)
     w, front, back = width / 2, length / 2, -length / 2
-    paint = _pick(rng, _BUS_PAINTS)
-    low = _pick(rng, _BUS_PAINTS) if rng.random() < 0.4 else paint
+    paint = pick(rng, BUS_PAINTS)
+    low = pick(rng, BUS_PAINTS) if rng.random() < 0.4 else paint
     b = Builder()
     deck = 1.15
     pane_top = 2.5
     b.frustum((0.32, -w, w, back, front), (deck, -w, w, back, front), low, (m.PAINT,) * 4)
-    b.frustum((deck, -w, w, back, front), (pane_top, -w, w, back, front - 0.08), paint,
-              (m.BAND, m.GLASS, m.CABIN, m.PAINT))
+    b.frustum(
+        (deck, -w, w, back, front),
+        (pane_top, -w, w, back, front - 0.08),
+        paint,
+        (m.BAND, m.GLASS, m.CABIN, m.PAINT),
+    )
     if two_decks:
-        b.frustum((pane_top, -w, w, back, front - 0.08), (2.85, -w, w, back, front - 0.1), paint, (m.PAINT,) * 4)
-        b.frustum((2.85, -w, w, back, front - 0.1), (3.75, -w, w, back, front - 0.15), paint,
-                  (m.BAND, m.BAND, m.CABIN, m.PAINT))
+        b.frustum(
+            (pane_top, -w, w, back, front - 0.08),
+            (2.85, -w, w, back, front - 0.1),
+            paint,
+            (m.PAINT,) * 4,
+        )
+        b.frustum(
+            (2.85, -w, w, back, front - 0.1),
+            (3.75, -w, w, back, front - 0.15),
+            paint,
+            (m.BAND, m.BAND, m.CABIN, m.PAINT),
+        )
         pane_top = 3.75
-    b.frustum((pane_top, -w, w, back, front - 0.1), (height, -w + 0.1, w - 0.1, back + 0.1, front - 0.2), paint,
-              (m.PAINT,) * 4)
-    b.box(-w * 0.75, w * 0.75, height - 0.4, height - 0.12, front - 0.14, front - 0.04, (0.05, 0.05, 0.05))
-    b.box(-w * 0.6, w * 0.5, height - 0.36, height - 0.16, front - 0.05, front - 0.02, (0.95, 0.6, 0.1), m.LAMP)
+    b.frustum(
+        (pane_top, -w, w, back, front - 0.1),
+        (height, -w + 0.1, w - 0.1, back + 0.1, front - 0.2),
+        paint,
+        (m.PAINT,) * 4,
+    )
+    b.box(
+        -w * 0.75,
+        w * 0.75,
+        height - 0.4,
+        height - 0.12,
+        front - 0.14,
+        front - 0.04,
+        (0.05, 0.05, 0.05),
+    )
+    b.box(
+        -w * 0.6,
+        w * 0.5,
+        height - 0.36,
+        height - 0.16,
+        front - 0.05,
+        front - 0.02,
+        (0.95, 0.6, 0.1),
+        m.LAMP,
+    )
     glass = (0.07, 0.08, 0.09)
-    b.quad((-w + 0.12, deck + 0.1, front - 0.01), (w - 0.12, deck + 0.1, front - 0.01),
-           (w - 0.12, 2.45, front - 0.05), (-w + 0.12, 2.45, front - 0.05), glass, m.GLASS)
+    b.quad(
+        (-w + 0.12, deck + 0.1, front - 0.01),
+        (w - 0.12, deck + 0.1, front - 0.01),
+        (w - 0.12, 2.45, front - 0.05),
+        (-w + 0.12, 2.45, front - 0.05),
+        glass,
+        m.GLASS,
+    )
     for z in (front - 1.4, 0.2):  # doors on the kerb side
-        b.quad((w + 0.012, 0.38, z), (w + 0.012, 0.38, z + 1.1), (w + 0.012, 2.45, z + 1.1), (w + 0.012, 2.45, z),
-               glass, m.CABIN, (1.1, 2.07), 1.0)
+        b.quad(
+            (w + 0.012, 0.38, z),
+            (w + 0.012, 0.38, z + 1.1),
+            (w + 0.012, 2.45, z + 1.1),
+            (w + 0.012, 2.45, z),
+            glass,
+            m.CABIN,
+            (1.1, 2.07),
+            1.0,
+        )
     for side in (-1, 1):
-        b.box(side * (w + 0.12) - 0.1, side * (w + 0.12) + 0.1, 1.9, 2.35, front - 0.05, front + 0.08, (0.05, 0.05, 0.05))
-    _wheels(b, w, (front - 2.3, back + 2.6), 0.48)
-    _ends(b, w, front, back, 0.75, 0.2)
+        b.box(
+            side * (w + 0.12) - 0.1,
+            side * (w + 0.12) + 0.1,
+            1.9,
+            2.35,
+            front - 0.05,
+            front + 0.08,
+            (0.05, 0.05, 0.05),
+        )
+    wheels(b, w, (front - 2.3, back + 2.6), 0.48)
+    ends(b, w, front, back, 0.75, 0.2)
     return b.build(8), length, width
