@@ -125,12 +125,20 @@ class ERFNet(nn.Module):
         self.decoders = nn.ModuleList(Decoder(sum(h.channels for h in g)) for g in self.groups)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return self.split_heads(self.decoder_outputs(x))
+
+    def decoder_outputs(self, x: Tensor) -> list[Tensor]:
+        """(B, channels of its heads, H, W) of each decoder."""
         x = self.encoder(x)
-        outputs: dict[str, Tensor] = {}
-        for group, decoder in zip(self.groups, self.decoders, strict=True):
-            parts = decoder(x).split([head.channels for head in group], 1)
-            outputs.update(zip((head.name for head in group), parts, strict=True))
-        return outputs
+        return [decoder(x) for decoder in self.decoders]
+
+    def split_heads(self, outputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Decoder outputs as {head name: view of its channels}."""
+        heads: dict[str, Tensor] = {}
+        for group, output in zip(self.groups, outputs, strict=True):
+            parts = output.split([head.channels for head in group], 1)
+            heads.update(zip((head.name for head in group), parts, strict=True))
+        return heads
 
     def head_parameters(self, name: str) -> tuple[Tensor, Tensor]:
         """Weight (16, C, 2, 2) and bias (C,) views of one head's last convolution."""

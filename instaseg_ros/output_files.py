@@ -44,3 +44,9 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def cache_dir() -> Path:
+    """Folder for what can be made again: `INSTASEG_CACHE`, else `$XDG_CACHE_HOME/instaseg_ros`."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("INSTASEG_CACHE") or Path(base) / "instaseg_ros")

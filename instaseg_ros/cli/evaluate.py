@@ -15,7 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", help="a shipped name or a weights file")
     parser.add_argument("--size", default="512x1024", help="height x width of the frames")
     parser.add_argument("--frames", type=int, default=200, help="frames, four of each sequence")
-    parser.add_argument("--min-pixels", type=int, default=100, help="smaller true objects are left out")
+    parser.add_argument(
+        "--min-pixels", type=int, default=100, help="smaller true objects are left out"
+    )
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="override a parameter"

@@ -9,7 +9,9 @@ from instaseg_ros import config as configuration
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", type=Path, help="YAML of overrides, e.g. config/train/synthetic.yaml")
+    parser.add_argument(
+        "config", type=Path, help="YAML of overrides, e.g. config/train/synthetic.yaml"
+    )
     parser.add_argument(
         "-o", "--output", type=Path, help="run directory (default: runs/NAME of the config)"
     )

@@ -7,6 +7,7 @@ its next call. Scaling to [0, 1] and layout are its own business.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from instaseg_ros.runtimes.torch_runtime import TorchRuntime
+from instaseg_ros.runtimes.openvino_runtime import OpenVinoRuntime
+from instaseg_ros.runtimes.torch_runtime import TorchRuntime, pick_device
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
@@ -34,12 +36,22 @@ class Runtime(Protocol):
 
 def open_runtime(config: RuntimeConfig, checkpoint: Checkpoint) -> Runtime:
     """The runtime named in `config`, loaded with the checkpoint's network."""
-    runtime = RUNTIMES[config.name](config, checkpoint)
-    log.info("runtime %s, precision %s", runtime.name, runtime.precision)
+    name, why = (config.name, "as configured") if config.name != "auto" else _choose(config)
+    runtime = RUNTIMES[name](config, checkpoint)
+    log.info("runtime %s (%s), precision %s", name, why, runtime.precision)
     return runtime
 
 
+def _choose(config: RuntimeConfig) -> tuple[str, str]:
+    """What `auto` stands for on this machine, and why."""
+    if pick_device(config.device).type == "cuda":
+        return "torch", "there is a CUDA device"
+    if importlib.util.find_spec("openvino"):
+        return "openvino", "there is no GPU, and openvino is installed"
+    return "torch", "there is no GPU; pip install openvino makes a CPU about twice as fast"
+
+
 RUNTIMES = {
-    "auto": TorchRuntime,
     "torch": TorchRuntime,
+    "openvino": OpenVinoRuntime,
 }

@@ -98,6 +98,7 @@ def _step(
     step: int,
     device: torch.device,
 ) -> dict[str, torch.Tensor]:
+    torch.manual_seed(hash((options.seed, step)))  # dropout is the same in a resumed run
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(options, step)
     images = batch.images.to(device, non_blocking=True).float() / 255
@@ -116,7 +117,7 @@ def _step(
     if not torch.isfinite(norm):
         raise DivergedError(
             f"step {step}: the gradient is {float(norm)}, loss terms "
-            f"{ {k: float(v) for k, v in terms.items()} }; lower train.learning_rate"
+            f"{ {k: v.item() for k, v in terms.items()} }; lower train.learning_rate"
         )
     optimizer.step()
     return {name: value.detach() for name, value in terms.items()}

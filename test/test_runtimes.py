@@ -1,0 +1,92 @@
+"""Runtimes agree with the float32 network, and `auto` picks what this machine has."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+
+from instaseg_ros.checkpoint import Checkpoint
+from instaseg_ros.config import RuntimeConfig
+from instaseg_ros.errors import ConfigError
+from instaseg_ros.methods import make_method
+from instaseg_ros.network import ERFNet
+from instaseg_ros.runtimes import open_runtime
+
+NAMES = ("car", "bus")
+needs_openvino = pytest.mark.skipif(
+    not importlib.util.find_spec("openvino"), reason="openvino is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    torch.manual_seed(0)
+    return Checkpoint(ERFNet(make_method("spatial_embedding", 2, 2).heads).state_dict(), NAMES)
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (2, 48, 80, 3)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def expected(checkpoint: Checkpoint, images: np.ndarray) -> dict[str, torch.Tensor]:
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+    with torch.inference_mode():
+        return checkpoint.network().eval()(pixels)
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "tolerance"),
+    [
+        ("torch", "fp32", 1e-5),
+        ("torch", "bf16", 2e-2),
+        pytest.param("openvino", "fp32", 1e-5, marks=needs_openvino),
+        pytest.param("openvino", "bf16", 2e-2, marks=needs_openvino),
+    ],
+)
+def test_outputs_are_those_of_the_network(
+    checkpoint: Checkpoint,
+    images: np.ndarray,
+    expected: dict[str, torch.Tensor],
+    name: str,
+    precision: str,
+    tolerance: float,
+) -> None:
+    runtime = open_runtime(RuntimeConfig(name=name, precision=precision, device="cpu"), checkpoint)
+    assert (runtime.name, runtime.precision) == (name, precision)
+    outputs = runtime(images)
+    assert outputs.keys() == expected.keys()
+    for head, output in outputs.items():
+        assert output.dtype == torch.float32
+        assert output.shape == expected[head].shape
+        assert (output - expected[head]).abs().max() < tolerance, head
+    one = runtime(images[1:])  # another batch size with the same runtime
+    assert (one["seed"] - expected["seed"][1:]).abs().max() < tolerance
+
+
+def test_auto_is_openvino_on_a_cpu_that_has_it(checkpoint: Checkpoint) -> None:
+    found = importlib.util.find_spec("openvino") is not None
+    runtime = open_runtime(RuntimeConfig(device="cpu"), checkpoint)
+    assert runtime.name == ("openvino" if found else "torch")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (RuntimeConfig(name="torch", device="gpu0"), "expected auto, cpu or cuda"),
+        (RuntimeConfig(name="torch", device="cuda:99"), "torch sees no such device"),
+        (RuntimeConfig(name="torch", device="cpu", precision="fp16"), "fp16 needs a GPU"),
+        pytest.param(
+            RuntimeConfig(name="openvino", device="cuda"), "runs on 'cpu'", marks=needs_openvino
+        ),
+    ],
+)
+def test_what_cannot_run_is_refused_by_name(
+    checkpoint: Checkpoint, config: RuntimeConfig, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        open_runtime(config, checkpoint)
