@@ -24,7 +24,7 @@ setup(
     name=PACKAGE,
     version=manifest.findtext("version"),
     description=" ".join(manifest.findtext("description").split()),
-    license="Apache-2.0",
+    license=manifest.findtext("license"),
     maintainer=manifest.findtext("maintainer"),
     maintainer_email=manifest.find("maintainer").get("email"),
     python_requires=">=3.10",
@@ -36,10 +36,13 @@ setup(
     install_requires=["numpy>=1.21", "PyYAML>=5.4", "safetensors>=0.4", "tqdm>=4.57"],
     extras_require={
         "pip": [  # with these the package runs on a machine without ROS
+            "lz4>=4.0",
+            "mcap>=1.1",
             "numba>=0.57",
             "opencv-python-headless>=4.5",
             "rosbags>=0.11",
             "torch>=2.1",
+            "zstandard>=0.19",
         ],
         "openvino": ["openvino>=2024.6"],
         "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],

@@ -62,38 +62,39 @@ def main() -> None:
 
 def set_up(venv: Path, distro: str) -> None:
     """Run the steps whose inputs have changed since they last ran to their end."""
-    pins = [TOOLS / "constraints" / "python.txt", TOOLS / "constraints" / f"{distro}.txt"]
-    python = f"{sys.version} {sys.base_prefix} {venv}"
-    manifests = [ROOT / name for name in ("package.xml", "setup.py", "setup.cfg", "pyproject.toml")]
+    ros_pins = TOOLS / "constraints" / f"{distro}.txt"
+    pins = [TOOLS / "constraints" / "python.txt", ros_pins]
     messages = sorted(path for path in (TOOLS / "vision_msgs").rglob("*") if path.is_file())
+    manifests = [ROOT / name for name in ("package.xml", "setup.py", "setup.cfg")]
+    python = f"{sys.version} {sys.base_prefix} {venv}"
 
     stamps = venv / ".setup"
     # A pip that was stopped while it copied files leaves packages that only look installed.
     torn = (stamps / "packages").exists() and not (stamps / "packages").read_text()
     if torn:
         shutil.rmtree(stamps)
-    key = fingerprint(python)
-    step(stamps, "python", key, f"a new environment in {venv.name}", lambda: make_venv(venv))
-    key = fingerprint(key, pins)
+
+    def changed(name: str, what: str, action: Callable[[], None], *inputs: Path) -> None:
+        step(stamps / name, fingerprint(python, inputs), what, action)
+
+    changed("python", f"a new environment in {venv.name}", lambda: make_venv(venv))
     what = "pinned packages, 2 GB, a minute or more"
-    step(stamps, "packages", key, what, lambda: install_packages(venv, pins))
+    changed("packages", what, lambda: install_packages(venv, pins), *pins)
     what = "vision_msgs, compiled in half a minute"
-    key = fingerprint(key, messages)
-    step(stamps, "vision_msgs", key, what, lambda: build_vision_msgs(venv))
-    key = fingerprint(python, manifests)
-    step(stamps, "instaseg_ros", key, "this package, editable", lambda: install_project(venv))
+    changed("vision_msgs", what, lambda: build_vision_msgs(venv), ros_pins, *messages)
+    changed("instaseg_ros", "this package, editable", lambda: install_project(venv), *manifests)
 
 
-def step(stamps: Path, name: str, key: str, what: str, action: Callable[[], None]) -> None:
-    stamp = stamps / name
+def step(stamp: Path, key: str, what: str, action: Callable[[], None]) -> None:
+    """Do `action` unless the stamp says that it was done with the same inputs."""
     if stamp.exists() and stamp.read_text() == key:
         return
     print(f"set-up: {what} ...", end="", flush=True)
     start = time.monotonic()
-    if stamps.exists():
+    if stamp.parent.exists():
         stamp.write_text("")  # begun
     action()
-    stamps.mkdir(exist_ok=True)
+    stamp.parent.mkdir(exist_ok=True)
     stamp.write_text(key)
     print(f" {time.monotonic() - start:.0f} s", flush=True)
 
