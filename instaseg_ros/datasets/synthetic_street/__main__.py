@@ -1,4 +1,4 @@
-"""`python -m instaseg_ros.datasets.synthetic_street OUT` writes a sequence, the demo's by default."""
+"""`python -m instaseg_ros.datasets.synthetic_street OUT`: writes a sequence, else the demo's."""
 
 from __future__ import annotations
 
