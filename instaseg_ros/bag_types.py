@@ -76,7 +76,7 @@ def full_type(name: str) -> str:
 @cache
 def message_classes() -> SimpleNamespace:
     """Constructors by class name (`Image`, `Detection2D`, ...) that fill omitted fields with zeros
-    as rclpy's do, and `bytes(array)` for uint8[] fields."""
+    (a rotation: with none) as rclpy's do, and `bytes(array)` for uint8[] fields."""
     names = [*COMMON, *(f"vision_msgs/msg/{name}" for name in VISION_MSGS)]
     made = {name.rpartition("/")[2]: _constructor(name) for name in names}
     return SimpleNamespace(**made, bytes=_bytes)
@@ -102,6 +102,8 @@ def _bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
 def _constructor(name: str) -> Callable[..., Any]:
     store = typestore()
     zeros = {field: _zero(kind) for field, kind in store.fielddefs[name][1]}
+    if name == "geometry_msgs/msg/Quaternion":
+        zeros["w"] = lambda: 1.0  # its definition's default: no rotation
     cls = store.types[name]
 
     def construct(**fields: Any) -> Any:

@@ -1,9 +1,9 @@
 """What a result becomes as ROS messages: said once, for the node and for bags.
 
 Each function takes `msgs`, a namespace of message classes with keyword constructors whose omitted
-fields are zero (rclpy's classes, or `bag_types.message_classes()` without ROS), and the `header`
-of the camera image, which every message carries as it is. Besides the classes used below, `msgs`
-has `bytes(array)`: the fastest value for a `uint8[]` field from a C-contiguous array.
+fields have their type's default (rclpy's classes, or `bag_types.message_classes()` without ROS),
+and the `header` of the camera image, which every message carries as it is. Besides the classes used
+below, `msgs` has `bytes(array)`: the fastest value of a `uint8[]` field from a C-contiguous array.
 """
 
 from __future__ import annotations
@@ -109,7 +109,6 @@ def markers_message(
         intrinsics = np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]], float)
     to_metres = np.asarray(np.linalg.inv(intrinsics), np.float64)
     pixel_m = float(to_metres[0, 0])
-    upright = msgs.Pose(orientation=msgs.Quaternion(w=1.0))
     markers = [msgs.Marker(header=header, action=3)]  # DELETEALL
     for i, label in enumerate(instances.ids.tolist()):
         tint = [channel / 255 for channel in color(label)]
@@ -124,7 +123,6 @@ def markers_message(
                 **look,
                 ns="outline",
                 type=5,  # LINE_LIST
-                pose=upright,
                 scale=msgs.Vector3(x=2 * pixel_m),
                 points=_points(msgs, segments, to_metres),
             )
@@ -136,10 +134,7 @@ def markers_message(
                 **look,
                 ns="name",
                 type=9,  # TEXT_VIEW_FACING
-                pose=msgs.Pose(
-                    position=_points(msgs, above, to_metres)[0],
-                    orientation=msgs.Quaternion(w=1.0),
-                ),
+                pose=msgs.Pose(position=_points(msgs, above, to_metres)[0]),
                 scale=msgs.Vector3(z=16 * pixel_m),
                 text=f"{class_names[instances.class_ids[i]]} {label}",
             )

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from instaseg_ros.config import Config
 
 VERBS = {  # verb: module, what it does
+    "demo": ("instaseg_ros.cli.demo", "watch the ROS node label a synthetic street"),
     "replay": ("instaseg_ros.cli.replay", "label a recording, a video or a folder of images"),
+    "evaluate": ("instaseg_ros.cli.evaluate", "average precision of weights on a data set"),
+    "train": ("instaseg_ros.cli.train", "train weights, or go on with a run that was stopped"),
 }
 
 

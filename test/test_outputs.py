@@ -1,0 +1,93 @@
+"""Results as messages, with the classes of recordings and with those of ROS."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import recordings
+from recordings import CLASS_NAMES
+
+from instaseg_ros import outputs
+from instaseg_ros.bag_types import message_classes, typestore
+from instaseg_ros.images import image_to_labels
+from instaseg_ros.types import Instances
+
+HEADER = recordings.header(3)
+INSTANCES = recordings.instances(3)
+
+
+def messages(msgs, header) -> dict:
+    """One message of each output."""
+    return {
+        "labels": outputs.labels_message(msgs, header, INSTANCES.labels),
+        "detections": outputs.detections_message(msgs, header, INSTANCES, CLASS_NAMES),
+        "label_info": outputs.label_info_message(msgs, header, CLASS_NAMES, 0.9),
+        "overlay": outputs.overlay_message(msgs, header, recordings.image(3)),
+        "markers": outputs.markers_message(msgs, header, INSTANCES, CLASS_NAMES),
+    }
+
+
+def test_every_topic_has_its_type_and_header():
+    made = messages(message_classes(), HEADER)
+    assert made.keys() == outputs.TOPICS.keys()
+    for name, message in made.items():
+        assert message.__msgtype__ == outputs.TOPICS[name].type
+        carriers = message.markers if name == "markers" else [message]
+        assert all(carrier.header is HEADER for carrier in carriers)
+
+
+def test_label_image_is_little_endian_mono16():
+    big_endian = np.asfortranarray(INSTANCES.labels.astype(">u2"))
+    for labels in (INSTANCES.labels, big_endian):
+        message = outputs.labels_message(message_classes(), HEADER, labels)
+        assert (message.encoding, message.step, message.is_bigendian) == ("mono16", 128, 0)
+        np.testing.assert_array_equal(image_to_labels(message), INSTANCES.labels)
+
+
+def test_detections_name_label_class_and_box():
+    first, second = messages(message_classes(), HEADER)["detections"].detections
+    assert (first.id, second.id) == ("300", "7")
+    assert first.results[0].hypothesis.class_id == "car"
+    assert second.results[0].hypothesis.score == pytest.approx(0.5)
+    assert (first.bbox.center.position.x, first.bbox.center.position.y) == (15, 15)
+    assert (first.bbox.size_x, first.bbox.size_y) == (20, 10)
+
+
+def test_markers_project_back_onto_the_outline():
+    intrinsics = np.array([[500.0, 0, 30], [0, 400, 20], [0, 0, 1]])
+    message = outputs.markers_message(message_classes(), HEADER, INSTANCES, CLASS_NAMES, intrinsics)
+    delete_all, outline, name, *_ = message.markers
+    assert (delete_all.action, outline.ns, outline.id, name.ns) == (3, "outline", 300, "name")
+    assert name.text == "car 300"
+    rays = np.array([[p.x, p.y, p.z] for p in outline.points])
+    pixels = np.rint(rays @ intrinsics.T).astype(int)[:, :2]  # z is 1 m
+    corners = {(5, 10), (24, 10), (24, 19), (5, 19)}
+    assert set(map(tuple, pixels.tolist())) == corners
+    assert len(pixels) == 8  # four lines of two ends
+
+
+def test_pieces_of_an_instance_are_outlined_each():
+    labels = INSTANCES.labels.copy()
+    labels[:, 12] = 0  # split by an occluder
+    split = Instances(labels, *(getattr(INSTANCES, name) for name in list(INSTANCES.__slots__)[1:]))
+    message = outputs.markers_message(message_classes(), HEADER, split, CLASS_NAMES)
+    assert len(message.markers[1].points) == 16
+
+
+@pytest.mark.ros
+def test_ros_and_recordings_say_the_same():
+    rclpy_serialization = pytest.importorskip("rclpy.serialization")
+    from instaseg_ros.ros.messages import MESSAGES
+
+    header = MESSAGES.Header(frame_id="camera_front")
+    header.stamp.sec, header.stamp.nanosec = HEADER.stamp.sec, HEADER.stamp.nanosec
+    theirs = messages(MESSAGES, header)
+    for name, ours in messages(message_classes(), HEADER).items():
+        msgtype = outputs.TOPICS[name].type
+        raw = [
+            typestore().serialize_cdr(ours, msgtype),
+            rclpy_serialization.serialize_message(theirs[name]),
+        ]
+        # Read back, since ROS leaves what it pads with to chance.
+        read_ours, read_theirs = (typestore().deserialize_cdr(data, msgtype) for data in raw)
+        assert str(read_ours) == str(read_theirs)

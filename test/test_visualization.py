@@ -1,0 +1,58 @@
+"""Colours that last, and overlays that show the instances where they are."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import recordings
+from recordings import CLASS_NAMES, HEIGHT, WIDTH
+
+from instaseg_ros.types import Frame, Instances
+from instaseg_ros.visualization import COLORS, color, contact_sheet, overlay
+
+GREY = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+
+
+def test_colors_stay_and_differ():
+    assert color(0) == (0, 0, 0)
+    assert color(1) == tuple(COLORS[1])
+    assert color(65535) == tuple(COLORS[65535])
+    assert color(1) == pytest.approx((154, 242, 97), abs=1)  # as in pictures made before
+    lab = cv2.cvtColor(COLORS[None, 1:101].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
+    distances = np.linalg.norm(lab[:, None] - lab[None], axis=-1) + 999 * np.eye(100)
+    assert distances.min() > 7  # 2 is about the least that people see
+    assert lab[:, 0].min() > 33  # visible on dark images
+
+
+def test_overlay_tints_outlines_and_leaves_the_rest():
+    instances = recordings.instances(0)
+    frame = Frame(GREY)
+    picture = overlay(frame, instances, CLASS_NAMES, alpha=0.5)
+    assert picture.dtype == np.uint8
+    assert (frame.image == 90).all()  # untouched
+    expected = np.rint((90 + np.array(color(7), float)) / 2)
+    assert np.abs(picture[32, 37] - expected).max() <= 1  # inside
+    assert tuple(picture[39, 37]) == color(7)  # the lower edge, opaque
+    assert (picture[:8, 40:] == 90).all()  # far from both
+    assert (picture[45:] == 90).all()
+
+
+def test_overlay_writes_names_above_boxes():
+    with_names = overlay(Frame(GREY), recordings.instances(0), CLASS_NAMES, alpha=0.0)
+    name_bar = with_names[26 - 5 : 25, 30:40].reshape(-1, 3)
+    assert (name_bar == color(7)).all(1).any()
+
+
+def test_overlay_without_objects_is_the_image():
+    empty = Instances.empty(HEIGHT, WIDTH)
+    assert np.array_equal(overlay(Frame(GREY), empty, CLASS_NAMES, 0.5), GREY)
+
+
+def test_contact_sheet_is_in_reading_order():
+    pictures = [np.full((4, 6, 3), value, np.uint8) for value in (10, 20, 30)]
+    pictures.append(np.full((8, 12, 3), 40, np.uint8))  # scaled to the first one's size
+    pictures.append(np.full((4, 6, 3), 50, np.uint8))
+    sheet = contact_sheet(pictures, columns=2)
+    assert sheet.shape == (12, 12, 3)
+    assert sheet[1::4, 2::6, 0].tolist() == [[10, 20], [30, 40], [50, 0]]
