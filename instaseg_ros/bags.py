@@ -54,8 +54,10 @@ class BagSource:
 
     def _frame(self, raw: RawMessage) -> Frame:
         message = _deserialize(raw, self._type)
-        header = message.header
-        return Frame(self._to_rgb(message), bag_types.stamp_ns(header), header.frame_id)
+        header, image = message.header, self._to_rgb(message)
+        if not image.flags.writeable:  # a view of the recording's bytes, which torch warns of
+            image = image.copy()
+        return Frame(image, bag_types.stamp_ns(header), header.frame_id)
 
 
 class Truth(NamedTuple):
