@@ -82,57 +82,17 @@ class Builder:
         y, x0, x1, z0, z1 = low
         yh, xh0, xh1, zh0, zh1 = high
         side, front, back, top = materials
-        length, width, height = z1 - z0, x1 - x0, yh - y
-        self.quad(
-            (x0, y, z0),
-            (x0, y, z1),
-            (xh0, yh, zh1),
-            (xh0, yh, zh0),
-            colour,
-            side,
-            (length, height),
-            variant,
+        faces = (  # lower edge from p to q, (x, z); the same edge above; material
+            ((x0, z0), (x0, z1), (xh0, zh0), (xh0, zh1), side),
+            ((x1, z0), (x1, z1), (xh1, zh0), (xh1, zh1), side),
+            ((x0, z1), (x1, z1), (xh0, zh1), (xh1, zh1), front),
+            ((x0, z0), (x1, z0), (xh0, zh0), (xh1, zh0), back),
         )
-        self.quad(
-            (x1, y, z0),
-            (x1, y, z1),
-            (xh1, yh, zh1),
-            (xh1, yh, zh0),
-            colour,
-            side,
-            (length, height),
-            variant,
-        )
-        self.quad(
-            (x0, y, z1),
-            (x1, y, z1),
-            (xh1, yh, zh1),
-            (xh0, yh, zh1),
-            colour,
-            front,
-            (width, height),
-            variant,
-        )
-        self.quad(
-            (x0, y, z0),
-            (x1, y, z0),
-            (xh1, yh, zh0),
-            (xh0, yh, zh0),
-            colour,
-            back,
-            (width, height),
-            variant,
-        )
-        self.quad(
-            (xh0, yh, zh0),
-            (xh1, yh, zh0),
-            (xh1, yh, zh1),
-            (xh0, yh, zh1),
-            colour,
-            top,
-            (width, length),
-            variant,
-        )
+        for (px, pz), (qx, qz), (pxh, pzh), (qxh, qzh), material in faces:
+            corners = (px, y, pz), (qx, y, qz), (qxh, yh, qzh), (pxh, yh, pzh)
+            self.quad(*corners, colour, material, (qx - px + qz - pz, yh - y), variant)
+        lid = (xh0, yh, zh0), (xh1, yh, zh0), (xh1, yh, zh1), (xh0, yh, zh1)
+        self.quad(*lid, colour, top, (x1 - x0, z1 - z0), variant)
 
     def box(
         self,

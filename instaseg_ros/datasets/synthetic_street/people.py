@@ -221,38 +221,24 @@ def _mount(
     s, g = look.height / 1.75, look.girth * look.height / 1.75
     hip = (0.0, saddle[1] + 0.1, saddle[2])
     neck = (0.0, hip[1] + 0.5 * s, hip[2] + (0.15 if motor else 0.24) * s)
+    reach = 0.0 if motor else 0.16  # of the pedals
     _torso(b, look, hip, neck, s)
     _head(b, look, (0.0, neck[1], neck[2] + 0.02), s * (1.12 if motor else 1.0), helmet)
     for side in (-1, 1):
         turn = phase + (0 if side > 0 else math.pi)
-        foot = (
-            side * 0.13,
-            pedal[1] + (0 if motor else 0.16 * math.sin(turn)),
-            pedal[2] + (0.1 if motor else 0.16 * math.cos(turn)),
-        )
+        y, z = pedal[1] + reach * math.sin(turn), pedal[2] + reach * math.cos(turn)
+        foot = (side * 0.13, y, z + 0.1 if motor else z)
         thigh = (side * 0.09 * g, hip[1], hip[2])
         knee = _bent(thigh, foot, 0.45 * s, 0.44 * s, 1)
         b.limb(thigh, knee, 0.09 * g, 0.065 * g, look.legs, m.CLOTH)
         b.limb(knee, foot, 0.06 * g, 0.045 * g, look.legs, m.CLOTH)
-        b.limb(
-            (foot[0], foot[1] - 0.03, foot[2] - 0.06),
-            (foot[0], foot[1] - 0.03, foot[2] + 0.17),
-            0.045,
-            0.035,
-            look.shoes,
-        )
+        heel, toe = (foot[0], y - 0.03, foot[2] - 0.06), (foot[0], y - 0.03, foot[2] + 0.17)
+        b.limb(heel, toe, 0.045, 0.035, look.shoes)
         shoulder = (side * 0.2 * g, neck[1] - 0.06 * s, neck[2])
         hand = (side * 0.24, bar[1] + 0.03, bar[2])
         elbow = _bent(shoulder, hand, 0.3 * s, 0.3 * s, -1)
         b.limb(shoulder, elbow, 0.058 * g, 0.048 * g, look.top, m.CLOTH)
         b.limb(elbow, hand, 0.045 * g, 0.038 * g, look.top, m.CLOTH)
     if look.bag is not None:
-        b.box(
-            -0.15 * g,
-            0.15 * g,
-            hip[1] + 0.12,
-            neck[1] - 0.04,
-            neck[2] - 0.35,
-            neck[2] - 0.14,
-            look.bag,
-        )
+        x, z = 0.15 * g, neck[2]
+        b.box(-x, x, hip[1] + 0.12, neck[1] - 0.04, z - 0.35, z - 0.14, look.bag)

@@ -47,14 +47,8 @@ def _fill(
     Half-open spans, so that neighbours neither overlap nor leave a gap. Scalars only: array views
     are slow in here.
     """
-    ax, ay, bx, by, cx, cy = (
-        corners[0, 0],
-        corners[0, 1],
-        corners[i, 0],
-        corners[i, 1],
-        corners[j, 0],
-        corners[j, 1],
-    )
+    ax, ay, bx, by = corners[0, 0], corners[0, 1], corners[i, 0], corners[i, 1]
+    cx, cy = corners[j, 0], corners[j, 1]
     area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
     height, width = surface.shape
     first = int(math.ceil(max(min(ay, by, cy), 0.0)))
@@ -92,6 +86,41 @@ def _fill(
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
+def _seen_from(
+    vertices: np.ndarray,
+    uv_scales: np.ndarray,
+    q: int,
+    rotation: np.ndarray,
+    origin: np.ndarray,
+    intrinsics: np.ndarray,
+    shape: tuple[int, int],
+    corners: np.ndarray,
+) -> float:
+    """Corners of quad q before the camera, rows (x, y, z, u, v).
+
+    Returns the least z, or a negative number less than any where no part is in view.
+    """
+    fx, fy, cx, cy = intrinsics
+    nearest, farthest = 1e30, -1e30
+    left, right, above, below = 0, 0, 0, 0  # corners beyond that side of the view
+    for k in range(4):
+        x = vertices[q, k, 0] - origin[0]
+        y = vertices[q, k, 1] - origin[1]
+        z = vertices[q, k, 2] - origin[2]
+        for j in range(3):
+            corners[k, j] = rotation[j, 0] * x + rotation[j, 1] * y + rotation[j, 2] * z
+        corners[k, 3] = uv_scales[q, 0] if k == 1 or k == 2 else 0.0
+        corners[k, 4] = uv_scales[q, 1] if k >= 2 else 0.0
+        across, down, depth = fx * corners[k, 0], fy * corners[k, 1], corners[k, 2]
+        nearest, farthest = min(nearest, depth), max(farthest, depth)
+        left += across < -(cx + 1) * depth
+        right += across > (shape[1] - cx) * depth
+        above += down < -(cy + 1) * depth
+        below += down > (shape[0] - cy) * depth
+    return -1e30 if farthest <= NEAR_M or max(left, right, above, below) == 4 else nearest
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
 def rasterize(
     vertices: np.ndarray,
     uv_scales: np.ndarray,
@@ -108,7 +137,6 @@ def rasterize(
     (fx, fy, cx, cy). Returns planes (T, 3, 3), affine in pixels, of 1/z, u/z and v/z per triangle,
     and the quad (T,) of each triangle.
     """
-    height, width = surface.shape
     fx, fy, cx, cy = intrinsics
     planes = np.empty((3 * len(vertices), 3, 3))
     owners = np.empty(3 * len(vertices), np.int32)
@@ -116,34 +144,16 @@ def rasterize(
     corners = np.empty((4, 5))
     clipped = np.empty((6, 5))
     for q in range(len(vertices)):
-        nearest, farthest = 1e30, -1e30
-        outside_left, outside_right, outside_above, outside_below = 0, 0, 0, 0
-        for k in range(4):
-            x = vertices[q, k, 0] - origin[0]
-            y = vertices[q, k, 1] - origin[1]
-            z = vertices[q, k, 2] - origin[2]
-            for j in range(3):
-                corners[k, j] = rotation[j, 0] * x + rotation[j, 1] * y + rotation[j, 2] * z
-            corners[k, 3] = uv_scales[q, 0] if k == 1 or k == 2 else 0.0
-            corners[k, 4] = uv_scales[q, 1] if k >= 2 else 0.0
-            nearest, farthest = min(nearest, corners[k, 2]), max(farthest, corners[k, 2])
-            across, down, depth = fx * corners[k, 0], fy * corners[k, 1], corners[k, 2]
-            outside_left += across < -(cx + 1) * depth
-            outside_right += across > (width - cx) * depth
-            outside_above += down < -(cy + 1) * depth
-            outside_below += down > (height - cy) * depth
-        if (
-            farthest <= NEAR_M
-            or max(outside_left, outside_right, outside_above, outside_below) == 4
-        ):
+        nearest = _seen_from(
+            vertices, uv_scales, q, rotation, origin, intrinsics, surface.shape, corners
+        )
+        if nearest == -1e30:
             continue
         n = 4
         if nearest < NEAR_M:
             n = _clip_near(corners, clipped)
         else:
-            for k in range(4):
-                for j in range(5):
-                    clipped[k, j] = corners[k, j]
+            clipped[:4] = corners
         for k in range(n):
             inverse = 1.0 / clipped[k, 2]
             clipped[k, 0] = fx * clipped[k, 0] * inverse + cx

@@ -109,61 +109,45 @@ def houses(layout: Layout, rng: np.random.Generator) -> tuple[Mesh, np.ndarray]:
             if rng.random() < gaps:
                 z += width * 0.8
                 continue
-            x0 = side * (layout.wall_x + (0.0 if rng.random() < 0.75 else rng.uniform(0.5, 3)))
-            tint = np.clip(
-                np.array(_WALLS[int(rng.integers(len(_WALLS)))]) + rng.normal(0, 0.04, 3), 0.1, 0.85
-            )
-            wall = (float(tint[0]), float(tint[1]), float(tint[2]))
-            variant = float(rng.integers(1, 4000))
-            x1, top = x0 + side * 12, height
-            b.quad(
-                (x0, 0, z),
-                (x0, 0, z + width),
-                (x0, top, z + width),
-                (x0, top, z),
-                wall,
-                m.FACADE,
-                (width, top),
-                variant,
-            )
-            for end in (z, z + width):
-                b.quad(
-                    (x0, 0, end),
-                    (x1, 0, end),
-                    (x1, top, end),
-                    (x0, top, end),
-                    wall,
-                    m.FACADE,
-                    (12, top),
-                    variant,
-                )
-            if rng.random() < 0.5:  # a tiled roof, else a ledge
-                roof = (0.32, 0.14, 0.1) if rng.random() < 0.5 else (0.17, 0.17, 0.19)
-                b.quad(
-                    (x0 - side * 0.4, top, z),
-                    (x0 - side * 0.4, top, z + width),
-                    (x0 + side * 5, top + 3.5, z + width),
-                    (x0 + side * 5, top + 3.5, z),
-                    roof,
-                )
-                for end in (z, z + width):
-                    b.quad(
-                        (x0, top, end),
-                        (x0 + side * 5, top + 3.4, end),
-                        (x0 + side * 10, top, end),
-                        (x0, top, end),
-                        wall,
-                    )
-            else:
-                ledge = (wall[0] * 0.8, wall[1] * 0.8, wall[2] * 0.8)
-                xa, xb = sorted((x0 - side * 0.3, x0 + side * 0.3))
-                b.box(xa, xb, top - 0.3, top + 0.2, z, z + width, ledge)
-            first, last = (
-                int((value - layout.start) / BUILDING_CELL_M) for value in (z, z + width)
-            )
+            _house(b, rng, layout.wall_x, side, z, width, height)
+            first, last = (int((at - layout.start) / BUILDING_CELL_M) for at in (z, z + width))
             roofs[row, max(0, first) : max(0, last)] = height
             z += width
     return b.build(), roofs
+
+
+def _house(
+    b: Builder,
+    rng: np.random.Generator,
+    wall_x: float,
+    side: int,
+    z: float,
+    width: float,
+    top: float,
+) -> None:
+    """One house with its front to the street, from z to z + width."""
+    x0 = side * (wall_x + (0.0 if rng.random() < 0.75 else rng.uniform(0.5, 3)))
+    x1, end = x0 + side * 12, z + width
+    tint = np.array(_WALLS[int(rng.integers(len(_WALLS)))]) + rng.normal(0, 0.04, 3)
+    red, green, blue = np.clip(tint, 0.1, 0.85).tolist()
+    wall = (red, green, blue)
+    variant = float(rng.integers(1, 4000))
+    front = (x0, 0, z), (x0, 0, end), (x0, top, end), (x0, top, z)
+    b.quad(*front, wall, m.FACADE, (width, top), variant)
+    for at in (z, end):
+        gable = (x0, 0, at), (x1, 0, at), (x1, top, at), (x0, top, at)
+        b.quad(*gable, wall, m.FACADE, (12, top), variant)
+    if rng.random() < 0.5:  # a tiled roof, else a ledge
+        tiles = (0.32, 0.14, 0.1) if rng.random() < 0.5 else (0.17, 0.17, 0.19)
+        eaves, ridge = x0 - side * 0.4, x0 + side * 5
+        roof = (eaves, top, z), (eaves, top, end), (ridge, top + 3.5, end), (ridge, top + 3.5, z)
+        b.quad(*roof, tiles)
+        for at in (z, end):
+            corner = (x0, top, at)
+            b.quad(corner, (ridge, top + 3.4, at), (x0 + side * 10, top, at), corner, wall)
+    else:
+        xa, xb = sorted((x0 - side * 0.3, x0 + side * 0.3))
+        b.box(xa, xb, top - 0.3, top + 0.2, z, end, (red * 0.8, green * 0.8, blue * 0.8))
 
 
 @lru_cache(maxsize=64)
