@@ -11,7 +11,7 @@ from instaseg_ros.errors import InstasegError
 from .dataset import SyntheticStreet
 from .export import write_bag, write_png_folder
 
-DEMO_SEQUENCE = 0
+DEMO_SEQUENCE = 98  # all five classes, by day
 
 
 def main() -> int:
@@ -25,7 +25,7 @@ def main() -> int:
         "--frames", type=int, default=60, help="frames of the sequence, 10 a second"
     )
     parser.add_argument(
-        "--jpeg", type=int, default=65, help="quality in a bag; 0: raw images, with depth"
+        "--jpeg", type=int, default=70, help="quality in a bag; 0: raw images, with depth"
     )
     parser.add_argument("--overwrite", action="store_true")
     args = parser.parse_args()
