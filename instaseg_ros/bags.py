@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-from mcap.writer import Writer
+from mcap.writer import CompressionType, Writer
 from numpy.typing import NDArray
 
 from instaseg_ros import bag_types, images
@@ -106,7 +106,8 @@ class BagWriter:
         self._store = bag_types.typestore()
         self._output = OutputFile(path, overwrite)
         self._file = self._output.part.open("wb")
-        self._writer = Writer(self._file, chunk_size=768 << 10)  # as rosbag2's
+        # Chunks of rosbag2's size; LZ4, as it costs no time where zstd would hold up the network.
+        self._writer = Writer(self._file, 768 << 10, CompressionType.LZ4)
         self._writer.start(profile="ros2", library="instaseg_ros")
         self._topics: dict[str, tuple[int, str]] = {}
         self._schemas: dict[str, int] = {}
