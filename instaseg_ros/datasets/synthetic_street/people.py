@@ -170,10 +170,8 @@ def rider(
     paint: Colour,
     helmet: Colour | None,
     sides: int,
-    mounted: bool = True,
 ) -> Mesh:
-    """A bicycle or motorcycle (front towards z) with its rider, or standing alone when not
-    `mounted`."""
+    """A bicycle or motorcycle (front towards z) with its rider; `phase` turns the pedals."""
     b = Builder()
     dark = (0.04, 0.04, 0.04)
     radius, thick, base = (0.31, 0.075, 0.68) if motor else (0.34, 0.022, 0.53)
@@ -203,8 +201,7 @@ def rider(
             b.limb(p, q, rod, rod, paint)
         b.limb((0, 0.93, -0.34), (0, 0.94, -0.1), 0.07, 0.03, dark)
     b.limb((-0.27, bar[1], bar[2]), (0.27, bar[1], bar[2]), 0.02, 0.02, dark)
-    if mounted:
-        _mount(b, look, phase, motor, helmet, saddle, bar, pedal)
+    _mount(b, look, phase, motor, helmet, saddle, bar, pedal)
     return b.build(sides)
 
 

@@ -126,7 +126,7 @@ def _sky(
         image[py, px, j] = base + (min(1.0, horizon[j] * 1.12) - base) * puff
 
 
-@njit(cache=True, fastmath=True, error_model="numpy")
+@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
 def _surface(
     kind: int,
     variant: int,
