@@ -6,22 +6,19 @@ import argparse
 import json
 from pathlib import Path
 
-from instaseg_ros import config as configuration
+from instaseg_ros.cli import add_config_options, config_from
 from instaseg_ros.errors import ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", choices=["synthetic"], help="what to evaluate on")
-    parser.add_argument("--weights", help="a shipped name or a weights file")
     parser.add_argument("--size", default="512x1024", help="height x width of the frames")
     parser.add_argument("--frames", type=int, default=200, help="frames, four of each sequence")
     parser.add_argument(
         "--min-pixels", type=int, default=100, help="smaller true objects are left out"
     )
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="override a parameter"
-    )
+    add_config_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,10 +31,7 @@ def run(args: argparse.Namespace) -> int:
     height, cross, width = args.size.partition("x")
     if not (cross and height.isdecimal() and width.isdecimal()) or args.frames < 1:
         raise ConfigError(f"expected --size HxW and --frames >= 1, got {args.size}, {args.frames}")
-    overrides = configuration.parse_assignments(args.set)
-    if args.weights:
-        overrides["weights"] = args.weights
-    config = configuration.merge(configuration.Config(), overrides)
+    config = config_from(args)
     pipeline = Pipeline(config)
     data = validation_set(args.frames, (int(height), int(width)))
     counts, spent_ms = [], 0.0

@@ -10,11 +10,16 @@ r being the raw bandwidth output, and i belongs to k when phi_k(e_i) > 0.5.
 
 from __future__ import annotations
 
+import functools
+import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from instaseg_ros.grouping import MEMBERSHIP, Groups, cpu
 from instaseg_ros.methods import Head, Targets
 from instaseg_ros.types import Instances
 
@@ -48,6 +53,41 @@ def inverse_bandwidth(raw: Tensor) -> Tensor:
     return torch.exp(BANDWIDTH_GAIN * raw)
 
 
+def seed_score(raw: Tensor) -> Tensor:
+    """Seed score in [0, 1] from the raw output, float32.
+
+    Computed in float64 and rounded once: torch's float32 sigmoid depends in its last bit on where
+    in the tensor a pixel lies, and equal outputs must tie.
+    """
+    return torch.sigmoid(raw.double()).float()
+
+
+@functools.lru_cache(maxsize=16)
+def least_logit(threshold: float) -> float:
+    """The least float32 raw seed output whose score is above `threshold`; NaN if none is."""
+
+    def value(key: int) -> np.float32:  # float32 by rank: keys count up from the lowest
+        return np.copysign(np.int32(abs(key)).view(np.float32), np.float32(key))
+
+    highest = int(np.float32(np.inf).view(np.int32))
+    low, high = -highest, highest
+    if not seed_score(torch.tensor(value(high))) > threshold:
+        return math.nan
+    while high - low > 1:
+        middle = (low + high) // 2
+        if seed_score(torch.tensor(value(middle))) > threshold:
+            high = middle
+        else:
+            low = middle
+    return float(value(high))
+
+
+@functools.lru_cache(maxsize=4)
+def _lattice(height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """x of the columns and y of the rows of `pixel_grid`."""
+    return pixel_grid(1, width)[0, 0].numpy(), pixel_grid(height, 1)[1, :, 0].numpy()
+
+
 class SpatialEmbedding:
     """Heads, loss and decoding of the method for `n_classes` classes.
 
@@ -72,6 +112,14 @@ class SpatialEmbedding:
                 weight, biases = network.head_parameters(name)
                 weight.zero_()
                 biases.fill_(bias)
+
+    def decode(self, outputs: dict[str, Tensor], config: DecodeConfig) -> list[Instances]:
+        """Instances of each image, clustered on the CPU (section 3.3 of the paper).
+
+        outputs: raw `offset` (B, 2, H, W), `bandwidth` (B, n_sigma, H, W), `seed` (B, C, H, W).
+        """
+        heads = (outputs[head.name].detach().float().cpu().numpy() for head in self.heads)
+        return [_instances(group(*image, config)) for image in zip(*heads, strict=True)]
 
     def loss(
         self, outputs: dict[str, Tensor], targets: Targets, config: TrainConfig
@@ -142,9 +190,43 @@ class SpatialEmbedding:
         class_of = class_ids[owner]
         square = (seed.flatten(1).square() * counted).sum()  # every seed map: 0 off its objects
         at_objects = seed.flatten(1)[class_of, pixels]
-        foreground = config.foreground_weight * (at_objects - target).square()
+        boost = (config.small_object_px / sizes[owner]).clamp(min=1)
+        foreground = config.foreground_weight * boost * (at_objects - target).square()
         seed_loss = (square + (foreground - at_objects.square()).sum()) / labels.numel()
         return torch.stack([instance, smooth, seed_loss])
+
+
+def group(
+    offset: NDArray[np.float32],  # (2, H, W)
+    bandwidth: NDArray[np.float32],  # (n_sigma, H, W)
+    seed: NDArray[np.float32],  # (C, H, W)
+    config: DecodeConfig,
+) -> Groups:
+    """Clusters of one image from its raw outputs, in lattice units."""
+    outputs = cpu.Outputs(offset, bandwidth, seed, *_lattice(*seed.shape[1:]))
+    return cpu.group(outputs, least_logit(config.foreground_threshold), _evaluate, config)
+
+
+def _evaluate(
+    offset: Tensor, lattice: Tensor, bandwidth: Tensor, seed: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return embed(offset, lattice), inverse_bandwidth(bandwidth), seed_score(seed)
+
+
+def _instances(groups: Groups) -> Instances:
+    """Clusters in lattice units as instances in pixels."""
+    step = np.array([STEP_X, STEP_Y])
+    with np.errstate(divide="ignore"):  # a bandwidth without limit has an infinite radius
+        radius = np.sqrt(-math.log(MEMBERSHIP) / groups.scales.astype(np.float64))
+    return Instances(
+        labels=groups.labels,
+        ids=np.arange(1, len(groups.scores) + 1, dtype=np.uint16),
+        class_ids=groups.class_ids,
+        scores=groups.scores,
+        boxes_xyxy=groups.boxes_xyxy,
+        centers_xy=(groups.centers / step).astype(np.float32),
+        bandwidths=(radius / step).astype(np.float32),
+    )
 
 
 def _mean_per_instance(values: Tensor, owner: Tensor, n_instances: int) -> Tensor:
