@@ -150,6 +150,7 @@ def check_machine() -> None:
     line = f"apt-get install -y {' '.join(missing)}"
     if os.geteuid() == 0 and shutil.which("apt-get"):
         print(f"set-up: {line}", flush=True)
+        os.environ["DEBIAN_FRONTEND"] = "noninteractive"
         subprocess.run(["apt-get", "update", "-qq"], check=False)
         if subprocess.run(line.split(), check=False).returncode == 0:
             return
