@@ -11,10 +11,11 @@ from instaseg_ros.ros.statistics import Snapshot
 OK, WARN, ERROR = 0, 1, 2  # levels of diagnostic_msgs/DiagnosticStatus
 
 LARGE_BEST_EFFORT = (
-    "Best-effort images above 0.5 MB are lost with the default settings of Fast DDS: start the "
-    "camera and this node with config/fastdds_shm.xml (launch argument shared_memory:=true), or "
-    "let the camera publish reliable"
+    "With its default settings Fast DDS loses best-effort images above 0.5 MB: give the camera "
+    "driver the profile config/fastdds_shm.xml (FASTRTPS_DEFAULT_PROFILES_FILE; from Kilted on "
+    "FASTDDS_DEFAULT_PROFILES_FILE), or let it publish reliable"
 )
+LOSS_TO_WARN_OF = 0.1  # share of the recent images that never arrived
 
 
 class Publisher(NamedTuple):
@@ -94,6 +95,9 @@ def _verdict(health: Health) -> tuple[int, str]:
     if "total" in statistics.latency_ms:
         median, p99 = statistics.latency_ms["total"]
         rates += f", latency {median:.0f} ms (p99 {p99:.0f} ms)"
+    if statistics.loss > LOSS_TO_WARN_OF and health.input.reliability == "best_effort":
+        lost = f"{statistics.loss:.0%} of the images are lost on the way"
+        return WARN, f"{lost}. {LARGE_BEST_EFFORT}. {rates}"
     return OK, rates
 
 
@@ -127,7 +131,7 @@ def _why_silent(source: Input) -> str:
         )
     said = f"{publisher.node} is a {publisher.reliability} publisher on {source.topic}, but nothing"
     if publisher.reliability == "best_effort" and source.message_type.endswith("/Image"):
-        return f"{said} arrives. {LARGE_BEST_EFFORT}. Or it publishes nothing: ros2 topic hz"
+        return f"{said} arrives. {LARGE_BEST_EFFORT}. Or it is idle: ros2 topic hz {source.topic}"
     return f"{said} arrives: see whether it publishes at all with ros2 topic hz {source.topic}"
 
 

@@ -94,6 +94,12 @@ class InstasegNode(LifecycleNode):
     def on_error(self, state: LifecycleState) -> None:
         self.release()
 
+    def destroy_node(self) -> None:
+        """Leave the graph at once."""
+        super().destroy_node()
+        # rclpy forgets this one, and it keeps the node alive for as long as this object lives.
+        self._state_machine.destroy_when_not_in_use()
+
     def release(self, timeout_s: float | None = None) -> bool:
         """Give back all that configure and activate took. False if an image is still in work."""
         idle = self._close_stream(timeout_s)

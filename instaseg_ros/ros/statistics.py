@@ -34,6 +34,7 @@ class Snapshot:
     """The statistics at one moment.
 
     image_age_s: seconds since the newest image; None before the first. image_size: (H, W) pixels.
+    loss: share in [0, 1] of the images of the last WINDOW_S that never arrived.
     trouble: why the newest processed image was refused or failed; empty when it was labelled.
     last_trouble: the newest such reason, also when images are labelled again.
     latency_ms: stage -> (median, 99th percentile) over the newest WINDOW_FRAMES labelled images.
@@ -43,6 +44,7 @@ class Snapshot:
     active_s: float = 0.0
     image_age_s: float | None = None
     image_size: tuple[int, int] | None = None
+    loss: float = 0.0
     rate_in_hz: float = 0.0
     rate_out_hz: float = 0.0
     trouble: str = ""
@@ -58,6 +60,7 @@ class Statistics:
         self._start_s = start_s
         self._counts = Counts()
         self._arrivals: deque[float] = deque()
+        self._losses: deque[float] = deque()
         self._labelled: deque[float] = deque()
         self._last_arrival_s: float | None = None
         self._image_size: tuple[int, int] | None = None
@@ -70,6 +73,8 @@ class Statistics:
         with self._lock:
             self._last_arrival_s = now_s
             _append_recent(self._arrivals, now_s)
+            for _ in range(lost):
+                _append_recent(self._losses, now_s)
             self._count(received=1, lost=lost)
 
     def dropped(self) -> None:
@@ -105,11 +110,13 @@ class Statistics:
         """The state at `now_s`."""
         with self._lock:
             last = self._last_arrival_s
+            arrived, lost = (len(_recent(t, now_s)) for t in (self._arrivals, self._losses))
             return Snapshot(
                 counts=self._counts,
                 active_s=now_s - self._start_s,
                 image_age_s=None if last is None else now_s - last,
                 image_size=self._image_size,
+                loss=lost / max(arrived + lost, 1),
                 rate_in_hz=_rate_hz(self._arrivals, now_s),
                 rate_out_hz=_rate_hz(self._labelled, now_s),
                 trouble=self._trouble,
@@ -128,9 +135,13 @@ def _append_recent(times: deque[float], now_s: float) -> None:
         times.popleft()
 
 
+def _recent(times: deque[float], now_s: float) -> list[float]:
+    return [t for t in times if t >= now_s - WINDOW_S]
+
+
 def _rate_hz(times: deque[float], now_s: float) -> float:
     """Mean rate of the events of the last WINDOW_S, from the intervals between them."""
-    recent = [t for t in times if t >= now_s - WINDOW_S]
+    recent = _recent(times, now_s)
     if len(recent) < 2:
         return 0.0
     return (len(recent) - 1) / max(recent[-1] - recent[0], 1e-9)

@@ -1,0 +1,83 @@
+"""Starts and activates the node.
+
+ros2 launch instaseg_ros instaseg.launch.py image:=/camera/image_raw rviz:=true
+"""
+
+import os
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import LifecycleNode, Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+NODE = "instaseg_node"
+CONFIG = PathJoinSubstitution([FindPackageShare("instaseg_ros"), "config"])
+# Launch argument -> parameter. Empty: as the configuration file says.
+PARAMETERS = {
+    "weights": "weights",
+    "runtime": "runtime.name",
+    "image_transport": "node.image_transport",
+}
+ARGUMENTS = {
+    "image": ("image", "camera topic, without the suffix of a transport"),
+    "namespace": ("", "namespace of the node"),
+    "config": (PathJoinSubstitution([CONFIG, "instaseg.yaml"]), "parameter file"),
+    "weights": ("", "shipped name or file of the weights; empty: as in the parameter file"),
+    "runtime": ("", "what runs the network; empty: as in the parameter file"),
+    "image_transport": ("", "raw or compressed; empty: as in the parameter file"),
+    "autostart": ("true", "configure and activate; false: leave it to a lifecycle manager"),
+    "rviz": ("false", "show image, overlay and markers"),
+    "shared_memory": ("true", "Fast DDS segment that holds whole images; the camera needs it too"),
+}
+# Fast DDS 2 (Humble, Jazzy) reads the first, Fast DDS 3 (Kilted and later) the second.
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+
+
+def start_node(context):
+    """The node, with the parameters given on the command line over those of the file."""
+    value = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    given = {parameter: value[name] for name, parameter in PARAMETERS.items() if value[name]}
+    parameters = {name: ParameterValue(text, value_type=str) for name, text in given.items()}
+    parameters["node.autostart"] = ParameterValue(value["autostart"], value_type=bool)
+    outputs = [f"/{NODE}/{output}" for output in ("overlay", "markers")]
+    below = f"/{value['namespace'].strip('/')}".rstrip("/")
+    return [
+        LifecycleNode(
+            package="instaseg_ros",
+            executable=NODE,
+            name=NODE,
+            namespace=value["namespace"],
+            parameters=[value["config"], parameters],
+            remappings=[("image", value["image"])],
+            output="screen",
+        ),
+        Node(
+            package="rviz2",
+            executable="rviz2",
+            namespace=value["namespace"],
+            arguments=["-d", PathJoinSubstitution([CONFIG, "instaseg.rviz"])],
+            remappings=[("/image", value["image"]), *((o, below + o) for o in outputs)],
+            condition=IfCondition(value["rviz"]),
+        ),
+    ]
+
+
+def generate_launch_description():
+    """Called by `ros2 launch`."""
+    arguments = [
+        DeclareLaunchArgument(name, default_value=default, description=description)
+        for name, (default, description) in ARGUMENTS.items()
+    ]
+    profile = [
+        SetEnvironmentVariable(
+            variable,
+            PathJoinSubstitution([CONFIG, "fastdds_shm.xml"]),
+            condition=IfCondition(LaunchConfiguration("shared_memory")),
+        )
+        for variable in PROFILE_VARIABLES
+        if variable not in os.environ  # somebody who has a profile of their own keeps it
+    ]
+    return LaunchDescription([*arguments, *profile, OpaqueFunction(function=start_node)])
