@@ -108,7 +108,7 @@ def _open_file(path: Path) -> Recording:
             for connection, time_ns, data in reader.messages(wanted) if wanted else ():
                 yield RawMessage(connection.topic, time_ns, data)
 
-    return Recording(topics, lambda names: _guarded(path, messages(names)))
+    return Recording(topics, lambda names: _guarded(path, names, messages(names)))
 
 
 def _open_broken_mcap(path: Path) -> Recording:
@@ -149,7 +149,7 @@ def _open_broken_mcap(path: Path) -> Recording:
                 yield RawMessage(ids[record.channel_id], record.log_time, record.data)
 
     counts = _merged((topic, kind, count) for (topic, kind), count in topics.items())
-    return Recording(counts, lambda names: _guarded(path, messages(names)))
+    return Recording(counts, lambda names: _guarded(path, names, messages(names)))
 
 
 def _mcap_records(path: Path) -> Iterator[McapRecord]:
@@ -214,7 +214,7 @@ def _open_broken_db3(path: Path) -> Recording:
                     yield RawMessage(names_by_id[topic_id], time_ns, data)
 
     topics = _merged((name, kind, counts[topic_id]) for topic_id, name, kind in rows)
-    return Recording(topics, lambda names: _guarded(path, messages(names)))
+    return Recording(topics, lambda names: _guarded(path, names, messages(names)))
 
 
 def _open_sqlite(path: Path) -> sqlite3.Connection:
@@ -225,7 +225,9 @@ def _open_sqlite(path: Path) -> sqlite3.Connection:
     return database
 
 
-def _guarded(path: Path, messages: Iterator[RawMessage]) -> Iterator[RawMessage]:
+def _guarded(
+    path: Path, names: Collection[str], messages: Iterator[RawMessage]
+) -> Iterator[RawMessage]:
     """The messages, decompressed where the recorder compressed each; a break is named."""
     count, last_ns = 0, 0
     try:
@@ -237,7 +239,7 @@ def _guarded(path: Path, messages: Iterator[RawMessage]) -> Iterator[RawMessage]
             count, last_ns = count + 1, message.received_ns
     except Exception as error:  # by kind of damage: of rosbags, apsw, sqlite, zstd, struct, ...
         raise TruncatedInputError(
-            f"bag {path} breaks off after {count} messages of the topics asked for"
+            f"bag {path} breaks off after {count} messages of {', '.join(names)}"
             f"{f', the last received at {last_ns / 1e9:.3f} s' if count else ''}: {error}"
         ) from error
 

@@ -64,12 +64,16 @@ def replay(
 
     `progress` is called after each frame. A frame that cannot be converted is counted, reported and
     skipped. Where a broken input ends the sinks are closed with what there is, and the summary
-    says so; any other exception discards what the sinks wrote and comes out here.
+    says so; any other exception discards what the sinks wrote and comes out here. Without a single
+    result nothing is kept either.
     """
     try:
         summary = _replay(source, pipeline, sinks, progress, limit)
         for sink in sinks:
-            sink.close()
+            if summary.labelled:
+                sink.close()
+            else:
+                sink.discard()
     except BaseException:
         for sink in sinks:
             sink.discard()

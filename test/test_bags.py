@@ -130,7 +130,7 @@ def test_cut_mcap_gives_what_it_has(tmp_path, monkeypatch, share, compression):
     frames, message = until_broken(source)
     assert 0.8 * share * 250 < len(frames) == source.total
     assert_frames(frames, range(len(frames)))
-    assert f"after {len(frames)} messages" in message
+    assert f"after {len(frames)} messages of /image, the last received at" in message
     assert "it ends at byte" in message
 
 

@@ -202,6 +202,8 @@ def test_error_in_the_source_comes_out():
         replay(Failing(5), StandInPipeline(), [CallbackSink(lambda frame, result: None)])
 
 
-def test_no_frame_at_all():
-    summary = replay(ListSource(0), StandInPipeline(), [ListSink()])
-    assert (summary.frames, summary.labelled) == (0, 0)
+def test_without_any_result_nothing_is_kept():
+    sink = ListSink()
+    summary = replay(ListSource(2, bad=[0, 1]), StandInPipeline(), [sink])
+    assert (summary.frames, summary.labelled) == (2, 0)
+    assert sink.ended == "discarded"

@@ -81,10 +81,10 @@ def _open_sinks(
 
 
 def _print_summary(summary: Summary, outputs: Sequence[str]) -> None:
-    rate = summary.frames / summary.seconds
     print(
         f"{summary.frames} frames: {summary.labelled} labelled, {summary.skipped} skipped, "
-        f"{summary.seconds:.1f} s, {rate:.1f} frames/s -> {', '.join(outputs)}"
+        f"{summary.seconds:.1f} s, {summary.frames / summary.seconds:.1f} frames/s"
+        f"{' -> ' + ', '.join(outputs) if summary.labelled else '; nothing written'}"
     )
     print(f"{'stage':12}{'p50 ms':>10}{'p99 ms':>10}")
     for stage, (median, slow) in summary.stage_ms.items():
