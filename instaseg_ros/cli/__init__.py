@@ -30,6 +30,7 @@ VERBS = {  # verb: module, what it does
     "demo": ("instaseg_ros.cli.demo", "watch the ROS node label a synthetic street"),
     "replay": ("instaseg_ros.cli.replay", "label a recording, a video or a folder of images"),
     "evaluate": ("instaseg_ros.cli.evaluate", "average precision of weights on a data set"),
+    "bench": ("instaseg_ros.cli.bench", "milliseconds of every stage, beside the published way"),
     "train": ("instaseg_ros.cli.train", "train weights, or go on with a run that was stopped"),
 }
 

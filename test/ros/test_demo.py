@@ -1,0 +1,40 @@
+"""The demo, whole: a recording, the node's process, what is left on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import pytest
+
+from instaseg_ros import cli
+from instaseg_ros.bags import BagSource
+from instaseg_ros.datasets.synthetic_street import SyntheticStreet
+from instaseg_ros.datasets.synthetic_street.export import write_bag
+from instaseg_ros.outputs import NODE_NAME
+
+pytestmark = pytest.mark.ros
+
+
+def test_every_frame_is_labelled_or_counted(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    street = SyntheticStreet((128, 256), split="val", sequences=1, frames_per_sequence=12)
+    write_bag(street, tmp_path / "street.mcap", jpeg_quality=80)
+    out = tmp_path / "demo"
+    bag = str(tmp_path / "street.mcap")
+    assert cli.main(["demo", "--bag", bag, "-o", str(out), "--rate", "10"]) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    dropped = summary["frames_dropped"] + summary["frames_lost"]
+    assert summary["frames_published"] == 12 == summary["frames_labelled"] + dropped
+    assert summary["frames_labelled"] > 0
+    assert 0 < summary["latency_ms"]["p50"] <= summary["latency_ms"]["p99"]
+    assert {"ap50", "runtime", "precision"} <= summary.keys()
+    assert f"frames_labelled    {summary['frames_labelled']}" in capfd.readouterr().out
+    recorded = BagSource(out / "labelled.mcap", f"/{NODE_NAME}/labels")
+    assert recorded.total == summary["frames_labelled"]
+    assert next(iter(recorded)).image.shape == (128, 256, 3)
+    assert cv2.imread(str(out / "overlay.png")) is not None
+    assert cv2.VideoCapture(str(out / "overlay.mp4")).read()[0]
+    assert not list(out.glob("*.part*"))
