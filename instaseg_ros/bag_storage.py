@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from instaseg_ros.bag_types import full_type
 from instaseg_ros.errors import InputError, MissingExtraError, TruncatedInputError
+from instaseg_ros.sources import BAG_SUFFIXES
 
 try:
     import lz4.frame
@@ -30,7 +31,6 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError(error.name or "rosbags", "pip", "reading bags") from error
 
-BAG_SUFFIXES = (".mcap", ".db3")
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no CDR message begins so
 
 

@@ -30,6 +30,7 @@ TO_LABELS: dict[str, Callable[[Any], NDArray[np.uint16]]] = {
 
 # Names of image topics that are no camera's picture: chosen only when asked for.
 NO_CAMERA = ("depth", "ground_truth", "labels", "overlay")
+MAX_WAITING = 64  # messages of truth that wait for the other of their stamp
 
 
 class BagSource:
@@ -73,7 +74,7 @@ class Truth(NamedTuple):
 
 def read_truth(path: str | Path) -> Iterator[Truth]:
     """The truth a recording carries on `ground_truth/labels` and `ground_truth/detections`, under
-    any namespace, in the order of the stamps' completion.
+    any namespace, as soon as both of a stamp were read.
 
     Raises InputError when the recording has no such topics, and ImageError or TruncatedInputError
     where it is damaged.
@@ -89,6 +90,8 @@ def read_truth(path: str | Path) -> Iterator[Truth]:
         other = waiting.pop(stamp_ns, None)
         if other is None:
             waiting[stamp_ns] = message
+            if len(waiting) > MAX_WAITING:  # the oldest has lost its other half
+                del waiting[next(iter(waiting))]
             continue
         labels, detections = (message, other) if raw.topic == labels_topic else (other, message)
         names = {int(d.id): d.results[0].hypothesis.class_id for d in detections.detections}

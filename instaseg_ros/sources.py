@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from instaseg_ros.errors import ImageError, InputError, TruncatedInputError
 from instaseg_ros.types import Frame
 
+BAG_SUFFIXES = (".mcap", ".db3")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm", ".mpg", ".mpeg", ".ts")
 FOLDER_PERIOD_NS = 100_000_000  # images without a time of their own are dated at 10 Hz
@@ -128,11 +129,10 @@ class VideoSource:
 
 def _is_bag(path: Path) -> bool:
     """Whether `path` is a recording's file, or a directory that holds one."""
-    suffixes = (".mcap", ".db3")
     if path.is_dir():
         names = [file.name for file in path.iterdir()]
-        return "metadata.yaml" in names or any(name.endswith(suffixes) for name in names)
-    return path.suffix in (*suffixes, ".bag")
+        return "metadata.yaml" in names or any(name.endswith(BAG_SUFFIXES) for name in names)
+    return path.suffix in (*BAG_SUFFIXES, ".bag")
 
 
 def _bgr_to_rgb(image: Any) -> NDArray[np.uint8]:

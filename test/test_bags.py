@@ -229,6 +229,23 @@ def test_truth_is_joined_by_stamp(tmp_path):
         next(read_truth(write_bag(tmp_path / "plain.mcap", 1)))
 
 
+def test_truth_without_its_other_half_is_left_out_and_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(bags, "MAX_WAITING", 2)
+    writer = BagWriter(tmp_path / "half.mcap")
+    writer.add_topic("/cam/ground_truth/labels", IMAGE)
+    writer.add_topic("/cam/ground_truth/detections", bags.DETECTIONS)
+    for i in range(5):
+        header, truth = recordings.header(i), recordings.instances(i)
+        labels = outputs.labels_message(writer.msgs, header, truth.labels)
+        writer.write("/cam/ground_truth/labels", labels, stamp_ns(i))
+    for i in (0, 4):  # the first comes too late
+        header, truth = recordings.header(i), recordings.instances(i)
+        detections = outputs.detections_message(writer.msgs, header, truth, CLASS_NAMES)
+        writer.write("/cam/ground_truth/detections", detections, stamp_ns(4) + i)
+    writer.close()
+    assert [truth.stamp_ns for truth in read_truth(tmp_path / "half.mcap")] == [stamp_ns(4)]
+
+
 def test_written_recording_is_whole_for_others(tmp_path):
     """Schemas, hashes and QoS stand in the file, which has its name only when whole."""
     path = tmp_path / "out.mcap"
