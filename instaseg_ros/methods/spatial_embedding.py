@@ -99,7 +99,7 @@ class SpatialEmbedding:
     def __init__(self, n_classes: int, n_sigma: int = 2) -> None:
         self.n_classes = n_classes
         self.n_sigma = n_sigma
-        self.heads = (
+        self.heads: tuple[Head, ...] = (
             Head("offset", 2, decoder=0),
             Head("bandwidth", n_sigma, decoder=0),
             Head("seed", n_classes, decoder=1),
@@ -118,8 +118,12 @@ class SpatialEmbedding:
 
         outputs: raw `offset` (B, 2, H, W), `bandwidth` (B, n_sigma, H, W), `seed` (B, C, H, W).
         """
-        heads = (outputs[head.name].detach().float().cpu().numpy() for head in self.heads)
-        return [_instances(group(*image, config)) for image in zip(*heads, strict=True)]
+        offset, bandwidth, seed = (
+            outputs[head.name].detach().float().cpu().numpy() for head in self.heads
+        )
+        return [
+            _instances(group(*image, config)) for image in zip(offset, bandwidth, seed, strict=True)
+        ]
 
     def loss(
         self, outputs: dict[str, Tensor], targets: Targets, config: TrainConfig

@@ -1,0 +1,34 @@
+"""Clustering foreground pixels into instances: the kernels that the methods share.
+
+`oracle` states the published loop in plain torch and is what the others are tested against; `cpu`
+is the default on a CPU. Both return `Groups`, label for label the same.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+MEMBERSHIP = 0.5  # a pixel belongs to an instance when its phi is above this
+MAX_INSTANCES = 65535  # what a uint16 label image can tell apart
+
+
+class Groups(NamedTuple):
+    """The instances of one image, highest score first; equal scores in class, then seed order.
+
+    labels: (H, W) uint16; 0 = background, k = instance k of the arrays, counted from 1.
+    class_ids: (K,) int64.
+    scores: (K,) float32, the seed's score.
+    boxes_xyxy: (K, 4) float32, pixels of the label image; right and lower edges exclusive.
+    centers: (K, 2) float32, the seed's embedding, x and y, in units of the embedding.
+    scales: (K, 2) float32, the seed's inverse bandwidth along x and y.
+    """
+
+    labels: NDArray[np.uint16]
+    class_ids: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    boxes_xyxy: NDArray[np.float32]
+    centers: NDArray[np.float32]
+    scales: NDArray[np.float32]

@@ -1,0 +1,97 @@
+"""The published clustering loop (Neven et al. 2019), literally, in plain torch: the yardstick.
+
+Every proposal looks at every foreground pixel of its class. Slow, short, and what the kernels must
+agree with, label for label.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from instaseg_ros.grouping import MAX_INSTANCES, MEMBERSHIP, Groups
+
+if TYPE_CHECKING:
+    from instaseg_ros.config import DecodeConfig
+
+
+class Proposal(NamedTuple):
+    """An accepted instance: its seed among the N foreground pixels, and its mask (N,) bool."""
+
+    seed: int
+    mask: Tensor
+
+
+def cluster(
+    embedding: Tensor, scale: Tensor, score: Tensor, config: DecodeConfig
+) -> list[Proposal]:
+    """Instances among the N foreground pixels of one class, in order of their seeds' scores.
+
+    embedding: (2, N); scale: (n_sigma, N) inverse bandwidth; score: (N,) in [0, 1]; all float32.
+    Masks may overlap: in a label map the last writer wins.
+    """
+    unclustered = torch.ones(len(score), dtype=torch.bool, device=score.device)
+    proposals = []
+    while unclustered.sum() > config.min_pixels:
+        seed = int(torch.argmax(score * unclustered))  # the first one on ties
+        if score[seed] < config.seed_threshold:
+            break
+        unclustered[seed] = False  # before its share of new pixels is counted
+        difference = embedding - embedding[:, seed, None]
+        phi = torch.exp(-(difference.square() * scale[:, seed, None]).sum(0))
+        mask = phi > MEMBERSHIP  # over all pixels, clustered ones too
+        size, new = int(mask.sum()), int(unclustered[mask].sum())
+        if size > config.min_pixels and new / size > config.min_new_fraction:
+            proposals.append(Proposal(seed, mask))
+        unclustered[mask] = False  # even when refused
+    return proposals
+
+
+def group(embedding: Tensor, scale: Tensor, score: Tensor, config: DecodeConfig) -> Groups:
+    """Instances of one image, clustered class by class and merged into one label image.
+
+    embedding: (2, H, W); scale: (n_sigma, H, W); score: (C, H, W); all float32.
+    A pixel with a NaN takes no part. Of several classes that claim a pixel the one with the higher
+    score there has it (the lower class on ties); an instance left without a pixel is dropped.
+    Beyond 65535 instances those of the lowest scores are refused before classes are merged.
+    """
+    n_classes, height, width = score.shape
+    embedding, scale, score = (t.flatten(1).cpu() for t in (embedding, scale, score))
+    usable = ~(embedding.isnan().any(0) | scale.isnan().any(0))
+    claims = torch.zeros(n_classes, height * width, dtype=torch.int64)  # 1 + index into seeds
+    seeds = []  # (class, pixel)
+    for c in range(n_classes):
+        pixels = torch.nonzero((score[c] > config.foreground_threshold) & usable).squeeze(1)
+        for seed, mask in cluster(embedding[:, pixels], scale[:, pixels], score[c, pixels], config):
+            seeds.append((c, int(pixels[seed])))
+            claims[c, pixels[mask]] = len(seeds)  # the last writer wins
+    best_first = sorted(range(len(seeds)), key=lambda k: -float(score[seeds[k]]))  # stable
+    best_first = best_first[:MAX_INSTANCES]
+    rank = torch.zeros(len(seeds) + 1, dtype=torch.int64)
+    for position, k in enumerate(best_first):
+        rank[k + 1] = position + 1
+    claims = rank[claims]
+    winner = torch.where(claims > 0, score, -1.0).argmax(0, keepdim=True)  # lower class on ties
+    ranks = claims.gather(0, winner).view(height, width)
+
+    labels = np.zeros((height, width), np.uint16)
+    kept, boxes = [], []
+    for position, k in enumerate(best_first):
+        y, x = np.nonzero((ranks == position + 1).numpy())
+        if len(y):
+            kept.append(seeds[k])
+            boxes.append((x.min(), y.min(), x.max() + 1, y.max() + 1))
+            labels[y, x] = len(kept)
+    classes = torch.tensor([c for c, _ in kept], dtype=torch.int64)
+    pixels = torch.tensor([pixel for _, pixel in kept], dtype=torch.int64)
+    return Groups(
+        labels=labels,
+        class_ids=classes.numpy(),
+        scores=score[classes, pixels].numpy(),
+        boxes_xyxy=np.array(boxes, np.float32).reshape(-1, 4),
+        centers=embedding[:, pixels].T.numpy(),
+        scales=scale[:, pixels].expand(2, -1).T.numpy(),
+    )
