@@ -53,7 +53,12 @@ def changed(config: Config, changes: Iterable[RosParameter], configured: bool) -
 
 
 def _descriptor(leaf: Parameter) -> ParameterDescriptor:
-    descriptor = ParameterDescriptor(description=leaf.help, additional_constraints=constraint(leaf))
+    descriptor = ParameterDescriptor(
+        description=leaf.help,
+        additional_constraints=constraint(leaf),
+        # `merge` checks types: it takes 1 for 1.0, and its message names the parameter.
+        dynamic_typing=True,
+    )
     if leaf.low is None and leaf.high is None:
         return descriptor
     low = -UNBOUNDED[leaf.kind] if leaf.low is None else leaf.kind(leaf.low)

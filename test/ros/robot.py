@@ -131,6 +131,7 @@ class Robot:
         while not (value := condition()):
             assert time.monotonic() < end, (
                 f"waited in vain for {what}; the node says:\n{self.log()}"
+                f"\nand in diagnostics: {[s.message for s in self.diagnostics[-3:]]}"
             )
             self.executor.spin_once(timeout_sec=0.05)
         return value

@@ -161,6 +161,10 @@ def test_thresholds_change_live(robot: Robot, camera):
     assert robot.set_parameter("decode.min_pixels", 128).successful
     _, detections = robot.label(camera, image_message(scene()))
     assert len(detections.detections) == 3
+    assert robot.set_parameter("decode.foreground_threshold", 1).successful  # as good as 1.0
+    _, detections = robot.label(camera, image_message(scene()))
+    assert len(detections.detections) == 0
+    assert robot.set_parameter("decode.foreground_threshold", 0.5).successful
 
 
 @pytest.mark.parametrize(
@@ -170,7 +174,8 @@ def test_thresholds_change_live(robot: Robot, camera):
         ("decode.min_pixels", -1, "decode.min_pixels"),
         ("weights", "other", "weights: expected to stay"),
         ("node.image_transport", "compressed", "node.image_transport: expected to stay 'raw'"),
-        ("decode.seed_threshold", "high", "Type.DOUBLE"),
+        ("decode.seed_threshold", "high", "decode.seed_threshold: expected float, got str 'high'"),
+        ("decode.min_pixels", 0.5, "decode.min_pixels: expected int, got float 0.5"),
     ],
 )
 def test_bad_values_are_refused_with_a_reason(robot: Robot, camera, name, value, reason):
