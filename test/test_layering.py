@@ -19,9 +19,9 @@ FLOORS = (
     {"config", "evaluation"},
     {"grouping", "methods", "network", "preprocess", "tracking"},
     {"checkpoint", "output_files", "images", "visualization"},
-    {"runtimes", "bags", "bag_storage", "bag_types", "outputs"},
+    {"runtimes", "bags", "bag_storage", "bag_types", "outputs", "sources", "sinks"},
     {"pipeline", "datasets"},
-    {"sinks", "sources", "replay", "training", "export", "bench"},
+    {"replay", "training", "export", "bench"},
     {"ros"},
     {"cli"},
 )
