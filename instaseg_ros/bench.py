@@ -66,13 +66,15 @@ def made_to_measure(
         y, x = np.mgrid[top:bottom, left:right]
         distance = ((x - center[0]) / axes_px[0]) ** 2 + ((y - center[1]) / axes_px[1]) ** 2
         inside = distance <= 1
-        at = (slice(top, bottom), slice(left, right))
+        rows_of, columns_of = slice(top, bottom), slice(left, right)
         for c, (position, step) in enumerate(((x, STEP_X), (y, STEP_Y))):
             toward = 0.9 * (center[c] - position) + rng.normal(0, 0.02 * axes_px[c], x.shape)
-            offset[c][at][inside] = np.arctanh(np.clip(toward * step, -0.999, 0.999))[inside]
-        bandwidth[(slice(None), *at)][:, inside] = raw[:, None]
+            offset[c, rows_of, columns_of][inside] = np.arctanh(
+                np.clip(toward * step, -0.999, 0.999)
+            )[inside]
+        bandwidth[:, rows_of, columns_of][:, inside] = raw[:, None]
         logit = 5 - 3 * distance + rng.normal(0, 0.2, x.shape)
-        seed[k % n_classes][at][inside] = logit[inside]
+        seed[k % n_classes, rows_of, columns_of][inside] = logit[inside]
     parts = {"offset": offset, "bandwidth": bandwidth, "seed": seed}
     return {name: torch.from_numpy(part)[None] for name, part in parts.items()}
 
@@ -186,4 +188,3 @@ def table(numbers: dict[str, Any]) -> str:
             line += f"{numbers['yardstick'][name]['p50_ms']:12.1f}{numbers['ratio'][name]:8.1f}"
         lines.append(line)
     return "\n".join(lines)
-

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from instaseg_ros.errors import ConfigError, WeightsError
@@ -76,7 +76,9 @@ def load_checkpoint(weights: str | Path) -> Checkpoint:
     return _read(path) if path.suffix == ".safetensors" else import_published(path)
 
 
-def save_checkpoint(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype | None = None) -> None:
+def save_checkpoint(
+    checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype | None = None
+) -> None:
     """Write the checkpoint, complete or not at all; floating tensors as `dtype` if given."""
     header = {
         "format": FORMAT,
@@ -91,7 +93,8 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype
         for name, t in checkpoint.tensors.items()
     }
     part = Path(f"{path}.part")
-    save_file(tensors, part, metadata={HEADER_KEY: json.dumps(header)})
+    # Not save_file: its files are readable by their owner alone.
+    part.write_bytes(save(tensors, {HEADER_KEY: json.dumps(header)}))
     os.replace(part, path)
 
 

@@ -189,9 +189,7 @@ def _checked(name: str, kind: type, value: Any, meta: Mapping[str, Any]) -> Any:
         with contextlib.suppress(ValueError):
             value = float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ConfigError(
-            f"{name}: expected {kind.__name__}, got {type(value).__name__} {value!r}"
-        )
+        raise ConfigError(f"{name}: expected {kind.__name__}, got {type(value).__name__} {value!r}")
     if meta["choices"] and value not in meta["choices"]:
         raise ConfigError(f"{name}: expected one of {', '.join(meta['choices'])}, got {value!r}")
     low, high = meta["low"], meta["high"]
@@ -218,9 +216,7 @@ def merge(config: T, overrides: Mapping[str, Any], prefix: str = "") -> T:
         if head not in fields:
             near = difflib.get_close_matches(head, fields, n=1)
             hint = f"; did you mean '{prefix}{near[0]}'?" if near else ""
-            raise ConfigError(
-                f"unknown parameter '{prefix}{key}'{hint} Known: {', '.join(fields)}"
-            )
+            raise ConfigError(f"unknown parameter '{prefix}{key}'{hint} Known: {', '.join(fields)}")
         if dataclasses.is_dataclass(types[head]):
             nested = {rest: value} if rest else value
             if not isinstance(nested, Mapping):

@@ -1,4 +1,4 @@
-"""The kinds of error this package raises. Libraries raise them; only `cli` and `ros` act on them."""
+"""The kinds of error this package raises. Only `cli` and `ros` act on them."""
 
 
 class InstasegError(Exception):

@@ -148,6 +148,9 @@ class ERFNet(nn.Module):
             if head.name == name:
                 break
             start += head.channels
-        conv = self.decoders[head.decoder].output_conv
+        decoder = self.decoders[head.decoder]
+        assert isinstance(decoder, Decoder)
+        conv = decoder.output_conv
         channels = slice(start, start + head.channels)
+        assert conv.bias is not None
         return conv.weight[:, channels], conv.bias[channels]

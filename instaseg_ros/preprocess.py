@@ -37,9 +37,7 @@ def preprocess(
     """
     for image in images:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            raise ImageError(
-                f"image: expected (H, W, 3) uint8, got {image.shape} {image.dtype}"
-            )
+            raise ImageError(f"image: expected (H, W, 3) uint8, got {image.shape} {image.dtype}")
         if image.shape != images[0].shape:
             raise ImageError(
                 f"batch: expected images of one size {images[0].shape}, got {image.shape}"
@@ -54,8 +52,9 @@ def preprocess(
         if scaled != (height, width):
             shrinks = scaled[0] * scaled[1] < height * width
             flag = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-            image = cv2.resize(image, scaled[::-1], interpolation=flag)
-        out[: scaled[0], : scaled[1]] = image
+            out[: scaled[0], : scaled[1]] = cv2.resize(image, scaled[::-1], interpolation=flag)
+        else:
+            out[:height, :width] = image
     return batch, Geometry((height, width), scaled)
 
 

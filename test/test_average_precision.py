@@ -91,7 +91,5 @@ def test_wrong_class_is_not_found_and_absent_class_is_nan() -> None:
 
 
 def test_frames_without_anything() -> None:
-    nothing = frame_counts(
-        np.zeros((8, 8), np.uint16), IDS[:0], CLASSES[:0], Instances.empty(8, 8)
-    )
+    nothing = frame_counts(np.zeros((8, 8), np.uint16), IDS[:0], CLASSES[:0], Instances.empty(8, 8))
     assert math.isnan(average_precision([nothing], ["car"])["mean"].ap)

@@ -12,7 +12,13 @@ from instaseg_ros.methods import Targets
 from instaseg_ros.methods.spatial_embedding import SpatialEmbedding, lovasz_hinge
 
 GOLDEN = {  # n_sigma, learned_center: instance, smooth, seed, total, sum |grad| per channel
-    (1, False): (1.738275, 0.000486, 1.055360, 2.798493, [37.449814, 32.646824, 2.608863, 0.775620]),
+    (1, False): (
+        1.738275,
+        0.000486,
+        1.055360,
+        2.798493,
+        [37.449814, 32.646824, 2.608863, 0.775620],
+    ),
     (1, True): (1.362556, 0.000486, 0.889746, 2.257159, [53.069271, 55.250839, 2.137322, 0.682840]),
     (2, False): (
         *(1.638480, 0.000473, 0.963178, 2.606391),

@@ -91,5 +91,5 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
 
 def test_an_unknown_dataset_is_refused_before_anything_starts(tmp_path: Path) -> None:
     config = merge(Config(), {"train.dataset": "moon"})
-    with pytest.raises(ConfigError, match="train.dataset"):
+    with pytest.raises(ConfigError, match=r"train\.dataset"):
         train(config, tmp_path / "run")

@@ -37,5 +37,7 @@ def run(args: argparse.Namespace) -> int:
     for name, value in summary.items():
         text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
         print(f"  {name:<18} {text}")
-    print(f"  {'written':<18} labelled.mcap, overlay.mp4, overlay.png, summary.json in {args.output}")
+    print(
+        f"  {'written':<18} labelled.mcap, overlay.mp4, overlay.png, summary.json in {args.output}"
+    )
     return 0 if accounted(summary) and summary["node_exit_code"] == 0 else 1

@@ -11,6 +11,7 @@ from instaseg_ros.types import Instances
 
 if TYPE_CHECKING:
     from instaseg_ros.config import DecodeConfig, TrainConfig
+    from instaseg_ros.network import ERFNet
 
 
 class Head(NamedTuple):
@@ -40,9 +41,10 @@ class Method(Protocol):
     name: str
     heads: tuple[Head, ...]
 
-    def decode(
-        self, outputs: dict[str, torch.Tensor], config: DecodeConfig
-    ) -> list[Instances]:
+    def initialise(self, network: ERFNet) -> None:
+        """Set a fresh network's heads to where training starts well."""
+
+    def decode(self, outputs: dict[str, torch.Tensor], config: DecodeConfig) -> list[Instances]:
         """Raw head outputs {name: (B, C, H, W)} to the instances of each image, at (H, W)."""
 
     def loss(

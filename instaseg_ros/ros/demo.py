@@ -59,7 +59,7 @@ def run_demo(bag: Path, out: Path, rate_hz: float, parameters: list[str]) -> dic
         rclpy.init()
         peer = Peer(writer)
         with _node_process(parameters) as process:
-            peer.wait_for_node(process)
+            peer.wait_until_active(process)
             peer.play(BagSource(bag), rate_hz)
             summary = peer.summary(list(read_truth(bag)))
             summary["node_rss_mb"] = _resident_mb(process.pid)
@@ -96,7 +96,7 @@ class Peer(Node):
             self.create_subscription(kind, path, receive, reliable, raw=True)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._diagnose, reliable)
 
-    def wait_for_node(self, process: subprocess.Popen[bytes]) -> None:
+    def wait_until_active(self, process: subprocess.Popen[bytes]) -> None:
         """Until the node is active and connected both ways."""
         deadline = time.monotonic() + START_PATIENCE_S
         while not (self._camera.get_subscription_count() and self._diagnostics):
@@ -241,7 +241,6 @@ def _draw(out: Path, pictures: list[np.ndarray], rate_hz: float) -> None:
     sheet = contact_sheet([pictures[i] for i in chosen], 3)
     half = cv2.resize(sheet, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     cv2.imwrite(str(out / "overlay.png"), half[..., ::-1])
-
 
 
 def accounted(summary: dict[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -51,7 +52,7 @@ def _choose(config: RuntimeConfig) -> tuple[str, str]:
     return "torch", "there is no GPU; pip install openvino makes a CPU about twice as fast"
 
 
-RUNTIMES = {
+RUNTIMES: dict[str, Callable[[RuntimeConfig, Checkpoint], Runtime]] = {
     "torch": TorchRuntime,
     "openvino": OpenVinoRuntime,
 }

@@ -6,7 +6,6 @@ converted inside it. Compiled models are kept on disk, so only the first start o
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,7 +61,8 @@ class OpenVinoRuntime:
             request = self._requests[images.shape] = self._compile(images.shape)
         # Input and outputs are shared with OpenVINO, not copied.
         results = request.infer([images], share_inputs=True, share_outputs=True)
-        return self._network.split_heads([torch.from_numpy(results[i]) for i in range(len(results))])
+        decoders = [torch.from_numpy(results[i]) for i in range(len(results))]
+        return self._network.split_heads(decoders)
 
     def _compile(self, shape: tuple[int, ...]) -> Any:
         model = self._model.clone()

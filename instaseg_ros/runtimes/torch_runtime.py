@@ -25,7 +25,9 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"runtime.device: expected auto, cpu or cuda[:N], got '{name}'") from error
+        raise ConfigError(
+            f"runtime.device: expected auto, cpu or cuda[:N], got '{name}'"
+        ) from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"runtime.device: '{name}' asked for, torch sees no such device")
     return device
@@ -54,7 +56,7 @@ class TorchRuntime:
         if config.threads and self.device.type == "cpu":
             torch.set_num_threads(config.threads)
         self.network = checkpoint.network().eval().to(self.device, self.dtype)
-        self.network.to(memory_format=torch.channels_last)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8]) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -61,7 +61,7 @@ def _single_threaded(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def training_batches(config: TrainConfig, first_step: int) -> DataLoader[Batch]:
+def training_batches(config: TrainConfig, first_step: int) -> Iterable[Batch]:
     """Batches `first_step`, ... up to `config.steps`, prepared by worker processes."""
     wanted = range(first_step * config.batch_size, config.steps * config.batch_size)
     return DataLoader(

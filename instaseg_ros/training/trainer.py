@@ -60,7 +60,7 @@ def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
     method.initialise(network)
     if init:
         network.load_state_dict(load_checkpoint(init).network().state_dict())
-    network.to(device, memory_format=torch.channels_last)
+    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(network).eval()
     optimizer = torch.optim.Adam(
         network.parameters(), options.learning_rate, weight_decay=options.weight_decay
