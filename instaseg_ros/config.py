@@ -132,6 +132,7 @@ class TrainConfig:
     small_object_px: float = param(
         0.0, "in the seed term an object counts like one of at least this many pixels", low=0.0
     )
+    min_object_px: int = param(0, "objects with fewer pixels are ignored", low=0)
     learned_center: bool = param(
         False, "false: centroid of the mask; true: mean embedding of the instance"
     )

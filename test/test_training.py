@@ -33,7 +33,7 @@ SMALL = {
 
 def test_targets_are_numbered_per_image_and_keep_classes() -> None:
     labels = np.zeros((8, 8), np.uint16)
-    labels[0, 0], labels[3, 3] = 900, 7
+    labels[0], labels[3, 3] = 900, 7
     sample = Sample(
         Frame(np.zeros((8, 8, 3), np.uint8)), labels, np.array([7, 900]), np.array([2, 0])
     )
@@ -43,6 +43,9 @@ def test_targets_are_numbered_per_image_and_keep_classes() -> None:
     assert batch.targets.labels[1, 3, 3] == 1 and batch.targets.labels[1, 0, 0] == 2
     assert batch.targets.class_ids[0].tolist() == [2, 0]
     assert not batch.targets.ignore.any()
+    batch = to_batch([sample], min_object_px=2)  # row 0 has eight pixels of 900, 7 has one
+    assert batch.targets.labels.sum() == 8 and batch.targets.class_ids[0].tolist() == [0]
+    assert batch.targets.ignore.sum() == 1 and batch.targets.ignore[0, 3, 3]
 
 
 def test_learning_rate_warms_up_and_ends_at_zero() -> None:

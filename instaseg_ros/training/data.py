@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import cv2
@@ -24,18 +25,22 @@ class Batch(NamedTuple):
     targets: Targets
 
 
-def to_batch(samples: Sequence[Sample]) -> Batch:
-    """Stack samples of one size; instances are renumbered 1..K within each image."""
+def to_batch(samples: Sequence[Sample], min_object_px: int = 0) -> Batch:
+    """Stack samples of one size; instances are renumbered 1..K within each image.
+
+    Instances with fewer than `min_object_px` pixels are ignored ground.
+    """
     images = torch.from_numpy(np.stack([s.frame.image for s in samples])).permute(0, 3, 1, 2)
-    labels, ignore = [], []
+    labels, class_ids, ignore = [], [], []
     for sample in samples:
+        sizes = np.bincount(sample.labels.ravel(), minlength=1 << 16)
+        large = sizes[sample.ids] >= min_object_px
         number = np.zeros(1 << 16, np.int64)
-        number[sample.ids] = np.arange(1, len(sample.ids) + 1)
+        number[sample.ids[large]] = np.arange(1, large.sum() + 1)
         labels.append(number[sample.labels])
-        ignore.append(
-            np.zeros(sample.labels.shape, bool) if sample.ignore is None else sample.ignore
-        )
-    class_ids = [torch.from_numpy(np.asarray(s.class_ids, np.int64)) for s in samples]
+        class_ids.append(torch.from_numpy(sample.class_ids[large]))
+        ignored = np.isin(sample.labels, sample.ids[~large])
+        ignore.append(ignored if sample.ignore is None else ignored | sample.ignore)
     targets = Targets(
         torch.from_numpy(np.stack(labels)), class_ids, torch.from_numpy(np.stack(ignore))
     )
@@ -69,7 +74,7 @@ def training_batches(config: TrainConfig, first_step: int) -> Iterable[Batch]:
         batch_size=config.batch_size,
         sampler=wanted,
         num_workers=config.workers,
-        collate_fn=to_batch,
+        collate_fn=partial(to_batch, min_object_px=config.min_object_px),
         worker_init_fn=_single_threaded,
         prefetch_factor=4 if config.workers else None,
     )
