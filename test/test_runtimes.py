@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,3 +93,18 @@ def test_what_cannot_run_is_refused_by_name(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         open_runtime(config, checkpoint)
+
+
+@needs_openvino
+def test_openvino_gives_the_traced_network_back(checkpoint: Checkpoint) -> None:
+    def resident_mb() -> float:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    sizes_mb = []
+    for _ in range(3):
+        open_runtime(RuntimeConfig(name="openvino", threads=1), checkpoint)
+        gc.collect()
+        sizes_mb.append(resident_mb())
+    # torch would keep some 40 MB for each trace
+    assert sizes_mb[-1] - sizes_mb[0] < 60, sizes_mb

@@ -86,6 +86,7 @@ def _traced(network: ERFNet) -> Any:
 
     example = torch.zeros(1, 3, *EXAMPLE_SIZE)
     model = openvino.convert_model(_DecoderOutputs(network), example_input=example)
+    torch._C._jit_clear_class_registry()  # else torch keeps each trace with its weights for ever
     model.reshape([-1, 3, -1, -1])
     steps = PrePostProcessor(model)
     steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
