@@ -129,6 +129,9 @@ class TrainConfig:
     weight_smooth: float = param(10.0, "weight of the bandwidth smoothness term", low=0.0)
     weight_seed: float = param(1.0, "weight of the seed term", low=0.0)
     foreground_weight: float = param(10.0, "weight of object pixels in the seed term", low=0.0)
+    other_class_weight: float = param(
+        1.0, "weight of object pixels in the seed maps of the other classes", low=0.0
+    )
     small_object_px: float = param(
         0.0, "in the seed term an object counts like one of at least this many pixels", low=0.0
     )

@@ -192,11 +192,13 @@ class SpatialEmbedding:
         own_distance = ((embedding[:, pixels] - center[:, owner]).square() * scale[:, owner]).sum(0)
         target = torch.exp(-own_distance).detach()
         class_of = class_ids[owner]
-        square = (seed.flatten(1).square() * counted).sum()  # every seed map: 0 off its objects
+        square = seed.flatten(1).square()  # every seed map: 0 off its objects
+        background = (square * (own < 0) * counted).sum()
         at_objects = seed.flatten(1)[class_of, pixels]
+        others = config.other_class_weight * (square[:, pixels].sum(0) - at_objects.square())
+        foreground = config.foreground_weight * (at_objects - target).square()
         boost = (config.small_object_px / sizes[owner]).clamp(min=1)
-        foreground = config.foreground_weight * boost * (at_objects - target).square()
-        seed_loss = (square + (foreground - at_objects.square()).sum()) / labels.numel()
+        seed_loss = (background + (boost * (foreground + others)).sum()) / labels.numel()
         return torch.stack([instance, smooth, seed_loss])
 
 
