@@ -30,14 +30,20 @@ class Labeller:
         self._warm_up(config)
         self._clock = node.get_clock()
         self._logger = node.get_logger()
-        self._overlay_alpha = config.node.overlay_alpha
+        self._config = config
         self._last_stamp_ns = 0
-        self.publishers = ResultPublishers(node, self.pipeline.class_names)
+        self._closed = False
+        self._publishers = ResultPublishers(node, self.pipeline.class_names)
 
     def use(self, config: Config) -> None:
         """Take over the live parameters of `config`."""
+        self._config = config
         self.pipeline.decode_config = config.decode
-        self._overlay_alpha = config.node.overlay_alpha
+        self.publish_label_info()
+
+    def publish_label_info(self) -> None:
+        """Class names and the least score; latched, so only when they change."""
+        self._publishers.publish_label_info(self._config.decode.seed_threshold)
 
     def engine(self) -> dict[str, str]:
         """What computes, for diagnostics."""
@@ -63,8 +69,9 @@ class Labeller:
             )
 
     def close(self) -> None:
-        """Destroy the publishers."""
-        self.publishers.close()
+        """Destroy the publishers; an image still in work is not published."""
+        self._closed = True
+        self._publishers.close()
 
     def _label(self, received: Received, statistics: Statistics) -> None:
         header = received.message.header
@@ -74,7 +81,9 @@ class Labeller:
         converted = time.perf_counter()
         (result,) = self.pipeline.process([frame])
         processed = time.perf_counter()
-        self.publishers.publish_labels(header, result.instances)
+        if self._closed:
+            return
+        self._publishers.publish_labels(header, result.instances)
         published = time.perf_counter()
         stage_ms = {
             "wait": (start - received.time_s) * 1e3,
@@ -88,7 +97,8 @@ class Labeller:
             stage_ms["since stamp"] = since_stamp_ms
         height, width = frame.image.shape[:2]
         statistics.labelled(published, stage_ms, (height, width))
-        self.publishers.publish_drawings(header, frame, result.instances, self._overlay_alpha)
+        alpha = self._config.node.overlay_alpha
+        self._publishers.publish_drawings(header, frame, result.instances, alpha)
 
     def _follow_time(self, stamp_ns: int) -> None:
         if stamp_ns < self._last_stamp_ns:

@@ -6,6 +6,7 @@ inactive; cleanup gives everything back.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -73,9 +74,9 @@ class InstasegNode(LifecycleNode):
     @transition(leads_to="active")
     def on_activate(self, state: LifecycleState) -> None:
         assert self._labeller is not None
-        self._stream = Stream(self, self.config.node, self._labeller)
         super().on_activate(state)
-        self._labeller.publishers.publish_label_info(self.config.decode.seed_threshold)
+        self._labeller.publish_label_info()
+        self._stream = Stream(self, self.config.node, self._labeller)
 
     @transition(leads_to="inactive")
     def on_deactivate(self, state: LifecycleState) -> None:
@@ -106,6 +107,7 @@ class InstasegNode(LifecycleNode):
         if self._labeller:
             self._labeller.close()
             self._labeller = None
+            gc.collect()  # the network is large and must not wait for the next collection
         return idle
 
     def _close_stream(self, timeout_s: float | None = None) -> bool:
@@ -116,13 +118,13 @@ class InstasegNode(LifecycleNode):
         return idle
 
     def _set_parameters_checked(self, changes: Iterable[Parameter]) -> SetParametersResult:
+        before = self.config
         try:
-            self.config = parameters.changed(self.config, changes, self._labeller is not None)
+            self.config = parameters.changed(before, changes, self._labeller is not None)
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        if self._labeller:
+        if self._labeller and self.config != before:
             self._labeller.use(self.config)
-            self._labeller.publishers.publish_label_info(self.config.decode.seed_threshold)
         return SetParametersResult(successful=True)
 
     def _diagnose(self) -> None:
@@ -151,10 +153,10 @@ def main(args: list[str] | None = None) -> int:
         if first:
             raise _Stop
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
     node, idle, exit_code = None, True, 0
     try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)
         # rclpy's own handlers would invalidate the context under the worker's feet.
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = InstasegNode()

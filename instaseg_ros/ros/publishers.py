@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rclpy.lifecycle import LifecycleNode
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_msgs.msg import Header
 
@@ -21,15 +21,18 @@ class ResultPublishers:
     def __init__(self, node: LifecycleNode, class_names: Sequence[str]) -> None:
         self._node = node
         self._class_names = class_names
-        self._publishers = {
-            name: node.create_lifecycle_publisher(
-                getattr(MESSAGES, topic.type.rpartition("/")[2]),
-                f"~/{name}",
-                qos.LATCHED if topic.latched else qos.RESULTS,
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            )
-            for name, topic in outputs.TOPICS.items()
-        }
+        self._publishers: dict[str, LifecyclePublisher] = {}
+        try:
+            for name, topic in outputs.TOPICS.items():
+                self._publishers[name] = node.create_lifecycle_publisher(
+                    getattr(MESSAGES, topic.type.rpartition("/")[2]),
+                    f"~/{name}",
+                    qos.LATCHED if topic.latched else qos.RESULTS,
+                    qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                )
+        except Exception:  # a bad override: those made before it must not stay
+            self.close()
+            raise
 
     def publish_labels(self, header: Header, instances: Instances) -> None:
         """The label image and what its values are."""

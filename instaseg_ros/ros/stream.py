@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,7 +35,8 @@ class Stream:
         self._node = node
         self._statistics = Statistics(time.perf_counter())
         self._worker: NewestItemWorker[Received] = NewestItemWorker(
-            lambda received: labeller.label(received, self._statistics), self._statistics.dropped
+            functools.partial(labeller.label, statistics=self._statistics),
+            self._statistics.dropped,
         )
         try:
             self._camera = Camera(node, config, self._receive)

@@ -95,12 +95,18 @@ def test_mixed_publishers_are_all_heard(node: Robot):
 def test_users_override_wins_and_a_mismatch_is_named(node: Robot, network):
     assert node.stop() == 0
     name = "qos_overrides./image.subscription.reliability"
-    node.start({**network, "node.autostart": True, "node.stale_after_s": 0.5, name: "reliable"})
+    overrides = {
+        name: "reliable",
+        "qos_overrides./instaseg_node/labels.publisher.reliability": "best_effort",
+    }
+    node.start({**network, **INPUT, **overrides, "node.autostart": True, "node.stale_after_s": 0.5})
     assert node.state() == "active"
     camera = node.camera(qos=BEST_EFFORT)
     message, values = node.diagnosis("QoS mismatch in RELIABILITY", level=2)
     assert "offers best_effort, this node asks for reliable" in message
     assert values["subscription reliability"] == "reliable"
+    (publisher,) = node.node.get_publishers_info_by_topic("/instaseg_node/labels")
+    assert publisher.qos_profile.reliability == QoSReliabilityPolicy.BEST_EFFORT
     node.node.destroy_publisher(camera)
 
 
