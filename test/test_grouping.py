@@ -163,6 +163,17 @@ def test_equal_logits_beyond_float32_probability_tie() -> None:
     assert assert_same(outputs, SMALL).centers[0].tolist() == [0, 0]
 
 
+@pytest.mark.parametrize(("left", "labelled"), [(4, 5), (5, 10)])
+def test_no_more_than_min_pixels_left_ends_the_loop(left: int, labelled: int) -> None:
+    """Even where a proposal over them would have been accepted."""
+    offset, bandwidth, seed = flat(1, 5 + left, 0.3, 4)
+    offset[0, 0, :5] = np.arange(5) * -method.STEP_X  # all at the first pixel
+    bandwidth[0, 0, 5:], seed[0, 0, 5:] = raw_bandwidth(1e4), 3
+    config = dataclasses.replace(SMALL, min_new_fraction=0.3)
+    groups = assert_same((offset, bandwidth, seed), config)
+    assert np.count_nonzero(groups.labels) == labelled
+
+
 def test_unlimited_and_vanishing_bandwidths() -> None:
     for raw in (-50.0, 50.0, np.inf, -np.inf):
         outputs = flat(24, 48, 4, 3)
