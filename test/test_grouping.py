@@ -199,13 +199,16 @@ def test_nan_in_one_class_leaves_the_others_alone() -> None:
     assert groups.class_ids.tolist() == [0]
 
 
-def test_a_contested_pixel_goes_to_the_higher_score() -> None:
+@pytest.mark.parametrize(("left", "kept"), [(25, [1, 0]), (24, [1])])
+def test_contested_pixels_go_to_the_better_instance(left: int, kept: list[int]) -> None:
     outputs = flat(24, 48, 1e4, 4, n_classes=3)
-    outputs[2][1, :, 24:] = 5  # wins the right half
-    outputs[2][2] = 4  # equals class 0 everywhere: never wins
-    groups = assert_same(outputs, SMALL)
-    assert groups.class_ids.tolist() == [1, 0]
-    assert groups.boxes_xyxy.tolist() == [[24, 0, 48, 24], [0, 0, 24, 24]]
+    # Class 1 is taken first; class 0 lives on where more than half of its pixels are left to it.
+    outputs[2][1, :, :left], outputs[2][1, :, left:] = -4, 5
+    outputs[2][2] = 4  # equals class 0 everywhere: nothing is left for it
+    groups = assert_same(outputs, dataclasses.replace(SMALL, min_new_fraction=0.5))
+    assert groups.class_ids.tolist() == kept
+    boxes = [[left, 0, 48, 24], [0, 0, left, 24]]
+    assert groups.boxes_xyxy.tolist() == boxes[: len(kept)]
 
 
 def columns_of_three(height: int, width: int) -> Outputs:

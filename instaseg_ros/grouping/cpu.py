@@ -98,7 +98,7 @@ def group(outputs: Outputs, least_logit: float, formula: Formula, config: Decode
     for class_id in range(n_classes):
         points = _points(class_id, outputs, row_counts[class_id], least, formula)
         claims.append(_cluster(class_id, points, _cells(outputs), config))
-    return _merge(claims, height, width)
+    return _merge(claims, height, width, config.min_new_fraction)
 
 
 def _cells(outputs: Outputs) -> Cells:
@@ -168,7 +168,7 @@ def _cluster(class_id: int, points: Points, cells: Cells, config: DecodeConfig) 
     return Claims(points, owner, score[seeds], embedding[:, seeds].T, scales)
 
 
-def _merge(claims: Sequence[Claims], height: int, width: int) -> Groups:
+def _merge(claims: Sequence[Claims], height: int, width: int, min_new_fraction: float) -> Groups:
     """One label image of all classes."""
     counts = [len(c.scores) for c in claims]
     scores = np.concatenate([c.scores for c in claims])
@@ -179,11 +179,16 @@ def _merge(claims: Sequence[Claims], height: int, width: int) -> Groups:
         (c, np.concatenate([np.zeros(1, np.uint16), own]))
         for c, own in zip(claims, np.split(ranks, np.cumsum(counts)[:-1]), strict=True)
     ]
-    labels = np.zeros(height * width, np.uint16)
-    contested = len(claims) > 1
-    best = _buffer("best", np.float32, height * width if contested else 0)
+    sizes = np.zeros(len(best_first) + 1, np.int64)
+    for (_, owner, *_), own in per_class:
+        painting.count_members(owner, own, sizes)
+    ends = np.cumsum(sizes)
+    members = _buffer("members", np.int32, int(ends[-1]))
+    places = ends - sizes
     for (points, owner, *_), own in per_class:
-        painting.paint(points.pixels, points.score, owner, own, contested, best, labels)
+        painting.place_members(points.pixels, owner, own, places, members)
+    labels = np.zeros(height * width, np.uint16)
+    painting.paint(members, ends, min_new_fraction, labels)
     boxes = np.tile(np.array([width, height, 0, 0]), (len(best_first) + 1, 1))
     for (points, owner, *_), own in per_class:
         painting.measure(points.row_starts, width, points.pixels, owner, own, labels, boxes)

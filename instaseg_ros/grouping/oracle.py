@@ -54,9 +54,10 @@ def group(embedding: Tensor, scale: Tensor, score: Tensor, config: DecodeConfig)
     """Instances of one image, clustered class by class and merged into one label image.
 
     embedding: (2, H, W); scale: (n_sigma, H, W); score: (C, H, W); all float32.
-    A pixel with a NaN takes no part. Of several classes that claim a pixel the one with the higher
-    score there has it (the lower class on ties); an instance left without a pixel is dropped.
-    Beyond 65535 instances those of the lowest scores are refused before classes are merged.
+    A pixel with a NaN takes no part. Where classes contest pixels, instances are taken best score
+    first (the lower class on ties): each gets the pixels of its class that no better one has, and
+    is refused unless these are more than `min_new_fraction` of its own. Beyond 65535 instances
+    those of the lowest scores are refused before that.
     """
     n_classes, height, width = score.shape
     embedding, scale, score = (t.flatten(1).cpu() for t in (embedding, scale, score))
@@ -70,25 +71,21 @@ def group(embedding: Tensor, scale: Tensor, score: Tensor, config: DecodeConfig)
             claims[c, pixels[mask]] = len(seeds)  # the last writer wins
     best_first = sorted(range(len(seeds)), key=lambda k: -float(score[seeds[k]]))  # stable
     best_first = best_first[:MAX_INSTANCES]
-    rank = torch.zeros(len(seeds) + 1, dtype=torch.int64)
-    for position, k in enumerate(best_first):
-        rank[k + 1] = position + 1
-    claims = rank[claims]
-    winner = torch.where(claims > 0, score, -1.0).argmax(0, keepdim=True)  # lower class on ties
-    ranks = claims.gather(0, winner).view(height, width)
 
-    labels = np.zeros((height, width), np.uint16)
+    labels = torch.zeros(height * width, dtype=torch.int64)
     kept, boxes = [], []
-    for position, k in enumerate(best_first):
-        y, x = np.nonzero((ranks == position + 1).numpy())
-        if len(y):
+    for k in best_first:
+        own = claims[seeds[k][0]] == k + 1
+        new = own & (labels == 0)
+        if new.any() and int(new.sum()) / int(own.sum()) > config.min_new_fraction:
             kept.append(seeds[k])
+            labels[new] = len(kept)
+            y, x = np.nonzero(new.view(height, width).numpy())
             boxes.append((x.min(), y.min(), x.max() + 1, y.max() + 1))
-            labels[y, x] = len(kept)
     classes = torch.tensor([c for c, _ in kept], dtype=torch.int64)
     pixels = torch.tensor([pixel for _, pixel in kept], dtype=torch.int64)
     return Groups(
-        labels=labels,
+        labels=labels.view(height, width).numpy().astype(np.uint16),
         class_ids=classes.numpy(),
         scores=score[classes, pixels].numpy(),
         boxes_xyxy=np.array(boxes, np.float32).reshape(-1, 4),

@@ -9,22 +9,35 @@ from __future__ import annotations
 from instaseg_ros.grouping.compiled import kernel
 
 
-@kernel(
-    "void(int32[::1], float32[::1], int32[::1], uint16[::1], boolean, float32[::1], uint16[::1])"
-)
-def paint(pixels, score, owner, ranks, contested, best, labels):
-    """Write one class into the label image (H * W,); on a pixel that an earlier class has, only a
-    higher score wins. `best` (H * W,) holds the scores of what is painted, if `contested`."""
+@kernel("void(int32[::1], uint16[::1], int64[::1])")
+def count_members(owner, ranks, sizes):
+    """Add a class's pixels to the sizes (K + 1,) of their instances, indexed by rank."""
+    for k in range(owner.shape[0]):
+        sizes[ranks[owner[k]]] += 1
+
+
+@kernel("void(int32[::1], int32[::1], uint16[::1], int64[::1], int32[::1])")
+def place_members(pixels, owner, ranks, places, members):
+    """Write a class's pixels into `members`, each to the next place (K + 1,) of its instance."""
     for k in range(pixels.shape[0]):
         rank = ranks[owner[k]]
-        if rank == 0:
-            continue
-        pixel = pixels[k]
-        if contested:
-            if labels[pixel] != 0 and not score[k] > best[pixel]:
-                continue
-            best[pixel] = score[k]
-        labels[pixel] = rank
+        members[places[rank]] = pixels[k]
+        places[rank] += 1
+
+
+@kernel("void(int32[::1], int64[::1], float64, uint16[::1])")
+def paint(members, ends, min_new_fraction, labels):
+    """Best instance first, each on the pixels that no better one has, if those are more than
+    `min_new_fraction` of its own. labels: (H * W,); ends: (K + 1,) of its members, by rank."""
+    for rank in range(1, ends.shape[0]):
+        own = members[ends[rank - 1] : ends[rank]]
+        new = 0
+        for pixel in own:
+            new += labels[pixel] == 0
+        if new > 0 and new / own.shape[0] > min_new_fraction:
+            for pixel in own:
+                if labels[pixel] == 0:
+                    labels[pixel] = rank
 
 
 @kernel("void(int64[::1], int64, int32[::1], int32[::1], uint16[::1], uint16[::1], int64[:,::1])")
