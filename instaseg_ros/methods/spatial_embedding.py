@@ -114,7 +114,7 @@ class SpatialEmbedding:
                 biases.fill_(bias)
 
     def decode(self, outputs: dict[str, Tensor], config: DecodeConfig) -> list[Instances]:
-        """Instances of each image, clustered on the CPU (section 3.3 of the paper).
+        """Instances of each image, clustered on the CPU by the published loop (see `grouping`).
 
         outputs: raw `offset` (B, 2, H, W), `bandwidth` (B, n_sigma, H, W), `seed` (B, C, H, W).
         """
