@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,6 @@ from instaseg_ros import bags, outputs
 from instaseg_ros.bag_types import VISION_MSGS, full_type, message_classes, typestore
 from instaseg_ros.bags import IMAGE, BagSource, BagWriter, read_truth
 from instaseg_ros.errors import ConfigError, ImageError, InputError, TruncatedInputError
-
-SHARED = Path(__file__).parents[2] / "shared" / "data" / "bags"
 
 
 def write_with_rosbags(folder: Path, storage: StoragePlugin, count: int, msgtype=IMAGE) -> Path:
@@ -295,27 +292,3 @@ def test_every_type_has_a_zero_that_serialises():
         message = getattr(msgs, name)()
         raw = store.serialize_cdr(message, message.__msgtype__)
         assert str(store.deserialize_cdr(raw, message.__msgtype__)) == str(message)
-
-
-@pytest.mark.parametrize(
-    ("name", "topic", "count", "size"),
-    [
-        ("dashing.db3", "/image", 1, (480, 640)),
-        ("dashing.db3", "/image/compressed", 1, (480, 640)),
-        ("message_zstd.mcap", None, 2, (480, 640)),
-        ("every_sensor_msg.mcap", "/image", 1, (480, 640)),
-        ("every_sensor_msg.mcap", "/compressed_image", 1, (480, 640)),
-    ],
-)
-def test_recordings_of_others(name, topic, count, size):
-    if not (SHARED / name).exists():
-        pytest.skip("the recordings others made are not part of the package")
-    frames = list(itertools.islice(BagSource(SHARED / name, topic), 9))
-    assert [f.image.shape[:2] for f in frames] == [size] * count
-
-
-def test_recording_of_another_system_of_others():
-    if not (SHARED / "foxglove_json.mcap").exists():
-        pytest.skip("the recordings others made are not part of the package")
-    with pytest.raises(InputError, match="no ROS 2 recording"):
-        BagSource(SHARED / "foxglove_json.mcap")

@@ -10,6 +10,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 
 DIAGNOSE_EVERY_S = 1.0
 SIGNAL_POLL_S = 0.2
-EXIT_PATIENCE_S = 1.0  # for the image in work when the process is told to end
+IMAGE_PATIENCE_S = 1.0  # for the image in work when the process is told to end
+EXIT_DEADLINE_S = 3.0  # when it is told to end while it configures, which may take minutes
 
 
 class InstasegNode(LifecycleNode):
@@ -101,21 +103,19 @@ class InstasegNode(LifecycleNode):
         # rclpy forgets this one, and it keeps the node alive for as long as this object lives.
         self._state_machine.destroy_when_not_in_use()
 
-    def release(self, timeout_s: float | None = None) -> bool:
-        """Give back all that configure and activate took. False if an image is still in work."""
-        idle = self._close_stream(timeout_s)
+    def release(self, timeout_s: float | None = None) -> None:
+        """Give back all that configure and activate took, waiting `timeout_s` for an image that
+        is still in work."""
+        self._close_stream(timeout_s)
         if self._labeller:
             self._labeller.close()
             self._labeller = None
             gc.collect()  # the network is large and must not wait for the next collection
-        return idle
 
-    def _close_stream(self, timeout_s: float | None = None) -> bool:
-        if self._stream is None:
-            return True
-        idle = self._stream.close(timeout_s)
-        self._stream = None
-        return idle
+    def _close_stream(self, timeout_s: float | None = None) -> None:
+        if self._stream:
+            self._stream.close(timeout_s)
+            self._stream = None
 
     def _set_parameters_checked(self, changes: Iterable[Parameter]) -> SetParametersResult:
         before = self.config
@@ -139,50 +139,56 @@ class InstasegNode(LifecycleNode):
         self._health_publisher.publish(message)
 
 
-class _Stop(BaseException):
-    """SIGINT or SIGTERM arrived. No Exception, so that nothing takes it for a failed callback."""
+def main(args: list[str] | None = None) -> None:
+    """Run the node until SIGINT or SIGTERM, then end the process."""
+    exit_code = run(args)
+    # All is given back. What the interpreter would still do takes seconds with torch and OpenVINO
+    # loaded, and it aborts where a network, which cannot be interrupted, runs on in its thread.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
 
 
-def main(args: list[str] | None = None) -> int:
+def run(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; returns the exit code."""
-    stopping = False
-
-    def stop(number: int, _: Any) -> None:
-        nonlocal stopping
-        first, stopping = not stopping, True
-        if first:
-            raise _Stop
-
-    node, idle, exit_code = None, True, 0
+    # rclpy's own handlers would invalidate the context under the worker's feet.
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    stopping = _stop_on_signals()
+    node = None
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, stop)
-        # rclpy's own handlers would invalidate the context under the worker's feet.
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = InstasegNode()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         if node.config.node.autostart and not node.start():
-            exit_code = 1
-        while not stopping and not exit_code and rclpy.ok():
+            return 1
+        while not stopping.is_set() and rclpy.ok():
             executor.spin_once(timeout_sec=SIGNAL_POLL_S)
-    except _Stop:
-        pass
     except InstasegError as error:
         print(f"{NODE_NAME}: {error}", file=sys.stderr)
-        exit_code = 1
+        return 1
     finally:
-        stopping = True
         if node is not None:
-            idle = node.release(EXIT_PATIENCE_S)
+            node.release(IMAGE_PATIENCE_S)
             node.destroy_node()
         rclpy.try_shutdown()
-    if not idle:
-        # A running network cannot be interrupted, and a thread at interpreter exit aborts.
-        sys.stdout.flush()
-        os._exit(exit_code)
-    return exit_code
+    return 0
+
+
+def _stop_on_signals() -> threading.Event:
+    """Set by SIGINT or SIGTERM; the process then ends within EXIT_DEADLINE_S, whatever it does."""
+    stopping = threading.Event()
+
+    def stop(number: int, frame: Any) -> None:
+        if not stopping.is_set():
+            stopping.set()
+            deadline = threading.Timer(EXIT_DEADLINE_S, os._exit, (0,))
+            deadline.daemon = True
+            deadline.start()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    return stopping
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

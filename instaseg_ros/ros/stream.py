@@ -52,11 +52,11 @@ class Stream:
         """What diagnostics say about the input and what became of it."""
         return self._camera.describe(), self._statistics.snapshot(time.perf_counter())
 
-    def close(self, timeout_s: float | None = None) -> bool:
-        """Unsubscribe and let the image in work finish; False if that takes over `timeout_s`."""
+    def close(self, timeout_s: float | None = None) -> None:
+        """Unsubscribe and let the image in work finish, for at most `timeout_s`."""
         self._node.destroy_timer(self._timer)
         self._camera.close()
-        return self._worker.close(timeout_s)
+        self._worker.close(timeout_s)
 
     def _receive(self, message: Any, lost: int) -> None:
         now_s = time.perf_counter()
