@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 DIAGNOSE_EVERY_S = 1.0
 SIGNAL_POLL_S = 0.2
-IMAGE_PATIENCE_S = 1.0  # for the image in work when the process is told to end
-EXIT_DEADLINE_S = 3.0  # when it is told to end while it configures, which may take minutes
+IMAGE_PATIENCE_S = 0.8  # for the image in work when the process is told to end
+EXIT_DEADLINE_S = 2.0  # when it is told to end while it configures, which may take minutes
 
 
 class InstasegNode(LifecycleNode):
