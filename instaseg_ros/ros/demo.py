@@ -99,7 +99,7 @@ class Peer(Node):
     def wait_until_active(self, process: subprocess.Popen[bytes]) -> None:
         """Until the node is active and connected both ways."""
         deadline = time.monotonic() + START_PATIENCE_S
-        while not (self._camera.get_subscription_count() and self._diagnostics):
+        while not self._is_connected():
             if process.poll() is not None:
                 raise InstasegError(f"the node ended at start, exit code {process.returncode}")
             if time.monotonic() > deadline:
@@ -164,6 +164,11 @@ class Peer(Node):
 
     def _unlabelled(self) -> dict[str, int]:
         return {ours: int(self._diagnostics.get(name, 0)) for ours, name in UNLABELLED.items()}
+
+    def _is_connected(self) -> bool:
+        """Whether the node has subscribed in the way this camera offers, which is reliable."""
+        agreed = self._diagnostics.get("subscription reliability") == "reliable"
+        return agreed and self._camera.get_subscription_count() > 0
 
     def _is_complete(self) -> bool:
         labelled = len(self._received["overlay"])  # the last thing published for an image
