@@ -116,13 +116,16 @@ class Camera:
         )
 
     def _publishers(self) -> tuple[Publisher, ...]:
+        infos = self._node.get_publishers_info_by_topic(self.topic)
         return tuple(
-            Publisher(
-                f"{info.node_namespace.rstrip('/')}/{info.node_name}",
-                info.topic_type,
-                info.qos_profile.reliability.name.lower(),
+            sorted(
+                Publisher(
+                    f"{info.node_namespace.rstrip('/')}/{info.node_name}",
+                    info.topic_type,
+                    info.qos_profile.reliability.name.lower(),
+                )
+                for info in infos
             )
-            for info in self._node.get_publishers_info_by_topic(self.topic)
         )
 
     def _fits(self, publisher: Publisher) -> bool:

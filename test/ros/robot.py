@@ -217,6 +217,15 @@ class Robot:
         status = self.until(found, f"diagnostics with '{part}', level {level}")[0]
         return status.message, {v.key: v.value for v in status.values}
 
+    def await_diagnosed(self, **expected: str) -> None:
+        """Until the newest status has these values; `_` in a name is a space."""
+
+        def found() -> bool:
+            values = {v.key: v.value for status in self.diagnostics[-1:] for v in status.values}
+            return all(values.get(k.replace("_", " ")) == v for k, v in expected.items())
+
+        self.until(found, f"diagnostics with {expected}")
+
 
 def byte_array(pixels: NDArray[Any]) -> array[int]:
     data = array("B")

@@ -85,6 +85,11 @@ def test_silent_best_effort_publisher_is_suspected(node: Robot):
 
 def test_mixed_publishers_are_all_heard(node: Robot):
     cameras = [node.camera(qos=qos) for qos in (RELIABLE, BEST_EFFORT)]
+    node.until(lambda: node.node.count_publishers("/image") == 2, "both publishers")
+    node.await_diagnosed(
+        image_publishers="/robot (best_effort), /robot (reliable)",
+        subscription_reliability="best_effort",
+    )
     for camera in cameras:
         node.await_match(camera, QoSReliabilityPolicy.BEST_EFFORT)
         node.label(camera, image_message(scene()))
