@@ -15,6 +15,7 @@ from instaseg_ros.methods.spatial_embedding import STEP_X, STEP_Y, SpatialEmbedd
 
 Disc = tuple[float, float, float, float, float]  # centre x, y, radius, raw bandwidth, top logit
 
+PUBLISHED = DecodeConfig(seed_threshold=0.9, min_pixels=128)
 DISCS: list[Disc] = [
     (100, 80, 40, 0.60, 3.0),
     (300, 120, 60, 0.50, 4.0),
@@ -45,7 +46,7 @@ def paint_discs(height: int, width: int, discs: list[Disc]) -> dict[str, torch.T
     ("threshold", "expected"), [(0.9, GOLDEN), (0.5, [*GOLDEN, (0.845535, 2393)])]
 )
 def test_golden_scene(threshold: float, expected: list[tuple[float, int]]) -> None:
-    config = DecodeConfig(seed_threshold=threshold)
+    config = DecodeConfig(seed_threshold=threshold, min_pixels=128)
     outputs = paint_discs(256, 512, DISCS)
     embedding = method.embed(outputs["offset"][0], method.pixel_grid(256, 512)).flatten(1)
     scale = method.inverse_bandwidth(outputs["bandwidth"][0]).flatten(1)
@@ -65,7 +66,7 @@ def test_golden_scene(threshold: float, expected: list[tuple[float, int]]) -> No
 
 
 def test_fields_are_in_pixels() -> None:
-    (found,) = SpatialEmbedding(1, 1).decode(paint_discs(256, 512, DISCS), DecodeConfig())
+    (found,) = SpatialEmbedding(1, 1).decode(paint_discs(256, 512, DISCS), PUBLISHED)
     np.testing.assert_allclose(
         found.centers_xy, [[300, 120], [345, 185], [100, 80], [40, 200]], atol=1
     )
@@ -94,7 +95,7 @@ def test_300_objects_on_a_full_image() -> None:
         raw[3][patch] = 4 - (grid**2 + grid[:, None] ** 2) / 128
     maps = torch.from_numpy(raw)[None].split([2, 1, 1], 1)
     outputs = dict(zip(("offset", "bandwidth", "seed"), maps, strict=True))
-    (found,) = SpatialEmbedding(1, 1).decode(outputs, DecodeConfig())
+    (found,) = SpatialEmbedding(1, 1).decode(outputs, PUBLISHED)
     assert len(found) == 300
     assert (np.bincount(found.labels.ravel())[1:] == 17 * 17).all()
     assert sorted(map(tuple, found.centers_xy.round().astype(int).tolist())) == sorted(centers)
@@ -110,7 +111,7 @@ def test_batch_and_crops_change_nothing() -> None:
     channels_last = {
         name: maps.contiguous(memory_format=torch.channels_last) for name, maps in batch.items()
     }
-    decode, config = SpatialEmbedding(1, 1).decode, DecodeConfig()
+    decode, config = SpatialEmbedding(1, 1).decode, PUBLISHED
     expected = [*decode(one, config), *decode(two, config)]
     assert [len(found) for found in expected] == [3, 3]
     for outputs in (batch, padded, channels_last):
@@ -121,7 +122,7 @@ def test_batch_and_crops_change_nothing() -> None:
 
 def test_results_of_earlier_frames_stay_as_they_were() -> None:
     """The kernels use their memory again; what was handed out is not part of it."""
-    decode, config = SpatialEmbedding(1, 1).decode, DecodeConfig()
+    decode, config = SpatialEmbedding(1, 1).decode, PUBLISHED
     (first,) = decode(paint_discs(256, 512, DISCS), config)
     copies = {name: getattr(first, name).copy() for name in first.__slots__}
     decode(paint_discs(256, 512, DISCS[3:]), config)
@@ -136,6 +137,6 @@ def test_thin_images(height: int, width: int) -> None:
         "bandwidth": torch.full((1, 2, height, width), -1.0),
         "seed": torch.full((1, 3, height, width), 3.0),
     }
-    (found,) = SpatialEmbedding(3, 2).decode(outputs, DecodeConfig())
+    (found,) = SpatialEmbedding(3, 2).decode(outputs, PUBLISHED)
     assert len(found) == (height * width > 128)
     assert found.labels.shape == (height, width)

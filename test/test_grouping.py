@@ -18,7 +18,7 @@ from instaseg_ros.methods import spatial_embedding as method
 
 Outputs = tuple[np.ndarray, np.ndarray, np.ndarray]  # offset, bandwidth, seed of one image
 
-SMALL = DecodeConfig(min_pixels=4)
+SMALL = DecodeConfig(seed_threshold=0.9, min_pixels=4)
 
 
 def oracle_groups(outputs: Outputs, config: DecodeConfig) -> Groups:
