@@ -32,6 +32,7 @@ from instaseg_ros.methods.spatial_embedding import (
     embed,
     inverse_bandwidth,
     pixel_grid,
+    seed_score,
 )
 from instaseg_ros.pipeline import Pipeline
 from instaseg_ros.preprocess import preprocess, restore
@@ -88,6 +89,8 @@ class Clock:
     def __call__(self, name: str, function: Callable[..., Any], *args: Any) -> Any:
         start = time.perf_counter()
         value = function(*args)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         self.samples_ms[name].append((time.perf_counter() - start) * 1e3)
         return value
 
@@ -170,8 +173,8 @@ def _messages(instances: Any, class_names: tuple[str, ...]) -> Any:
 def _published(outputs: dict[str, Tensor], config: Config) -> Any:
     offset, bandwidth, seed = (outputs[name][0] for name in ("offset", "bandwidth", "seed"))
     grid = pixel_grid(*offset.shape[1:])
-    score = torch.sigmoid(seed)
-    return oracle.group(embed(offset, grid), inverse_bandwidth(bandwidth), score, config.decode)
+    scale = inverse_bandwidth(bandwidth)
+    return oracle.group(embed(offset, grid), scale, seed_score(seed), config.decode)
 
 
 def table(numbers: dict[str, Any]) -> str:

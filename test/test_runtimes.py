@@ -71,6 +71,25 @@ def test_outputs_are_those_of_the_network(
     assert (one["seed"] - expected["seed"][1:]).abs().max() < tolerance
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [("fp32", 1e-3), ("bf16", 2e-2), ("fp16", 5e-3)]
+)
+def test_cuda_outputs_are_those_of_the_network(
+    checkpoint: Checkpoint,
+    images: np.ndarray,
+    expected: dict[str, torch.Tensor],
+    precision: str,
+    tolerance: float,
+) -> None:
+    runtime = open_runtime(RuntimeConfig(precision=precision, device="cuda"), checkpoint)
+    assert runtime.name == "torch"
+    for head, output in runtime(images).items():
+        assert output.device.type == "cuda"
+        assert (output.cpu() - expected[head]).abs().max() < tolerance, head
+
+
 def test_auto_is_openvino_on_a_cpu_that_has_it(checkpoint: Checkpoint) -> None:
     found = importlib.util.find_spec("openvino") is not None
     runtime = open_runtime(RuntimeConfig(device="cpu"), checkpoint)
