@@ -171,7 +171,7 @@ class Peer(Node):
         return agreed and self._camera.get_subscription_count() > 0
 
     def _is_complete(self) -> bool:
-        labelled = len(self._received["overlay"])  # the last thing published for an image
+        labelled = min(len(self._received[name]) for name in ("labels", "detections", "overlay"))
         return labelled + sum(self._unlabelled().values()) >= len(self._sent_s)
 
     def _spin_until(self, moment_s: float) -> None:
@@ -210,7 +210,9 @@ def _instances(labels: Any, detections: Any, names: list[str]) -> Instances:
 @contextmanager
 def _node_process(parameters: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     """The node in a process of its own, started active; ended as Ctrl-C ends it."""
-    options = [part for p in ["node.autostart:=true", *parameters] for part in ("-p", p)]
+    # With the node's depth of 1 a large message that needs resending gives way to the next one.
+    kept = [f"qos_overrides./{outputs.NODE_NAME}/{name}.publisher.depth:=10" for name in RECORDED]
+    options = [part for p in ["node.autostart:=true", *kept, *parameters] for part in ("-p", p)]
     command = [sys.executable, "-m", "instaseg_ros.ros.node", "--ros-args", *options]
     process = subprocess.Popen(command)
     try:
