@@ -139,6 +139,12 @@ class TrainConfig:
         0.0, "in the seed term an object counts like one of at least this many pixels", low=0.0
     )
     min_object_px: int = param(0, "objects with fewer pixels are ignored", low=0)
+    dropout: float = param(
+        1.0,
+        "times the published dropout; 0 where no frame is ever seen twice",
+        low=0.0,
+        high=1.0,
+    )
     learned_center: bool = param(
         False, "false: centroid of the mask; true: mean embedding of the instance"
     )

@@ -74,6 +74,8 @@ def training_batches(config: TrainConfig, first_step: int) -> Iterable[Batch]:
         batch_size=config.batch_size,
         sampler=wanted,
         num_workers=config.workers,
+        # A forked process hangs on the locks of threads that it does not have.
+        multiprocessing_context="spawn" if config.workers else None,
         collate_fn=partial(to_batch, min_object_px=config.min_object_px),
         worker_init_fn=_single_threaded,
         prefetch_factor=4 if config.workers else None,

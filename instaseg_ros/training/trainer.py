@@ -26,7 +26,7 @@ from instaseg_ros.evaluation.average_precision import (
 )
 from instaseg_ros.methods import Method, Targets, make_method
 from instaseg_ros.network import ERFNet
-from instaseg_ros.runtimes.torch_runtime import pick_device
+from instaseg_ros.runtimes.torch_runtime import pick_device, pick_precision
 from instaseg_ros.training.data import Batch, class_names, training_batches, validation_set
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,9 @@ def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
     method.initialise(network)
     if init:
         network.load_state_dict(load_checkpoint(init).network().state_dict())
+    for module in network.modules():
+        if isinstance(module, nn.Dropout2d):
+            module.p *= options.dropout
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(network).eval()
     optimizer = torch.optim.Adam(
@@ -107,8 +110,7 @@ def _step(
         [c.to(device) for c in batch.targets.class_ids],
         batch.targets.ignore.to(device),
     )
-    # bf16 has the range of fp32, so no gradient scaling is needed, on CPU or CUDA.
-    with torch.autocast(device.type, torch.bfloat16):
+    with _autocast(device):
         outputs = network(images.contiguous(memory_format=torch.channels_last))
     terms = method.loss(outputs, targets, options)
     optimizer.zero_grad(set_to_none=True)
@@ -121,6 +123,13 @@ def _step(
         )
     optimizer.step()
     return {name: value.detach() for name, value in terms.items()}
+
+
+def _autocast(device: torch.device) -> torch.autocast:
+    """bf16 where the device multiplies it in hardware. It has the range of fp32, so no gradient
+    scaling is needed."""
+    fast = device.type == "cuda" or pick_precision("auto", device) == "bf16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
 
 @torch.no_grad()
@@ -146,7 +155,7 @@ def validate(
     for index in range(options.validation_frames):
         sample = data[index]
         image = torch.from_numpy(sample.frame.image).to(device)[None].permute(0, 3, 1, 2)
-        with torch.autocast(device.type, torch.bfloat16):
+        with _autocast(device):
             outputs = network(image.float() / 255)
         outputs = {name: output.float() for name, output in outputs.items()}
         found = method.decode(outputs, config.decode)[0]
