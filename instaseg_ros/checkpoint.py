@@ -23,7 +23,7 @@ from torch import Tensor
 
 from instaseg_ros.errors import ConfigError, WeightsError
 from instaseg_ros.methods import Method, make_method
-from instaseg_ros.network import ERFNet
+from instaseg_ros.network import PROFILES, ERFNet
 
 FORMAT = "instaseg_ros/1"
 HEADER_KEY = "instaseg_ros"
@@ -33,7 +33,7 @@ HEADER_KEY = "instaseg_ros"
 class Checkpoint:
     """A network's weights and what they mean.
 
-    tensors: state dict of `ERFNet`. class_names: one per seed map.
+    tensors: state dict of `ERFNet`. class_names: one per seed map. profile: of the network.
     notes: free facts for people (training configuration, data, licence, metrics).
     """
 
@@ -41,6 +41,7 @@ class Checkpoint:
     class_names: tuple[str, ...]
     method_name: str = "spatial_embedding"
     n_sigma: int = 2
+    profile: str = "published"
     notes: dict[str, Any] = field(default_factory=dict)
 
     def method(self) -> Method:
@@ -49,7 +50,7 @@ class Checkpoint:
 
     def network(self) -> ERFNet:
         """An ERFNet with these weights, float32. Raises WeightsError if they do not fit."""
-        network = ERFNet(self.method().heads)
+        network = ERFNet(self.method().heads, self.profile)
         _check_fit(network.state_dict(), self.tensors)
         network.load_state_dict({k: v.float() for k, v in self.tensors.items()})
         return network
@@ -84,6 +85,7 @@ def save_checkpoint(
         "format": FORMAT,
         "method": checkpoint.method_name,
         "n_sigma": checkpoint.n_sigma,
+        "profile": checkpoint.profile,
         "heads": [list(head) for head in checkpoint.method().heads],
         "class_names": list(checkpoint.class_names),
         "notes": checkpoint.notes,
@@ -110,8 +112,18 @@ def _read(path: Path) -> Checkpoint:
             f"weights {path}: expected a header of format '{FORMAT}', got "
             f"'{header.get('format')}'; make such a file with `instaseg train`"
         )
+    profile = header.get("profile", "published")  # files of before there was another
+    if profile not in PROFILES:
+        raise WeightsError(
+            f"weights {path}: expected a network profile of {', '.join(PROFILES)}, got '{profile}'"
+        )
     checkpoint = Checkpoint(
-        tensors, tuple(header["class_names"]), header["method"], header["n_sigma"], header["notes"]
+        tensors,
+        tuple(header["class_names"]),
+        header["method"],
+        header["n_sigma"],
+        profile,
+        header["notes"],
     )
     try:
         heads = [list(head) for head in checkpoint.method().heads]
@@ -119,7 +131,7 @@ def _read(path: Path) -> Checkpoint:
         raise WeightsError(f"weights {path}: {error}") from error
     if heads != header["heads"]:
         raise WeightsError(f"weights {path}: expected heads {heads}, got {header['heads']}")
-    _check_fit(ERFNet(checkpoint.method().heads).state_dict(), tensors, str(path))
+    _check_fit(ERFNet(checkpoint.method().heads, profile).state_dict(), tensors, str(path))
     return checkpoint
 
 

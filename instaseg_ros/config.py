@@ -112,6 +112,11 @@ class MethodConfig:
 
     name: str = param("spatial_embedding", "method, one of instaseg_ros.methods.METHODS")
     n_sigma: int = param(2, "1: circular, 2: elliptical bandwidth", low=1, high=2)
+    profile: str = param(
+        "published",
+        "the network: as published, or ours of half the work",
+        choices=("published", "fast"),
+    )
 
 
 @dataclass(frozen=True, slots=True)

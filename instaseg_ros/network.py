@@ -1,11 +1,14 @@
 """ERFNet (Romera et al. 2018) with one decoder per group of heads, as Neven et al. 2019 use it.
 
-Module names follow the published checkpoints, so that their weights load key by key.
+Module names follow the published checkpoints, so that their weights load key by key. The profile
+`fast` is ours: the same blocks, fewer of them, and one decoder that never leaves a quarter of the
+resolution.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +17,25 @@ from instaseg_ros.methods import Head
 
 BN_EPS = 1e-3
 STRIDE = 8  # height and width of the input are multiples of this
+
+
+class Profile(NamedTuple):
+    """How much network there is.
+
+    blocks: residual blocks of the encoder at a quarter of the resolution.
+    dilations: of those at an eighth, one block each.
+    shared_decoder: all heads come out of one `FastDecoder`, instead of `Decoder`s of their own.
+    """
+
+    blocks: int
+    dilations: tuple[int, ...]
+    shared_decoder: bool
+
+
+PROFILES = {
+    "published": Profile(5, (2, 4, 8, 16) * 2, shared_decoder=False),
+    "fast": Profile(2, (2, 4, 8, 16), shared_decoder=True),  # 46 % of the multiplications
+}
 
 
 class Downsampler(nn.Module):
@@ -66,15 +88,15 @@ class Upsampler(nn.Module):
 class Encoder(nn.Module):
     """(B, 3, H, W) to (B, 128, H/8, W/8)."""
 
-    def __init__(self, n_outputs: int) -> None:
+    def __init__(self, n_outputs: int, profile: Profile) -> None:
         super().__init__()
         self.initial_block = Downsampler(3, 16)
         self.layers = nn.ModuleList(
             [
                 Downsampler(16, 64),
-                *(NonBottleneck1d(64, 0.03, 1) for _ in range(5)),
+                *(NonBottleneck1d(64, 0.03, 1) for _ in range(profile.blocks)),
                 Downsampler(64, 128),
-                *(NonBottleneck1d(128, 0.3, d) for d in (2, 4, 8, 16) * 2),
+                *(NonBottleneck1d(128, 0.3, d) for d in profile.dilations),
             ]
         )
         # Only ERFNet's encoder pre-training uses it; kept so that published weights load whole.
@@ -109,20 +131,55 @@ class Decoder(nn.Module):
             x = layer(x)
         return self.output_conv(x)
 
+    def last_layer(self, channels: slice) -> tuple[Tensor, Tensor]:
+        """Views of what makes these output channels: weight (16, C, 2, 2) and bias (C,)."""
+        assert self.output_conv.bias is not None
+        return self.output_conv.weight[:, channels], self.output_conv.bias[channels]
+
+
+class FastDecoder(nn.Module):
+    """(B, 128, H/8, W/8) to (B, n_outputs, H, W): the last layer makes 4 x 4 pixels out of one."""
+
+    UPSCALE = 4
+
+    def __init__(self, n_outputs: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            [Upsampler(128, 64), NonBottleneck1d(64, 0.0, 1), NonBottleneck1d(64, 0.0, 1)]
+        )
+        self.output_conv = nn.Conv2d(64, n_outputs * self.UPSCALE**2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return nn.functional.pixel_shuffle(self.output_conv(x), self.UPSCALE)
+
+    def last_layer(self, channels: slice) -> tuple[Tensor, Tensor]:
+        """Views of what makes these output channels: weight (16 C, 64, 1, 1) and bias (16 C,)."""
+        assert self.output_conv.bias is not None
+        pixels = self.UPSCALE**2
+        rows = slice(channels.start * pixels, channels.stop * pixels)
+        return self.output_conv.weight[rows], self.output_conv.bias[rows]
+
 
 class ERFNet(nn.Module):
     """RGB in [0, 1], (B, 3, H, W) with H and W multiples of 8, to {head name: (B, C, H, W)}.
 
     Heads that name the same decoder share its last convolution, in the order given.
+    profile: one of `PROFILES`.
     """
 
-    def __init__(self, heads: Sequence[Head]) -> None:
+    def __init__(self, heads: Sequence[Head], profile: str = "published") -> None:
         super().__init__()
         self.heads = tuple(heads)
+        shape = PROFILES[profile]
         n_decoders = 1 + max(head.decoder for head in heads)
         self.groups = [[h for h in heads if h.decoder == d] for d in range(n_decoders)]
-        self.encoder = Encoder(sum(head.channels for head in heads))
-        self.decoders = nn.ModuleList(Decoder(sum(h.channels for h in g)) for g in self.groups)
+        if shape.shared_decoder:
+            self.groups = [list(heads)]
+        decoder = FastDecoder if shape.shared_decoder else Decoder
+        self.encoder = Encoder(sum(head.channels for head in heads), shape)
+        self.decoders = nn.ModuleList(decoder(sum(h.channels for h in g)) for g in self.groups)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return self.split_heads(self.decoder_outputs(x))
@@ -141,16 +198,43 @@ class ERFNet(nn.Module):
         return heads
 
     def head_parameters(self, name: str) -> tuple[Tensor, Tensor]:
-        """Weight (16, C, 2, 2) and bias (C,) views of one head's last convolution."""
-        group = next(g for g in self.groups if any(h.name == name for h in g))
-        start = 0
-        for head in group:
-            if head.name == name:
-                break
-            start += head.channels
-        decoder = self.decoders[head.decoder]
-        assert isinstance(decoder, Decoder)
-        conv = decoder.output_conv
-        channels = slice(start, start + head.channels)
-        assert conv.bias is not None
-        return conv.weight[:, channels], conv.bias[channels]
+        """Views of the weight and the bias that make one head, of its decoder's last layer."""
+        for decoder, group in zip(self._decoders(), self.groups, strict=True):
+            start = 0
+            for head in group:
+                if head.name == name:
+                    return decoder.last_layer(slice(start, start + head.channels))
+                start += head.channels
+        raise KeyError(name)
+
+    def _decoders(self) -> list[Decoder | FastDecoder]:
+        return list(self.decoders)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def start_from(self, other: ERFNet) -> None:
+        """Take the weights of every block that the other network has in the same place.
+
+        Places are counted from the start of each stage of the encoder and of the decoders, the
+        last decoder first, so that a smaller profile starts from a larger one's first blocks.
+        """
+        pairs: list[tuple[nn.Module, nn.Module]] = []
+        for own, theirs in zip(_stages(self.encoder), _stages(other.encoder), strict=True):
+            pairs += zip(own, theirs, strict=False)
+        decoders = self._decoders()[::-1], other._decoders()[::-1]
+        for one, two in zip(*decoders, strict=False):
+            pairs += zip(one.layers, two.layers, strict=False)
+            pairs.append((one.output_conv, two.output_conv))
+        for target, source in pairs:
+            new, old = source.state_dict(), target.state_dict()
+            if {k: v.shape for k, v in new.items()} == {k: v.shape for k, v in old.items()}:
+                target.load_state_dict(new)
+
+
+def _stages(encoder: Encoder) -> list[list[nn.Module]]:
+    """The encoder's blocks by resolution, each stage from its downsampler on."""
+    stages: list[list[nn.Module]] = [[encoder.initial_block], [encoder.output_conv]]
+    for layer in encoder.layers:
+        if isinstance(layer, Downsampler):
+            stages.append([])
+        stages[-1].append(layer)
+    return stages

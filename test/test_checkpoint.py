@@ -95,3 +95,15 @@ def test_weights_for_other_heads_are_refused(tmp_path: Path) -> None:
     save_checkpoint(Checkpoint(three, ("car", "bus")), path)  # two names, three seed maps
     with pytest.raises(WeightsError, match=r"decoders\.1\.output_conv\.bias: expected \(2,\)"):
         load_checkpoint(path)
+
+
+def test_the_network_profile_travels_with_the_weights(tmp_path: Path) -> None:
+    network = ERFNet(make_method("spatial_embedding", 2, 2).heads, "fast").eval()
+    path = tmp_path / "w.safetensors"
+    save_checkpoint(Checkpoint(network.state_dict(), ("car", "bus"), profile="fast"), path)
+    again = load_checkpoint(path)
+    image = torch.rand(1, 3, 16, 24)
+    assert torch.equal(again.network().eval()(image)["seed"], network(image)["seed"])
+    path.write_bytes(path.read_bytes().replace(b'\\"fast\\"', b'\\"vast\\"'))
+    with pytest.raises(WeightsError, match="expected a network profile of published, fast, got"):
+        load_checkpoint(path)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from instaseg_ros.methods import make_method
-from instaseg_ros.network import ERFNet
+from instaseg_ros.network import PROFILES, ERFNet
 
 
 @pytest.mark.parametrize(
@@ -19,9 +19,10 @@ def test_parameter_counts_are_the_published_ones(
     assert sum(p.numel() for p in network.parameters()) == parameters
 
 
-def test_heads_come_out_by_name_at_input_size() -> None:
+@pytest.mark.parametrize("profile", PROFILES)
+def test_heads_come_out_by_name_at_input_size(profile: str) -> None:
     method = make_method("spatial_embedding", 3, 2)
-    network = ERFNet(method.heads).eval()
+    network = ERFNet(method.heads, profile).eval()
     with torch.inference_mode():
         outputs = network(torch.rand(2, 3, 24, 40))
     assert {name: tuple(o.shape) for name, o in outputs.items()} == {
@@ -31,12 +32,54 @@ def test_heads_come_out_by_name_at_input_size() -> None:
     }
 
 
-def test_a_fresh_network_predicts_no_offset_and_a_six_pixel_bandwidth() -> None:
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_fresh_network_predicts_no_offset_and_a_six_pixel_bandwidth(profile: str) -> None:
     method = make_method("spatial_embedding", 3, 2)
-    network = ERFNet(method.heads).eval()
+    network = ERFNet(method.heads, profile).eval()
     method.initialise(network)
     with torch.inference_mode():
         outputs = network(torch.rand(1, 3, 16, 16))
     assert torch.equal(outputs["offset"], torch.zeros_like(outputs["offset"]))
     assert torch.equal(outputs["bandwidth"], torch.ones_like(outputs["bandwidth"]))
     assert outputs["seed"].std() > 0
+
+
+def multiplications(profile: str) -> int:
+    """Of the convolutions, for one image of 64 x 64."""
+    network = ERFNet(make_method("spatial_embedding", 5, 2).heads, profile).eval()
+    total = 0
+
+    def count(conv: torch.nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        nonlocal total
+        transposed = isinstance(conv, torch.nn.ConvTranspose2d)
+        positions = inputs[0][0, 0].numel() if transposed else output[0, 0].numel()
+        total += positions * conv.weight.numel()
+
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+            module.register_forward_hook(count)
+    with torch.inference_mode():
+        network(torch.rand(1, 3, 64, 64))
+    return total
+
+
+def test_the_fast_profile_does_less_than_half_the_work() -> None:
+    assert multiplications("fast") < 0.47 * multiplications("published")
+
+
+def test_a_fast_network_starts_from_a_published_ones_first_blocks() -> None:
+    heads = make_method("spatial_embedding", 2, 2).heads
+    published, fast = ERFNet(heads), ERFNet(heads, "fast")
+    fast.start_from(published)
+    theirs, own = published.state_dict(), fast.state_dict()
+    for mine, of in (
+        ("encoder.initial_block.conv.weight", "encoder.initial_block.conv.weight"),
+        ("encoder.layers.2.conv1x3_2.weight", "encoder.layers.2.conv1x3_2.weight"),
+        ("encoder.layers.3.conv.weight", "encoder.layers.6.conv.weight"),  # the downsampler
+        ("encoder.layers.7.conv3x1_2.weight", "encoder.layers.10.conv3x1_2.weight"),
+        ("decoders.0.layers.2.bn2.running_var", "decoders.1.layers.2.bn2.running_var"),
+    ):
+        assert torch.equal(own[mine], theirs[of]), mine
+    again = ERFNet(heads)
+    again.start_from(published)
+    assert all(torch.equal(t, theirs[name]) for name, t in again.state_dict().items())

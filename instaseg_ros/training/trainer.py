@@ -56,10 +56,10 @@ def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
     torch.manual_seed(options.seed)
     names = class_names(options)
     method = make_method(config.method.name, len(names), config.method.n_sigma)
-    network = ERFNet(method.heads)
+    network = ERFNet(method.heads, config.method.profile)
     method.initialise(network)
     if init:
-        network.load_state_dict(load_checkpoint(init).network().state_dict())
+        network.start_from(load_checkpoint(init).network())
     for module in network.modules():
         if isinstance(module, nn.Dropout2d):
             module.p *= options.dropout
@@ -202,8 +202,9 @@ def _save_weights(
         "train": dataclasses.asdict(config.train),
         "validation": {name: row._asdict() for name, row in table.items()},
     }
+    shape = config.method
     checkpoint = Checkpoint(
-        average.state_dict(), names, config.method.name, config.method.n_sigma, notes
+        average.state_dict(), names, shape.name, shape.n_sigma, shape.profile, notes
     )
     save_checkpoint(checkpoint, run_dir / "weights.safetensors", torch.float16)
 
