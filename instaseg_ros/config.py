@@ -128,6 +128,12 @@ class TrainConfig:
     batch_size: int = param(4, "images per step", low=1, high=1024)
     crop_height: int = param(256, "training crop height, a multiple of 8", low=64, high=4096)
     crop_width: int = param(512, "training crop width, a multiple of 8", low=64, high=4096)
+    horizon_rows: int = param(
+        0,
+        "so many rows of a crop, around the horizon, where small objects are; 0: the whole crop",
+        low=0,
+        high=4096,
+    )
     learning_rate: float = param(5e-4, "Adam's peak step size", low=0.0, high=1.0)
     weight_decay: float = param(1e-4, "Adam's weight decay", low=0.0, high=1.0)
     warmup_steps: int = param(200, "steps of linear warm-up", low=0)

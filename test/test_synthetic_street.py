@@ -61,6 +61,19 @@ def test_training_samples_follow_the_generator() -> None:
     assert seen == set(range(len(CLASS_NAMES)))
 
 
+def test_training_samples_may_be_cut_to_rows_around_the_horizon() -> None:
+    street = SyntheticStreet((64, 128))
+    for seed in range(20):
+        whole = street.training_sample(np.random.default_rng(seed)).frame
+        part = street.training_sample(np.random.default_rng(seed), 32).frame
+        assert part.image.shape == (32, 128, 3) and part.intrinsics is not None
+        assert whole.intrinsics is not None
+        above = whole.intrinsics[1, 2] - part.intrinsics[1, 2]
+        assert 0 <= above <= 32 and part.intrinsics[0, 0] == whole.intrinsics[0, 0]
+        horizon = part.intrinsics[1, 2]
+        assert above in (0, 32) or 32 * 0.3 <= horizon <= 32 * 0.7
+
+
 def test_ids_last_through_a_sequence(street: SyntheticStreet) -> None:
     class_of: dict[int, int] = {}
     shared = 0

@@ -56,9 +56,10 @@ class EndlessStreet(Dataset[Sample]):
             size=(config.crop_height, config.crop_width), seed=config.seed, depth=False
         )
         self.seed = config.seed
+        self.rows = config.horizon_rows or config.crop_height
 
     def __getitem__(self, index: int) -> Sample:
-        return self.street.training_sample(np.random.default_rng([self.seed, index]))
+        return self.street.training_sample(np.random.default_rng([self.seed, index]), self.rows)
 
 
 def _single_threaded(_: int) -> None:

@@ -18,14 +18,14 @@ from tqdm import tqdm
 from instaseg_ros import __version__
 from instaseg_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from instaseg_ros.config import Config, TrainConfig
-from instaseg_ros.errors import InstasegError
+from instaseg_ros.errors import ConfigError, InstasegError
 from instaseg_ros.evaluation.average_precision import (
     AveragePrecision,
     average_precision,
     frame_counts,
 )
 from instaseg_ros.methods import Method, Targets, make_method
-from instaseg_ros.network import ERFNet
+from instaseg_ros.network import STRIDE, ERFNet
 from instaseg_ros.runtimes.torch_runtime import pick_device, pick_precision
 from instaseg_ros.training.data import Batch, class_names, training_batches, validation_set
 
@@ -51,6 +51,11 @@ def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
     `run_dir/weights.safetensors`: the averaged weights after the last step.
     """
     options = config.train
+    for name in ("crop_height", "crop_width", "horizon_rows"):
+        if getattr(options, name) % STRIDE:
+            raise ConfigError(
+                f"train.{name}: expected a multiple of {STRIDE}, got {getattr(options, name)}"
+            )
     run_dir.mkdir(parents=True, exist_ok=True)
     device = pick_device(config.runtime.device)
     torch.manual_seed(options.seed)

@@ -59,9 +59,12 @@ class SyntheticStreet:
         scene = _scene((*self._key, 0, sequence), self.frames_per_sequence / _FRAME_RATE_HZ)
         return self._sample(scene, step, Camera.of_size(*self.size))
 
-    def training_sample(self, rng: np.random.Generator) -> Sample:
+    def training_sample(self, rng: np.random.Generator, rows: int | None = None) -> Sample:
         """A frame of `size` from a scene never seen before: half the time the whole view, else a
-        window of the view at twice the resolution, either zoomed by 0.8 to 1.3."""
+        window of the view at twice the resolution, either zoomed by 0.8 to 1.3.
+
+        rows: only so many of its rows, around the horizon.
+        """
         height, width = self.size
         scene = make_scene((*self._key, 1, int(rng.integers(2**62))))
         zoom = float(np.exp(rng.uniform(np.log(0.8), np.log(1.3))))
@@ -78,6 +81,9 @@ class SyntheticStreet:
             whole, part = Camera.of_size(2 * height, 2 * width), 1 / zoom
             top = rng.uniform(0.25, 0.75) * (2 - part) * height
             camera = whole.window(top, rng.random() * (2 - part) * width, height, width, zoom)
+        if rows is not None and rows < height:
+            above = camera.cy - rows * rng.uniform(0.3, 0.7)
+            camera = camera.window(min(max(0.0, above), height - rows), 0.0, rows, width)
         return self._sample(scene, 0, camera)
 
     def _sample(self, scene: Scene, step: int, camera: Camera) -> Sample:
