@@ -98,8 +98,8 @@ def test_an_unknown_dataset_is_refused_before_anything_starts(tmp_path: Path) ->
         train(config, tmp_path / "run")
 
 
-def test_a_crop_that_the_network_cannot_halve_thrice_is_refused(tmp_path: Path) -> None:
+def test_a_crop_that_cannot_be_halved_thrice_is_refused(tmp_path: Path) -> None:
     config = merge(Config(), {"train.horizon_rows": 100})
-    with pytest.raises(ConfigError, match=r"train\.horizon_rows: expected a multiple of 8, got 100"):
+    with pytest.raises(ConfigError, match=r"horizon_rows: expected a multiple of 8, got 100"):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
