@@ -70,15 +70,31 @@ class DecodeConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """TensorRT engines: what they are built for."""
+
+    best_batch: int = param(1, "images at once that an engine is tuned for", low=1, high=64)
+    max_batch: int = param(4, "most images at once that an engine takes", low=1, high=64)
+    workspace_mb: int = param(
+        1024, "most GPU memory that TensorRT may use while it builds", low=16, high=1_000_000
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class RuntimeConfig:
     """What executes the network."""
 
-    name: str = param("auto", "what runs the network", choices=("auto", "torch", "openvino"))
+    name: str = param(
+        "auto",
+        "what runs the network",
+        choices=("auto", "torch", "openvino", "onnx", "tensorrt", "torch2trt"),
+    )
     device: str = param("auto", "auto, cpu, cuda or cuda:N")
     precision: str = param(
         "auto", "auto: the fastest the device has", choices=("auto", "fp32", "bf16", "fp16")
     )
     threads: int = param(0, "CPU threads of the network; 0: all cores", low=0, high=1024)
+    engine: EngineConfig = field(default_factory=EngineConfig)
 
 
 @dataclass(frozen=True, slots=True)

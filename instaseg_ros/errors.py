@@ -33,3 +33,7 @@ class MissingExtraError(InstasegError):
             f"{purpose} needs the Python package '{package}', which is not installed: "
             f"pip install 'instaseg_ros[{extra}]'"
         )
+
+
+class EngineError(InstasegError):
+    """An exported model or engine that cannot be built, or does not compute what torch does."""

@@ -19,9 +19,10 @@ FLOORS = (
     {"config", "evaluation"},
     {"grouping", "methods", "network", "preprocess", "tracking"},
     {"checkpoint", "output_files", "images", "visualization"},
+    {"onnx_model"},
     {"runtimes", "bags", "bag_storage", "bag_types", "outputs", "sources", "sinks"},
     {"pipeline", "datasets"},
-    {"replay", "training", "export", "bench"},
+    {"replay", "training", "export", "bench", "doctor"},
     {"ros"},
     {"cli"},
 )

@@ -29,11 +29,7 @@ def test_each_parameter_is_explained_above_its_value():
     lines = FILE.read_text().splitlines()
     for parameter in node_parameters():
         name = parameter.name.rpartition(".")[2]
-        comments = [
-            above
-            for above, line in pairwise(lines)
-            if line.strip().startswith(f"{name}:")
-        ]
+        comments = [above for above, line in pairwise(lines) if line.strip().startswith(f"{name}:")]
         assert any(parameter.help in comment for comment in comments), parameter.name
 
 

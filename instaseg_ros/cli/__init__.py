@@ -31,6 +31,8 @@ VERBS = {  # verb: module, what it does
     "replay": ("instaseg_ros.cli.replay", "label a recording, a video or a folder of images"),
     "evaluate": ("instaseg_ros.cli.evaluate", "average precision of weights on a data set"),
     "bench": ("instaseg_ros.cli.bench", "milliseconds of every stage, beside the published way"),
+    "export": ("instaseg_ros.cli.export", "write the network as ONNX, OpenVINO IR or an engine"),
+    "doctor": ("instaseg_ros.cli.doctor", "try every runtime of this machine against torch"),
     "train": ("instaseg_ros.cli.train", "train weights, or go on with a run that was stopped"),
 }
 
@@ -73,6 +75,17 @@ def config_from(args: argparse.Namespace) -> Config:
     if args.weights:
         overrides["weights"] = args.weights
     return merge(config, overrides)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`512x1024` -> (512, 1024), height and width in pixels, multiples of 8."""
+    height, cross, width = text.partition("x")
+    if not (cross and height.isdecimal() and width.isdecimal()):
+        raise ConfigError(f"--size: expected HEIGHTxWIDTH, got {text}")
+    size = int(height), int(width)
+    if 0 in size or any(side % 8 for side in size):
+        raise ConfigError(f"--size: expected multiples of 8, got {text}")
+    return size
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

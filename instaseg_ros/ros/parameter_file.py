@@ -41,7 +41,7 @@ def parameter_file() -> str:
     group = ""
     for parameter in node_parameters():
         *parents, name = parameter.name.split(".")
-        indent = "    " + "  " * len(parents)
+        indent = "    " + "  " * bool(parents)
         if (parent := ".".join(parents)) != group:
             group = parent
             lines.append(f"    {group}:")

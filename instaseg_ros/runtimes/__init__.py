@@ -16,8 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from instaseg_ros.runtimes.onnx_runtime import OnnxRuntime
 from instaseg_ros.runtimes.openvino_runtime import OpenVinoRuntime
-from instaseg_ros.runtimes.torch_runtime import TorchRuntime, pick_device
+from instaseg_ros.runtimes.tensorrt_runtime import TensorRTRuntime, prepared
+from instaseg_ros.runtimes.torch2trt_runtime import Torch2TrtRuntime
+from instaseg_ros.runtimes.torch_runtime import TorchRuntime, pick_device, pick_precision
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
@@ -37,22 +40,42 @@ class Runtime(Protocol):
 
 def open_runtime(config: RuntimeConfig, checkpoint: Checkpoint) -> Runtime:
     """The runtime named in `config`, loaded with the checkpoint's network."""
-    name, why = (config.name, "as configured") if config.name != "auto" else _choose(config)
+    name, why = (
+        (config.name, "as configured") if config.name != "auto" else choose(config, checkpoint)
+    )
     runtime = RUNTIMES[name](config, checkpoint)
     log.info("runtime %s (%s), precision %s", name, why, runtime.precision)
     return runtime
 
 
-def _choose(config: RuntimeConfig) -> tuple[str, str]:
-    """What `auto` stands for on this machine, and why."""
-    if pick_device(config.device).type == "cuda":
-        return "torch", "there is a CUDA device"
-    if importlib.util.find_spec("openvino"):
-        return "openvino", "there is no GPU, and openvino is installed"
-    return "torch", "there is no GPU; pip install openvino makes a CPU about twice as fast"
+def choose(config: RuntimeConfig, checkpoint: Checkpoint) -> tuple[str, str]:
+    """What `auto` stands for on this machine, and why: the first row that holds."""
+    device = pick_device(config.device)
+    cuda = device.type == "cuda"
+    float32 = pick_precision(config.precision, device) == "fp32"
+    engine = cuda and _installed("tensorrt") and prepared(checkpoint, config)
+    table = (
+        ("tensorrt", engine, "there is a CUDA device, and an engine of these weights was built"),
+        ("torch", cuda, "there is a CUDA device"),
+        ("openvino", _installed("openvino"), "there is no GPU, and openvino is installed"),
+        (
+            "onnx",
+            float32 and _installed("onnxruntime") and _installed("onnx"),
+            "there is no GPU, this CPU has no bfloat16, and onnxruntime is installed",
+        ),
+        ("torch", True, "there is no GPU; pip install openvino makes a CPU about twice as fast"),
+    )
+    return next((name, why) for name, holds, why in table if holds)
+
+
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 RUNTIMES: dict[str, Callable[[RuntimeConfig, Checkpoint], Runtime]] = {
     "torch": TorchRuntime,
     "openvino": OpenVinoRuntime,
+    "onnx": OnnxRuntime,
+    "tensorrt": TensorRTRuntime,
+    "torch2trt": Torch2TrtRuntime,
 }

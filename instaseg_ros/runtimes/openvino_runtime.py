@@ -52,7 +52,7 @@ class OpenVinoRuntime:
         if config.threads:
             self._options["INFERENCE_NUM_THREADS"] = config.threads
         self._network = checkpoint.network().eval()
-        self._model = _traced(self._network)
+        self._model = traced(self._network)
         self._requests: dict[tuple[int, ...], Any] = {}
 
     def __call__(self, images: NDArray[np.uint8]) -> dict[str, Tensor]:
@@ -79,7 +79,7 @@ class _DecoderOutputs(nn.Module):
         return tuple(self.network.decoder_outputs(x))
 
 
-def _traced(network: ERFNet) -> Any:
+def traced(network: ERFNet) -> Any:
     """An openvino.Model from (B, H, W, 3) uint8 to the decoder outputs in float32."""
     import openvino
     from openvino.preprocess import PrePostProcessor

@@ -1,0 +1,55 @@
+"""`instaseg doctor`: try every runtime of this machine against torch, in one command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+from instaseg_ros.cli import add_config_options, config_from, parse_size
+from instaseg_ros.errors import ConfigError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--size", default="512x1024", help="height x width of the network's input")
+    parser.add_argument("--rounds", type=int, default=10, help="calls for each median time")
+    parser.add_argument(
+        "--images",
+        metavar="DIR",
+        help="recording, video or images to compare with torch on; default: a synthetic street",
+    )
+    parser.add_argument("--json", type=Path, help="write the report to this file too")
+    add_config_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when the runtime that `auto` takes agrees with torch, else 1."""
+    size, config = parse_size(args.size), config_from(args)
+    if args.rounds < 1:
+        raise ConfigError(f"--rounds: expected at least 1, got {args.rounds}")
+
+    from instaseg_ros.checkpoint import load_checkpoint
+    from instaseg_ros.doctor import examine, table
+
+    logging.getLogger("instaseg_ros.runtimes").setLevel(logging.WARNING)  # the table says it all
+    checkpoint = load_checkpoint(config.weights)
+    report = examine(config.runtime, checkpoint, size, args.images, args.rounds)
+    print(table(report))
+    if args.json:
+        facts = {
+            "size": args.size,
+            "versions": report.versions,
+            "findings": [_plain(finding) for finding in report.findings],
+            "auto": {**_plain(report.auto), "why": report.why},
+        }
+        args.json.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    return 1 if report.auto.trouble else 0
+
+
+def _plain(finding: object) -> dict[str, object]:
+    facts = dict(finding._asdict())  # type: ignore[attr-defined]
+    difference = facts["difference"]
+    facts["difference"] = difference and difference._asdict()
+    facts["p50_ms"] = None if difference is None else facts["p50_ms"]  # JSON has no NaN
+    return facts

@@ -1,0 +1,66 @@
+"""`instaseg export WEIGHTS --to FORMAT`: the network for another runtime, compared with torch."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from instaseg_ros.cli import parse_size
+from instaseg_ros.config import RuntimeConfig, merge
+
+PRECISIONS = {"onnx": "fp32", "openvino": "fp32", "tensorrt": "fp16", "torch2trt": "fp16"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("weights", metavar="WEIGHTS", help="a shipped name or a file of weights")
+    parser.add_argument("--to", required=True, choices=PRECISIONS, help="what to write")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help="file to write; default: NAME-SIZE-PRECISION here, and for tensorrt the cache folder, "
+        "where the node finds the engine",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
+    parser.add_argument("--size", default="512x1024", help="height x width of the network's input")
+    parser.add_argument(
+        "--precision", choices=("fp32", "fp16"), help="default: fp32, for engines fp16"
+    )
+    parser.add_argument(
+        "--images",
+        metavar="DIR",
+        help="recording, video or images to compare with torch on; default: a synthetic street",
+    )
+    engines = parser.add_argument_group("engines (tensorrt, torch2trt)")
+    engines.add_argument(
+        "--batch", nargs=2, type=int, metavar=("BEST", "MAX"), help="images at once"
+    )
+    engines.add_argument("--workspace-mb", type=int, metavar="N", help="GPU memory while building")
+    engines.add_argument("--device", help="cuda or cuda:N")
+
+
+def run(args: argparse.Namespace) -> int:
+    size = parse_size(args.size)
+    given: dict[str, Any] = {"precision": args.precision or PRECISIONS[args.to]}
+    if args.batch:
+        given["engine.best_batch"], given["engine.max_batch"] = args.batch
+    if args.workspace_mb is not None:
+        given["engine.workspace_mb"] = args.workspace_mb
+    if args.device:
+        given["device"] = args.device
+    runtime = merge(RuntimeConfig(), given, "runtime.")
+
+    from instaseg_ros.checkpoint import load_checkpoint
+    from instaseg_ros.export import TARGETS, Order, export, prepare_engine
+
+    order = Order(load_checkpoint(args.weights), size, runtime, args.images)
+    if args.to == "tensorrt" and args.output is None:
+        print(prepare_engine(order))
+        return 0
+    name = f"{Path(args.weights).stem}-{args.size}-{runtime.precision}{TARGETS[args.to][0]}"
+    path = args.output or Path(name)
+    print(
+        f"{path}: difference from torch in float32: {export(order, args.to, path, args.overwrite)}"
+    )
+    return 0

@@ -1,0 +1,164 @@
+"""Every runtime and precision tried on this machine: does it run, is it right, how fast is it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from importlib import import_module
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from instaseg_ros.errors import InstasegError
+from instaseg_ros.runtimes import choose, open_runtime
+from instaseg_ros.runtimes.comparison import TOLERANCES, Comparison, Difference, timed_ms
+from instaseg_ros.runtimes.torch_runtime import pick_device, pick_precision
+
+if TYPE_CHECKING:
+    from instaseg_ros.checkpoint import Checkpoint
+    from instaseg_ros.config import RuntimeConfig
+
+CANDIDATES = (  # runtime, device, precision
+    ("torch", "cpu", "fp32"),
+    ("torch", "cpu", "bf16"),
+    ("openvino", "cpu", "fp32"),
+    ("openvino", "cpu", "bf16"),
+    ("onnx", "cpu", "fp32"),
+    ("torch", "cuda", "fp32"),
+    ("torch", "cuda", "bf16"),
+    ("torch", "cuda", "fp16"),
+    ("onnx", "cuda", "fp16"),
+    ("tensorrt", "cuda", "fp32"),
+    ("tensorrt", "cuda", "fp16"),
+    ("torch2trt", "cuda", "fp16"),
+)
+PACKAGES = ("torch", "openvino", "onnx", "onnxruntime", "tensorrt", "torch2trt")
+
+
+class Finding(NamedTuple):
+    """What came of one candidate. difference from torch in float32; trouble: why it cannot be used,
+    empty when it can."""
+
+    runtime: str
+    device: str
+    precision: str
+    difference: Difference | None = None
+    p50_ms: float = float("nan")
+    trouble: str = ""
+
+
+class Report(NamedTuple):
+    """versions: {what: version, or why there is none}. auto: what `auto` takes, and why."""
+
+    versions: dict[str, str]
+    findings: list[Finding]
+    auto: Finding
+    why: str
+
+
+def examine(
+    config: RuntimeConfig,
+    checkpoint: Checkpoint,
+    size: tuple[int, int],
+    images: str | None,
+    rounds: int,
+) -> Report:
+    """Try every candidate, building what it needs; then see what `auto` takes.
+
+    size: (height, width) pixels. images: frames to compare on, None: the synthetic street.
+    rounds: calls for the median time of one image.
+    """
+    comparison = Comparison(checkpoint, size, images)
+    findings = []
+    for name, device, precision in CANDIDATES:
+        settings = dataclasses.replace(config, name=name, device=device, precision=precision)
+        findings.append(_try(settings, checkpoint, comparison, rounds))
+    settings = dataclasses.replace(config, name="auto")
+    name, why = choose(settings, checkpoint)
+    auto = _try(dataclasses.replace(settings, name=name), checkpoint, comparison, rounds)
+    return Report(versions(), findings, auto, why)
+
+
+def _try(
+    config: RuntimeConfig, checkpoint: Checkpoint, comparison: Comparison, rounds: int
+) -> Finding:
+    finding = Finding(config.name, config.device, config.precision)
+    try:
+        device = pick_device(config.device).type
+        emulated = config.precision == "bf16" and device == "cpu"
+        if emulated and pick_precision("auto", torch.device("cpu")) != "bf16":
+            return finding._replace(trouble="this CPU does not multiply bfloat16 in hardware")
+        runtime = open_runtime(config, checkpoint)
+        difference = comparison(runtime)
+        p50_ms = median(timed_ms(lambda: runtime(comparison.frames[0]), rounds))
+    except InstasegError as error:
+        return finding._replace(trouble=str(error))
+    except Exception as error:  # a broken driver or library must not hide what the others do
+        return finding._replace(trouble=f"{type(error).__name__}: {error}")
+    tolerance = TOLERANCES.get(runtime.precision, 0.0)
+    trouble = ""
+    if not difference.relative <= tolerance:
+        trouble = f"differs from torch by more than {tolerance} (relative)"
+    return Finding(config.name, device, runtime.precision, difference, p50_ms, trouble)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the runtimes stand on, the processors, and the ROS distribution."""
+    found = {"python": platform.python_version(), "cpu": f"{_cpu()}, {os.cpu_count()} threads"}
+    if torch.cuda.is_available():
+        gpu = torch.cuda.get_device_properties(0)
+        found["gpu"] = f"{gpu.name}, compute capability {gpu.major}.{gpu.minor}"
+    else:
+        found["gpu"] = "none that torch sees"
+    found |= {package: _version(package) for package in PACKAGES}
+    sourced = os.environ.get("ROS_DISTRO")
+    installed = ", ".join(sorted(path.name for path in Path("/opt/ros").glob("*")))
+    found["ros"] = sourced or (f"not sourced; installed: {installed}" if installed else "none")
+    return found
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    if importlib.util.find_spec(package) is None:
+        return "not installed"
+    try:  # JetPack's packages come without what pip would note
+        return str(getattr(import_module(package), "__version__", "of unknown version"))
+    except Exception as error:
+        return f"installed, but cannot be imported ({error})"
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def table(report: Report) -> str:
+    """The report for people."""
+    lines = [f"{what:12}{version}" for what, version in report.versions.items()]
+    lines.append(
+        f"\n{'runtime':10}{'device':8}{'precision':11}{'p50 ms':>8}  difference from torch"
+    )
+    for finding in report.findings:
+        place = f"{finding.runtime:10}{finding.device:8}{finding.precision:11}"
+        if finding.difference is None:
+            lines.append(f"{place}{'-':>8}  {finding.trouble}")
+        else:
+            said = f"{finding.difference}{'; ' * bool(finding.trouble)}{finding.trouble}"
+            lines.append(f"{place}{finding.p50_ms:8.1f}  {said}")
+    auto = report.auto
+    verdict = auto.trouble or f"agrees with torch ({auto.difference}), {auto.p50_ms:.1f} ms"
+    lines.append(f"\nauto takes {auto.runtime} on {auto.device} in {auto.precision}: {report.why}")
+    lines.append(f"it {verdict}" if auto.difference else f"it cannot be used: {verdict}")
+    return "\n".join(lines)

@@ -1,0 +1,135 @@
+"""A checkpoint as a file for another runtime, compared with torch before it is kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instaseg_ros.errors import ConfigError, EngineError, MissingExtraError
+from instaseg_ros.onnx_model import DTYPES, INPUT, METADATA_KEY, description, write_onnx
+from instaseg_ros.output_files import OutputFile
+from instaseg_ros.runtimes.comparison import TOLERANCES, Comparison
+from instaseg_ros.runtimes.onnx_runtime import Session
+from instaseg_ros.runtimes.openvino_runtime import traced
+from instaseg_ros.runtimes.tensorrt_engine import sidecar
+from instaseg_ros.runtimes.tensorrt_runtime import Run, TensorRTRuntime, engine_path
+from instaseg_ros.runtimes.torch2trt_runtime import load_plan, save_module
+
+if TYPE_CHECKING:
+    from instaseg_ros.checkpoint import Checkpoint
+    from instaseg_ros.config import RuntimeConfig
+
+
+class Order(NamedTuple):
+    """What to export.
+
+    size: (height, width) pixels. runtime: precision fp32 or fp16; device and engine for TensorRT.
+    images: frames for the comparison, anything `open_source` reads; None: the synthetic street.
+    """
+
+    checkpoint: Checkpoint
+    size: tuple[int, int]
+    runtime: RuntimeConfig
+    images: str | None = None
+
+
+def export(order: Order, target: str, path: Path, overwrite: bool = False) -> str:
+    """Write the file for a key of TARGETS and return what the comparison said.
+
+    Raises EngineError, and leaves nothing at `path`, when it does not compute what torch does.
+    """
+    suffix, write = TARGETS[target]
+    precision = order.runtime.precision
+    if path.suffix != suffix:
+        raise ConfigError(f"output for {target}: expected a name that ends in {suffix}, got {path}")
+    if precision not in DTYPES:
+        raise ConfigError(
+            f"precision of an export: expected {' or '.join(DTYPES)}, got {precision}"
+        )
+    output = OutputFile(path, overwrite)
+    output.part.mkdir()  # a format may be of several files
+    try:
+        run = write(order, output.part / path.name)
+        difference = Comparison(order.checkpoint, order.size, order.images)(run)
+        if not difference.relative <= TOLERANCES[precision]:
+            raise EngineError(
+                f"{path} is not kept: expected at most {TOLERANCES[precision]} relative difference "
+                f"from torch, got {difference}"
+            )
+        for file in sorted(output.part.iterdir(), key=lambda file: file.name == path.name):
+            os.replace(file, path.with_name(file.name))
+    finally:
+        output.discard()
+    return str(difference)
+
+
+def prepare_engine(order: Order) -> Path:
+    """Build the TensorRT engine in the cache folder, where `runtime.name: tensorrt` looks for it,
+    unless one that fits is there."""
+    runtime = TensorRTRuntime(order.runtime, order.checkpoint)
+    runtime.plan(order.size, order.images)
+    return engine_path(order.checkpoint, order.size, runtime.precision)
+
+
+# Each writes `path` and what belongs beside it, and returns how to run what it wrote.
+
+
+def _onnx(order: Order, path: Path) -> Run:
+    write_onnx(order.checkpoint, path, order.size, order.runtime.precision)
+    return Session(path, torch.device("cpu"))
+
+
+def _openvino(order: Order, path: Path) -> Run:
+    """The model that `runtime.name: openvino` runs: (batch, H, W, 3) uint8 RGB in, an output for
+    each decoder, named after the heads in its channels, such as "offset+bandwidth"."""
+    try:
+        import openvino
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("openvino", "openvino", "export --to openvino") from error
+    network = order.checkpoint.network().eval()
+    model = traced(network)
+    model.reshape([-1, *order.size, 3])
+    model.inputs[0].set_names({INPUT})
+    for output, heads in zip(model.outputs, network.groups, strict=True):
+        output.set_names({"+".join(head.name for head in heads)})
+    model.set_rt_info(description(order.checkpoint), METADATA_KEY)
+    openvino.save_model(model, path, compress_to_fp16=order.runtime.precision == "fp16")
+    as_written = {"INFERENCE_PRECISION_HINT": "f32"}  # not in the bf16 of this CPU
+    request = openvino.Core().compile_model(path, "CPU", as_written).create_infer_request()
+
+    def run(images: NDArray[np.uint8]) -> dict[str, Tensor]:
+        results = request.infer([images])
+        return network.split_heads([torch.from_numpy(results[i]) for i in range(len(results))])
+
+    return run
+
+
+def _tensorrt(order: Order, path: Path) -> Run:
+    engine = prepare_engine(order)
+    shutil.copyfile(engine, path)
+    shutil.copyfile(sidecar(engine), sidecar(path))
+    return TensorRTRuntime(order.runtime, order.checkpoint).load(path.read_bytes())
+
+
+def _torch2trt(order: Order, path: Path) -> Run:
+    """A file for `TRTModule().load_state_dict(torch.load(path))`, made without torch2trt."""
+    engine = prepare_engine(order)
+    save_module(engine.read_bytes(), order.checkpoint, path)
+    shutil.copyfile(sidecar(engine), sidecar(path))
+    return TensorRTRuntime(order.runtime, order.checkpoint).load(load_plan(path))
+
+
+TARGETS: dict[str, tuple[str, Callable[[Order, Path], Run]]] = {
+    "onnx": (".onnx", _onnx),
+    "openvino": (".xml", _openvino),
+    "tensorrt": (".engine", _tensorrt),
+    "torch2trt": (".pth", _torch2trt),
+}

@@ -1,0 +1,161 @@
+"""The network as an ONNX file: what ONNX Runtime and TensorRT read.
+
+One input `images` (batch, H, W, 3) uint8 RGB, the batch free and the size fixed; one float32 output
+(batch, C, H, W) for each head, under its name. Method, heads and class names are in the metadata.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from instaseg_ros.errors import ConfigError, MissingExtraError
+from instaseg_ros.output_files import cache_dir
+
+if TYPE_CHECKING:
+    from instaseg_ros.checkpoint import Checkpoint
+
+INPUT = "images"
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+OPSET, IR_VERSION = 17, 8  # the newest that TensorRT 8.6 (JetPack 6) promises to read
+METADATA_KEY = "instaseg_ros"
+# torch's exporter of traced programs is the one that is kept up; before 2.6 it is not complete.
+TRACED_PROGRAMS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6)
+
+log = logging.getLogger(__name__)
+
+
+class CameraNetwork(nn.Module):
+    """The network from camera pixels to float32 heads, in the order of `heads`.
+
+    uint8 as the camera has it: a quarter of the bytes to upload, and no preprocessing left to
+    whoever runs the file. The conversion comes first, since TensorRT has nothing else for uint8.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network = checkpoint.network().to(dtype)
+        self.heads = [head.name for head in checkpoint.method().heads]
+        self.dtype = dtype
+        self.eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        pixels = images.to(self.dtype).permute(0, 3, 1, 2) / 255  # (B, 3, H, W)
+        outputs = self.network(pixels)
+        return tuple(outputs[name].float() for name in self.heads)
+
+
+def write_onnx(checkpoint: Checkpoint, path: Path, size: tuple[int, int], precision: str) -> None:
+    """Write the file for images of `size` (height, width), checked by onnx's own checker.
+
+    precision: fp32, or fp16 for the weights and everything between the input and the outputs.
+    Raises ConfigError for another one, MissingExtraError without onnx (and onnxscript).
+    """
+    if precision not in DTYPES:
+        raise ConfigError(f"ONNX in {precision}: expected {' or '.join(DTYPES)}")
+    try:
+        import onnx
+
+        if TRACED_PROGRAMS:
+            import onnxscript  # noqa: F401 (torch needs it)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "onnx", "onnx", "writing ONNX") from error
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with _quiet():
+            _export(CameraNetwork(checkpoint, DTYPES[precision]), part, size)
+        model = onnx.load(part)
+        _tidy(model)
+        model.metadata_props.add(key=METADATA_KEY, value=description(checkpoint))
+        onnx.checker.check_model(model, full_check=True)
+        onnx.save(model, part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def cached_onnx(checkpoint: Checkpoint, size: tuple[int, int], precision: str) -> Path:
+    """The file of these weights in the cache folder, written if it is not there yet."""
+    name = f"{weights_hash(checkpoint)}-{size[0]}x{size[1]}-{precision}.onnx"
+    path = cache_dir() / "onnx" / name
+    if not path.is_file():
+        log.info("writing %s", path)
+        write_onnx(checkpoint, path, size, precision)
+    return path
+
+
+def weights_hash(checkpoint: Checkpoint) -> str:
+    """Sixteen hexadecimal digits that change with any weight, head or class name."""
+    digest = hashlib.sha256(description(checkpoint).encode())
+    for name, tensor in sorted(checkpoint.tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def description(checkpoint: Checkpoint) -> str:
+    described = {
+        "method": checkpoint.method_name,
+        "n_sigma": checkpoint.n_sigma,
+        "heads": [list(head) for head in checkpoint.method().heads],
+        "class_names": list(checkpoint.class_names),
+    }
+    return json.dumps(described)
+
+
+def _export(module: CameraNetwork, path: Path, size: tuple[int, int]) -> None:
+    example = torch.zeros(2, *size, 3, dtype=torch.uint8)
+    names: dict[str, Any] = {
+        "input_names": [INPUT],
+        "output_names": module.heads,
+        "opset_version": OPSET,
+    }
+    if TRACED_PROGRAMS:
+        shapes = ({0: torch.export.Dim("batch")},)
+        program = torch.onnx.export(
+            module, (example,), dynamo=True, dynamic_shapes=shapes, verbose=False, **names
+        )
+        assert program is not None
+        program.save(str(path))
+    else:
+        axes = {name: {0: "batch"} for name in (INPUT, *module.heads)}
+        torch.onnx.export(module, (example,), str(path), dynamic_axes=axes, **names)
+
+
+def _tidy(model: Any) -> None:
+    """Drop the stack traces that torch notes, which name folders of this machine."""
+    model.ir_version = IR_VERSION
+    del model.metadata_props[:]
+    del model.graph.metadata_props[:]
+    for part in (*model.graph.node, *model.graph.input, *model.graph.output):
+        part.doc_string = ""
+        if hasattr(part, "metadata_props"):
+            del part.metadata_props[:]
+    del model.graph.value_info[:]  # their readers infer it; it makes up half of the graph
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back the exporter's remarks on its own inner workings."""
+    noisy = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in noisy]
+    try:
+        for logger in noisy:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(noisy, levels, strict=True):
+            logger.setLevel(level)

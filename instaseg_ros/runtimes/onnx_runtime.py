@@ -1,0 +1,113 @@
+"""The network in ONNX Runtime, on CPU or CUDA: for machines where OpenVINO does not run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instaseg_ros.errors import ConfigError, MissingExtraError
+from instaseg_ros.onnx_model import DTYPES, INPUT, cached_onnx
+from instaseg_ros.runtimes.torch_runtime import pick_device
+
+if TYPE_CHECKING:
+    from instaseg_ros.checkpoint import Checkpoint
+    from instaseg_ros.config import RuntimeConfig
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class OnnxRuntime:
+    """ONNX Runtime; one session per image size, its file written once and kept in the cache.
+
+    Input and outputs are torch tensors that ONNX Runtime reads and fills in place, so nothing is
+    copied, and on CUDA nothing leaves the device.
+    """
+
+    name = "onnx"
+
+    def __init__(self, config: RuntimeConfig, checkpoint: Checkpoint) -> None:
+        self._library = _library()
+        self.device = _pick_device(config.device, self._library.get_available_providers())
+        self.precision = config.precision
+        if config.precision == "auto":
+            self.precision = "fp16" if self.device.type == "cuda" else "fp32"
+        if self.precision not in DTYPES or (self.precision, self.device.type) == ("fp16", "cpu"):
+            raise ConfigError(
+                f"runtime.precision: ONNX Runtime computes in fp32, or fp16 on CUDA; got "
+                f"'{self.precision}' on '{self.device}'"
+            )
+        self._threads = config.threads
+        self._checkpoint = checkpoint
+        self._sessions: dict[tuple[int, ...], Session] = {}
+
+    def __call__(self, images: NDArray[np.uint8]) -> dict[str, Tensor]:
+        size = images.shape[1:3]
+        session = self._sessions.get(size)
+        if session is None:
+            path = cached_onnx(self._checkpoint, (size[0], size[1]), self.precision)
+            session = self._sessions[size] = Session(path, self.device, self._threads)
+        return session(images)
+
+
+class Session:
+    """One ONNX file on one device."""
+
+    def __init__(self, path: Path, device: torch.device, threads: int = 0) -> None:
+        library = _library()
+        options = library.SessionOptions()
+        options.log_severity_level = 3  # errors; below that it comments on its own optimisations
+        if threads:
+            options.intra_op_num_threads = threads
+        provider: Any = PROVIDERS[device.type]
+        if device.type == "cuda":
+            provider = (provider, {"device_id": device.index or 0})
+        self._session = library.InferenceSession(str(path), options, providers=[provider])
+        self._binding = self._session.io_binding()
+        self._device = device
+        self._outputs: dict[str, Tensor] = {}
+
+    def __call__(self, images: NDArray[np.uint8]) -> dict[str, Tensor]:
+        pixels = torch.from_numpy(images).to(self._device)
+        batch = images.shape[0]
+        if not self._outputs or next(iter(self._outputs.values())).shape[0] != batch:
+            self._outputs = {
+                output.name: torch.empty((batch, *output.shape[1:]), device=self._device)
+                for output in self._session.get_outputs()
+            }
+            for name, tensor in self._outputs.items():
+                self._binding.bind_output(name, *self._place(tensor, np.float32))
+        self._binding.bind_input(INPUT, *self._place(pixels, np.uint8))
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)  # ONNX Runtime has a stream of its own
+        self._session.run_with_iobinding(self._binding)
+        return self._outputs
+
+    def _place(self, tensor: Tensor, dtype: Any) -> tuple[Any, ...]:
+        device = self._device
+        return device.type, device.index or 0, dtype, tuple(tensor.shape), tensor.data_ptr()
+
+
+def _library() -> Any:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("onnxruntime", "onnx", "runtime.name: onnx") from error
+    return onnxruntime
+
+
+def _pick_device(name: str, providers: list[str]) -> torch.device:
+    """`auto` is CUDA where both torch and ONNX Runtime have it."""
+    device = pick_device(name)
+    if PROVIDERS[device.type] in providers:
+        return device
+    if name == "auto":
+        return torch.device("cpu")
+    raise ConfigError(
+        f"runtime.device: ONNX Runtime here has no {PROVIDERS[device.type]} for '{name}', only "
+        f"{', '.join(providers)}; onnxruntime-gpu has it"
+    )

@@ -1,0 +1,158 @@
+"""The network in TensorRT, for NVIDIA GPUs and Jetsons."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instaseg_ros.errors import ConfigError, EngineError, MissingExtraError
+from instaseg_ros.onnx_model import DTYPES, INPUT, cached_onnx, weights_hash
+from instaseg_ros.output_files import cache_dir
+from instaseg_ros.runtimes.comparison import Comparison
+from instaseg_ros.runtimes.tensorrt_engine import EngineSpec, build_engine, engine
+from instaseg_ros.runtimes.torch_runtime import pick_device
+
+if TYPE_CHECKING:
+    from instaseg_ros.checkpoint import Checkpoint
+    from instaseg_ros.config import RuntimeConfig
+
+Run = Callable[[NDArray[np.uint8]], dict[str, Tensor]]
+
+
+class TensorRTRuntime:
+    """TensorRT; one engine per image size, from the cache folder, else built at its first image.
+
+    `instaseg export --to tensorrt` builds it beforehand.
+    """
+
+    name = "tensorrt"
+
+    def __init__(self, config: RuntimeConfig, checkpoint: Checkpoint) -> None:
+        try:
+            import tensorrt
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("tensorrt", "tensorrt", f"runtime.name: {self.name}") from error
+        self._trt = tensorrt
+        self.device = pick_device(config.device)
+        if self.device.type != "cuda":
+            raise ConfigError(f"runtime.device: TensorRT needs a CUDA device, got '{self.device}'")
+        self.precision = engine_precision(config)
+        if self.precision not in DTYPES:
+            raise ConfigError(
+                f"runtime.precision: TensorRT engines are {' or '.join(DTYPES)}, got "
+                f"'{self.precision}'"
+            )
+        if config.engine.best_batch > config.engine.max_batch:
+            raise ConfigError(
+                f"runtime.engine.best_batch: expected at most max_batch, "
+                f"{config.engine.max_batch}, got {config.engine.best_batch}"
+            )
+        self._config = config.engine
+        self._checkpoint = checkpoint
+        self._runs: dict[tuple[int, int], Run] = {}
+
+    def __call__(self, images: NDArray[np.uint8]) -> dict[str, Tensor]:
+        batch, height, width = images.shape[:3]
+        if batch > self._config.max_batch:
+            raise ConfigError(
+                f"runtime.engine.max_batch is {self._config.max_batch}, got {batch} images at once"
+            )
+        run = self._runs.get((height, width))
+        if run is None:
+            run = self._runs[height, width] = self.load(self.plan((height, width)))
+        return run(images)
+
+    def plan(self, size: tuple[int, int], images: str | Path | None = None) -> bytes:
+        """The serialised engine for images of `size`, from the cache folder or built now.
+
+        images: frames to compare it with torch on; None: the synthetic street.
+        """
+        onnx = cached_onnx(self._checkpoint, size, self.precision).read_bytes()
+        gpu = torch.cuda.get_device_properties(self.device)
+        spec = EngineSpec(
+            onnx_sha256=hashlib.sha256(onnx).hexdigest(),
+            tensorrt=self._trt.__version__,
+            gpu=gpu.name,
+            compute_capability=f"{gpu.major}.{gpu.minor}",
+            precision=self.precision,
+            size=size,
+            batch=(1, self._config.best_batch, self._config.max_batch),
+        )
+        cache = cache_dir() / "tensorrt" / "timing.cache"
+        workspace_mb = self._config.workspace_mb
+        return engine(
+            engine_path(self._checkpoint, size, self.precision),
+            spec,
+            build=lambda: build_engine(self._trt, onnx, spec, workspace_mb, cache),
+            compare=lambda plan: Comparison(self._checkpoint, size, images)(self.load(plan)),
+        )
+
+    def load(self, plan: bytes) -> Run:
+        """A serialised engine, ready to run."""
+        return Engine(self._trt, plan, self.device)
+
+
+class Engine:
+    """A deserialised engine with its buffers, on one device."""
+
+    def __init__(self, trt: Any, plan: bytes, device: torch.device) -> None:
+        with torch.cuda.device(device):
+            self._runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))  # must outlive the engine
+            self._engine = self._runtime.deserialize_cuda_engine(plan)
+            if self._engine is None:
+                raise EngineError(f"TensorRT {trt.__version__} cannot load the engine")
+            self._context = self._engine.create_execution_context()
+        names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
+        self._heads = [name for name in names if name != INPUT]
+        self._device = device
+        self._stream = torch.cuda.Stream(device)  # TensorRT waits needlessly on the default one
+        self._pixels = torch.empty(0, dtype=torch.uint8)
+        self._outputs: dict[str, Tensor] = {}
+
+    def __call__(self, images: NDArray[np.uint8]) -> dict[str, Tensor]:
+        """Raw head outputs on the device, overwritten by the next call."""
+        if self._pixels.shape != images.shape:
+            self._allocate(images.shape)
+        # What the caller did with the last outputs comes first, what it does with these after.
+        caller = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(caller)
+        with torch.cuda.stream(self._stream):
+            self._pixels.copy_(torch.from_numpy(images))
+            if not self._context.execute_async_v3(self._stream.cuda_stream):
+                raise EngineError("TensorRT did not run the engine; the reason stands above")
+        caller.wait_stream(self._stream)
+        return self._outputs
+
+    def _allocate(self, shape: tuple[int, ...]) -> None:
+        self._pixels = torch.empty(shape, dtype=torch.uint8, device=self._device)
+        if not self._context.set_input_shape(INPUT, shape):
+            raise EngineError(f"the TensorRT engine does not take images of shape {shape}")
+        self._context.set_tensor_address(INPUT, self._pixels.data_ptr())
+        for name in self._heads:
+            size = tuple(self._context.get_tensor_shape(name))
+            self._outputs[name] = torch.empty(size, device=self._device)
+            self._context.set_tensor_address(name, self._outputs[name].data_ptr())
+
+
+def engine_precision(config: RuntimeConfig) -> str:
+    """`auto` is fp16."""
+    return "fp16" if config.precision == "auto" else config.precision
+
+
+def engine_path(checkpoint: Checkpoint, size: tuple[int, int], precision: str) -> Path:
+    """Where the engine of these weights stands in the cache folder, if it was built."""
+    name = f"{weights_hash(checkpoint)}-{size[0]}x{size[1]}-{precision}.engine"
+    return cache_dir() / "tensorrt" / name
+
+
+def prepared(checkpoint: Checkpoint, config: RuntimeConfig) -> bool:
+    """Whether an engine of these weights in this precision was built here, of any size."""
+    name = f"{weights_hash(checkpoint)}-*-{engine_precision(config)}.engine"
+    return any((cache_dir() / "tensorrt").glob(name))

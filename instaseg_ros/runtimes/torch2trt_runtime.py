@@ -1,0 +1,84 @@
+"""The TensorRT engine run by torch2trt's TRTModule, and its file: for users of that library.
+
+torch2trt's own converter is not used: it does not know every layer on every TensorRT version, and
+its engine would be another one than the one compared with torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instaseg_ros.errors import ConfigError, WeightsError
+from instaseg_ros.onnx_model import INPUT
+from instaseg_ros.runtimes.tensorrt_runtime import Run, TensorRTRuntime
+
+if TYPE_CHECKING:
+    from instaseg_ros.checkpoint import Checkpoint
+    from instaseg_ros.config import RuntimeConfig
+
+
+class Torch2TrtRuntime(TensorRTRuntime):
+    """As TensorRTRuntime; only who runs the engine differs."""
+
+    name = "torch2trt"
+
+    def __init__(self, config: RuntimeConfig, checkpoint: Checkpoint) -> None:
+        super().__init__(config, checkpoint)
+        try:
+            from torch2trt import TRTModule
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                "runtime.name: torch2trt needs that library, which is not installed: "
+                "see github.com/NVIDIA-AI-IOT/torch2trt, or use runtime.name: tensorrt"
+            ) from error
+        self._module = TRTModule
+
+    def load(self, plan: bytes) -> Run:
+        module = self._module()
+        module.load_state_dict(module_state(plan, self._checkpoint))
+        heads = [head.name for head in self._checkpoint.method().heads]
+
+        def run(images: NDArray[np.uint8]) -> dict[str, Tensor]:
+            with torch.cuda.device(self.device):
+                outputs = module(torch.from_numpy(images).to(self.device))
+            return dict(zip(heads, outputs, strict=True))
+
+        return run
+
+
+def module_state(plan: bytes, checkpoint: Checkpoint) -> dict[str, Any]:
+    """What `TRTModule.state_dict()` of this engine is: plain data, no code.
+
+    Without the flatteners of newer versions: one input, and a tuple of outputs.
+    """
+    return {
+        "engine": bytearray(plan),
+        "input_names": [INPUT],
+        "output_names": [head.name for head in checkpoint.method().heads],
+    }
+
+
+def save_module(plan: bytes, checkpoint: Checkpoint, path: Path) -> None:
+    """Write a file for `TRTModule().load_state_dict(torch.load(path))`."""
+    torch.save(module_state(plan, checkpoint), path)
+
+
+def load_plan(path: Path) -> bytes:
+    """The serialised engine in a torch2trt file, read without running anything in it.
+
+    Raises WeightsError when torch finds more in it than plain data, or no engine.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a bad or an unsafe file
+        raise WeightsError(f"torch2trt file {path}: not plain data ({error})") from error
+    plan = state.get("engine") if isinstance(state, dict) else None
+    if not isinstance(plan, (bytes, bytearray)):
+        raise WeightsError(f"torch2trt file {path}: expected a serialised engine under 'engine'")
+    return bytes(plan)
