@@ -45,7 +45,8 @@ setup(
             "zstandard>=0.19",
         ],
         "openvino": ["openvino>=2024.6"],
-        "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],
+        "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"],
+        "tensorrt": ["tensorrt>=8.6", "onnx>=1.16", "onnxscript>=0.2"],
         "train": ["tensorboard>=2.14"],
         "test": [
             "hypothesis>=6.100",

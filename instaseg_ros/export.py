@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instaseg_ros.errors import ConfigError, EngineError, MissingExtraError
-from instaseg_ros.onnx_model import DTYPES, INPUT, METADATA_KEY, description, write_onnx
+from instaseg_ros.onnx_model import DTYPES, INPUT, METADATA_KEY, cached_onnx, description
 from instaseg_ros.output_files import OutputFile
 from instaseg_ros.runtimes.comparison import TOLERANCES, Comparison
 from instaseg_ros.runtimes.onnx_runtime import Session
@@ -83,7 +83,7 @@ def prepare_engine(order: Order) -> Path:
 
 
 def _onnx(order: Order, path: Path) -> Run:
-    write_onnx(order.checkpoint, path, order.size, order.runtime.precision)
+    shutil.copyfile(cached_onnx(order.checkpoint, order.size, order.runtime.precision), path)
     return Session(path, torch.device("cpu"))
 
 

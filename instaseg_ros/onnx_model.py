@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from instaseg_ros import __version__
 from instaseg_ros.errors import ConfigError, MissingExtraError
 from instaseg_ros.output_files import cache_dir
 
@@ -87,8 +88,8 @@ def write_onnx(checkpoint: Checkpoint, path: Path, size: tuple[int, int], precis
 
 def cached_onnx(checkpoint: Checkpoint, size: tuple[int, int], precision: str) -> Path:
     """The file of these weights in the cache folder, written if it is not there yet."""
-    name = f"{weights_hash(checkpoint)}-{size[0]}x{size[1]}-{precision}.onnx"
-    path = cache_dir() / "onnx" / name
+    made_for = f"{weights_hash(checkpoint)}-{size[0]}x{size[1]}-{precision}"
+    path = cache_dir() / "onnx" / f"{made_for}-{__version__}-torch{torch.__version__}.onnx"
     if not path.is_file():
         log.info("writing %s", path)
         write_onnx(checkpoint, path, size, precision)
@@ -134,8 +135,10 @@ def _export(module: CameraNetwork, path: Path, size: tuple[int, int]) -> None:
 
 
 def _tidy(model: Any) -> None:
-    """Drop the stack traces that torch notes, which name folders of this machine."""
+    """Drop the stack traces that torch notes, which name folders of this machine, and its version:
+    the same network gives the same file, so that an engine of it stays good."""
     model.ir_version = IR_VERSION
+    model.producer_name, model.producer_version = "instaseg_ros", ""
     del model.metadata_props[:]
     del model.graph.metadata_props[:]
     for part in (*model.graph.node, *model.graph.input, *model.graph.output):

@@ -26,6 +26,10 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "yaml": "pyyaml"}
 # What torch brings itself.
 BROUGHT_BY_TORCH = {"triton"}
+# What is on no package index.
+FROM_ITS_MAKER = {"torch2trt"}
+# Extras that are not in the environment, since they need a GPU.
+ELSEWHERE = {"tensorrt"}
 # What rosdep calls the Python packages; safetensors has no key.
 ROSDEP_KEYS = {
     "lz4": "mcap-ros2-support",
@@ -108,7 +112,7 @@ def test_what_is_imported_is_declared() -> None:
         distribution = DISTRIBUTIONS.get(name, key(name))
         if "ros" in path.relative_to(ROOT).parts and name in to_rosdep:
             continue
-        assert distribution in to_pip | BROUGHT_BY_TORCH, f"{path} imports {name}"
+        assert distribution in to_pip | BROUGHT_BY_TORCH | FROM_ITS_MAKER, f"{path} imports {name}"
         if distribution in without_extras - {"safetensors"}:
             assert ROSDEP_KEYS[distribution] in to_rosdep
 
@@ -138,7 +142,7 @@ def test_every_requirement_is_pinned_once_and_in_bounds(python: str) -> None:
         if pin.marker is None or pin.marker.evaluate(versions):
             assert key(pin.name) not in pinned, pin
             pinned[key(pin.name)] = pin
-    in_environment = set(setup_arguments()["extras_require"]) - {"onnx"}
+    in_environment = set(setup_arguments()["extras_require"]) - ELSEWHERE
     for requirement in required(*in_environment):
         version = next(iter(pinned[key(requirement.name)].specifier)).version
         assert requirement.specifier.contains(version), requirement

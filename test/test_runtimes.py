@@ -11,23 +11,25 @@ import numpy as np
 import pytest
 import torch
 
+from instaseg_ros import runtimes
 from instaseg_ros.checkpoint import Checkpoint
 from instaseg_ros.config import RuntimeConfig
 from instaseg_ros.errors import ConfigError
-from instaseg_ros.methods import make_method
-from instaseg_ros.network import ERFNet
-from instaseg_ros.runtimes import open_runtime
+from instaseg_ros.runtimes import choose, open_runtime
+from instaseg_ros.runtimes.tensorrt_runtime import engine_path
 
-NAMES = ("car", "bus")
 needs_openvino = pytest.mark.skipif(
     not importlib.util.find_spec("openvino"), reason="openvino is not installed"
+)
+needs_onnx = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))),
+    reason="the extra onnx is not installed",
 )
 
 
 @pytest.fixture(scope="module")
-def checkpoint() -> Checkpoint:
-    torch.manual_seed(0)
-    return Checkpoint(ERFNet(make_method("spatial_embedding", 2, 2).heads).state_dict(), NAMES)
+def checkpoint(untrained: Checkpoint, cache: None) -> Checkpoint:
+    return untrained
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +51,7 @@ def expected(checkpoint: Checkpoint, images: np.ndarray) -> dict[str, torch.Tens
         ("torch", "bf16", 2e-2),
         pytest.param("openvino", "fp32", 1e-5, marks=needs_openvino),
         pytest.param("openvino", "bf16", 2e-2, marks=needs_openvino),
+        pytest.param("onnx", "fp32", 1e-5, marks=needs_onnx),
     ],
 )
 def test_outputs_are_those_of_the_network(
@@ -97,6 +100,43 @@ def test_auto_is_openvino_on_a_cpu_that_has_it(checkpoint: Checkpoint) -> None:
 
 
 @pytest.mark.parametrize(
+    ("cuda", "installed", "engine", "precision", "name", "why"),
+    [
+        (True, {"tensorrt"}, True, "auto", "tensorrt", "an engine of these weights was built"),
+        (True, {"tensorrt"}, True, "bf16", "torch", "there is a CUDA device"),  # no such engine
+        (True, {"tensorrt"}, False, "auto", "torch", "there is a CUDA device"),
+        (True, {"openvino"}, True, "auto", "torch", "there is a CUDA device"),
+        (False, {"openvino", "onnx", "onnxruntime"}, False, "fp32", "openvino", "openvino is"),
+        (False, {"onnx", "onnxruntime"}, False, "fp32", "onnx", "onnxruntime is installed"),
+        (False, {"onnx", "onnxruntime"}, False, "bf16", "torch", "pip install openvino"),
+        (False, {"onnxruntime"}, False, "fp32", "torch", "pip install openvino"),
+    ],
+)
+def test_auto_takes_the_first_that_holds(
+    checkpoint: Checkpoint,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    cuda: bool,
+    installed: set[str],
+    engine: bool,
+    precision: str,
+    name: str,
+    why: str,
+) -> None:
+    monkeypatch.setenv("INSTASEG_CACHE", str(tmp_path))
+    if engine:
+        path = engine_path(checkpoint, (48, 80), "fp16")
+        path.parent.mkdir()
+        path.touch()
+    device = torch.device("cuda" if cuda else "cpu")
+    monkeypatch.setattr(runtimes, "pick_device", lambda name: device)
+    monkeypatch.setattr(runtimes, "_installed", lambda package: package in installed)
+    chosen, reason = choose(RuntimeConfig(precision=precision), checkpoint)
+    assert chosen == name
+    assert why in reason
+
+
+@pytest.mark.parametrize(
     ("config", "message"),
     [
         (RuntimeConfig(name="torch", device="gpu0"), "expected auto, cpu or cuda"),
@@ -104,6 +144,11 @@ def test_auto_is_openvino_on_a_cpu_that_has_it(checkpoint: Checkpoint) -> None:
         (RuntimeConfig(name="torch", device="cpu", precision="fp16"), "fp16 needs a GPU"),
         pytest.param(
             RuntimeConfig(name="openvino", device="cuda"), "runs on 'cpu'", marks=needs_openvino
+        ),
+        pytest.param(
+            RuntimeConfig(name="onnx", device="cpu", precision="bf16"),
+            "computes in fp32, or fp16 on CUDA; got 'bf16' on 'cpu'",
+            marks=needs_onnx,
         ),
     ],
 )

@@ -85,7 +85,8 @@ class TensorRTRuntime:
             size=size,
             batch=(1, self._config.best_batch, self._config.max_batch),
         )
-        cache = cache_dir() / "tensorrt" / "timing.cache"
+        kind = f"{spec.tensorrt}-{spec.compute_capability}"  # of another kind it cannot be read
+        cache = cache_dir() / "tensorrt" / f"timing-{kind}.cache"
         workspace_mb = self._config.workspace_mb
         return engine(
             engine_path(self._checkpoint, size, self.precision),
