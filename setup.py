@@ -47,6 +47,8 @@ setup(
         "openvino": ["openvino>=2024.6"],
         "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"],
         "tensorrt": ["tensorrt>=8.6", "onnx>=1.16", "onnxscript>=0.2"],
+        "int8": ["nncf>=2.13", "openvino>=2024.6"],
+        "plots": ["matplotlib>=3.5"],
         "train": ["tensorboard>=2.14"],
         "test": [
             "hypothesis>=6.100",

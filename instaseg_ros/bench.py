@@ -1,83 +1,40 @@
 """What is measured, how, against what.
 
 One process, ours and the yardstick in turn (A B A B ...), medians and 99th percentiles over the
-rounds. The network sees noise, which costs it what a street does. Decoding gets outputs made to
-measure: so many objects on so many foreground pixels. The yardstick is the published way: the same
-weights in eager float32 torch, then the published loop over the same outputs (`grouping.oracle`).
+rounds. Ours is the pipeline as the node runs it, from an image message to result messages. The
+network sees noise, which costs it what a street does; decoding gets outputs made to measure (see
+`bench_yardstick`, where the yardstick stands too), on the device where the network leaves its own.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import platform
 import resource
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from instaseg_ros import outputs as messages
 from instaseg_ros.bag_types import make_header, message_classes
+from instaseg_ros.bench_yardstick import Yardstick, made_to_measure, same_objects
 from instaseg_ros.config import Config
-from instaseg_ros.grouping import oracle
 from instaseg_ros.images import image_to_rgb
-from instaseg_ros.methods.spatial_embedding import (
-    BANDWIDTH_GAIN,
-    STEP_X,
-    STEP_Y,
-    embed,
-    inverse_bandwidth,
-    pixel_grid,
-    seed_score,
-)
 from instaseg_ros.pipeline import Pipeline
-from instaseg_ros.preprocess import preprocess, restore
-from instaseg_ros.runtimes.torch_runtime import TorchRuntime
+from instaseg_ros.preprocess import preprocess
+from instaseg_ros.runtimes import Runtime
+from instaseg_ros.types import Frame, Instances
 
 FOREGROUND_SHARE = 575_000 / (1024 * 2048)
-
-
-def made_to_measure(
-    height: int, width: int, n_classes: int, n_sigma: int, objects: int, foreground_px: int
-) -> dict[str, Tensor]:
-    """Raw head outputs (1, C, H, W) of `objects` ellipses with `foreground_px` pixels in all.
-
-    Offsets point nine tenths of the way to the centre, with some noise, as a trained network's do;
-    the classes take turns.
-    """
-    rng = np.random.default_rng(0)
-    rows = max(1, round((objects * height / width) ** 0.5))
-    columns = -(-objects // rows)
-    cell_h, cell_w = height / rows, width / columns
-    share = foreground_px / objects / (cell_h * cell_w)  # of its cell that an ellipse covers
-    offset = np.zeros((2, height, width), np.float32)
-    bandwidth = np.zeros((n_sigma, height, width), np.float32)
-    seed = np.full((n_classes, height, width), -6.0, np.float32)
-    axes_px = np.array([cell_w, cell_h]) * (share / np.pi) ** 0.5
-    tight = 0.3 * axes_px * [STEP_X, STEP_Y]  # bandwidth around a centre
-    raw = np.log(np.log(2) / np.square(tight[-n_sigma:])) / BANDWIDTH_GAIN
-    for k in range(objects):
-        center = (k % columns + 0.5) * cell_w, (k // columns + 0.5) * cell_h
-        top, bottom = int(center[1] - cell_h / 2), min(height, int(center[1] + cell_h / 2))
-        left, right = int(center[0] - cell_w / 2), min(width, int(center[0] + cell_w / 2))
-        y, x = np.mgrid[top:bottom, left:right]
-        distance = ((x - center[0]) / axes_px[0]) ** 2 + ((y - center[1]) / axes_px[1]) ** 2
-        inside = distance <= 1
-        rows_of, columns_of = slice(top, bottom), slice(left, right)
-        for c, (position, step) in enumerate(((x, STEP_X), (y, STEP_Y))):
-            toward = 0.9 * (center[c] - position) + rng.normal(0, 0.02 * axes_px[c], x.shape)
-            offset[c, rows_of, columns_of][inside] = np.arctanh(
-                np.clip(toward * step, -0.999, 0.999)
-            )[inside]
-        bandwidth[:, rows_of, columns_of][:, inside] = raw[:, None]
-        logit = 5 - 3 * distance + rng.normal(0, 0.2, x.shape)
-        seed[k % n_classes, rows_of, columns_of][inside] = logit[inside]
-    parts = {"offset": offset, "bandwidth": bandwidth, "seed": seed}
-    return {name: torch.from_numpy(part)[None] for name, part in parts.items()}
+STAGES = ("convert", "preprocess", "network", "decode", "label_image", "messages")
+NAMES = {"restore": "label_image"}  # of the pipeline's stages, where ours says more
 
 
 class Clock:
@@ -89,105 +46,184 @@ class Clock:
     def __call__(self, name: str, function: Callable[..., Any], *args: Any) -> Any:
         start = time.perf_counter()
         value = function(*args)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        synchronise()
         self.samples_ms[name].append((time.perf_counter() - start) * 1e3)
         return value
 
     def table(self) -> dict[str, dict[str, float]]:
-        """{name: {p50_ms, p99_ms}}."""
+        """{name: {p50_ms, p99_ms}}, and `total` of the rounds."""
+        samples = dict(self.samples_ms)
+        samples["total"] = np.sum(list(samples.values()), axis=0).tolist()
         return {
             name: {"p50_ms": float(np.median(ms)), "p99_ms": float(np.percentile(ms, 99))}
-            for name, ms in self.samples_ms.items()
+            for name, ms in samples.items()
         }
 
 
-def bench(config: Config, size: tuple[int, int], objects: int, rounds: int) -> dict[str, Any]:
-    """Every stage of the pipeline and of the yardstick on one image of `size` (height, width)."""
-    height, width = size
-    pipeline = Pipeline(config)
-    checkpoint = pipeline.checkpoint
-    eager = TorchRuntime(
-        dataclasses.replace(config.runtime, name="torch", precision="fp32"), checkpoint
-    )
-    image = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
-    step = width * 3
-    message = SimpleNamespace(
-        encoding="bgr8", height=height, width=width, step=step, is_bigendian=0, data=image.ravel()
-    )
-    made = made_to_measure(
-        height,
-        width,
-        len(checkpoint.class_names),
-        checkpoint.n_sigma,
-        objects,
-        round(FOREGROUND_SHARE * height * width),
-    )
-    ours, theirs = Clock(), Clock()
-    found = 0
-    for number in range(rounds + 1):
-        if number == 1:  # the first round warms up
-            ours.samples_ms.clear()
-            theirs.samples_ms.clear()
-        rgb = ours("convert", image_to_rgb, message)
-        batch, geometry = ours("preprocess", preprocess, [rgb], config.input)
-        ours("network", pipeline.runtime, batch)
-        (instances,) = ours("decode", pipeline.method.decode, made, config.decode)
-        instances = ours("restore", restore, instances, geometry)
-        ours("messages", _messages, instances, pipeline.class_names)
-        theirs("network", eager, batch)
-        groups = theirs("decode", _published, made, config)
-        if not np.array_equal(groups.labels, instances.labels):
-            raise AssertionError("our labels are not those of the published loop")
-        found = len(instances)
-    stages = ours.table()
-    yardstick = theirs.table()
-    total = sum(stage["p50_ms"] for stage in stages.values())
-    yardstick["total"] = {"p50_ms": sum(stage["p50_ms"] for stage in yardstick.values())}
+def synchronise() -> None:
+    """Wait for what a GPU still has to do."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+class Ours:
+    """The pipeline from image message to result messages, on one image of `size`.
+
+    Its network runs, and then `made` goes on to decoding in the place of what it gave.
+    """
+
+    def __init__(self, config: Config, size: tuple[int, int]) -> None:
+        self.pipeline = Pipeline(config)
+        height, width = size
+        noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+        self.images, geometry = preprocess([noise], config.input)  # (1, H', W', 3)
+        self.decoded_size = geometry.scaled
+        self._message = SimpleNamespace(
+            encoding="bgr8",
+            height=height,
+            width=width,
+            step=3 * width,
+            is_bigendian=0,
+            data=noise.ravel(),
+        )
+        given = self.pipeline.runtime(self.images)
+        self.device = next(iter(given.values())).device
+        self._substitute = _Substitute(self.pipeline.runtime, given)
+        self.pipeline.runtime = self._substitute
+
+    def decode_what(self, objects: int, foreground_px: int, n_used: int = 0) -> dict[str, Tensor]:
+        """Put outputs made to measure in the place of the network's, and return them."""
+        checkpoint = self.pipeline.checkpoint
+        made = made_to_measure(
+            *self.decoded_size,
+            len(checkpoint.class_names),
+            checkpoint.n_sigma,
+            objects,
+            foreground_px,
+            n_used,
+        )
+        self._substitute.made = {name: part.to(self.device) for name, part in made.items()}
+        return self._substitute.made
+
+    def __call__(self, clock: Clock) -> Instances:
+        rgb = clock("convert", image_to_rgb, self._message)
+        (result,) = self.pipeline.process([Frame(rgb)])
+        for stage, ms in result.stage_ms.items():
+            clock.samples_ms[NAMES.get(stage, stage)].append(ms)
+        clock("messages", self._messages, result.instances)
+        return result.instances
+
+    def _messages(self, instances: Instances) -> Any:
+        msgs, header = message_classes(), make_header(0, "camera")
+        return (
+            messages.labels_message(msgs, header, instances.labels),
+            messages.detections_message(msgs, header, instances, self.pipeline.class_names),
+        )
+
+
+class _Substitute:
+    """A runtime that computes, and returns something else."""
+
+    def __init__(self, runtime: Runtime, made: dict[str, Tensor]) -> None:
+        self.name, self.precision = runtime.name, runtime.precision
+        self.runtime, self.made = runtime, made
+
+    def __call__(self, images: NDArray[np.uint8]) -> dict[str, Tensor]:
+        self.runtime(images)
+        synchronise()
+        return self.made
+
+
+def bench(
+    config: Config, size: tuple[int, int], objects: int, rounds: int, n_used: int = 0
+) -> dict[str, Any]:
+    """Every stage of ours and of the yardstick on one image of `size` (height, width).
+
+    objects: in the image, on the same share of it whatever their number; of the first `n_used`
+    classes, 0: of all. Raises AssertionError where the two find different objects.
+    """
+    if config.runtime.threads:
+        torch.set_num_threads(config.runtime.threads)  # the yardstick's too, and of our decoding
+    ours = Ours(config, size)
+    height, width = ours.decoded_size
+    made = ours.decode_what(objects, round(FOREGROUND_SHARE * height * width), n_used)
+    for _ in range(2):
+        instances = ours(Clock())
+    memory = peak_memory()  # before the yardstick takes any
+    theirs = Yardstick(ours.pipeline.checkpoint, ours.images, ours.device)
+    theirs.network()
+    if not same_objects(instances.labels, _scaled(theirs.decode(made, config.decode), size)):
+        raise AssertionError("our labels are not those of the published loop")
+    our_clock, their_clock = Clock(), Clock()
+    for _ in range(rounds):
+        ours(our_clock)
+        their_clock("network", theirs.network)
+        their_clock("decode", theirs.decode, made, config.decode)
+    stages, yardstick = our_clock.table(), their_clock.table()
     return {
-        "size": f"{height}x{width}",
-        "objects": found,
+        "size": f"{size[0]}x{size[1]}",
+        "objects": len(instances),
         "rounds": rounds,
-        "runtime": pipeline.runtime.name,
-        "precision": pipeline.runtime.precision,
-        "threads": config.runtime.threads or torch.get_num_threads(),
-        "stages": {**stages, "total": {"p50_ms": total}},
+        "weights": config.weights,
+        "runtime": ours.pipeline.runtime.name,
+        "precision": ours.pipeline.runtime.precision,
+        **machine(config.runtime.threads),
+        "stages": {name: stages[name] for name in (*STAGES, "total")},
         "yardstick": yardstick,
         "ratio": {
-            "network": yardstick["network"]["p50_ms"] / stages["network"]["p50_ms"],
-            "decode": yardstick["decode"]["p50_ms"] / stages["decode"]["p50_ms"],
-            "total": yardstick["total"]["p50_ms"] / total,
+            name: yardstick[name]["p50_ms"] / stages[name]["p50_ms"]
+            for name in ("network", "decode", "total")
         },
-        "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        **memory,
+        "rss_with_yardstick_mb": peak_memory()["rss_mb"],
     }
 
 
-def _messages(instances: Any, class_names: tuple[str, ...]) -> Any:
-    msgs, header = message_classes(), make_header(0, "camera")
-    return (
-        messages.labels_message(msgs, header, instances.labels),
-        messages.detections_message(msgs, header, instances, class_names),
-    )
+def peak_memory() -> dict[str, float]:
+    """The most that this process has had resident so far, and torch on the GPU, in MB."""
+    peak = {"rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    if torch.cuda.is_available():
+        peak["gpu_mb"] = torch.cuda.max_memory_allocated() / 2**20
+    return peak
 
 
-def _published(outputs: dict[str, Tensor], config: Config) -> Any:
-    offset, bandwidth, seed = (outputs[name][0] for name in ("offset", "bandwidth", "seed"))
-    grid = pixel_grid(*offset.shape[1:])
-    scale = inverse_bandwidth(bandwidth)
-    return oracle.group(embed(offset, grid), scale, seed_score(seed), config.decode)
+def machine(threads: int) -> dict[str, Any]:
+    """What the numbers are from. threads: as configured, 0 for all."""
+    cpu = platform.processor()
+    if (cpuinfo := Path("/proc/cpuinfo")).is_file():
+        found = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        cpu = found[0].partition(": ")[2] if found else cpu
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"cpu": cpu, "gpu": gpu, "threads": threads or torch.get_num_threads()}
+
+
+def _scaled(label_maps: list[Tensor], size: tuple[int, int]) -> list[Tensor]:
+    """Label maps (H, W) brought to `size` as the pipeline does it."""
+    if label_maps[0].shape == size:
+        return label_maps
+    y, x = (
+        torch.arange(to) * of // to for of, to in zip(label_maps[0].shape, size, strict=True)
+    )  # nearest
+    return [labels.cpu()[y[:, None], x] for labels in label_maps]
 
 
 def table(numbers: dict[str, Any]) -> str:
     """The numbers for people."""
     lines = [
-        f"{numbers['size']}, {numbers['objects']} objects, {numbers['runtime']} "
-        f"{numbers['precision']}, {numbers['threads']} threads, {numbers['rounds']} rounds, "
-        f"peak {numbers['rss_mb']:.0f} MB",
-        f"{'stage':12}{'ours ms':>10}{'p99':>10}{'published':>12}{'ratio':>8}",
+        f"{numbers['size']}, {numbers['objects']} objects, {numbers['weights']}, "
+        f"{numbers['runtime']} {numbers['precision']}, {numbers['rounds']} rounds",
+        f"{numbers['threads']} threads of {numbers['cpu']}"
+        + (f", {numbers['gpu']}" if numbers["gpu"] else ""),
+        f"at most {numbers['rss_mb']:.0f} MB resident"
+        + (f", {numbers['gpu_mb']:.0f} MB on the GPU" if "gpu_mb" in numbers else "")
+        + f" ({numbers['rss_with_yardstick_mb']:.0f} MB with the yardstick)",
+        f"{'':12}{'ours':>21}{'published':>22}",
+        f"{'ms':12}{'p50':>10}{'p99':>11}{'p50':>11}{'p99':>11}{'ratio':>8}",
     ]
     for name, stage in numbers["stages"].items():
-        line = f"{name:12}{stage['p50_ms']:10.2f}{stage.get('p99_ms', float('nan')):10.2f}"
+        line = f"{name:12}{stage['p50_ms']:10.2f}{stage['p99_ms']:11.2f}"
         if name in numbers["yardstick"]:
-            line += f"{numbers['yardstick'][name]['p50_ms']:12.1f}{numbers['ratio'][name]:8.1f}"
+            theirs = numbers["yardstick"][name]
+            line += f"{theirs['p50_ms']:11.1f}{theirs['p99_ms']:11.1f}{numbers['ratio'][name]:8.1f}"
         lines.append(line)
     return "\n".join(lines)

@@ -91,7 +91,9 @@ class RuntimeConfig:
     )
     device: str = param("auto", "auto, cpu, cuda or cuda:N")
     precision: str = param(
-        "auto", "auto: the fastest the device has", choices=("auto", "fp32", "bf16", "fp16")
+        "auto",
+        "auto: the fastest the device has; int8: what `instaseg quantize` made of the weights",
+        choices=("auto", "fp32", "bf16", "fp16", "int8"),
     )
     threads: int = param(0, "CPU threads of the network; 0: all cores", low=0, high=1024)
     engine: EngineConfig = field(default_factory=EngineConfig)

@@ -18,7 +18,7 @@ from instaseg_ros.onnx_model import DTYPES, INPUT, METADATA_KEY, cached_onnx, de
 from instaseg_ros.output_files import OutputFile
 from instaseg_ros.runtimes.comparison import TOLERANCES, Comparison
 from instaseg_ros.runtimes.onnx_runtime import Session
-from instaseg_ros.runtimes.openvino_runtime import traced
+from instaseg_ros.runtimes.openvino_model import traced
 from instaseg_ros.runtimes.tensorrt_engine import sidecar
 from instaseg_ros.runtimes.tensorrt_runtime import Run, TensorRTRuntime, engine_path
 from instaseg_ros.runtimes.torch2trt_runtime import load_plan, save_module

@@ -22,7 +22,9 @@ FLOORS = (
     {"onnx_model"},
     {"runtimes", "bags", "bag_storage", "bag_types", "outputs", "sources", "sinks"},
     {"pipeline", "datasets"},
-    {"replay", "training", "export", "bench", "doctor"},
+    {"replay", "training", "export", "bench", "bench_yardstick", "doctor"},
+    {"bench_sweep", "bench_runtimes"},
+    {"quantize"},
     {"ros"},
     {"cli"},
 )

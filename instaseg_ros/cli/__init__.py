@@ -33,6 +33,10 @@ VERBS = {  # verb: module, what it does
     "bench": ("instaseg_ros.cli.bench", "milliseconds of every stage, beside the published way"),
     "export": ("instaseg_ros.cli.export", "write the network as ONNX, OpenVINO IR or an engine"),
     "doctor": ("instaseg_ros.cli.doctor", "try every runtime of this machine against torch"),
+    "quantize": (
+        "instaseg_ros.cli.quantize",
+        "an int8 model of weights, measured before it is kept",
+    ),
     "train": ("instaseg_ros.cli.train", "train weights, or go on with a run that was stopped"),
 }
 
@@ -64,6 +68,14 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         help="a parameter, such as decode.min_pixels=64; may be repeated",
     )
     group.add_argument("--weights", help="a shipped name, a .safetensors or a published .pth file")
+
+
+def size_from(option: str) -> tuple[int, int]:
+    """(height, width) of an option like 512x1024. Raises ConfigError."""
+    height, cross, width = option.partition("x")
+    if not (cross and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise ConfigError(f"--size: expected HEIGHTxWIDTH in pixels, got {option}")
+    return int(height), int(width)
 
 
 def config_from(args: argparse.Namespace) -> Config:

@@ -6,30 +6,75 @@ import argparse
 import json
 from pathlib import Path
 
-from instaseg_ros.cli import add_config_options, config_from
+from instaseg_ros.cli import add_config_options, config_from, size_from
+from instaseg_ros.config import Config, merge, parameters
 from instaseg_ros.errors import ConfigError
+from instaseg_ros.output_files import OutputFile
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    choices = {p.name: p.choices for p in parameters(Config())}
     parser.add_argument("--size", default="1024x2048", help="height x width of the image")
     parser.add_argument("--objects", type=int, default=30, help="objects in the image")
+    parser.add_argument(
+        "--classes", type=int, default=0, help="classes that the objects are of; 0: all"
+    )
+    parser.add_argument("--runtime", choices=choices["runtime.name"], help="runtime.name")
+    parser.add_argument("--precision", choices=choices["runtime.precision"])
     parser.add_argument("--rounds", type=int, default=10, help="measurements of each stage")
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
+    parser.add_argument(
+        "--sweep",
+        type=Path,
+        metavar="PNG",
+        help="draw how the times grow with objects, foreground and image size",
+    )
+    parser.add_argument(
+        "--runtimes",
+        type=int,
+        metavar="FRAMES",
+        help="compare every runtime and precision there is here, on so many synthetic frames",
+    )
     add_config_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from instaseg_ros.bench import bench, table
+    from instaseg_ros.bench import bench, machine, table
 
-    height, cross, width = args.size.partition("x")
-    if not (cross and height.isdecimal() and width.isdecimal()):
-        raise ConfigError(f"--size: expected HEIGHTxWIDTH, got {args.size}")
-    if min(args.objects, args.rounds) < 1:
-        raise ConfigError(
-            f"--objects and --rounds: expected at least 1, got {args.objects}, {args.rounds}"
-        )
-    numbers = bench(config_from(args), (int(height), int(width)), args.objects, args.rounds)
-    print(table(numbers))
+    size, config = size_from(args.size), _config(args)
+    if min(args.objects, args.rounds, args.runtimes or 1) < 1 or args.classes < 0:
+        raise ConfigError("--objects, --rounds, --runtimes: expected at least 1; --classes: 0")
+    if args.runtimes:
+        numbers = {"size": args.size, "frames": args.runtimes, **machine(config.runtime.threads)}
+        numbers["runtimes"] = _runtimes(config, size, args.runtimes)
+    else:
+        numbers = bench(config, size, args.objects, args.rounds, args.classes)
+        print(table(numbers))
+        if args.sweep:
+            from instaseg_ros.bench_sweep import draw, sweep
+
+            numbers["sweep"] = sweep(config, size, args.objects, max(3, args.rounds // 2))
+            draw(numbers, args.sweep)
     if args.json:
-        args.json.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+        output = OutputFile(args.json, overwrite=True)
+        output.part.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+        output.commit()
     return 0
+
+
+def _config(args: argparse.Namespace) -> Config:
+    overrides = {"runtime.name": args.runtime, "runtime.precision": args.precision}
+    return merge(config_from(args), {name: word for name, word in overrides.items() if word})
+
+
+def _runtimes(config: Config, size: tuple[int, int], frames: int) -> dict[str, object]:
+    from instaseg_ros.bench_runtimes import available, compare, table
+    from instaseg_ros.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(config.weights)
+    runtimes, refused = available(config, checkpoint)
+    rows = compare(runtimes, checkpoint, config.decode, size, frames)
+    print(table(rows))
+    for name, why in refused.items():
+        print(f"{name}: {why}")
+    return {name: row._asdict() for name, row in rows.items()}

@@ -6,23 +6,24 @@ converted inside it. Compiled models are kept on disk, so only the first start o
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from instaseg_ros.errors import ConfigError, MissingExtraError
 from instaseg_ros.output_files import cache_dir
+from instaseg_ros.runtimes.openvino_model import model_of, quantised_model_of
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
     from instaseg_ros.config import RuntimeConfig
-    from instaseg_ros.network import ERFNet
 
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
-EXAMPLE_SIZE = (64, 64)  # the traced graph holds for every size
+log = logging.getLogger(__name__)
 
 
 class OpenVinoRuntime:
@@ -30,7 +31,8 @@ class OpenVinoRuntime:
 
     name = "openvino"
 
-    def __init__(self, config: RuntimeConfig, checkpoint: Checkpoint) -> None:
+    def __init__(self, config: RuntimeConfig, checkpoint: Checkpoint, model: Any = None) -> None:
+        """model: an openvino.Model to run in the place of the checkpoint's own."""
         try:
             import openvino
         except ModuleNotFoundError as error:
@@ -40,19 +42,21 @@ class OpenVinoRuntime:
         if config.precision == "fp16":
             raise ConfigError("runtime.precision: fp16 needs a GPU; use bf16 or fp32 on a CPU")
         self._core = openvino.Core()
-        self.precision = config.precision
-        if config.precision == "auto":
-            can = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-            self.precision = "bf16" if "BF16" in can else "fp32"
+        can = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        best = "bf16" if "BF16" in can else "fp32"
+        self.precision = best if config.precision == "auto" else config.precision
         self._options: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": PRECISIONS[self.precision],
+            "INFERENCE_PRECISION_HINT": PRECISIONS.get(self.precision, PRECISIONS[best]),
             "PERFORMANCE_HINT": "LATENCY",
             "CACHE_DIR": str(cache_dir() / "openvino"),
         }
         if config.threads:
             self._options["INFERENCE_NUM_THREADS"] = config.threads
         self._network = checkpoint.network().eval()
-        self._model = traced(self._network)
+        if model is None and self.precision == "int8":
+            model, measured = quantised_model_of(checkpoint)
+            log.info("int8: %s", measured)
+        self._model = model or model_of(checkpoint, self._network)
         self._requests: dict[tuple[int, ...], Any] = {}
 
     def __call__(self, images: NDArray[np.uint8]) -> dict[str, Tensor]:
@@ -68,30 +72,3 @@ class OpenVinoRuntime:
         model = self._model.clone()
         model.reshape(list(shape))
         return self._core.compile_model(model, "CPU", self._options).create_infer_request()
-
-
-class _DecoderOutputs(nn.Module):
-    def __init__(self, network: ERFNet) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.network.decoder_outputs(x))
-
-
-def traced(network: ERFNet) -> Any:
-    """An openvino.Model from (B, H, W, 3) uint8 to the decoder outputs in float32."""
-    import openvino
-    from openvino.preprocess import PrePostProcessor
-
-    example = torch.zeros(1, 3, *EXAMPLE_SIZE)
-    model = openvino.convert_model(_DecoderOutputs(network), example_input=example)
-    torch._C._jit_clear_class_registry()  # else torch keeps each trace with its weights for ever
-    model.reshape([-1, 3, -1, -1])
-    steps = PrePostProcessor(model)
-    steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
-    steps.input().model().set_layout(openvino.Layout("NCHW"))
-    steps.input().preprocess().convert_element_type(openvino.Type.f32).scale(255.0)
-    for index in range(len(model.outputs)):
-        steps.output(index).tensor().set_element_type(openvino.Type.f32)
-    return steps.build()

@@ -38,6 +38,8 @@ def pick_precision(name: str, device: torch.device) -> str:
     if name != "auto":
         if name == "fp16" and device.type == "cpu":
             raise ConfigError("runtime.precision: fp16 needs a GPU; use bf16 or fp32 on a CPU")
+        if name not in DTYPES:
+            raise ConfigError(f"runtime.precision: torch runs {', '.join(DTYPES)}, got {name}")
         return name
     if device.type == "cuda":
         return "fp16"

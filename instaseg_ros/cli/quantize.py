@@ -1,0 +1,42 @@
+"""`instaseg quantize`: an int8 model of weights for OpenVINO, measured before it is kept."""
+
+from __future__ import annotations
+
+import argparse
+
+from instaseg_ros.cli import add_config_options, config_from, size_from
+from instaseg_ros.errors import ConfigError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--images",
+        metavar="PATH",
+        help="what to calibrate on: a folder of images, a video or a recording of your camera; "
+        "without it the synthetic street",
+    )
+    parser.add_argument("--size", default="512x1024", help="height x width to calibrate at")
+    parser.add_argument("--frames", type=int, default=32, help="images to calibrate on")
+    parser.add_argument(
+        "--check-frames", type=int, default=100, help="held-out synthetic frames to measure AP on"
+    )
+    parser.add_argument(
+        "--max-loss", type=float, default=0.005, help="AP that may be lost; more is not kept"
+    )
+    add_config_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from instaseg_ros.checkpoint import load_checkpoint
+    from instaseg_ros.quantize import Order, quantize
+
+    if min(args.frames, args.check_frames) < 1:
+        raise ConfigError(
+            f"--frames and --check-frames: expected at least 1, got {args.frames}, "
+            f"{args.check_frames}"
+        )
+    config = config_from(args)
+    order = Order(args.images, size_from(args.size), args.frames, args.check_frames, args.max_loss)
+    print(quantize(load_checkpoint(config.weights), config.decode, order))
+    print("run it with runtime.precision: int8")
+    return 0

@@ -1,0 +1,124 @@
+"""Post-training quantisation of the network to int8 for OpenVINO, measured before it is kept.
+
+NNCF calibrates on images alone, without truth: they show how large each layer's activations get.
+What lies at half the image's resolution or makes the outputs stays in floating point: it is a small
+share of the work and most of the loss.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instaseg_ros.bench_runtimes import REFERENCE, Row, compare, table
+from instaseg_ros.checkpoint import Checkpoint
+from instaseg_ros.config import DecodeConfig, InputConfig, RuntimeConfig
+from instaseg_ros.datasets.synthetic_street import SyntheticStreet
+from instaseg_ros.errors import ConfigError, MissingExtraError
+from instaseg_ros.preprocess import preprocess
+from instaseg_ros.runtimes import open_runtime
+from instaseg_ros.runtimes.openvino_model import keep, model_of, model_path
+from instaseg_ros.runtimes.openvino_runtime import OpenVinoRuntime
+from instaseg_ros.sources import open_source
+
+CONVOLUTIONS = ("Convolution", "ConvolutionBackpropData")
+FEW_CHANNELS = 16  # of a convolution's input: at half resolution, or the image itself
+
+
+class Order(NamedTuple):
+    """What to quantise, and how it is judged.
+
+    images: for calibration, `frames` of anything that `open_source` reads; None: of the synthetic
+    street's training sequences. size: (height, width) to calibrate and judge at.
+    max_loss: the most AP that may be lost on `check_frames` held-out synthetic frames.
+    """
+
+    images: str | None
+    size: tuple[int, int]
+    frames: int
+    check_frames: int
+    max_loss: float
+
+
+def quantize(checkpoint: Checkpoint, decode: DecodeConfig, order: Order) -> str:
+    """Make, measure and keep the int8 model of the checkpoint; returns what was measured.
+
+    Raises ConfigError, and keeps nothing, when it loses more than `order.max_loss` AP.
+    """
+    try:
+        import nncf
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("nncf", "int8", "`instaseg quantize`") from error
+    logging.getLogger("nncf").setLevel(logging.WARNING)
+    model = model_of(checkpoint, checkpoint.network().eval())
+    quantised = nncf.quantize(
+        model,
+        nncf.Dataset(list(calibration_images(order))),
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=order.frames,
+        ignored_scope=nncf.IgnoredScope(names=sensitive(model)),
+    )
+    rows = _measure(checkpoint, decode, order, quantised)
+    print(table(rows))
+    loss = rows[REFERENCE].ap - rows["int8"].ap
+    measured = (
+        f"AP {rows['int8'].ap:.4f} instead of {rows[REFERENCE].ap:.4f} on {order.check_frames} "
+        f"held-out synthetic frames of {order.size[0]}x{order.size[1]}"
+    )
+    if not loss <= order.max_loss:
+        raise ConfigError(
+            f"the int8 model is not kept: {measured}; expected at most {order.max_loss} lost. "
+            "Calibrate on more images, or images more like the camera's (--images), or accept "
+            "the loss with --max-loss"
+        )
+    quantised.set_rt_info(measured, ["instaseg_ros", "measured"])
+    keep(quantised, model_path(checkpoint, "int8"))
+    return measured
+
+
+def calibration_images(order: Order) -> Iterator[NDArray[np.uint8]]:
+    """`order.frames` images (1, H, W, 3) uint8 from all over the source, at `order.size`."""
+    if order.images:
+        source = open_source(order.images)
+        step = max(1, (source.total or 0) // order.frames)
+        images = (frame.image for frame in islice(source, 0, order.frames * step, step))
+    else:
+        street = SyntheticStreet(
+            size=order.size, sequences=order.frames, frames_per_sequence=1, depth=False
+        )
+        images = (street[index].frame.image for index in range(order.frames))
+    return (preprocess([image], InputConfig(*order.size))[0] for image in images)
+
+
+def sensitive(model: Any) -> list[str]:
+    """Names of the convolutions that stay in floating point."""
+    names = [
+        node.get_friendly_name()
+        for node in model.get_ordered_ops()
+        if node.get_type_name() in CONVOLUTIONS and _input_channels(node) <= FEW_CHANNELS
+    ]
+    for result in model.get_results():
+        node = result
+        while node.get_type_name() not in CONVOLUTIONS:
+            node = node.input_value(0).get_node()
+        names.append(node.get_friendly_name())
+    return sorted(set(names))
+
+
+def _input_channels(convolution: Any) -> int:
+    axis = 1 if convolution.get_type_name() == "Convolution" else 0
+    return int(convolution.input_value(1).get_shape()[axis])
+
+
+def _measure(
+    checkpoint: Checkpoint, decode: DecodeConfig, order: Order, quantised: Any
+) -> dict[str, Row]:
+    float32 = open_runtime(RuntimeConfig(name="openvino", precision="fp32"), checkpoint)
+    int8 = OpenVinoRuntime(RuntimeConfig(precision="int8"), checkpoint, quantised)
+    runtimes = {"fp32": float32, "int8": int8}
+    return compare(runtimes, checkpoint, decode, order.size, order.check_frames)
