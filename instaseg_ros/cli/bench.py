@@ -42,8 +42,12 @@ def run(args: argparse.Namespace) -> int:
     from instaseg_ros.bench import bench, machine, table
 
     size, config = size_from(args.size), _config(args)
-    if min(args.objects, args.rounds, args.runtimes or 1) < 1 or args.classes < 0:
-        raise ConfigError("--objects, --rounds, --runtimes: expected at least 1; --classes: 0")
+    at_least_1 = {"objects": args.objects, "rounds": args.rounds, "runtimes": args.runtimes}
+    for name, value in at_least_1.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name}: expected at least 1, got {value}")
+    if args.classes < 0:
+        raise ConfigError(f"--classes: expected at least 0, got {args.classes}")
     if args.runtimes:
         numbers = {"size": args.size, "frames": args.runtimes, **machine(config.runtime.threads)}
         numbers["runtimes"] = _runtimes(config, size, args.runtimes)

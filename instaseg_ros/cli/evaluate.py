@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from instaseg_ros.cli import add_config_options, config_from
+from instaseg_ros.cli import add_config_options, config_from, size_from
 from instaseg_ros.errors import ConfigError
 
 
@@ -28,12 +28,12 @@ def run(args: argparse.Namespace) -> int:
     from instaseg_ros.pipeline import Pipeline
     from instaseg_ros.training.data import validation_set
 
-    height, cross, width = args.size.partition("x")
-    if not (cross and height.isdecimal() and width.isdecimal()) or args.frames < 1:
-        raise ConfigError(f"expected --size HxW and --frames >= 1, got {args.size}, {args.frames}")
+    if args.frames < 1:
+        raise ConfigError(f"--frames: expected at least 1, got {args.frames}")
+    size = size_from(args.size)
     config = config_from(args)
     pipeline = Pipeline(config)
-    data = validation_set(args.frames, (int(height), int(width)))
+    data = validation_set(args.frames, size)
     counts, spent_ms = [], 0.0
     for index in tqdm(range(args.frames), unit="frame"):
         sample = data[index]
