@@ -73,6 +73,7 @@ def draw(numbers: dict[str, Any], path: Path) -> None:
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator, NullLocator
     except ModuleNotFoundError as error:
         raise MissingExtraError("matplotlib", "plots", "--sweep") from error
     curves = numbers["sweep"]
@@ -87,11 +88,12 @@ def draw(numbers: dict[str, Any], path: Path) -> None:
         for side, colour, mark in (("published", "#b0413e", "s"), ("ours", "#1f6f8b", "o")):
             axes.plot(x, curves[name][f"{side}_ms"], color=colour, marker=mark, label=side)
         axes.set(title=f"{what} over {label.partition(',')[0]}", xlabel=label, ylabel="ms")
-        axes.set_yscale("log")
-        axes.set_xscale("log" if name == "objects" else "linear")
-        for axis in [axes.yaxis, *([axes.xaxis] if name == "objects" else [])]:
+        axes.set(xscale="log", yscale="log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.set_major_formatter("{x:g}")
-        axes.grid(which="both", color="#dddddd", linewidth=0.6)
+            axis.set_minor_locator(NullLocator())
+        axes.grid(color="#dddddd", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(frameon=False)
     gpu = f", {numbers['gpu']}" if numbers["gpu"] else ""
