@@ -18,7 +18,7 @@ FLOORS = (
     {"types", "errors", "__version__"},
     {"config", "evaluation"},
     {"grouping", "methods", "network", "preprocess", "tracking"},
-    {"checkpoint", "output_files", "images", "visualization"},
+    {"checkpoint", "folding", "output_files", "images", "visualization"},
     {"onnx_model"},
     {"runtimes", "bags", "bag_storage", "bag_types", "outputs", "sources", "sinks"},
     {"pipeline", "datasets"},

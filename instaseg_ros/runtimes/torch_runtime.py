@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instaseg_ros.errors import ConfigError
+from instaseg_ros.folding import fold
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
@@ -47,7 +48,7 @@ def pick_precision(name: str, device: torch.device) -> str:
 
 
 class TorchRuntime:
-    """Eager torch with channels-last tensors."""
+    """Eager torch with channels-last tensors and folded BatchNorms."""
 
     name = "torch"
 
@@ -57,7 +58,7 @@ class TorchRuntime:
         self.dtype = DTYPES[self.precision]
         if config.threads and self.device.type == "cpu":
             torch.set_num_threads(config.threads)
-        self.network = checkpoint.network().eval().to(self.device, self.dtype)
+        self.network = fold(checkpoint.network()).to(self.device, self.dtype)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
