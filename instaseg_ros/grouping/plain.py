@@ -67,7 +67,8 @@ def group(embedding: Tensor, scale: Tensor, score: Tensor, config: DecodeConfig)
     embedding, scale, score = (t.flatten(1) for t in (embedding, scale, score))
     usable = ~(embedding.isnan().any(0) | scale.isnan().any(0))
     owners = torch.zeros_like(score, dtype=torch.int64)
-    classes, pixels = [], []  # of the seeds
+    classes: list[Tensor] = []  # of the seeds
+    pixels: list[Tensor] = []
     for c in range(n_classes):
         points = torch.nonzero((score[c] > config.foreground_threshold) & usable).squeeze(1)
         found = cluster(embedding[:, points], scale[:, points], score[c, points], config)

@@ -9,7 +9,6 @@ speed on a GPU has not been measured (`make gpu` does).
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,7 +39,7 @@ class TritonGrouping:
     """
 
     def __init__(
-        self, shape: tuple[int, ...], n_sigma: int, extent: tuple[float, float], device: Any
+        self, shape: tuple[int, ...], n_sigma: int, device: Any, extent: tuple[float, float]
     ) -> None:
         n_images, n_classes, height, width = self.shape = shape
         self.n_sigma = n_sigma
@@ -99,7 +98,8 @@ class TritonGrouping:
         _run(points.count, grid, *maps, self.counts, *of_kind, *self.per_unit,
              **sigma, **cells, **block)  # fmt: skip
         _run(points.scan, (n_images,), self.counts, self.starts, self.row_ends, self.class_ends,
-             self.keys, self.x, n_classes, self.capacity, **cells, RUN=RUN, num_warps=8)  # fmt: skip
+             self.keys, self.x, n_classes, self.capacity, **cells, RUN=RUN,
+             num_warps=16)  # fmt: skip
         _run(points.place, grid, *maps, self.counts, self.starts, self.keys, self.x, self.y,
              *of_kind, *self.per_unit, self.capacity, **sigma, **cells, **block)  # fmt: skip
         _run(points.crown, (-(-self.capacity // (RUN * RUNS)), n_images), self.keys,
@@ -118,7 +118,8 @@ class TritonGrouping:
         n_rounds = ROUNDS if n_classes > 1 else 0
         for k in range(n_rounds):
             _run(merge.settle, grid, self.claims, sizes, rounds[k], rounds[k + 1],
-                 self.min_new_fraction, n_pixels, n_classes, **slots, **block, FIRST=k == 0)  # fmt: skip
+                 self.min_new_fraction, n_pixels, n_classes,
+                 **slots, **block, FIRST=k == 0)  # fmt: skip
         _run(merge.number, (n_images,), sizes, rounds[n_rounds], self.n_accepted, self.class_ends,
              self.report, self.min_new_fraction, n_classes, height, width, **sized)  # fmt: skip
         _run(merge.paint, grid, self.claims, self.report, self.labels, n_pixels, n_classes,
@@ -160,11 +161,9 @@ def _run(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None
     kernel[grid](*args, **options, enable_fp_fusion=False)
 
 
-@functools.cache
-def available() -> bool:
-    """Whether Triton can be imported."""
-    try:
-        import triton  # noqa: F401
-    except ImportError:
-        return False
-    return True
+def check() -> None:
+    """Compile and run the smallest kernel on the current CUDA device. Raises what Triton raises."""
+    labels = torch.zeros(1, 1, 1, dtype=torch.int16, device="cuda")
+    report = torch.zeros(1, 1, REPORT, dtype=torch.int32, device="cuda")
+    _run(triton_merge.measure, (1, 1), labels, report, 1, 1, 1, BLOCK=BLOCK, WIDTH=REPORT)
+    torch.cuda.synchronize()

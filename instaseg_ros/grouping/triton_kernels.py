@@ -10,7 +10,7 @@ index below, so the greater key is the better score, then the earlier pixel. 0: 
 Keep `enable_fp_fusion` off: membership is then decided in the oracle's float32 arithmetic.
 """
 
-# mypy: allow-untyped-defs, allow-incomplete-defs, disable-error-code="no-untyped-call"
+# mypy: allow-untyped-defs, allow-incomplete-defs, no-check-untyped-defs
 from __future__ import annotations
 
 import triton
@@ -188,6 +188,7 @@ def grow(
     end_run = tl.load(class_ends + own) // RUN
     if end_run * RUN > capacity:  # the host will see that and go another way
         n_free = 0
+        end_run = first_run
     fraction = tl.load(min_new_fraction)
     n = 0
     seed = _best_key(best, first_run, end_run, BESTS)
@@ -235,7 +236,7 @@ def grow(
             tl.store(keys + at, key, mask=valid[:, None])
             tl.store(best + run, tl.max(key, 1), mask=valid)
         n_free -= 1 + new
-        share = new.to(tl.float64) / tl.maximum(size, 1).to(tl.float64)
+        share = tl.cast(new, tl.float64) / tl.maximum(size, 1).to(tl.float64)
         if (size > min_pixels) & (share > fraction):
             tl.store(accepted + own * SLOTS + n, seed, mask=n < SLOTS)
             n += 1

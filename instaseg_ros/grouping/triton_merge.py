@@ -7,7 +7,7 @@ that the points needed. Row r has, of the instance of rank r: class, label or 0,
 score, centre x and y, scale x and y; columns 7 to 10 are the box of the instance labelled r.
 """
 
-# mypy: allow-untyped-defs, allow-incomplete-defs, disable-error-code="no-untyped-call"
+# mypy: allow-untyped-defs, allow-incomplete-defs, no-check-untyped-defs
 from __future__ import annotations
 
 import triton
@@ -31,7 +31,7 @@ def rank(
     class_id = tl.program_id(1)
     image = tl.program_id(2).to(tl.int64)
     own = image * n_classes + class_id
-    valid = slot < tl.load(n_accepted + own)
+    valid = slot < tl.minimum(tl.load(n_accepted + own), SLOTS)
     key = tl.load(accepted + own * SLOTS + slot, mask=valid, other=0)
     better = slot + 1
     if tl.max(valid.to(tl.int32)) > 0:

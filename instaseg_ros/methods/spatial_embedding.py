@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from instaseg_ros.grouping import MEMBERSHIP, Groups, cpu
+from instaseg_ros.grouping import MEMBERSHIP, Groups, cpu, gpu
 from instaseg_ros.methods import Head, Targets
 from instaseg_ros.types import Instances
 
@@ -82,6 +82,9 @@ def least_logit(threshold: float) -> float:
     return float(value(high))
 
 
+_grid = functools.lru_cache(maxsize=4)(pixel_grid)
+
+
 @functools.lru_cache(maxsize=4)
 def _lattice(height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """x of the columns and y of the rows of `pixel_grid`."""
@@ -114,16 +117,18 @@ class SpatialEmbedding:
                 biases.fill_(bias)
 
     def decode(self, outputs: dict[str, Tensor], config: DecodeConfig) -> list[Instances]:
-        """Instances of each image, clustered on the CPU by the published loop (see `grouping`).
+        """Instances of each image, clustered where the outputs lie (see `grouping`).
 
         outputs: raw `offset` (B, 2, H, W), `bandwidth` (B, n_sigma, H, W), `seed` (B, C, H, W).
         """
-        offset, bandwidth, seed = (
-            outputs[head.name].detach().float().cpu().numpy() for head in self.heads
-        )
-        return [
-            _instances(group(*image, config)) for image in zip(offset, bandwidth, seed, strict=True)
-        ]
+        offset, bandwidth, seed = (outputs[head.name].detach().float() for head in self.heads)
+        if seed.is_cuda:
+            lattice = _grid(seed.shape[2], seed.shape[3], seed.device)
+            groups = gpu.group((offset, lattice, bandwidth, seed), _evaluate, config)
+        else:
+            raw = [t.cpu().numpy() for t in (offset, bandwidth, seed)]
+            groups = [group(o, b, s, config) for o, b, s in zip(*raw, strict=True)]
+        return [_instances(found) for found in groups]
 
     def loss(
         self, outputs: dict[str, Tensor], targets: Targets, config: TrainConfig

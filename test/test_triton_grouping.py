@@ -1,0 +1,79 @@
+"""The Triton kernels without a GPU: in Triton's interpreter, and through its compiler."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from instaseg_ros.config import DecodeConfig
+
+pytestmark = pytest.mark.skipif(
+    not importlib.util.find_spec("triton"), reason="triton is not installed"
+)
+KINDS = {
+    torch.float32: "*fp32",
+    torch.float64: "*fp64",
+    torch.int16: "*i16",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+}
+
+
+def test_kernels_in_the_interpreter() -> None:
+    """Runs `triton_interpreted.py`."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-W", "ignore"]
+    done = subprocess.run(
+        [*command, str(Path(__file__).with_name("triton_interpreted.py"))],
+        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_kernels_compile_for_a_gpu(monkeypatch: pytest.MonkeyPatch, capability: int) -> None:
+    """To machine code, without a GPU; nothing is kept in slow memory in the inner loops."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    launches: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
+    from instaseg_ros.grouping import triton_grouping as module
+
+    monkeypatch.setattr(
+        module, "_run", lambda kernel, grid, *a, **o: launches.append((kernel, a, o))
+    )
+    kernels = module.TritonGrouping((2, 3, 64, 128), 2, "cpu", (0.1, 0.1))
+    kernels.launch(
+        torch.zeros(2, 2, 64, 128),
+        torch.zeros(2, 2, 64, 128),
+        torch.zeros(2, 3, 64, 128),
+        DecodeConfig(),
+    )
+    assert len(launches) == 10 + module.ROUNDS
+    for kernel, args, options in launches:
+        compiled = {"num_warps": options.pop("num_warps", 4), "enable_fp_fusion": False}
+        signature = dict(zip(kernel.arg_names, map(kind_of, args), strict=False))
+        signature |= dict.fromkeys(options, "constexpr")
+        source = ASTSource(kernel, signature=signature, constexprs=options)
+        code = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=compiled)
+        assert code.asm["cubin"]
+        assert "fma.rn.f32" not in code.asm["ptx"], "contracted: not the oracle's arithmetic"
+
+
+def kind_of(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return KINDS[value.dtype]
+    if isinstance(value, float):
+        return "fp32"
+    return "i32" if np.abs(value) < 2**31 else "i64"
