@@ -96,6 +96,9 @@ class RuntimeConfig:
         choices=("auto", "fp32", "bf16", "fp16", "int8"),
     )
     threads: int = param(0, "CPU threads of the network; 0: all cores", low=0, high=1024)
+    compiled: bool = param(
+        False, "torch on CUDA: also try what AOTInductor compiles, minutes at the first start"
+    )
     engine: EngineConfig = field(default_factory=EngineConfig)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from instaseg_ros.runtimes.cuda_runtime import CudaRuntime
 from instaseg_ros.runtimes.onnx_runtime import OnnxRuntime
 from instaseg_ros.runtimes.openvino_runtime import OpenVinoRuntime
 from instaseg_ros.runtimes.tensorrt_runtime import TensorRTRuntime, prepared
@@ -72,8 +73,13 @@ def _installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
+def _open_torch(config: RuntimeConfig, checkpoint: Checkpoint) -> Runtime:
+    kind = CudaRuntime if pick_device(config.device).type == "cuda" else TorchRuntime
+    return kind(config, checkpoint)
+
+
 RUNTIMES: dict[str, Callable[[RuntimeConfig, Checkpoint], Runtime]] = {
-    "torch": TorchRuntime,
+    "torch": _open_torch,
     "openvino": OpenVinoRuntime,
     "onnx": OnnxRuntime,
     "tensorrt": TensorRTRuntime,

@@ -1,4 +1,7 @@
-"""The network in eager torch, on CPU or CUDA: always available, the reference for the others."""
+"""The network in eager torch: always available, the reference for the others.
+
+`open_runtime` gives a CUDA device to `cuda_runtime`; this one runs there too, one kernel at a time.
+"""
 
 from __future__ import annotations
 
