@@ -35,11 +35,13 @@ ros:
 train: ros
 	$(VENV)/bin/instaseg train config/train/synthetic.yaml
 
-# What waits for an NVIDIA GPU, in under ten minutes; training goes on where the last call stopped.
+# What waits for an NVIDIA GPU, in under ten minutes: tests, figures (all of them in runs/gpu.json, with
+# date and hardware), and training, which goes on where the last call stopped.
 # On a machine whose torch is not this environment's: make gpu GPU_PYTHON=python3
 GPU_PYTHON ?= $(VENV)/bin/python
 gpu: $(if $(filter $(VENV)/%,$(GPU_PYTHON)),ros)
-	$(GPU_PYTHON) -m pytest -m gpu
+	$(GPU_PYTHON) -m pytest -m gpu test/test_cuda.py test/test_runtimes.py
+	$(GPU_PYTHON) -m instaseg_ros.bench_gpu --json runs/gpu.json
 	$(GPU_PYTHON) -m instaseg_ros.cli bench --size 512x1024
 	$(GPU_PYTHON) -m instaseg_ros.cli bench --size 1024x2048
-	-timeout --signal=INT 400 $(GPU_PYTHON) -m instaseg_ros.cli train config/train/synthetic.yaml
+	-timeout --signal=INT 180 $(GPU_PYTHON) -m instaseg_ros.cli train config/train/synthetic.yaml

@@ -1,4 +1,4 @@
-"""What only an NVIDIA GPU can show: the runtime's graphs and uploads, and decoding on the device."""
+"""What only an NVIDIA GPU can show: graphs and uploads of the runtime, decoding on the device."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ FLOORS = (
     {"runtimes", "bags", "bag_storage", "bag_types", "outputs", "sources", "sinks"},
     {"pipeline", "datasets"},
     {"replay", "training", "export", "bench", "bench_yardstick", "doctor"},
-    {"bench_sweep", "bench_runtimes"},
+    {"bench_sweep", "bench_runtimes", "bench_gpu"},
     {"quantize"},
     {"ros"},
     {"cli"},
