@@ -28,6 +28,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 def test_kernels_in_the_interpreter() -> None:
     """Runs `triton_interpreted.py`."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-W", "ignore"]
@@ -41,31 +42,34 @@ def test_kernels_in_the_interpreter() -> None:
 
 
 @pytest.mark.parametrize("capability", [80, 90])
-def test_kernels_compile_for_a_gpu(monkeypatch: pytest.MonkeyPatch, capability: int) -> None:
-    """To machine code, without a GPU; nothing is kept in slow memory in the inner loops."""
+@pytest.mark.parametrize(("n_classes", "n_sigma"), [(1, 1), (3, 2)])
+def test_kernels_compile_for_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, capability: int, n_classes: int, n_sigma: int
+) -> None:
+    """To machine code, without a GPU, as a first launch would compile them there."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    launches: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
-    from instaseg_ros.grouping import triton_grouping as module
+    from instaseg_ros.grouping import triton_grouping
 
+    launches: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
     monkeypatch.setattr(
-        module, "_run", lambda kernel, grid, *a, **o: launches.append((kernel, a, o))
+        triton_grouping, "_run", lambda kernel, grid, *a, **o: launches.append((kernel, a, o))
     )
-    kernels = module.TritonGrouping((2, 3, 64, 128), 2, "cpu", (0.1, 0.1))
-    kernels.launch(
-        torch.zeros(2, 2, 64, 128),
-        torch.zeros(2, 2, 64, 128),
-        torch.zeros(2, 3, 64, 128),
-        DecodeConfig(),
-    )
-    assert len(launches) == 10 + module.ROUNDS
+    maps = (torch.zeros(2, channels, 64, 128) for channels in (2, n_sigma, n_classes))
+    kernels = triton_grouping.TritonGrouping((2, n_classes, 64, 128), n_sigma, "cpu", (0.1, 0.1))
+    kernels.launch(*maps, DecodeConfig())
+    assert len(launches) == 10 + triton_grouping.ROUNDS * (n_classes > 1)
     for kernel, args, options in launches:
         compiled = {"num_warps": options.pop("num_warps", 4), "enable_fp_fusion": False}
-        signature = dict(zip(kernel.arg_names, map(kind_of, args), strict=False))
-        signature |= dict.fromkeys(options, "constexpr")
-        source = ASTSource(kernel, signature=signature, constexprs=options)
+        named = dict(zip(kernel.arg_names, args, strict=False))
+        # Triton makes the integer 1 a constant.
+        constants = options | {k: v for k, v in named.items() if type(v) is int and v == 1}
+        signature = {k: kind_of(v) for k, v in named.items()} | dict.fromkeys(
+            constants, "constexpr"
+        )
+        source = ASTSource(kernel, signature=signature, constexprs=constants)
         code = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=compiled)
         assert code.asm["cubin"]
         assert "fma.rn.f32" not in code.asm["ptx"], "contracted: not the oracle's arithmetic"

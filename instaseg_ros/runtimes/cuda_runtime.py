@@ -108,7 +108,8 @@ class CudaRuntime:
                 graph.replay()
                 _check_same(graph.outputs, eager.outputs, TOLERANCE[DTYPES[self.precision]])
             except Exception as error:  # of cuDNN, Inductor, a compiler, a driver, ...
-                log.warning("the %s form of the network is left out: %s", name, error)
+                reason = (str(error) or repr(error)).splitlines()[0]
+                log.warning("the %s form of the network is left out: %s", name, reason)
                 continue
             graphs[name], times_ms[name] = graph, graph.time_ms()
         best = min(times_ms, key=times_ms.__getitem__)
