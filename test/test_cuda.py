@@ -131,9 +131,9 @@ def test_decoding_on_the_device_is_decoding_on_the_cpu(
     monkeypatch: pytest.MonkeyPatch, objects: int, triton: bool
 ) -> None:
     if triton:
-        assert gpu._triton(), "Triton does not work here; the log says why"
+        assert gpu._triton(torch.device("cuda", 0)), "Triton does not work here; the log says why"
     else:
-        monkeypatch.setattr(gpu, "_triton", lambda: False)
+        monkeypatch.setattr(gpu, "_triton", lambda device: False)
     size = 1024, 2048
     foreground = round(FOREGROUND_SHARE * size[0] * size[1])
     made = made_to_measure(*size, N_CLASSES, 2, objects, foreground)

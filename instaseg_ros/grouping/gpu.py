@@ -41,7 +41,7 @@ def group(outputs: Sequence[Tensor], formula: Formula, config: DecodeConfig) -> 
     embedding, scale and score, shaped like the raw ones, and waits for nothing.
     Which pixels lie within an ellipse is decided as on a CPU, up to the rounding of the formula.
     """
-    if outputs[0].is_cuda and _triton():
+    if outputs[0].is_cuda and _triton(outputs[0].device):
         return _session(outputs).group(outputs, formula, config)
     return [plain.group(*image, config) for image in _images(formula(*outputs))]
 
@@ -116,13 +116,13 @@ def _session(outputs: Sequence[Tensor]) -> Session:
 
 
 @functools.cache
-def _triton() -> bool:
-    """Whether Triton works here: it is imported, and it compiles and runs a kernel."""
+def _triton(device: torch.device) -> bool:
+    """Whether Triton works here: it is imported, compiles the kernels, and they run."""
     try:
         from instaseg_ros.grouping.triton_grouping import check
 
-        check()
+        check(device)
     except Exception as error:  # it needs a C compiler, a driver, a GPU that it knows, ...
-        log.warning("clustering on the GPU runs in plain torch, because Triton does not: %s", error)
+        log.warning("clustering on %s is plain torch, because Triton fails: %s", device, error)
         return False
     return True

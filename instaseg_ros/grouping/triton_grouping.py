@@ -9,18 +9,16 @@ speed on a GPU has not been measured (`make gpu` does).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from instaseg_ros.config import DecodeConfig
 from instaseg_ros.grouping import Groups, triton_kernels, triton_merge
 from instaseg_ros.grouping.cpu import largest_distance
-
-if TYPE_CHECKING:
-    from instaseg_ros.config import DecodeConfig
 
 ROWS, COLUMNS = 64, 128  # of the grid over the embeddings, whatever the image
 RUN = 256  # points that are looked at together, or not at all
@@ -161,9 +159,9 @@ def _run(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None
     kernel[grid](*args, **options, enable_fp_fusion=False)
 
 
-def check() -> None:
-    """Compile and run the smallest kernel on the current CUDA device. Raises what Triton raises."""
-    labels = torch.zeros(1, 1, 1, dtype=torch.int16, device="cuda")
-    report = torch.zeros(1, 1, REPORT, dtype=torch.int32, device="cuda")
-    _run(triton_merge.measure, (1, 1), labels, report, 1, 1, 1, BLOCK=BLOCK, WIDTH=REPORT)
-    torch.cuda.synchronize()
+def check(device: torch.device) -> None:
+    """Group a small image. Raises what Triton raises where it cannot compile or run."""
+    kernels = TritonGrouping((1, 2, 8, 16), 2, device, (1.0, 1.0))
+    ones = torch.ones(1, 2, 8, 16, device=device)
+    kernels.launch(ones, ones, ones, DecodeConfig())
+    torch.cuda.synchronize(device)
