@@ -73,7 +73,7 @@ def test_a_batch_without_triton_is_clustered_image_by_image() -> None:
     offset, bandwidth, seed = flat(9, 15, 4, 3)
     batch = [torch.from_numpy(np.stack([a, a[..., ::-1]])) for a in (offset, bandwidth, seed)]
     grid = method.pixel_grid(*seed.shape[1:])
-    got = gpu.group((batch[0], grid, *batch[1:]), method._evaluate, SMALL)
+    got = gpu.group((batch[0], grid, *batch[1:]), method._maps, SMALL)
     flipped = tuple(np.ascontiguousarray(a[..., ::-1]) for a in (offset, bandwidth, seed))
     maps = evaluated((offset, bandwidth, seed), flipped)
     assert assert_groups_of_oracle(maps, got, SMALL) > 0

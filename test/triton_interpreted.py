@@ -108,7 +108,7 @@ def test_where_there_is_no_room_it_says_so(monkeypatch: pytest.MonkeyPatch) -> N
         session = gpu.Session(kernels)
         raw = [torch.from_numpy(array)[None] for array in outputs]
         grid = method.pixel_grid(*raw[2].shape[2:])
-        got = session.group((raw[0], grid, *raw[1:]), method._evaluate, config)
+        got = session.group((raw[0], grid, *raw[1:]), method._maps, config)
         assert_groups_of_oracle(maps, got, config)
 
 

@@ -85,6 +85,10 @@ def least_logit(threshold: float) -> float:
 _grid = functools.lru_cache(maxsize=4)(pixel_grid)
 
 
+def _maps(offset: Tensor, lattice: Tensor, bandwidth: Tensor, seed: Tensor) -> gpu.Maps:
+    return embed(offset, lattice), inverse_bandwidth(bandwidth), seed_score(seed)
+
+
 @functools.lru_cache(maxsize=4)
 def _lattice(height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """x of the columns and y of the rows of `pixel_grid`."""
@@ -124,7 +128,7 @@ class SpatialEmbedding:
         offset, bandwidth, seed = (outputs[head.name].detach().float() for head in self.heads)
         if seed.is_cuda:
             lattice = _grid(seed.shape[2], seed.shape[3], seed.device)
-            groups = gpu.group((offset, lattice, bandwidth, seed), _evaluate, config)
+            groups = gpu.group((offset, lattice, bandwidth, seed), _maps, config)
         else:
             raw = [t.cpu().numpy() for t in (offset, bandwidth, seed)]
             groups = [group(o, b, s, config) for o, b, s in zip(*raw, strict=True)]
