@@ -21,6 +21,7 @@ from torch import Tensor
 
 from instaseg_ros.grouping import MEMBERSHIP, Groups, cpu, gpu
 from instaseg_ros.methods import Head, Targets
+from instaseg_ros.methods.lovasz import lovasz_hinge
 from instaseg_ros.types import Instances
 
 if TYPE_CHECKING:
@@ -269,32 +270,3 @@ def _instance_loss(
     distance = ((embedding[:, pixel] - center[:, instance]).square() * scale[:, instance]).sum(0)
     logits = 2 * torch.exp(-distance) - 1
     return lovasz_hinge(logits, inside, instance, n_instances)
-
-
-def lovasz_hinge(logits: Tensor, truth: Tensor, group: Tensor, n_groups: int) -> Tensor:
-    """Lovász hinge (Berman et al. 2018) of each group of pixels, averaged over the groups.
-
-    logits: (N,) float, positive inside; truth: (N,) bool; group: (N,) int64, ascending.
-    All groups are sorted at once, so the cost does not depend on their number.
-    """
-    signs = truth.to(logits.dtype) * 2 - 1
-    errors = 1 - logits * signs
-    with torch.no_grad():
-        order = torch.argsort(errors, descending=True)
-        order = order[torch.argsort(group[order], stable=True)]
-        sorted_truth = truth[order].to(torch.float64)
-        sorted_group = group[order]
-        counts = torch.bincount(sorted_group, minlength=n_groups)
-        starts = torch.cumsum(counts, 0) - counts
-        total = torch.zeros(n_groups, dtype=torch.float64, device=logits.device)
-        total.index_add_(0, sorted_group, sorted_truth)
-        before = torch.cumsum(total, 0) - total
-        hits = torch.cumsum(sorted_truth, 0) - before[sorted_group]
-        rank = torch.arange(1, len(order) + 1, device=logits.device) - starts[sorted_group]
-        positives = total[sorted_group]
-        jaccard = 1 - (positives - hits) / (positives + rank - hits)
-        gradient = jaccard.clone()
-        gradient[1:] -= jaccard[:-1]
-        first = starts[counts > 0]
-        gradient[first] = jaccard[first]
-    return torch.dot(torch.relu(errors[order]), gradient.to(errors.dtype)) / n_groups
