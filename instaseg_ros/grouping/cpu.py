@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
     from instaseg_ros.config import DecodeConfig
 
 CELL_PX = 8  # side of a grid cell, as long as embeddings lie as dense as pixels
-BLOCK_ROWS = 64  # image rows that one thread takes at a time
+BLOCK_ROWS = 64  # image rows that one thread searches at a time
+PART_POINTS = 32768  # points that one thread evaluates at a time
 
 Float = NDArray[np.float32]
-Formula = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+Formula = Callable[[Tensor, Tensor, Tensor, Tensor], None]
 
 _local = threading.local()
 
@@ -44,6 +46,13 @@ class Outputs(NamedTuple):
     lattice_y: Float  # (H,) from 0 up
 
 
+class Map(NamedTuple):
+    """A (C, H, W) array as it lies in memory."""
+
+    values: Float  # (n,)
+    strides: tuple[int, ...]  # (3,) how many values apart neighbours in C, H, W are
+
+
 class Cells(NamedTuple):
     """The grid over the space of embeddings."""
 
@@ -54,26 +63,25 @@ class Cells(NamedTuple):
 
 
 class Points(NamedTuple):
-    """The N foreground pixels of one class, in image order.
+    """The N foreground pixels of all classes: class by class, each in image order.
 
     Valid until this thread groups the next image: the memory is used again.
     """
 
-    row_starts: NDArray[np.int64]  # (H + 1,) where each image row begins among them
+    row_starts: NDArray[np.int64]  # (C * H + 1,) where row y of class c begins: [c * H + y]
     pixels: NDArray[np.int32]  # (N,) row-major index
     embedding: Float  # (2, N)
     scale: Float  # (n_sigma, N)
     score: Float  # (N,)
+    places: NDArray[np.int32]  # (N,) cell of the embedding, then place in its class's cell order
 
 
 class Claims(NamedTuple):
-    """What one class makes of its points: K instances, best seed first."""
+    """What the classes make of their points: K instances, class by class, best seed first."""
 
-    points: Points
-    owner: NDArray[np.int32]  # (N,) 1 + index of the instance; 0: none
-    scores: Float  # (K,)
-    centers: Float  # (K, 2)
-    scales: Float  # (K, 2)
+    counts: list[int]  # (C,) of instances
+    owner: NDArray[np.int32]  # (N,) in cell order: 1 + index in the class; 0: none
+    seeds: NDArray[np.int32]  # (K,) indices of points
 
 
 def warm_up() -> None:
@@ -85,20 +93,46 @@ def warm_up() -> None:
 def group(outputs: Outputs, least_logit: float, formula: Formula, config: DecodeConfig) -> Groups:
     """`oracle.group` of the pixels whose raw seed output is at least `least_logit`.
 
-    formula: the method's; takes raw offset (2, n), lattice position (2, n), raw bandwidth
-    (n_sigma, n) and raw seed (n,) to embedding (2, n), scale (n_sigma, n) and score (n,), all new.
+    formula: the method's; turns raw offset (2, n), given the lattice position (2, n), raw bandwidth
+    (n_sigma, n) and raw seed (n,) into embedding, scale and score, in place.
     """
     warm_up()
-    outputs = outputs._replace(seed=np.ascontiguousarray(outputs.seed))
-    n_classes, height, width = outputs.seed.shape
-    least = np.float32(least_logit)
+    row_starts, pixels = _find(outputs.seed, np.float32(least_logit), config.min_pixels)
+    cells = _cells(outputs)
+    points = _evaluate(outputs, row_starts, pixels, cells, formula)
+    claims = _cluster(points, len(outputs.seed), cells, config)
+    return _merge(points, claims, outputs.seed.shape[1:], config.min_new_fraction)
+
+
+def _find(
+    seed: Float, least_logit: np.float32, min_pixels: int
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """`row_starts` and `pixels` of the points; a class too small for any instance has none."""
+    n_classes, height, width = seed.shape
+    found = _buffer("found", np.int32, seed.size)
     row_counts = _buffer("row_counts", np.int64, n_classes, height)
-    _each_block(height, lambda *rows: kernels.count_rows(outputs.seed, least, *rows, row_counts))
-    claims = []
-    for class_id in range(n_classes):
-        points = _points(class_id, outputs, row_counts[class_id], least, formula)
-        claims.append(_cluster(class_id, points, _cells(outputs), config))
-    return _merge(claims, height, width, config.min_new_fraction)
+    if seed.strides[2] != seed.itemsize:
+        rows = _buffer("seed", np.float32, *seed.shape)
+        np.copyto(rows, seed)
+        seed = rows
+    values, (plane, pitch, _) = _map(seed)
+    blocks = [(y, min(y + BLOCK_ROWS, height)) for y in range(0, height, BLOCK_ROWS)]
+    _each(
+        lambda rows: kernels.find(
+            values, plane, pitch, width, least_logit, *rows, found, row_counts
+        ),
+        blocks,
+    )
+    row_counts[row_counts.sum(1) <= min_pixels] = 0
+    row_starts = _buffer("row_starts", np.int64, n_classes * height + 1)
+    row_starts[0] = 0
+    np.cumsum(row_counts, out=row_starts[1:])
+    pixels = _buffer("pixels", np.int32, int(row_starts[-1]))
+    for row in range(0, n_classes * height, height):
+        for top, bottom in blocks:
+            first, end = row_starts[row + top], row_starts[row + bottom]
+            pixels[first:end] = found[(row + top) * width :][: end - first]
+    return row_starts, pixels
 
 
 def _cells(outputs: Outputs) -> Cells:
@@ -112,99 +146,133 @@ def _cells(outputs: Outputs) -> Cells:
     )
 
 
-def _points(
-    class_id: int,
+def _evaluate(
     outputs: Outputs,
-    row_counts: NDArray[np.int64],
-    least_logit: np.float32,
+    row_starts: NDArray[np.int64],
+    pixels: NDArray[np.int32],
+    cells: Cells,
     formula: Formula,
 ) -> Points:
-    offset, bandwidth, seed, *lattice = outputs
-    row_starts = _buffer(f"row_starts{class_id}", np.int64, len(row_counts) + 1)
-    row_starts[0] = 0
-    np.cumsum(row_counts, out=row_starts[1:])
-    n = int(row_starts[-1])
-    pixels = _buffer(f"pixels{class_id}", np.int32, n)
-    raw = (
-        _buffer("offset", np.float32, 2, n),
-        _buffer("lattice", np.float32, 2, n),
-        _buffer("bandwidth", np.float32, len(bandwidth), n),
-        _buffer("seed", np.float32, n),
-    )
-    maps = (seed[class_id], offset, bandwidth, *lattice, least_logit, row_starts)
-    _each_block(len(row_counts), lambda *rows: kernels.gather(*maps, *rows, pixels, *raw))
-    values = (tensor.numpy() for tensor in formula(*map(torch.from_numpy, raw)))
-    return Points(row_starts, pixels, *values)
+    n_classes, height, _ = outputs.seed.shape
+    n = len(pixels)
+    embedding, lattice = _buffer("embedding", np.float32, 2, n), _buffer("lattice", np.float32, 2, n)
+    scale = _buffer("scale", np.float32, len(outputs.bandwidth), n)
+    score = _buffer("score", np.float32, n)
+    places = _buffer("places", np.int32, n)
+    raw = [part for array in outputs[:3] for part in _map(array)]
+
+    def evaluate(first: int) -> None:
+        end = min(first + PART_POINTS, n)
+        for c in range(n_classes):
+            own_rows = row_starts[c * height : (c + 1) * height + 1]
+            own = max(first, own_rows[0]), min(end, own_rows[-1])
+            if own[0] < own[1]:
+                kernels.gather(
+                    *(*raw, c, *outputs[3:], own_rows, *own, pixels),
+                    *(embedding, scale, lattice, score),
+                )
+        part = np.s_[..., first:end]
+        formula(*(torch.from_numpy(array[part]) for array in (embedding, lattice, scale, score)))
+        rows = (*embedding[part], scale[0, first:end], scale[-1, first:end])
+        kernels.find_cells(*rows, *cells, places[part])
+
+    _each(evaluate, range(0, n, PART_POINTS))
+    return Points(row_starts, pixels, embedding, scale, score, places)
 
 
-def _cluster(class_id: int, points: Points, cells: Cells, config: DecodeConfig) -> Claims:
-    """`oracle.cluster` of the points of one class."""
-    *_, embedding, scale, score = points
+def _cluster(points: Points, n_classes: int, cells: Cells, config: DecodeConfig) -> Claims:
+    """`oracle.cluster` of the points of each class."""
+    row_starts, _, embedding, scale, score, places = points
     n = len(score)
-    cell_starts = _buffer("cell_starts", np.int32, cells.rows * cells.columns + 2)
-    positions = _buffer("positions", np.int32, n)
+    starts = row_starts[:: (len(row_starts) - 1) // n_classes]  # (C + 1,)
+    cell_starts = _buffer("cell_starts", np.int32, n_classes, cells.rows * cells.columns + 2)
     x, y = _buffer("x", np.float32, n), _buffer("y", np.float32, n)
-    bucket_starts = _buffer("bucket_starts", np.int32, kernels.BUCKETS + 2)
-    order, by_cell = _buffer("order", np.int32, n), _buffer("by_cell", np.int32, n)
-    threshold = np.float32(config.seed_threshold)
-    _each(
-        lambda sort: sort(),
-        (
-            lambda: kernels.sort_points(embedding, scale, *cells, cell_starts, positions, x, y),
-            lambda: kernels.sort_seeds(score, threshold, by_cell, bucket_starts, order),
-        ),
-    )
+    free, owner = _buffer("free", np.bool_, n), _buffer("owner", np.int32, n)
     accepted = _buffer("accepted", np.int32, n)
-    owner = _buffer(f"owner{class_id}", np.int32, n)
-    n_accepted = kernels.grow(
-        *(bucket_starts, order, score, _buffer("queue", np.int64, n)),
-        *(positions, scale, x, y, cell_starts, *cells, largest_distance()),
-        *(config.min_pixels, config.min_new_fraction),
-        *(_buffer("free", np.bool_, n), by_cell, accepted),
-    )
-    kernels.to_image_order(positions, by_cell, owner)
-    seeds = accepted[:n_accepted]
-    scales = np.broadcast_to(scale[:, seeds], (2, n_accepted)).T
-    return Claims(points, owner, score[seeds], embedding[:, seeds].T, scales)
+    best = _buffer("best", np.int32, 2, n // kernels.CHUNK + 2 * n_classes)
+    keys, least_key = score.view(np.int32), np.float32(config.seed_threshold).view(np.int32)
+    counts = [0] * n_classes
+
+    def cluster(c: int) -> None:
+        own = np.s_[starts[c] : starts[c + 1]]
+        in_cells = places[own], cell_starts[c], x[own], y[own]
+        kernels.sort_points(*embedding[:, own], *in_cells)
+        chunks = -(-len(x[own]) // kernels.CHUNK)
+        at = int(starts[c]) // kernels.CHUNK + 2 * c
+        counts[c] = kernels.grow(
+            *(keys[own], least_key, places[own], scale[0, own], scale[-1, own], x[own], y[own]),
+            *(cell_starts[c], *cells, largest_distance()),
+            *(config.min_pixels, config.min_new_fraction),
+            best[0, at : at + chunks],
+            best[1, at : at + -(-chunks // kernels.CHUNK)],
+            *(free[own], owner[own], accepted[own]),
+        )
+
+    sizes = np.diff(starts)
+    _each(cluster, [c for c in np.argsort(-sizes) if sizes[c]])
+    seeds = [starts[c] + accepted[starts[c] :][: counts[c]] for c in range(n_classes)]
+    return Claims(counts, owner, np.concatenate(seeds))
 
 
-def _merge(claims: Sequence[Claims], height: int, width: int, min_new_fraction: float) -> Groups:
+def _kept(
+    claimed: NDArray[np.int64], won: NDArray[np.int64], min_new_fraction: float
+) -> NDArray[np.bool_]:
+    """Which instances got enough of the pixels they claim."""
+    return (won > 0) & (won / np.maximum(claimed, 1) > min_new_fraction)
+
+
+def _merge(
+    points: Points, claims: Claims, size: tuple[int, int], min_new_fraction: float
+) -> Groups:
     """One label image of all classes."""
-    counts = [len(c.scores) for c in claims]
-    scores = np.concatenate([c.scores for c in claims])
-    best_first = np.argsort(-scores, kind="stable")[:MAX_INSTANCES]
-    ranks = np.zeros(len(scores), np.uint16)
-    ranks[best_first] = np.arange(1, len(best_first) + 1)
-    per_class = [  # with the rank 0 of no instance
-        (c, np.concatenate([np.zeros(1, np.uint16), own]))
-        for c, own in zip(claims, np.split(ranks, np.cumsum(counts)[:-1]), strict=True)
-    ]
-    sizes = np.zeros(len(best_first) + 1, np.int64)
-    for (_, owner, *_), own in per_class:
-        painting.count_members(owner, own, sizes)
-    ends = np.cumsum(sizes)
-    members = _buffer("members", np.int32, int(ends[-1]))
-    places = ends - sizes
-    for (points, owner, *_), own in per_class:
-        painting.place_members(points.pixels, owner, own, places, members)
-    labels = np.zeros(height * width, np.uint16)
-    painting.paint(members, ends, min_new_fraction, labels)
-    boxes = np.tile(np.array([width, height, 0, 0]), (len(best_first) + 1, 1))
-    for (points, owner, *_), own in per_class:
-        painting.measure(points.row_starts, width, points.pixels, owner, own, labels, boxes)
-    alive = boxes[1:, 2] > 0
-    if not alive.all():
-        numbers = np.zeros(len(boxes), np.uint16)
-        numbers[1:][alive] = np.arange(1, alive.sum() + 1)
+    row_starts, pixels, embedding, scale, score, places = points
+    counts, owner, seeds = claims
+    height, width = size
+    best_first = np.argsort(-score[seeds], kind="stable")[:MAX_INSTANCES]
+    ranks = np.zeros((len(counts), max(counts) + 1), np.uint16)  # by class and owner
+    class_ids = np.repeat(np.arange(len(counts)), counts)
+    in_class = np.arange(len(seeds)) - np.repeat(np.cumsum(counts) - counts, counts)
+    ranks[class_ids[best_first], in_class[best_first] + 1] = np.arange(1, len(best_first) + 1)
+
+    labels = np.empty((height, width), np.uint16)
+    rank = _buffer("rank", np.uint16, len(pixels))
+    edges = np.linspace(0, height, torch.get_num_threads() + 1).astype(int)
+    bands = [(k, edges[k], edges[k + 1]) for k in range(len(edges) - 1)]
+    claimed, won = np.zeros((2, len(bands), len(best_first) + 1), np.int64)
+    boxes = np.empty((len(bands), len(best_first) + 1, 4), np.int64)
+
+    def measure(band: int, *rows: int) -> None:
+        won[band] = 0
+        boxes[band] = width, height, 0, 0
+        kinds = row_starts, pixels, rank, labels, len(counts)
+        painting.measure(*kinds, *rows, won[band], boxes[band])
+
+    def paint(band: int, *rows: int) -> None:
+        kinds = row_starts, pixels, places, owner, ranks
+        painting.paint(*kinds, *rows, labels, rank, claimed[band])
+        measure(band, *rows)
+
+    _each(lambda band: paint(*band), bands)
+    sizes = claimed.sum(0)
+    kept = _kept(sizes, won.sum(0), min_new_fraction)
+    if (won.sum(0)[~kept] > 0).any():  # what they must give back may save others
+        members = _buffer("members", np.int32, len(pixels))
+        painting.paint_in_turn(pixels, rank, np.cumsum(sizes), members, min_new_fraction, labels)
+        _each(lambda band: measure(*band), bands)
+        kept = won.sum(0) > 0
+    if not kept[1:].all():
+        numbers = np.zeros(len(kept), np.uint16)
+        numbers[1:][kept[1:]] = np.arange(1, kept[1:].sum() + 1)
         painting.renumber(labels, numbers)
-    kept = best_first[alive]
+    first, last = boxes[..., :2].min(0), boxes[..., 2:].max(0)
+    best = seeds[best_first[kept[1:]]]
     return Groups(
-        labels=labels.reshape(height, width),
-        class_ids=np.repeat(np.arange(len(claims)), counts)[kept],
-        scores=scores[kept],
-        boxes_xyxy=boxes[1:][alive].astype(np.float32),
-        centers=np.concatenate([c.centers for c in claims])[kept],
-        scales=np.concatenate([c.scales for c in claims])[kept],
+        labels=labels,
+        class_ids=class_ids[best_first[kept[1:]]],
+        scores=score[best],
+        boxes_xyxy=np.concatenate([first, last], 1)[1:][kept[1:]].astype(np.float32),
+        centers=embedding[:, best].T,
+        scales=np.broadcast_to(scale[:, best], (2, len(best))).T,
     )
 
 
@@ -216,10 +284,11 @@ def largest_distance() -> np.float32:
     return np.float32(distance[torch.exp(-distance) > MEMBERSHIP].max().item())
 
 
-def _each_block(rows: int, function: Callable[[int, int], None]) -> None:
-    """Call the function on ranges of rows that cover all rows."""
-    blocks = [(y, min(y + BLOCK_ROWS, rows)) for y in range(0, rows, BLOCK_ROWS)]
-    _each(lambda block: function(*block), blocks)
+def _map(array: Float) -> Map:
+    """The array (C, H, W), as a view of its memory."""
+    strides = [stride // array.itemsize for stride in array.strides]
+    extent = 1 + sum((n - 1) * s for n, s in zip(array.shape, strides, strict=True))
+    return Map(as_strided(array, (extent,), (array.itemsize,)), tuple(strides))
 
 
 def _each(function: Callable[[Any], None], items: Sequence[Any]) -> None:
@@ -234,7 +303,20 @@ def _each(function: Callable[[Any], None], items: Sequence[Any]) -> None:
 
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="grouping")
+    """Threads in which torch starts none of its own, which would wait for work by spinning."""
+    started = threading.Barrier(threads + 1)
+
+    def start() -> None:
+        torch.get_num_threads()  # torch sets a thread's number when it is first asked
+        torch.set_num_threads(1)  # of this thread, and of those to come
+        started.wait()
+
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="grouping", initializer=start)
+    for _ in range(threads):
+        pool.submit(int)
+    started.wait()
+    torch.set_num_threads(threads)  # of those to come: as before
+    return pool
 
 
 def _buffer(name: str, dtype: Any, *shape: int) -> NDArray[Any]:

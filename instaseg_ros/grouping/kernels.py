@@ -12,76 +12,91 @@ import numpy as np
 
 from instaseg_ros.grouping.compiled import kernel
 
-_ONE_BITS = 0x3F800000  # 1.0 as float32
-_BUCKET_SHIFT = 17  # leaves the exponent and six bits below it
-_FIRST_BUCKET = (0x33800000 >> _BUCKET_SHIFT) - 1  # 0x33800000: 2^-24, the least 1 - score but 0
-BUCKETS = (_ONE_BITS >> _BUCKET_SHIFT) - _FIRST_BUCKET + 1
+CHUNK = 64  # as many pixels, points or best scores are looked at together
 
 
-@kernel("void(float32[:,:,::1], float32, int64, int64, int64[:,::1])")
-def count_rows(seed, least_logit, first_row, end_row, row_counts):
-    """row_counts (C, H): how many pixels of the row reach the logit in the class's seed map."""
-    for y in range(first_row, end_row):
-        for c in range(seed.shape[0]):
-            row = seed[c, y]
-            count = 0
-            for x in range(row.shape[0]):
-                count += row[x] >= least_logit
-            row_counts[c, y] = count
+@kernel("void(float32[::1], int64, int64, int64, float32, int64, int64, int32[::1], int64[:,::1])")
+def find(seed, plane, pitch, width, least_logit, first_row, end_row, found, row_counts):
+    """Find the pixels of some rows that reach the logit in each class's seed map.
+
+    seed: the value of pixel (x, y) for class c lies at c * plane + y * pitch + x.
+    found: out (C * H * W,), row-major indices; those of class c from (c * H + first_row) * W on.
+    row_counts: out (C, H).
+    """
+    height = row_counts.shape[1]
+    for c in range(row_counts.shape[0]):
+        k = (c * height + first_row) * width
+        for y in range(first_row, end_row):
+            row = seed[c * plane + y * pitch : c * plane + y * pitch + width]
+            row_start = k
+            for left in range(0, width, CHUNK):
+                chunk = row[left : left + CHUNK]
+                pixel = y * width + left
+                hits = 0
+                for j in range(chunk.shape[0]):
+                    hits += chunk[j] >= least_logit
+                if hits == chunk.shape[0]:
+                    for j in range(hits):
+                        found[k + j] = pixel + j
+                    k += hits
+                elif hits > 0:
+                    end, j = k + hits, 0
+                    while k < end:
+                        found[k] = pixel + j  # overwritten by the next one where it is no hit
+                        k += chunk[j] >= least_logit
+                        j += 1
+            row_counts[c, y] = k - row_start
 
 
 @kernel(
-    "void(float32[:,::1], float32[:,:,::1], float32[:,:,::1], float32[::1], float32[::1], float32,"
-    " int64[::1], int64, int64, int32[::1], float32[:,::1], float32[:,::1], float32[:,::1],"
-    " float32[::1])",
-    "void(float32[:,::1], float32[:,:,:], float32[:,:,:], float32[::1], float32[::1], float32,"
-    " int64[::1], int64, int64, int32[::1], float32[:,::1], float32[:,::1], float32[:,::1],"
-    " float32[::1])",
+    "void(float32[::1], UniTuple(int64, 3), float32[::1], UniTuple(int64, 3), float32[::1],"
+    " UniTuple(int64, 3), int64, float32[::1], float32[::1], int64[::1], int64, int64,"
+    " int32[::1], float32[:,::1], float32[:,::1], float32[:,::1], float32[::1])"
 )
 def gather(
-    seed,  # (H, W)
-    offset,  # (2, H, W)
-    bandwidth,  # (n_sigma, H, W)
+    offset,  # pixel (x, y) of channel c at c * plane + y * pitch + x * step
+    offset_strides,  # plane, pitch, step
+    bandwidth,
+    bandwidth_strides,
+    seed,
+    seed_strides,
+    class_id,
     lattice_x,  # (W,)
     lattice_y,  # (H,)
-    least_logit,
-    row_starts,  # (H + 1,)
-    first_row,
-    end_row,
-    pixels,  # out: (N,) row-major index
+    row_starts,  # (H + 1,) of the class's points
+    first,
+    end,
+    pixels,  # (N,) row-major index
     offsets,  # out: (2, N)
-    grid,  # out: (2, N)
     bandwidths,  # out: (n_sigma, N)
+    lattice,  # out: (2, N)
     seeds,  # out: (N,)
 ):
-    """Collect the raw outputs of a class's pixels in some rows, in image order, run by run."""
-    width = seed.shape[1]
-    for y in range(first_row, end_row):
-        k, end = row_starts[y], row_starts[y + 1]
-        row = seed[y]
-        x = 0
-        while k < end:
-            while not row[x] >= least_logit:  # NaN too
-                x += 1
-            first = x
-            while x < width and row[x] >= least_logit:
-                x += 1
-            for j in range(x - first):
-                pixels[k + j] = y * width + first + j
-                grid[0, k + j] = lattice_x[first + j]
-                grid[1, k + j] = lattice_y[y]
-                seeds[k + j] = row[first + j]
-            for c in range(2):
-                _copy(offset[c, y, first:x], offsets[c, k:])
-            for c in range(bandwidth.shape[0]):
-                _copy(bandwidth[c, y, first:x], bandwidths[c, k:])
-            k += x - first
+    """Collect the raw outputs of the points first to end, all of one class.
 
-
-@numba.njit
-def _copy(source, target):
-    for k in range(source.shape[0]):
-        target[k] = source[k]
+    All channels of a pixel at once, so that the processor waits for their memory at once.
+    """
+    width = lattice_x.shape[0]
+    last = bandwidths.shape[0] - 1
+    y = pixels[first] // width
+    while first < end:
+        row_end = min(row_starts[y + 1], end)
+        offset_row = y * offset_strides[1]
+        bandwidth_row = y * bandwidth_strides[1]
+        seed_row = class_id * seed_strides[0] + y * seed_strides[1]
+        for k in range(first, row_end):
+            x = pixels[k] - y * width
+            at = offset_row + x * offset_strides[2]
+            offsets[0, k] = offset[at]
+            offsets[1, k] = offset[at + offset_strides[0]]
+            at = bandwidth_row + x * bandwidth_strides[2]
+            bandwidths[0, k] = bandwidth[at]
+            bandwidths[last, k] = bandwidth[at + last * bandwidth_strides[0]]
+            seeds[k] = seed[seed_row + x * seed_strides[2]]
+            lattice[0, k] = lattice_x[x]
+            lattice[1, k] = lattice_y[y]
+        first = row_end
+        y += 1
 
 
 @numba.njit(inline="always")
@@ -94,78 +109,63 @@ def _cell(value, per_unit, last):
 
 
 @kernel(
-    "void(float32[:,::1], float32[:,::1], int32, int32, float32, float32,"
-    " int32[::1], int32[::1], float32[::1], float32[::1])"
+    "void(float32[::1], float32[::1], float32[::1], float32[::1],"
+    " int32, int32, float32, float32, int32[::1])"
 )
-def sort_points(
-    embedding,  # (2, N)
-    scale,  # (n_sigma, N)
+def find_cells(
+    from_x,  # (n,) embeddings
+    from_y,
+    scale_x,  # (n,)
+    scale_y,
     columns,
     rows,
     columns_per_unit,
     rows_per_unit,
-    cell_starts,  # out: (rows * columns + 2,)
-    positions,  # out: (N,) place of a point in cell order
-    x,  # out: (N,) embeddings in cell order
-    y,
+    cells,  # out: (n,)
 ):
-    """Sort points by the cell of their embedding, stably; those with a NaN come after all cells."""
+    """The cell of each embedding; points with a NaN come after all cells."""
     last_column, last_row = np.float32(columns - 1), np.float32(rows - 1)
     n_cells = np.int32(rows * columns)
-    from_x, from_y, scale_x, scale_y = embedding[0], embedding[1], scale[0], scale[-1]
-    for k in range(positions.shape[0]):
+    for k in range(cells.shape[0]):
         cell = _cell(from_y[k], rows_per_unit, last_row) * columns
         cell += _cell(from_x[k], columns_per_unit, last_column)
         total = from_x[k] + from_y[k] + (scale_x[k] + scale_y[k])  # none is -inf: NaN if one is
-        positions[k] = cell if total == total else n_cells
-    _count(positions, cell_starts)
-    for k in range(positions.shape[0]):
-        place = cell_starts[positions[k]]
-        cell_starts[positions[k]] = place + 1
-        positions[k] = place
-        x[place] = from_x[k]
-        y[place] = from_y[k]
-    _unshift(cell_starts)
+        cells[k] = cell if total == total else n_cells
 
 
-@kernel("void(float32[::1], float32, int32[::1], int32[::1], int32[::1])")
-def sort_seeds(score, threshold, buckets, bucket_starts, order):
-    """Sort points by the bucket of their score, best first, stably; below the threshold: last.
-
-    A bucket is a 64th of an octave of 1 - score: narrow near 1, where scores crowd.
-    buckets: scratch (N,); bucket_starts: out (BUCKETS + 2,); order: out (N,) indices of points.
-    """
-    missing = buckets.view(np.float32)
-    for k in range(score.shape[0]):
-        missing[k] = np.float32(1.0) - score[k]
-    for k in range(score.shape[0]):
-        bucket = (buckets[k] >> _BUCKET_SHIFT) - _FIRST_BUCKET
-        bucket = bucket if bucket > 0 else 0
-        buckets[k] = bucket if score[k] >= threshold else BUCKETS
-    _count(buckets, bucket_starts)
-    for k in range(score.shape[0]):
-        place = bucket_starts[buckets[k]]
-        bucket_starts[buckets[k]] = place + 1
-        order[place] = k
-    _unshift(bucket_starts)
-
-
-@numba.njit
-def _count(bins, starts):
-    """starts (n_bins + 1,): how many points are in the bins before each one."""
-    starts[:] = 0
-    for k in range(bins.shape[0]):
-        starts[bins[k] + 1] += 1
-    for k in range(1, starts.shape[0]):
-        starts[k] += starts[k - 1]
-
-
-@numba.njit
-def _unshift(starts):
-    """Undo what placing did: each start has moved on to the next bin's."""
-    for k in range(starts.shape[0] - 1, 0, -1):
-        starts[k] = starts[k - 1]
-    starts[0] = 0
+@kernel("void(float32[::1], float32[::1], int32[::1], int32[::1], float32[::1], float32[::1])")
+def sort_points(
+    from_x,  # (N,) embeddings
+    from_y,
+    places,  # in: (N,) cell of a point; out: its place in cell order
+    cell_starts,  # out: (n_cells + 2,)
+    x,  # out: (N,) embeddings in cell order
+    y,
+):
+    """Sort points by their cell, stably."""
+    cell_starts[:] = 0
+    k = 0
+    while k < places.shape[0]:  # run by run: neighbours tend to share their cell
+        cell, first = places[k], k
+        while k < places.shape[0] and places[k] == cell:
+            k += 1
+        cell_starts[cell + 1] += k - first
+    for cell in range(1, cell_starts.shape[0]):
+        cell_starts[cell] += cell_starts[cell - 1]
+    k = 0
+    while k < places.shape[0]:
+        cell = places[k]
+        place = cell_starts[cell]
+        while k < places.shape[0] and places[k] == cell:
+            places[k] = place
+            x[place] = from_x[k]
+            y[place] = from_y[k]
+            place += 1
+            k += 1
+        cell_starts[cell] = place
+    for cell in range(cell_starts.shape[0] - 1, 0, -1):  # each start moved on to the next one's
+        cell_starts[cell] = cell_starts[cell - 1]
+    cell_starts[0] = 0
 
 
 @numba.njit(inline="always")
@@ -203,18 +203,67 @@ def _span(center, scale, largest_distance, per_unit, cells):
     return _cell(center - reach, per_unit, last), _cell(center + reach, per_unit, last) + 1
 
 
+@numba.njit
+def _best(keys):
+    """The largest of some int32 keys."""
+    best = keys[0]
+    for k in range(1, keys.shape[0]):
+        best = max(best, keys[k])
+    return best
+
+
+@numba.njit
+def _first(keys, wanted):
+    """Where the first key is that equals the wanted one."""
+    k = 0
+    while keys[k] != wanted:
+        k += 1
+    return k
+
+
+@numba.njit
+def _summarise(keys, best):
+    """best: out (ceil(n / CHUNK),), the largest of each chunk of keys (n,)."""
+    for k in range(best.shape[0]):
+        best[k] = _best(keys[k * CHUNK : (k + 1) * CHUNK])
+
+
+@numba.njit
+def _next_seed(keys, free, places, least_key, chunks, groups):
+    """The free point of the largest key, the first one on ties; -1 when it is below `least_key`.
+
+    chunks, groups: the largest key of each chunk of points and of each chunk of chunks, some of
+    points that are no longer free: those are put right when their turn comes.
+    """
+    while True:
+        best = _best(groups)
+        if best < least_key:
+            return -1
+        group = _first(groups, best)
+        in_group = chunks[group * CHUNK : (group + 1) * CHUNK]
+        chunk = _first(in_group, best)
+        begin = (group * CHUNK + chunk) * CHUNK
+        left = np.int32(-1)
+        for k in range(begin, min(begin + CHUNK, keys.shape[0])):
+            if keys[k] > left and free[places[k]]:
+                left = keys[k]
+                if left == best:
+                    return k
+        in_group[chunk] = left
+        groups[group] = _best(in_group)
+
+
 @kernel(
-    "int64(int32[::1], int32[::1], float32[::1], int64[::1], int32[::1], float32[:,::1],"
+    "int64(int32[::1], int32, int32[::1], float32[::1], float32[::1],"
     " float32[::1], float32[::1], int32[::1], int32, int32, float32, float32, float32,"
-    " int64, float64, boolean[::1], int32[::1], int32[::1])"
+    " int64, float64, int32[::1], int32[::1], boolean[::1], int32[::1], int32[::1])"
 )
 def grow(
-    bucket_starts,  # of seeds
-    order,  # (N,) seeds by bucket
-    score,  # (N,)
-    queue,  # scratch: (N,)
-    positions,  # (N,)
-    scale,  # (n_sigma, N)
+    keys,  # (N,) in image order, at least 0 and ordered as the scores are
+    least_key,  # of a seed
+    places,  # (N,) place of a point in cell order
+    scale_x,  # (N,) in image order
+    scale_y,
     x,  # (N,) embeddings in cell order
     y,
     cell_starts,
@@ -225,6 +274,8 @@ def grow(
     largest_distance,
     min_pixels,
     min_new_fraction,
+    chunks,  # scratch: (ceil(N / CHUNK),) best score of a chunk of points
+    groups,  # scratch: (ceil(N / CHUNK^2),) best score of a chunk of chunks
     free,  # scratch: (N,) in cell order, true: in no proposal yet
     owner,  # out: (N,) in cell order, 1 + the last accepted proposal that took the point
     accepted,  # out: (N,) seeds of the accepted proposals
@@ -233,49 +284,34 @@ def grow(
 
     Returns the number of accepted proposals.
     """
-    bits = score.view(np.int32)
-    free[:] = True
+    n_free = cell_starts[rows * columns]
+    free[:n_free] = True
+    free[n_free:] = False  # with a NaN
     owner[:] = 0
-    n_points = n_free = cell_starts[rows * columns]
     n_accepted = 0
-    for bucket in range(BUCKETS):
-        waiting = 0
-        for seed in order[bucket_starts[bucket] : bucket_starts[bucket + 1]]:
-            at = positions[seed]
-            if at < n_points and free[at]:
-                queue[waiting] = ((_ONE_BITS - np.int64(bits[seed])) << 32) | seed
-                waiting += 1
-        queue[:waiting].sort()  # best first, in image order on ties
-        for key in queue[:waiting]:
-            if n_free <= min_pixels:
-                return n_accepted
-            seed = key & 0xFFFFFFFF
-            at = positions[seed]
-            if not free[at]:
-                continue
-            free[at] = False
-            ellipse = (x[at], y[at], scale[0, seed], scale[-1, seed], largest_distance)
-            left, right = _span(x[at], ellipse[2], largest_distance, columns_per_unit, columns)
-            top, bottom = _span(y[at], ellipse[3], largest_distance, rows_per_unit, rows)
-            size = new = 0
-            for row in range(top * columns, bottom * columns, columns):
-                a, b = cell_starts[row + left], cell_starts[row + right]
-                in_row = _take(x[a:b], y[a:b], free[a:b], ellipse)
-                size += in_row[0]
-                new += in_row[1]
-            n_free -= 1 + new
-            if not (size > min_pixels and new / size > min_new_fraction):
-                continue
-            accepted[n_accepted] = seed
-            n_accepted += 1
-            for row in range(top * columns, bottom * columns, columns):
-                a, b = cell_starts[row + left], cell_starts[row + right]
-                _mark(x[a:b], y[a:b], owner[a:b], ellipse, n_accepted)
+    _summarise(keys, chunks)
+    _summarise(chunks, groups)
+    while n_free > min_pixels:
+        seed = _next_seed(keys, free, places, least_key, chunks, groups)
+        if seed < 0:
+            break
+        at = places[seed]
+        free[at] = False
+        ellipse = (x[at], y[at], scale_x[seed], scale_y[seed], largest_distance)
+        left, right = _span(x[at], ellipse[2], largest_distance, columns_per_unit, columns)
+        top, bottom = _span(y[at], ellipse[3], largest_distance, rows_per_unit, rows)
+        size = new = 0
+        for row in range(top * columns, bottom * columns, columns):
+            a, b = cell_starts[row + left], cell_starts[row + right]
+            in_row = _take(x[a:b], y[a:b], free[a:b], ellipse)
+            size += in_row[0]
+            new += in_row[1]
+        n_free -= 1 + new
+        if not (size > min_pixels and new / size > min_new_fraction):
+            continue
+        accepted[n_accepted] = seed
+        n_accepted += 1
+        for row in range(top * columns, bottom * columns, columns):
+            a, b = cell_starts[row + left], cell_starts[row + right]
+            _mark(x[a:b], y[a:b], owner[a:b], ellipse, n_accepted)
     return n_accepted
-
-
-@kernel("void(int32[::1], int32[::1], int32[::1])")
-def to_image_order(positions, cell_order, image_order):
-    """Bring a value per point from cell order to image order."""
-    for k in range(positions.shape[0]):
-        image_order[k] = cell_order[positions[k]]

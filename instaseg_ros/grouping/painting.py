@@ -1,6 +1,7 @@
 """Compiled loops that put the instances of all classes into one label image.
 
-An instance's rank is its place among all of the image, best score first, from 1; 0: none.
+An instance's rank is its place among all of the image, best score first, from 1; 0: none. Points
+lie class by class and row by row: those of row y in class c from row_starts[c * H + y] on.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -9,59 +10,96 @@ from __future__ import annotations
 from instaseg_ros.grouping.compiled import kernel
 
 
-@kernel("void(int32[::1], uint16[::1], int64[::1])")
-def count_members(owner, ranks, sizes):
-    """Add a class's pixels to the sizes (K + 1,) of their instances, indexed by rank."""
-    for k in range(owner.shape[0]):
-        sizes[ranks[owner[k]]] += 1
-
-
-@kernel("void(int32[::1], int32[::1], uint16[::1], int64[::1], int32[::1])")
-def place_members(pixels, owner, ranks, places, members):
-    """Write a class's pixels into `members`, each to the next place (K + 1,) of its instance."""
-    for k in range(pixels.shape[0]):
-        rank = ranks[owner[k]]
-        members[places[rank]] = pixels[k]
-        places[rank] += 1
-
-
-@kernel("void(int32[::1], int64[::1], float64, uint16[::1])")
-def paint(members, ends, min_new_fraction, labels):
-    """Best instance first, each on the pixels that no better one has, if those are more than
-    `min_new_fraction` of its own. labels: (H * W,); ends: (K + 1,) of its members, by rank."""
-    for rank in range(1, ends.shape[0]):
-        own = members[ends[rank - 1] : ends[rank]]
-        new = 0
-        for pixel in own:
-            new += labels[pixel] == 0
-        if new > 0 and new / own.shape[0] > min_new_fraction:
-            for pixel in own:
-                if labels[pixel] == 0:
-                    labels[pixel] = rank
-
-
-@kernel("void(int64[::1], int64, int32[::1], int32[::1], uint16[::1], uint16[::1], int64[:,::1])")
-def measure(row_starts, width, pixels, owner, ranks, labels, boxes):
-    """Widen boxes (K + 1, 4), indexed by rank, to the pixels that one class kept in the end."""
-    for y in range(row_starts.shape[0] - 1):
-        k, end = row_starts[y], row_starts[y + 1]
+@kernel(
+    "void(int64[::1], int32[::1], int32[::1], int32[::1], uint16[:,::1], int64, int64,"
+    " uint16[:,::1], uint16[::1], int64[::1])"
+)
+def paint(
+    row_starts,  # (C * H + 1,)
+    pixels,  # (N,)
+    places,  # (N,) where the owner of a point is, within its class
+    owner,  # (N,)
+    ranks,  # (C, max owner + 1)
+    first_row,
+    end_row,
+    labels,  # out: (H, W)
+    rank,  # out: (N,) of a point's instance
+    claimed,  # (K + 1,) by rank: plus the points of these rows
+):
+    """Give each pixel of some rows to the best instance that claims it."""
+    height, width = labels.shape
+    flat = labels.reshape(-1)
+    flat[first_row * width : end_row * width] = 0
+    for c in range(ranks.shape[0]):
+        start = row_starts[c * height]
+        k, end = row_starts[c * height + first_row], row_starts[c * height + end_row]
         while k < end:
-            rank = ranks[owner[k]]
-            if rank == 0 or labels[pixels[k]] != rank:
+            first, current = k, owner[start + places[k]]
+            own = ranks[c, current]
+            while k < end and owner[start + places[k]] == current:
+                rank[k] = own
+                label = flat[pixels[k]]
+                if label == 0 or 0 < own < label:
+                    flat[pixels[k]] = own
                 k += 1
-                continue
-            first = pixels[k] - y * width
-            while k < end and ranks[owner[k]] == rank and labels[pixels[k]] == rank:
-                k += 1
-            box = boxes[rank]
-            box[0] = min(box[0], first)
-            box[1] = min(box[1], y)
-            box[2] = max(box[2], pixels[k - 1] - y * width + 1)
-            box[3] = max(box[3], y + 1)
+            claimed[own] += k - first
 
 
-@kernel("void(uint16[::1], uint16[::1])")
+@kernel(
+    "void(int64[::1], int32[::1], uint16[::1], uint16[:,::1], int64, int64, int64,"
+    " int64[::1], int64[:,::1])"
+)
+def measure(row_starts, pixels, rank, labels, n_classes, first_row, end_row, won, boxes):
+    """Count the pixels (K + 1,) that each instance got of some rows, and widen its box (K + 1, 4)
+    to them."""
+    height, width = labels.shape
+    flat = labels.reshape(-1)
+    for c in range(n_classes):
+        for y in range(first_row, end_row):
+            k, end = row_starts[c * height + y], row_starts[c * height + y + 1]
+            while k < end:
+                own = rank[k]
+                if own == 0 or flat[pixels[k]] != own:
+                    k += 1
+                    continue
+                first = k
+                while k < end and rank[k] == own and flat[pixels[k]] == own:
+                    k += 1
+                won[own] += k - first
+                box = boxes[own]
+                box[0] = min(box[0], pixels[first] - y * width)
+                box[1] = min(box[1], y)
+                box[2] = max(box[2], pixels[k - 1] - y * width + 1)
+                box[3] = max(box[3], y + 1)
+
+
+@kernel("void(int32[::1], uint16[::1], int64[::1], int32[::1], float64, uint16[:,::1])")
+def paint_in_turn(pixels, rank, ends, members, min_new_fraction, labels):
+    """Best instance first, each on the pixels that no better one has, if those are more than
+    `min_new_fraction` of its own.
+
+    ends: (K + 1,) by rank, where an instance's members end. members: scratch (N,).
+    """
+    flat = labels.reshape(-1)
+    flat[:] = 0
+    for k in range(rank.shape[0] - 1, -1, -1):
+        ends[rank[k]] -= 1
+        members[ends[rank[k]]] = pixels[k]
+    for own in range(1, ends.shape[0]):  # the ends have become starts
+        end = ends[own + 1] if own + 1 < ends.shape[0] else rank.shape[0]
+        mine = members[ends[own] : end]
+        new = 0
+        for pixel in mine:
+            new += flat[pixel] == 0
+        if new > 0 and new / mine.shape[0] > min_new_fraction:
+            for pixel in mine:
+                if flat[pixel] == 0:
+                    flat[pixel] = own
+
+
+@kernel("void(uint16[:,::1], uint16[::1])")
 def renumber(labels, numbers):
     """Replace each label by its new number, in place."""
-    for k in range(labels.shape[0]):
-        labels[k] = numbers[labels[k]]
+    flat = labels.reshape(-1)
+    for k in range(flat.shape[0]):
+        flat[k] = numbers[flat[k]]

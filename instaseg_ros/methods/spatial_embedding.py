@@ -44,14 +44,20 @@ def pixel_grid(height: int, width: int, device: torch.device | str = "cpu") -> T
     return grid.float()
 
 
-def embed(offset: Tensor, grid: Tensor) -> Tensor:
-    """Spatial embedding e = x + tanh(o) (eq. 1). Shapes (..., 2, ...), alike or broadcastable."""
-    return torch.tanh(offset) + grid
+def embed(offset: Tensor, grid: Tensor, out: Tensor | None = None) -> Tensor:
+    """Spatial embedding e = x + tanh(o) (eq. 1). Shapes (..., 2, ...), alike or broadcastable.
+
+    out: memory for it, may be that of `offset`.
+    """
+    return torch.add(torch.tanh(offset, out=out), grid, out=out)
 
 
-def inverse_bandwidth(raw: Tensor) -> Tensor:
-    """s = exp(10 r), the part of 1 / (2 sigma^2) in eq. 5, from the raw bandwidth output."""
-    return torch.exp(BANDWIDTH_GAIN * raw)
+def inverse_bandwidth(raw: Tensor, out: Tensor | None = None) -> Tensor:
+    """s = exp(10 r), the part of 1 / (2 sigma^2) in eq. 5, from the raw bandwidth output.
+
+    out: memory for it, may be that of `raw`.
+    """
+    return torch.exp(torch.mul(raw, BANDWIDTH_GAIN, out=out), out=out)
 
 
 def seed_score(raw: Tensor) -> Tensor:
@@ -223,10 +229,11 @@ def group(
     return cpu.group(outputs, least_logit(config.foreground_threshold), _evaluate, config)
 
 
-def _evaluate(
-    offset: Tensor, lattice: Tensor, bandwidth: Tensor, seed: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    return embed(offset, lattice), inverse_bandwidth(bandwidth), seed_score(seed)
+def _evaluate(offset: Tensor, lattice: Tensor, bandwidth: Tensor, seed: Tensor) -> None:
+    """The formulas in place, for n pixels."""
+    embed(offset, lattice, out=offset)
+    inverse_bandwidth(bandwidth, out=bandwidth)
+    seed.copy_(seed_score(seed))
 
 
 def _instances(groups: Groups) -> Instances:
