@@ -155,24 +155,26 @@ def _evaluate(
 ) -> Points:
     n_classes, height, _ = outputs.seed.shape
     n = len(pixels)
-    embedding, lattice = _buffer("embedding", np.float32, 2, n), _buffer("lattice", np.float32, 2, n)
+    embedding = _buffer("embedding", np.float32, 2, n)
     scale = _buffer("scale", np.float32, len(outputs.bandwidth), n)
     score = _buffer("score", np.float32, n)
     places = _buffer("places", np.int32, n)
-    raw = [part for array in outputs[:3] for part in _map(array)]
+    maps = [part for array in outputs[:3] for part in _map(array)]
 
     def evaluate(first: int) -> None:
         end = min(first + PART_POINTS, n)
+        lattice = _buffer("lattice", np.float32, 2, end - first)  # of the thread it runs in
         for c in range(n_classes):
             own_rows = row_starts[c * height : (c + 1) * height + 1]
             own = max(first, own_rows[0]), min(end, own_rows[-1])
             if own[0] < own[1]:
                 kernels.gather(
-                    *(*raw, c, *outputs[3:], own_rows, *own, pixels),
-                    *(embedding, scale, lattice, score),
+                    *(*maps, c, *outputs[3:], own_rows, *own, pixels),
+                    *(embedding, scale, score, lattice, first),
                 )
         part = np.s_[..., first:end]
-        formula(*(torch.from_numpy(array[part]) for array in (embedding, lattice, scale, score)))
+        raw = embedding[part], lattice, scale[part], score[part]
+        formula(*map(torch.from_numpy, raw))
         rows = (*embedding[part], scale[0, first:end], scale[-1, first:end])
         kernels.find_cells(*rows, *cells, places[part])
 

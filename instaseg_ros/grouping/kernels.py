@@ -51,7 +51,7 @@ def find(seed, plane, pitch, width, least_logit, first_row, end_row, found, row_
 @kernel(
     "void(float32[::1], UniTuple(int64, 3), float32[::1], UniTuple(int64, 3), float32[::1],"
     " UniTuple(int64, 3), int64, float32[::1], float32[::1], int64[::1], int64, int64,"
-    " int32[::1], float32[:,::1], float32[:,::1], float32[:,::1], float32[::1])"
+    " int32[::1], float32[:,::1], float32[:,::1], float32[::1], float32[:,::1], int64)"
 )
 def gather(
     offset,  # pixel (x, y) of channel c at c * plane + y * pitch + x * step
@@ -69,34 +69,43 @@ def gather(
     pixels,  # (N,) row-major index
     offsets,  # out: (2, N)
     bandwidths,  # out: (n_sigma, N)
-    lattice,  # out: (2, N)
     seeds,  # out: (N,)
+    lattice,  # out: of points from `lattice_first` on
+    lattice_first,
 ):
-    """Collect the raw outputs of the points first to end, all of one class.
-
-    All channels of a pixel at once, so that the processor waits for their memory at once.
-    """
+    """Collect the raw outputs of the points first to end, all of one class, run by run."""
     width = lattice_x.shape[0]
-    last = bandwidths.shape[0] - 1
     y = pixels[first] // width
     while first < end:
         row_end = min(row_starts[y + 1], end)
-        offset_row = y * offset_strides[1]
-        bandwidth_row = y * bandwidth_strides[1]
-        seed_row = class_id * seed_strides[0] + y * seed_strides[1]
-        for k in range(first, row_end):
+        while first < row_end:
+            k = first
+            while first < row_end and pixels[first] - pixels[k] == first - k:
+                first += 1
             x = pixels[k] - y * width
-            at = offset_row + x * offset_strides[2]
-            offsets[0, k] = offset[at]
-            offsets[1, k] = offset[at + offset_strides[0]]
-            at = bandwidth_row + x * bandwidth_strides[2]
-            bandwidths[0, k] = bandwidth[at]
-            bandwidths[last, k] = bandwidth[at + last * bandwidth_strides[0]]
-            seeds[k] = seed[seed_row + x * seed_strides[2]]
-            lattice[0, k] = lattice_x[x]
-            lattice[1, k] = lattice_y[y]
-        first = row_end
+            for c in range(2):
+                _copy(offset, offset_strides, c, y, x, offsets[c, k:first])
+            for c in range(bandwidths.shape[0]):
+                _copy(bandwidth, bandwidth_strides, c, y, x, bandwidths[c, k:first])
+            _copy(seed, seed_strides, class_id, y, x, seeds[k:first])
+            for j in range(first - k):
+                lattice[0, k - lattice_first + j] = lattice_x[x + j]
+                lattice[1, k - lattice_first + j] = lattice_y[y]
         y += 1
+
+
+@numba.njit
+def _copy(values, strides, c, y, x, out):
+    """out (n,): the n values from c, y, x on in their row."""
+    plane, pitch, step = strides
+    at = c * plane + y * pitch + x * step
+    if step == 1:
+        row = values[at : at + out.shape[0]]
+        for k in range(out.shape[0]):
+            out[k] = row[k]
+    else:
+        for k in range(out.shape[0]):
+            out[k] = values[at + k * step]
 
 
 @numba.njit(inline="always")
@@ -144,25 +153,17 @@ def sort_points(
 ):
     """Sort points by their cell, stably."""
     cell_starts[:] = 0
-    k = 0
-    while k < places.shape[0]:  # run by run: neighbours tend to share their cell
-        cell, first = places[k], k
-        while k < places.shape[0] and places[k] == cell:
-            k += 1
-        cell_starts[cell + 1] += k - first
+    for k in range(places.shape[0]):
+        cell_starts[places[k] + 1] += 1
     for cell in range(1, cell_starts.shape[0]):
         cell_starts[cell] += cell_starts[cell - 1]
-    k = 0
-    while k < places.shape[0]:
+    for k in range(places.shape[0]):
         cell = places[k]
         place = cell_starts[cell]
-        while k < places.shape[0] and places[k] == cell:
-            places[k] = place
-            x[place] = from_x[k]
-            y[place] = from_y[k]
-            place += 1
-            k += 1
-        cell_starts[cell] = place
+        cell_starts[cell] = place + 1
+        places[k] = place
+        x[place] = from_x[k]
+        y[place] = from_y[k]
     for cell in range(cell_starts.shape[0] - 1, 0, -1):  # each start moved on to the next one's
         cell_starts[cell] = cell_starts[cell - 1]
     cell_starts[0] = 0
