@@ -22,6 +22,7 @@ from torch import Tensor
 
 from instaseg_ros.grouping import MAX_INSTANCES, MEMBERSHIP, Groups, kernels, painting
 from instaseg_ros.grouping.compiled import compile_all
+from instaseg_ros.grouping.kernels import CHUNK
 
 if TYPE_CHECKING:
     from instaseg_ros.config import DecodeConfig
@@ -187,27 +188,21 @@ def _cluster(points: Points, n_classes: int, cells: Cells, config: DecodeConfig)
     row_starts, _, embedding, scale, score, places = points
     n = len(score)
     starts = row_starts[:: (len(row_starts) - 1) // n_classes]  # (C + 1,)
-    cell_starts = _buffer("cell_starts", np.int32, n_classes, cells.rows * cells.columns + 2)
-    x, y = _buffer("x", np.float32, n), _buffer("y", np.float32, n)
-    free, owner = _buffer("free", np.bool_, n), _buffer("owner", np.int32, n)
-    accepted = _buffer("accepted", np.int32, n)
-    best = _buffer("best", np.int32, 2, n // kernels.CHUNK + 2 * n_classes)
+    owner, accepted = _buffer("owner", np.int32, n), _buffer("accepted", np.int32, n)
     keys, least_key = score.view(np.int32), np.float32(config.seed_threshold).view(np.int32)
     counts = [0] * n_classes
 
     def cluster(c: int) -> None:
         own = np.s_[starts[c] : starts[c + 1]]
-        in_cells = places[own], cell_starts[c], x[own], y[own]
-        kernels.sort_points(*embedding[:, own], *in_cells)
-        chunks = -(-len(x[own]) // kernels.CHUNK)
-        at = int(starts[c]) // kernels.CHUNK + 2 * c
+        size = int(starts[c + 1] - starts[c])
+        x, y = _buffer("x", np.float32, size), _buffer("y", np.float32, size)
+        cell_starts = _buffer("cell_starts", np.int32, cells.rows * cells.columns + 2)
+        kernels.sort_points(*embedding[:, own], places[own], cell_starts, x, y)
         counts[c] = kernels.grow(
-            *(keys[own], least_key, places[own], scale[0, own], scale[-1, own], x[own], y[own]),
-            *(cell_starts[c], *cells, largest_distance()),
-            *(config.min_pixels, config.min_new_fraction),
-            best[0, at : at + chunks],
-            best[1, at : at + -(-chunks // kernels.CHUNK)],
-            *(free[own], owner[own], accepted[own]),
+            *(keys[own], least_key, places[own], scale[0, own], scale[-1, own], x, y, cell_starts),
+            *(*cells, largest_distance(), config.min_pixels, config.min_new_fraction),
+            tuple(_buffer(f"tree{k}", np.int32, -(-size // CHUNK**k)) for k in (1, 2, 3)),
+            *(_buffer("free", np.bool_, size), owner[own], accepted[own]),
         )
 
     sizes = np.diff(starts)

@@ -230,34 +230,35 @@ def _summarise(keys, best):
 
 
 @numba.njit
-def _next_seed(keys, free, places, least_key, chunks, groups):
+def _next_seed(keys, free, places, least_key, tree):
     """The free point of the largest key, the first one on ties; -1 when it is below `least_key`.
 
-    chunks, groups: the largest key of each chunk of points and of each chunk of chunks, some of
-    points that are no longer free: those are put right when their turn comes.
+    tree: the largest key of each chunk of points, of each chunk of those, and so on. Some are of
+    points that are no longer free; they are put right when their turn comes.
     """
+    low, middle, high = tree
     while True:
-        best = _best(groups)
+        best = _best(high)
         if best < least_key:
             return -1
-        group = _first(groups, best)
-        in_group = chunks[group * CHUNK : (group + 1) * CHUNK]
-        chunk = _first(in_group, best)
-        begin = (group * CHUNK + chunk) * CHUNK
+        in_high = _first(high, best)
+        in_middle = in_high * CHUNK + _first(middle[in_high * CHUNK :], best)
+        in_low = in_middle * CHUNK + _first(low[in_middle * CHUNK :], best)
         left = np.int32(-1)
-        for k in range(begin, min(begin + CHUNK, keys.shape[0])):
+        for k in range(in_low * CHUNK, min((in_low + 1) * CHUNK, keys.shape[0])):
             if keys[k] > left and free[places[k]]:
                 left = keys[k]
                 if left == best:
                     return k
-        in_group[chunk] = left
-        groups[group] = _best(in_group)
+        low[in_low] = left
+        middle[in_middle] = _best(low[in_middle * CHUNK : (in_middle + 1) * CHUNK])
+        high[in_high] = _best(middle[in_high * CHUNK : (in_high + 1) * CHUNK])
 
 
 @kernel(
     "int64(int32[::1], int32, int32[::1], float32[::1], float32[::1],"
     " float32[::1], float32[::1], int32[::1], int32, int32, float32, float32, float32,"
-    " int64, float64, int32[::1], int32[::1], boolean[::1], int32[::1], int32[::1])"
+    " int64, float64, UniTuple(int32[::1], 3), boolean[::1], int32[::1], int32[::1])"
 )
 def grow(
     keys,  # (N,) in image order, at least 0 and ordered as the scores are
@@ -275,8 +276,7 @@ def grow(
     largest_distance,
     min_pixels,
     min_new_fraction,
-    chunks,  # scratch: (ceil(N / CHUNK),) best score of a chunk of points
-    groups,  # scratch: (ceil(N / CHUNK^2),) best score of a chunk of chunks
+    tree,  # scratch: (ceil(N / CHUNK),), (ceil(N / CHUNK^2),), (ceil(N / CHUNK^3),)
     free,  # scratch: (N,) in cell order, true: in no proposal yet
     owner,  # out: (N,) in cell order, 1 + the last accepted proposal that took the point
     accepted,  # out: (N,) seeds of the accepted proposals
@@ -290,14 +290,18 @@ def grow(
     free[n_free:] = False  # with a NaN
     owner[:] = 0
     n_accepted = 0
-    _summarise(keys, chunks)
-    _summarise(chunks, groups)
+    _summarise(keys, tree[0])
+    _summarise(tree[0], tree[1])
+    _summarise(tree[1], tree[2])
     while n_free > min_pixels:
-        seed = _next_seed(keys, free, places, least_key, chunks, groups)
+        seed = _next_seed(keys, free, places, least_key, tree)
         if seed < 0:
             break
         at = places[seed]
         free[at] = False
+        n_free -= 1
+        if np.isinf(scale_x[seed]) or np.isinf(scale_y[seed]):
+            continue  # has no members: the distance is infinite, or NaN where it would be 0
         ellipse = (x[at], y[at], scale_x[seed], scale_y[seed], largest_distance)
         left, right = _span(x[at], ellipse[2], largest_distance, columns_per_unit, columns)
         top, bottom = _span(y[at], ellipse[3], largest_distance, rows_per_unit, rows)
@@ -307,7 +311,7 @@ def grow(
             in_row = _take(x[a:b], y[a:b], free[a:b], ellipse)
             size += in_row[0]
             new += in_row[1]
-        n_free -= 1 + new
+        n_free -= new
         if not (size > min_pixels and new / size > min_new_fraction):
             continue
         accepted[n_accepted] = seed
