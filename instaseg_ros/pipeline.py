@@ -5,15 +5,27 @@ The robot's node and the replay of recordings call the same `Pipeline.process`.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
+
+from torch import Tensor
 
 from instaseg_ros.checkpoint import load_checkpoint
 from instaseg_ros.config import Config, DecodeConfig
-from instaseg_ros.preprocess import preprocess, restore
+from instaseg_ros.preprocess import Geometry, preprocess, restore
 from instaseg_ros.runtimes import open_runtime
 from instaseg_ros.types import Frame, Result
+
+
+class Inferred(NamedTuple):
+    """What the network says about some frames: its raw outputs (B, C, H, W) by head."""
+
+    outputs: dict[str, Tensor]
+    geometry: Geometry
+    stage_ms: dict[str, float]
 
 
 class Pipeline:
@@ -29,27 +41,48 @@ class Pipeline:
         self.class_names = self.checkpoint.class_names
         self.method = self.checkpoint.method()
         self.runtime = open_runtime(config.runtime, self.checkpoint)
+        self._outputs_in_use = threading.Lock()  # from the network until they are decoded
 
     def process(self, frames: Sequence[Frame]) -> list[Result]:
         """Instances of each frame; the frames of one call share one image size (one batch).
 
         Raises ImageError for images that are not (H, W, 3) uint8 of one size.
         """
+        return self.decode(self.infer(frames))
+
+    def infer(self, frames: Sequence[Frame]) -> Inferred:
+        """The first half of `process`. To be followed by `decode`, in this thread or another: the
+        network waits for it before it runs again, as both share the memory of the outputs."""
         stage_ms: dict[str, float] = {}
         with _timed(stage_ms, "preprocess"):
             images, geometry = preprocess([f.image for f in frames], self.config.input)
-        with _timed(stage_ms, "network"):
-            outputs = self.runtime(images)
-        with _timed(stage_ms, "decode"):
-            height, width = geometry.scaled
-            outputs = {name: o[..., :height, :width] for name, o in outputs.items()}
-            decoded = self.method.decode(outputs, self.decode_config)
+        self._outputs_in_use.acquire()
+        try:
+            with _timed(stage_ms, "network"):
+                return Inferred(self.runtime(images), geometry, stage_ms)
+        except BaseException:
+            self._outputs_in_use.release()
+            raise
+
+    def decode(self, inferred: Inferred) -> list[Result]:
+        """The second half of `process`."""
+        outputs, geometry, stage_ms = inferred
+        try:
+            with _timed(stage_ms, "decode"):
+                height, width = geometry.scaled
+                outputs = {name: o[..., :height, :width] for name, o in outputs.items()}
+                decoded = self.method.decode(outputs, self.decode_config)
+        finally:
+            self._outputs_in_use.release()
         with _timed(stage_ms, "restore"):
             instances = [restore(one, geometry) for one in decoded]
         return [Result(one, stage_ms) for one in instances]
 
     def reset(self) -> None:
-        """Forget everything of earlier frames. Spatial embedding has no memory."""
+        """Forget everything of earlier frames, once the last of them is decoded. Spatial embedding
+        has no memory."""
+        with self._outputs_in_use:
+            pass
 
 
 @contextmanager

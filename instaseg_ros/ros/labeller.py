@@ -1,12 +1,14 @@
-"""From one image message to published labels: what the worker thread does. Imports torch."""
+"""From one image message to published labels: what the worker threads do. Imports torch."""
 
 from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Callable
 
 import numpy as np
 from rclpy.lifecycle import LifecycleNode
+from std_msgs.msg import Header
 
 from instaseg_ros.config import Config
 from instaseg_ros.errors import ImageError
@@ -15,7 +17,7 @@ from instaseg_ros.ros.messages import to_frame
 from instaseg_ros.ros.publishers import ResultPublishers
 from instaseg_ros.ros.statistics import Statistics
 from instaseg_ros.ros.stream import Received
-from instaseg_ros.types import Frame
+from instaseg_ros.types import Frame, Result
 
 WARM_UP_SIZE = (256, 512)  # (height, width) pixels where the configuration names none
 CLOCKS_AGREE_MS = 10_000  # a header stamp older than this, or in the future, is of another clock
@@ -55,42 +57,57 @@ class Labeller:
             "classes": ", ".join(self.pipeline.class_names),
         }
 
-    def label(self, received: Received, statistics: Statistics) -> None:
-        """Process and publish; an image that cannot be used is counted, logged and skipped."""
+    def label(self, received: Received, statistics: Statistics) -> Callable[[], None] | None:
+        """Run the network; returns what decodes and publishes, in another thread if you like.
+
+        An image that cannot be used is counted, logged and skipped.
+        """
+        header = received.message.header
+        start = time.perf_counter()
         try:
-            self._label(received, statistics)
-        except ImageError as error:
-            statistics.refused(str(error))
-            self._logger.warning(f"image refused: {error}", throttle_duration_sec=LOG_EVERY_S)
-        except Exception as error:  # whatever one image does, the next one gets its chance
-            statistics.failed(f"{type(error).__name__}: {error}")
-            self._logger.error(
-                f"image not labelled:\n{traceback.format_exc()}", throttle_duration_sec=LOG_EVERY_S
-            )
+            frame = to_frame(received.message)
+            self._follow_time(frame.stamp_ns)
+            before_ms = {
+                "wait": (start - received.time_s) * 1e3,
+                "convert": (time.perf_counter() - start) * 1e3,
+            }
+            inferred = self.pipeline.infer([frame])
+        except Exception as error:
+            self._report(error, statistics)
+            return None
+
+        def publish() -> None:
+            try:
+                (result,) = self.pipeline.decode(inferred)
+                result.stage_ms.update(before_ms)
+                self._publish(header, frame, result, received.time_s, statistics)
+            except Exception as error:
+                self._report(error, statistics)
+
+        return publish
 
     def close(self) -> None:
         """Destroy the publishers; an image still in work is not published."""
         self._closed = True
         self._publishers.close()
 
-    def _label(self, received: Received, statistics: Statistics) -> None:
-        header = received.message.header
-        start = time.perf_counter()
-        frame = to_frame(received.message)
-        self._follow_time(frame.stamp_ns)
-        converted = time.perf_counter()
-        (result,) = self.pipeline.process([frame])
-        processed = time.perf_counter()
+    def _publish(
+        self,
+        header: Header,
+        frame: Frame,
+        result: Result,
+        received_s: float,
+        statistics: Statistics,
+    ) -> None:
         if self._closed:
             return
+        start = time.perf_counter()
         self._publishers.publish_labels(header, result.instances)
         published = time.perf_counter()
         stage_ms = {
-            "wait": (start - received.time_s) * 1e3,
-            "convert": (converted - start) * 1e3,
             **result.stage_ms,
-            "publish": (published - processed) * 1e3,
-            "total": (published - received.time_s) * 1e3,
+            "publish": (published - start) * 1e3,
+            "total": (published - received_s) * 1e3,
         }
         since_stamp_ms = (self._clock.now().nanoseconds - frame.stamp_ns) / 1e6
         if 0 <= since_stamp_ms < CLOCKS_AGREE_MS:
@@ -99,6 +116,16 @@ class Labeller:
         statistics.labelled(published, stage_ms, (height, width))
         alpha = self._config.node.overlay_alpha
         self._publishers.publish_drawings(header, frame, result.instances, alpha)
+
+    def _report(self, error: Exception, statistics: Statistics) -> None:
+        """Count and log; whatever one image does, the next one gets its chance."""
+        if isinstance(error, ImageError):
+            statistics.refused(str(error))
+            self._logger.warning(f"image refused: {error}", throttle_duration_sec=LOG_EVERY_S)
+        else:
+            statistics.failed(f"{type(error).__name__}: {error}")
+            trace = "".join(traceback.format_exception(error))
+            self._logger.error(f"image not labelled:\n{trace}", throttle_duration_sec=LOG_EVERY_S)
 
     def _follow_time(self, stamp_ns: int) -> None:
         if stamp_ns < self._last_stamp_ns:

@@ -29,7 +29,7 @@ class Received(NamedTuple):
 
 
 class Stream:
-    """Subscription, worker thread and statistics, from activate to deactivate."""
+    """Subscription, worker threads and statistics, from activate to deactivate."""
 
     def __init__(self, node: Node, config: NodeConfig, labeller: Labeller) -> None:
         self._node = node
@@ -53,7 +53,7 @@ class Stream:
         return self._camera.describe(), self._statistics.snapshot(time.perf_counter())
 
     def close(self, timeout_s: float | None = None) -> None:
-        """Unsubscribe and let the image in work finish, for at most `timeout_s`."""
+        """Unsubscribe and let the images in work finish, for at most `timeout_s`."""
         self._node.destroy_timer(self._timer)
         self._camera.close()
         self._worker.close(timeout_s)

@@ -1,8 +1,9 @@
-"""The newest-frame policy: one slot, one thread. Needs no ROS."""
+"""The newest-frame policy: one slot, two threads. Needs no ROS."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -10,42 +11,54 @@ T = TypeVar("T")
 
 
 class NewestItemWorker(Generic[T]):
-    """A thread that works on the newest item offered; an older one that still waits is dropped.
+    """Works on the newest item offered; an older one that still waits is dropped.
 
-    work: called in the thread, must not raise. on_drop: called for each item never worked on.
+    work: called in one thread; returns what remains to be done with the item, or None. That is
+    called in a second thread, item after item, while the first is busy with the next one. Neither
+    may raise. on_drop: called for each item never worked on.
     """
 
-    def __init__(self, work: Callable[[T], None], on_drop: Callable[[], None]) -> None:
+    def __init__(
+        self, work: Callable[[T], Callable[[], None] | None], on_drop: Callable[[], None]
+    ) -> None:
         self._work = work
         self._on_drop = on_drop
         self._changed = threading.Condition()
         self._waiting: T | None = None
+        self._rest: Callable[[], None] | None = None  # until it is done
         self._closing = False
-        self._thread = threading.Thread(target=self._run, name="labelling", daemon=True)
-        self._thread.start()
+        self._ended = False  # the first thread
+        self._threads = [
+            threading.Thread(target=run, name=name, daemon=True)
+            for run, name in ((self._run, "labelling"), (self._run_rest, "publishing"))
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def offer(self, item: T) -> None:
         """Make `item` the next to be worked on. Returns at once."""
         with self._changed:
             displaced = self._waiting is not None
             self._waiting = item
-            self._changed.notify()
+            self._changed.notify_all()
         if displaced:
             self._on_drop()
 
     def close(self, timeout_s: float | None = None) -> bool:
-        """Drop what waits, let the item in work finish, end the thread.
+        """Drop what waits, let the items in work finish, end the threads.
 
-        False when that item takes longer than `timeout_s`; close may be called again.
+        False when these items take longer than `timeout_s`; close may be called again.
         """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
         with self._changed:
             dropped, self._waiting = self._waiting is not None, None
             self._closing = True
-            self._changed.notify()
+            self._changed.notify_all()
         if dropped:
             self._on_drop()
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        for thread in self._threads:
+            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _run(self) -> None:
         while True:
@@ -53,6 +66,27 @@ class NewestItemWorker(Generic[T]):
                 self._changed.wait_for(lambda: self._closing or self._waiting is not None)
                 item, self._waiting = self._waiting, None
             if item is None:
-                return
-            self._work(item)
+                break
+            rest = self._work(item)
             del item  # an image is not kept alive while waiting for the next
+            with self._changed:
+                self._changed.wait_for(lambda: self._rest is None)
+                self._rest = rest
+                self._changed.notify_all()
+            del rest
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def _run_rest(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._ended or self._rest is not None)
+                rest = self._rest
+            if rest is None:
+                return
+            rest()
+            del rest
+            with self._changed:
+                self._rest = None
+                self._changed.notify_all()

@@ -63,5 +63,56 @@ def test_close_finishes_what_is_in_work_and_drops_what_waits(gate, worker):
     assert gate.drops == 1
 
 
+class TwoHalves(Gate):
+    """The second half of the work waits for permission of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.finishing = threading.Semaphore(0)
+        self.may_finish = threading.Semaphore(0)
+        self.finished: list[int] = []
+
+    def work(self, item: int):
+        super().work(item)
+
+        def finish() -> None:
+            self.finishing.release()
+            assert self.may_finish.acquire(timeout=30)
+            self.finished.append(item)
+
+        return finish
+
+
+def test_the_next_item_is_begun_while_the_rest_of_the_last_is_done():
+    halves = TwoHalves()
+    worker = NewestItemWorker(halves.work, halves.drop)
+    for _ in range(9):
+        halves.allowed.release()
+    worker.offer(0)
+    assert halves.finishing.acquire(timeout=30)  # the rest of 0 is in work
+    worker.offer(1)
+    for _ in range(2):
+        assert halves.begun.acquire(timeout=30)  # so is 1
+    worker.offer(2)  # waits, since the rest of 1 must wait for that of 0
+    worker.offer(3)
+    assert not worker.close(0.01)
+    assert halves.finished == []
+    for _ in range(9):
+        halves.may_finish.release()
+    assert worker.close(30)
+    assert halves.done == halves.finished == [0, 1]
+    assert halves.drops == 2
+
+
+def test_items_without_a_rest_do_not_hold_up_those_with_one():
+    ended = threading.Semaphore(0)
+    worker = NewestItemWorker(lambda item: ended.release if item else None, lambda: None)
+    for item in (0, 1, 0, 1):
+        worker.offer(item)
+        if item:
+            assert ended.acquire(timeout=30)
+    assert worker.close(30)
+
+
 def test_close_without_work(worker):
     assert worker.close(30)
