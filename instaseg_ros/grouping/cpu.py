@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import functools
 import math
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -20,9 +18,10 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 from torch import Tensor
 
-from instaseg_ros.grouping import MAX_INSTANCES, MEMBERSHIP, Groups, kernels, painting
+from instaseg_ros.grouping import MAX_INSTANCES, MEMBERSHIP, Groups, collecting, kernels, painting
 from instaseg_ros.grouping.compiled import compile_all
 from instaseg_ros.grouping.kernels import CHUNK
+from instaseg_ros.grouping.workers import buffer, each
 
 if TYPE_CHECKING:
     from instaseg_ros.config import DecodeConfig
@@ -33,8 +32,6 @@ PART_POINTS = 32768  # points that one thread evaluates at a time
 
 Float = NDArray[np.float32]
 Formula = Callable[[Tensor, Tensor, Tensor, Tensor], None]
-
-_local = threading.local()
 
 
 class Outputs(NamedTuple):
@@ -110,25 +107,25 @@ def _find(
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """`row_starts` and `pixels` of the points; a class too small for any instance has none."""
     n_classes, height, width = seed.shape
-    found = _buffer("found", np.int32, seed.size)
-    row_counts = _buffer("row_counts", np.int64, n_classes, height)
+    found = buffer("found", np.int32, seed.size)
+    row_counts = buffer("row_counts", np.int64, n_classes, height)
     if seed.strides[2] != seed.itemsize:
-        rows = _buffer("seed", np.float32, *seed.shape)
+        rows = buffer("seed", np.float32, *seed.shape)
         np.copyto(rows, seed)
         seed = rows
     values, (plane, pitch, _) = _map(seed)
     blocks = [(y, min(y + BLOCK_ROWS, height)) for y in range(0, height, BLOCK_ROWS)]
-    _each(
-        lambda rows: kernels.find(
+    each(
+        lambda rows: collecting.find(
             values, plane, pitch, width, least_logit, *rows, found, row_counts
         ),
         blocks,
     )
     row_counts[row_counts.sum(1) <= min_pixels] = 0
-    row_starts = _buffer("row_starts", np.int64, n_classes * height + 1)
+    row_starts = buffer("row_starts", np.int64, n_classes * height + 1)
     row_starts[0] = 0
     np.cumsum(row_counts, out=row_starts[1:])
-    pixels = _buffer("pixels", np.int32, int(row_starts[-1]))
+    pixels = buffer("pixels", np.int32, int(row_starts[-1]))
     for row in range(0, n_classes * height, height):
         for top, bottom in blocks:
             first, end = row_starts[row + top], row_starts[row + bottom]
@@ -156,20 +153,20 @@ def _evaluate(
 ) -> Points:
     n_classes, height, _ = outputs.seed.shape
     n = len(pixels)
-    embedding = _buffer("embedding", np.float32, 2, n)
-    scale = _buffer("scale", np.float32, len(outputs.bandwidth), n)
-    score = _buffer("score", np.float32, n)
-    places = _buffer("places", np.int32, n)
+    embedding = buffer("embedding", np.float32, 2, n)
+    scale = buffer("scale", np.float32, len(outputs.bandwidth), n)
+    score = buffer("score", np.float32, n)
+    places = buffer("places", np.int32, n)
     maps = [part for array in outputs[:3] for part in _map(array)]
 
     def evaluate(first: int) -> None:
         end = min(first + PART_POINTS, n)
-        lattice = _buffer("lattice", np.float32, 2, end - first)  # of the thread it runs in
+        lattice = buffer("lattice", np.float32, 2, end - first)  # of the thread it runs in
         for c in range(n_classes):
             own_rows = row_starts[c * height : (c + 1) * height + 1]
             own = max(first, own_rows[0]), min(end, own_rows[-1])
             if own[0] < own[1]:
-                kernels.gather(
+                collecting.gather(
                     *(*maps, c, *outputs[3:], own_rows, *own, pixels),
                     *(embedding, scale, score, lattice, first),
                 )
@@ -179,7 +176,7 @@ def _evaluate(
         rows = (*embedding[part], scale[0, first:end], scale[-1, first:end])
         kernels.find_cells(*rows, *cells, places[part])
 
-    _each(evaluate, range(0, n, PART_POINTS))
+    each(evaluate, range(0, n, PART_POINTS))
     return Points(row_starts, pixels, embedding, scale, score, places)
 
 
@@ -188,89 +185,97 @@ def _cluster(points: Points, n_classes: int, cells: Cells, config: DecodeConfig)
     row_starts, _, embedding, scale, score, places = points
     n = len(score)
     starts = row_starts[:: (len(row_starts) - 1) // n_classes]  # (C + 1,)
-    owner, accepted = _buffer("owner", np.int32, n), _buffer("accepted", np.int32, n)
+    owner, accepted = buffer("owner", np.int32, n), buffer("accepted", np.int32, n)
     keys, least_key = score.view(np.int32), np.float32(config.seed_threshold).view(np.int32)
     counts = [0] * n_classes
 
     def cluster(c: int) -> None:
         own = np.s_[starts[c] : starts[c + 1]]
         size = int(starts[c + 1] - starts[c])
-        x, y = _buffer("x", np.float32, size), _buffer("y", np.float32, size)
-        cell_starts = _buffer("cell_starts", np.int32, cells.rows * cells.columns + 2)
+        x, y = buffer("x", np.float32, size), buffer("y", np.float32, size)
+        cell_starts = buffer("cell_starts", np.int32, cells.rows * cells.columns + 2)
         kernels.sort_points(*embedding[:, own], places[own], cell_starts, x, y)
         counts[c] = kernels.grow(
             *(keys[own], least_key, places[own], scale[0, own], scale[-1, own], x, y, cell_starts),
             *(*cells, largest_distance(), config.min_pixels, config.min_new_fraction),
-            tuple(_buffer(f"tree{k}", np.int32, -(-size // CHUNK**k)) for k in (1, 2, 3)),
-            *(_buffer("free", np.bool_, size), owner[own], accepted[own]),
+            tuple(buffer(f"tree{k}", np.int32, -(-size // CHUNK**k)) for k in (1, 2, 3)),
+            *(buffer("free", np.bool_, size), owner[own], accepted[own]),
         )
 
     sizes = np.diff(starts)
-    _each(cluster, [c for c in np.argsort(-sizes) if sizes[c]])
+    each(cluster, [c for c in np.argsort(-sizes) if sizes[c]])
     seeds = [starts[c] + accepted[starts[c] :][: counts[c]] for c in range(n_classes)]
     return Claims(counts, owner, np.concatenate(seeds))
-
-
-def _kept(
-    claimed: NDArray[np.int64], won: NDArray[np.int64], min_new_fraction: float
-) -> NDArray[np.bool_]:
-    """Which instances got enough of the pixels they claim."""
-    return (won > 0) & (won / np.maximum(claimed, 1) > min_new_fraction)
 
 
 def _merge(
     points: Points, claims: Claims, size: tuple[int, int], min_new_fraction: float
 ) -> Groups:
     """One label image of all classes."""
-    row_starts, pixels, embedding, scale, score, places = points
-    counts, owner, seeds = claims
-    height, width = size
-    best_first = np.argsort(-score[seeds], kind="stable")[:MAX_INSTANCES]
-    ranks = np.zeros((len(counts), max(counts) + 1), np.uint16)  # by class and owner
+    counts, _, seeds = claims
     class_ids = np.repeat(np.arange(len(counts)), counts)
     in_class = np.arange(len(seeds)) - np.repeat(np.cumsum(counts) - counts, counts)
+    best_first = np.argsort(-points.score[seeds], kind="stable")[:MAX_INSTANCES]
+    ranks = np.zeros((len(counts), max(counts) + 1), np.uint16)  # by class and owner
     ranks[class_ids[best_first], in_class[best_first] + 1] = np.arange(1, len(best_first) + 1)
-
-    labels = np.empty((height, width), np.uint16)
-    rank = _buffer("rank", np.uint16, len(pixels))
-    edges = np.linspace(0, height, torch.get_num_threads() + 1).astype(int)
-    bands = [(k, edges[k], edges[k + 1]) for k in range(len(edges) - 1)]
-    claimed, won = np.zeros((2, len(bands), len(best_first) + 1), np.int64)
-    boxes = np.empty((len(bands), len(best_first) + 1, 4), np.int64)
-
-    def measure(band: int, *rows: int) -> None:
-        won[band] = 0
-        boxes[band] = width, height, 0, 0
-        kinds = row_starts, pixels, rank, labels, len(counts)
-        painting.measure(*kinds, *rows, won[band], boxes[band])
-
-    def paint(band: int, *rows: int) -> None:
-        kinds = row_starts, pixels, places, owner, ranks
-        painting.paint(*kinds, *rows, labels, rank, claimed[band])
-        measure(band, *rows)
-
-    _each(lambda band: paint(*band), bands)
-    sizes = claimed.sum(0)
-    kept = _kept(sizes, won.sum(0), min_new_fraction)
-    if (won.sum(0)[~kept] > 0).any():  # what they must give back may save others
-        members = _buffer("members", np.int32, len(pixels))
-        painting.paint_in_turn(pixels, rank, np.cumsum(sizes), members, min_new_fraction, labels)
-        _each(lambda band: measure(*band), bands)
-        kept = won.sum(0) > 0
-    if not kept[1:].all():
-        numbers = np.zeros(len(kept), np.uint16)
-        numbers[1:][kept[1:]] = np.arange(1, kept[1:].sum() + 1)
+    labels, boxes = _paint(points, claims.owner, ranks, len(best_first), size, min_new_fraction)
+    alive = boxes[:, 2] > 0
+    if not alive.all():
+        numbers = np.zeros(len(alive) + 1, np.uint16)
+        numbers[1:][alive] = np.arange(1, alive.sum() + 1)
         painting.renumber(labels, numbers)
-    first, last = boxes[..., :2].min(0), boxes[..., 2:].max(0)
-    best = seeds[best_first[kept[1:]]]
+    kept = best_first[alive]
+    best = seeds[kept]
     return Groups(
         labels=labels,
-        class_ids=class_ids[best_first[kept[1:]]],
-        scores=score[best],
-        boxes_xyxy=np.concatenate([first, last], 1)[1:][kept[1:]].astype(np.float32),
-        centers=embedding[:, best].T,
-        scales=np.broadcast_to(scale[:, best], (2, len(best))).T,
+        class_ids=class_ids[kept],
+        scores=points.score[best],
+        boxes_xyxy=boxes[alive].astype(np.float32),
+        centers=points.embedding[:, best].T,
+        scales=np.broadcast_to(points.scale[:, best], (2, len(best))).T,
     )
+
+
+def _paint(
+    points: Points,
+    owner: NDArray[np.int32],
+    ranks: NDArray[np.uint16],
+    n_instances: int,
+    size: tuple[int, int],
+    min_new_fraction: float,
+) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
+    """The label image, by rank, and the box (K, 4) of each rank: [..., 2] = 0 where it is refused.
+
+    ranks: (C, max owner + 1) by class and owner.
+    """
+    row_starts, pixels, *_, places = points
+    labels = np.empty(size, np.uint16)
+    rank = buffer("rank", np.uint16, len(pixels))
+    edges = np.linspace(0, size[0], torch.get_num_threads() + 1).astype(int)
+    bands = list(zip(range(len(edges)), edges[:-1], edges[1:], strict=False))  # one for each thread
+    claimed, won = np.zeros((2, len(bands), n_instances + 1), np.int64)
+    boxes = np.empty((len(bands), n_instances + 1, 4), np.int64)
+
+    def measure(band: int, top: int, bottom: int) -> None:
+        won[band] = 0
+        boxes[band] = size[1], size[0], 0, 0
+        of_band = top, bottom, won[band], boxes[band]
+        painting.measure(row_starts, pixels, rank, labels, len(ranks), *of_band)
+
+    def paint(band: int, top: int, bottom: int) -> None:
+        of_band = top, bottom, labels, rank, claimed[band]
+        painting.paint(row_starts, pixels, places, owner, ranks, *of_band)
+        measure(band, top, bottom)
+
+    each(lambda band: paint(*band), bands)
+    sizes, new = claimed.sum(0), won.sum(0)
+    if (
+        (new > 0) & (new <= min_new_fraction * sizes)
+    ).any():  # what these give back may save others
+        members = buffer("members", np.int32, len(pixels))
+        painting.paint_in_turn(pixels, rank, np.cumsum(sizes), members, min_new_fraction, labels)
+        each(lambda band: measure(*band), bands)
+    return labels, np.concatenate([boxes[..., :2].min(0), boxes[..., 2:].max(0)], 1)[1:]
 
 
 @functools.cache
@@ -286,41 +291,3 @@ def _map(array: Float) -> Map:
     strides = [stride // array.itemsize for stride in array.strides]
     extent = 1 + sum((n - 1) * s for n, s in zip(array.shape, strides, strict=True))
     return Map(as_strided(array, (extent,), (array.itemsize,)), tuple(strides))
-
-
-def _each(function: Callable[[Any], None], items: Sequence[Any]) -> None:
-    """Call the function on every item, in as many threads as torch may use."""
-    threads = torch.get_num_threads()
-    if threads == 1 or len(items) == 1:
-        for item in items:
-            function(item)
-    else:
-        list(_pool(threads).map(function, items))  # raises what a call raised
-
-
-@functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads in which torch starts none of its own, which would wait for work by spinning."""
-    started = threading.Barrier(threads + 1)
-
-    def start() -> None:
-        torch.get_num_threads()  # torch sets a thread's number when it is first asked
-        torch.set_num_threads(1)  # of this thread, and of those to come
-        started.wait()
-
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="grouping", initializer=start)
-    for _ in range(threads):
-        pool.submit(int)
-    started.wait()
-    torch.set_num_threads(threads)  # of those to come: as before
-    return pool
-
-
-def _buffer(name: str, dtype: Any, *shape: int) -> NDArray[Any]:
-    """An uninitialised array out of this thread's memory of that name, kept between images."""
-    size = math.prod(shape)
-    kept = getattr(_local, name, None)
-    if kept is None or kept.size < size:
-        kept = np.empty(size + size // 4, dtype)
-        setattr(_local, name, kept)
-    return kept[:size].reshape(shape)
