@@ -1,0 +1,75 @@
+"""The pipeline in two halves: what may overlap, and what must not."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout  # the builtin only from 3.11 on
+
+import numpy as np
+import pytest
+
+from instaseg_ros.config import Config, merge
+from instaseg_ros.errors import ImageError
+from instaseg_ros.pipeline import Pipeline
+from instaseg_ros.types import Frame
+
+
+@pytest.fixture
+def pipeline() -> Pipeline:
+    return Pipeline(merge(Config(), {"runtime.name": "torch", "decode.seed_threshold": 0.1}))
+
+
+def frame(seed: int) -> Frame:
+    return Frame(np.random.default_rng(seed).integers(0, 256, (64, 128, 3)).astype(np.uint8))
+
+
+def test_the_network_waits_until_its_last_outputs_are_decoded(pipeline: Pipeline) -> None:
+    alone = [pipeline.process([frame(k)])[0].instances for k in range(3)]
+    began = threading.Event()
+
+    def infer_next():
+        began.set()
+        return pipeline.infer([frame(1)])
+
+    first = pipeline.infer([frame(0)])
+    with ThreadPoolExecutor(1) as other:
+        waiting = other.submit(infer_next)
+        assert began.wait(30)
+        with pytest.raises(FutureTimeout):
+            waiting.result(0.2)
+        (one,) = pipeline.decode(first)
+        (two,) = pipeline.decode(waiting.result(30))
+    (three,) = pipeline.process([frame(2)])
+    for result, expected in zip((one, two, three), alone, strict=True):
+        np.testing.assert_array_equal(result.instances.labels, expected.labels)
+        np.testing.assert_array_equal(result.instances.scores, expected.scores)
+
+
+def test_a_reset_waits_for_the_frame_before(pipeline: Pipeline) -> None:
+    inferred = pipeline.infer([frame(0)])
+    with ThreadPoolExecutor(1) as other:
+        waiting = other.submit(pipeline.reset)
+        with pytest.raises(FutureTimeout):
+            waiting.result(0.1)
+        pipeline.decode(inferred)
+        waiting.result(30)
+
+
+def test_a_frame_that_fails_does_not_block_the_next(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError("too large")
+
+    with pytest.raises(ImageError):
+        pipeline.process([Frame(np.zeros((64, 64), np.uint8))])
+    for part in ("runtime", "method"):
+        with monkeypatch.context() as patch:
+            if part == "runtime":
+                patch.setattr(pipeline, "runtime", fail)
+            else:
+                patch.setattr(pipeline.method, "decode", fail)
+            with pytest.raises(MemoryError):
+                pipeline.process([frame(0)])
+    assert len(pipeline.process([frame(0)])) == 1
