@@ -16,7 +16,8 @@ SOURCES = sorted((ROOT / "instaseg_ros").rglob("*.py"))
 # A module or folder of instaseg_ros imports from its own floor and from those below it.
 FLOORS = (
     {"types", "errors", "__version__"},
-    {"config", "evaluation"},
+    {"config_tree", "evaluation"},
+    {"config"},
     {"grouping", "methods", "network", "preprocess", "tracking"},
     {"checkpoint", "folding", "output_files", "images", "visualization"},
     {"onnx_model"},
