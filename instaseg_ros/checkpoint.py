@@ -7,7 +7,7 @@ class names and training configuration. Weights of the published layout (`model_
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -81,15 +81,7 @@ def save_checkpoint(
     checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype | None = None
 ) -> None:
     """Write the checkpoint, complete or not at all; floating tensors as `dtype` if given."""
-    header = {
-        "format": FORMAT,
-        "method": checkpoint.method_name,
-        "n_sigma": checkpoint.n_sigma,
-        "profile": checkpoint.profile,
-        "heads": [list(head) for head in checkpoint.method().heads],
-        "class_names": list(checkpoint.class_names),
-        "notes": checkpoint.notes,
-    }
+    header = {"format": FORMAT, **description(checkpoint), "notes": checkpoint.notes}
     tensors = {
         name: (t.to(dtype) if dtype and t.is_floating_point() else t).contiguous().cpu()
         for name, t in checkpoint.tensors.items()
@@ -179,8 +171,21 @@ def _check_fit(
         raise WeightsError(f"weights {where} do not fit the network; " + "; ".join(problems))
 
 
-def describe(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Everything of a checkpoint but its tensors, for people."""
-    described = {f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint)}
-    del described["tensors"]
-    return described
+def description(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the tensors mean: method, network and class names."""
+    return {
+        "method": checkpoint.method_name,
+        "n_sigma": checkpoint.n_sigma,
+        "profile": checkpoint.profile,
+        "heads": [list(head) for head in checkpoint.method().heads],
+        "class_names": list(checkpoint.class_names),
+    }
+
+
+def weights_hash(checkpoint: Checkpoint) -> str:
+    """Sixteen hexadecimal digits that change with any weight, head or class name."""
+    digest = hashlib.sha256(json.dumps(description(checkpoint)).encode())
+    for name, tensor in sorted(checkpoint.tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]

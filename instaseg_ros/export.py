@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -13,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from instaseg_ros.checkpoint import description
 from instaseg_ros.errors import ConfigError, EngineError, MissingExtraError
-from instaseg_ros.onnx_model import DTYPES, INPUT, METADATA_KEY, cached_onnx, description
+from instaseg_ros.onnx_model import DTYPES, INPUT, METADATA_KEY, cached_onnx
 from instaseg_ros.output_files import OutputFile
 from instaseg_ros.runtimes.comparison import TOLERANCES, Comparison
 from instaseg_ros.runtimes.onnx_runtime import Session
@@ -100,7 +102,7 @@ def _openvino(order: Order, path: Path) -> Run:
     model.inputs[0].set_names({INPUT})
     for output, heads in zip(model.outputs, network.groups, strict=True):
         output.set_names({"+".join(head.name for head in heads)})
-    model.set_rt_info(description(order.checkpoint), METADATA_KEY)
+    model.set_rt_info(json.dumps(description(order.checkpoint)), METADATA_KEY)
     openvino.save_model(model, path, compress_to_fp16=order.runtime.precision == "fp16")
     as_written = {"INFERENCE_PRECISION_HINT": "f32"}  # not in the bf16 of this CPU
     request = openvino.Core().compile_model(path, "CPU", as_written).create_infer_request()

@@ -7,7 +7,6 @@ One input `images` (batch, H, W, 3) uint8 RGB, the batch free and the size fixed
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from instaseg_ros import __version__
+from instaseg_ros.checkpoint import description, weights_hash
 from instaseg_ros.errors import ConfigError, MissingExtraError
 from instaseg_ros.output_files import cache_dir
 
@@ -78,7 +78,7 @@ def write_onnx(checkpoint: Checkpoint, path: Path, size: tuple[int, int], precis
             _export(CameraNetwork(checkpoint, DTYPES[precision]), part, size)
         model = onnx.load(part)
         _tidy(model)
-        model.metadata_props.add(key=METADATA_KEY, value=description(checkpoint))
+        model.metadata_props.add(key=METADATA_KEY, value=json.dumps(description(checkpoint)))
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, part)
         os.replace(part, path)
@@ -94,25 +94,6 @@ def cached_onnx(checkpoint: Checkpoint, size: tuple[int, int], precision: str) -
         log.info("writing %s", path)
         write_onnx(checkpoint, path, size, precision)
     return path
-
-
-def weights_hash(checkpoint: Checkpoint) -> str:
-    """Sixteen hexadecimal digits that change with any weight, head or class name."""
-    digest = hashlib.sha256(description(checkpoint).encode())
-    for name, tensor in sorted(checkpoint.tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
-
-
-def description(checkpoint: Checkpoint) -> str:
-    described = {
-        "method": checkpoint.method_name,
-        "n_sigma": checkpoint.n_sigma,
-        "heads": [list(head) for head in checkpoint.method().heads],
-        "class_names": list(checkpoint.class_names),
-    }
-    return json.dumps(described)
 
 
 def _export(module: CameraNetwork, path: Path, size: tuple[int, int]) -> None:

@@ -21,11 +21,11 @@ import onnx
 
 from instaseg_ros import cli, onnx_model
 from instaseg_ros import export as exporting
-from instaseg_ros.checkpoint import Checkpoint, save_checkpoint
+from instaseg_ros.checkpoint import Checkpoint, save_checkpoint, weights_hash
 from instaseg_ros.config import RuntimeConfig
 from instaseg_ros.errors import ConfigError, EngineError, WeightsError
 from instaseg_ros.export import Order, export
-from instaseg_ros.onnx_model import cached_onnx, weights_hash, write_onnx
+from instaseg_ros.onnx_model import cached_onnx, write_onnx
 from instaseg_ros.runtimes.comparison import Comparison, Difference
 from instaseg_ros.runtimes.onnx_runtime import Session
 from instaseg_ros.runtimes.torch2trt_runtime import load_plan, save_module

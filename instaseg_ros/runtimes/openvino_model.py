@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from instaseg_ros import network as network_module
+from instaseg_ros.checkpoint import weights_hash
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.output_files import cache_dir
 
@@ -52,21 +53,18 @@ def quantised_model_of(checkpoint: Checkpoint) -> tuple[Any, str]:
 
 def model_path(checkpoint: Checkpoint, kind: str = "float") -> Path:
     """Where in the cache folder the checkpoint's model lies, made or not."""
-    digest = hashlib.sha256(_code())
-    for name in sorted(checkpoint.tensors):
-        digest.update(name.encode())
-        digest.update(checkpoint.tensors[name].float().contiguous().numpy().tobytes())
-    return cache_dir() / "openvino" / f"{digest.hexdigest()[:16]}-{kind}.xml"
+    return cache_dir() / "openvino" / f"{weights_hash(checkpoint)}-{_code_hash()}-{kind}.xml"
 
 
 @cache
-def _code() -> bytes:
+def _code_hash() -> str:
     """What else a model is made from: the code, and the versions of its makers."""
     import openvino
 
     files = (Path(network_module.__file__), Path(__file__))
     versions = f"{torch.__version__} {openvino.__version__}"
-    return b"".join(path.read_bytes() for path in files) + versions.encode()
+    made_from = b"".join(path.read_bytes() for path in files) + versions.encode()
+    return hashlib.sha256(made_from).hexdigest()[:8]
 
 
 def keep(model: Any, path: Path) -> None:

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from instaseg_ros.checkpoint import weights_hash
 from instaseg_ros.errors import ConfigError, EngineError, MissingExtraError
-from instaseg_ros.onnx_model import DTYPES, INPUT, cached_onnx, weights_hash
+from instaseg_ros.onnx_model import DTYPES, INPUT, cached_onnx
 from instaseg_ros.output_files import cache_dir
 from instaseg_ros.runtimes.comparison import Comparison
 from instaseg_ros.runtimes.tensorrt_engine import EngineSpec, build_engine, engine
