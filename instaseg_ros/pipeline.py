@@ -16,7 +16,7 @@ from torch import Tensor
 from instaseg_ros.checkpoint import load_checkpoint
 from instaseg_ros.config import Config, DecodeConfig
 from instaseg_ros.preprocess import Geometry, preprocess, restore
-from instaseg_ros.runtimes import open_runtime
+from instaseg_ros.runtimes import Uploading, open_runtime
 from instaseg_ros.types import Frame, Result
 
 
@@ -55,11 +55,13 @@ class Pipeline:
         network waits for it before it runs again, as both share the memory of the outputs."""
         stage_ms: dict[str, float] = {}
         with _timed(stage_ms, "preprocess"):
-            images, geometry = preprocess([f.image for f in frames], self.config.input)
+            pixels, geometry = preprocess([f.image for f in frames], self.config.input)
+            if isinstance(self.runtime, Uploading):  # while the last frame is still in work
+                pixels = self.runtime.upload(pixels)
         self._outputs_in_use.acquire()
         try:
             with _timed(stage_ms, "network"):
-                return Inferred(self.runtime(images), geometry, stage_ms)
+                return Inferred(self.runtime(pixels), geometry, stage_ms)
         except BaseException:
             self._outputs_in_use.release()
             raise

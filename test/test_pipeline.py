@@ -8,6 +8,7 @@ from concurrent.futures import TimeoutError as FutureTimeout  # the builtin only
 
 import numpy as np
 import pytest
+import torch
 
 from instaseg_ros.config import Config, merge
 from instaseg_ros.errors import ImageError
@@ -73,3 +74,32 @@ def test_a_frame_that_fails_does_not_block_the_next(
             with pytest.raises(MemoryError):
                 pipeline.process([frame(0)])
     assert len(pipeline.process([frame(0)])) == 1
+
+
+def test_the_next_frame_is_uploaded_while_the_last_one_is_decoded(pipeline: Pipeline) -> None:
+    class StandInDevice:
+        """Not a GPU: notes what it is given, and runs the CPU's network."""
+
+        name, precision = "stand-in", "fp32"
+
+        def __init__(self) -> None:
+            self.run, self.uploaded = pipeline.runtime, threading.Semaphore(0)
+
+        def upload(self, images: np.ndarray) -> tuple[str, np.ndarray]:
+            self.uploaded.release()
+            return "on the device", images
+
+        def __call__(self, pixels: tuple[str, np.ndarray]) -> dict[str, torch.Tensor]:
+            place, images = pixels
+            assert place == "on the device"
+            return self.run(images)
+
+    pipeline.runtime = device = StandInDevice()
+    first = pipeline.infer([frame(0)])
+    assert device.uploaded.acquire(timeout=30)
+    with ThreadPoolExecutor(1) as other:
+        waiting = other.submit(pipeline.infer, [frame(1)])
+        assert device.uploaded.acquire(timeout=30)  # though the first one is not decoded yet
+        assert not waiting.done()
+        pipeline.decode(first)
+        pipeline.decode(waiting.result(30))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,15 @@ class Runtime(Protocol):
     precision: str
 
     def __call__(self, images: NDArray[np.uint8]) -> dict[str, Tensor]: ...
+
+
+@runtime_checkable
+class Uploading(Protocol):
+    """A runtime on another device, which takes images before their turn to run has come."""
+
+    def upload(self, images: NDArray[np.uint8]) -> Any:
+        """Start to bring images (B, H, W, 3) to the device; what is returned may be called with in
+        their place."""
 
 
 def open_runtime(config: RuntimeConfig, checkpoint: Checkpoint) -> Runtime:

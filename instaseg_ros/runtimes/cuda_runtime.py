@@ -71,8 +71,8 @@ class CudaRuntime:
         self._uploads: dict[tuple[int, ...], _Uploads] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, images: NDArray[np.uint8]) -> dict[str, Tensor]:
-        return self.run(self.upload(images))
+    def __call__(self, images: NDArray[np.uint8] | Uploaded) -> dict[str, Tensor]:
+        return self.run(images if isinstance(images, Uploaded) else self.upload(images))
 
     def upload(self, images: NDArray[np.uint8]) -> Uploaded:
         """Start to bring images (B, H, W, 3) to the GPU; they may change when this returns."""
