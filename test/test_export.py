@@ -174,7 +174,7 @@ def test_a_torch2trt_file_that_is_more_or_less_is_refused(
     ("arguments", "message"),
     [
         (["--to", "onnx", "--size", "50x80"], "expected multiples of 8, got 50x80"),
-        (["--to", "onnx", "--size", "wide"], "expected HEIGHTxWIDTH, got wide"),
+        (["--to", "onnx", "--size", "wide"], "expected HEIGHTxWIDTH in pixels, got wide"),
         (["--to", "onnx", "-o", "net.xml"], "expected a name that ends in .onnx, got net.xml"),
         (["--to", "tensorrt"], "needs"),
         (["--to", "torch2trt"], "needs"),

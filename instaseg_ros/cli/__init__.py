@@ -70,12 +70,16 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--weights", help="a shipped name, a .safetensors or a published .pth file")
 
 
-def size_from(option: str) -> tuple[int, int]:
-    """(height, width) of an option like 512x1024. Raises ConfigError."""
+def size_from(option: str, multiple: int = 1) -> tuple[int, int]:
+    """(height, width) in pixels of an option like 512x1024. Raises ConfigError for another form,
+    or where a side is not a multiple of `multiple`."""
     height, cross, width = option.partition("x")
     if not (cross and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
         raise ConfigError(f"--size: expected HEIGHTxWIDTH in pixels, got {option}")
-    return int(height), int(width)
+    size = int(height), int(width)
+    if any(side % multiple for side in size):
+        raise ConfigError(f"--size: expected multiples of {multiple}, got {option}")
+    return size
 
 
 def config_from(args: argparse.Namespace) -> Config:
@@ -87,17 +91,6 @@ def config_from(args: argparse.Namespace) -> Config:
     if args.weights:
         overrides["weights"] = args.weights
     return merge(config, overrides)
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """`512x1024` -> (512, 1024), height and width in pixels, multiples of 8."""
-    height, cross, width = text.partition("x")
-    if not (cross and height.isdecimal() and width.isdecimal()):
-        raise ConfigError(f"--size: expected HEIGHTxWIDTH, got {text}")
-    size = int(height), int(width)
-    if 0 in size or any(side % 8 for side in size):
-        raise ConfigError(f"--size: expected multiples of 8, got {text}")
-    return size
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

@@ -7,7 +7,7 @@ import json
 import logging
 from pathlib import Path
 
-from instaseg_ros.cli import add_config_options, config_from, parse_size
+from instaseg_ros.cli import add_config_options, config_from, size_from
 from instaseg_ros.errors import ConfigError
 
 
@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 when the runtime that `auto` takes agrees with torch, else 1."""
-    size, config = parse_size(args.size), config_from(args)
+    from instaseg_ros.preprocess import STRIDE
+
+    size, config = size_from(args.size, STRIDE), config_from(args)
     if args.rounds < 1:
         raise ConfigError(f"--rounds: expected at least 1, got {args.rounds}")
 

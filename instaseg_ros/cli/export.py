@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from instaseg_ros.cli import parse_size
+from instaseg_ros.cli import size_from
 from instaseg_ros.config import RuntimeConfig, merge
 
 PRECISIONS = {"onnx": "fp32", "openvino": "fp32", "tensorrt": "fp16", "torch2trt": "fp16"}
@@ -41,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    size = parse_size(args.size)
+    from instaseg_ros.preprocess import STRIDE
+
+    size = size_from(args.size, STRIDE)
     given: dict[str, Any] = {"precision": args.precision or PRECISIONS[args.to]}
     if args.batch:
         given["engine.best_batch"], given["engine.max_batch"] = args.batch
