@@ -27,6 +27,7 @@ test: lint
 
 lint: ros
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check --quiet .
 	$(VENV)/bin/mypy
 
 ros:
@@ -40,7 +41,7 @@ train: ros
 # On a machine whose torch is not this environment's: make gpu GPU_PYTHON=python3
 GPU_PYTHON ?= $(VENV)/bin/python
 gpu: $(if $(filter $(VENV)/%,$(GPU_PYTHON)),ros)
-	$(GPU_PYTHON) -m pytest -m gpu test/test_cuda.py test/test_runtimes.py
+	$(GPU_PYTHON) -m pytest -m gpu test/test_cuda.py test/test_runtimes.py test/test_tensorrt.py
 	$(GPU_PYTHON) -m instaseg_ros.bench_gpu --json runs/gpu.json
 	$(GPU_PYTHON) -m instaseg_ros.cli bench --size 512x1024
 	$(GPU_PYTHON) -m instaseg_ros.cli bench --size 1024x2048
