@@ -115,7 +115,6 @@ def test_openvino_ir_is_what_the_runtime_runs(order: Order, tmp_path: Path) -> N
     assert told["class_names"] == ["car", "bus"]
     with pytest.raises(ConfigError, match=r"net\.xml exists: choose another name"):
         export(order, "openvino", tmp_path / "net.xml")
-    export(order, "openvino", tmp_path / "net.xml", overwrite=True)
 
 
 def test_what_differs_from_torch_is_not_kept(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,8 @@ def test_a_model_is_made_once(profile: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 @needs_openvino
 def test_other_weights_have_their_own_model() -> None:
-    assert not torch.allclose(run(untrained(0)), run(untrained(1)))
+    paths = {openvino_model.model_path(untrained(seed)) for seed in (0, 1, 0)}
+    assert len(paths) == 2
 
 
 @needs_openvino
@@ -88,6 +90,7 @@ def test_int8_is_measured_and_kept(
     assert cli.main(["quantize", *size, "--max-loss", "1"]) == 0
     measured = capsys.readouterr().out.splitlines()[-2]
     assert "on 4 held-out synthetic frames of 128x256" in measured
+    caplog.set_level(logging.INFO)
     runtime = open_runtime(RuntimeConfig(name="openvino", precision="int8"), checkpoint)
     assert runtime.precision == "int8"
     assert measured in caplog.text
