@@ -67,7 +67,11 @@ class TensorRTRuntime:
             )
         run = self._runs.get((height, width))
         if run is None:
-            run = self._runs[height, width] = self.load(self.plan((height, width)))
+            try:
+                run = self.load(self.plan((height, width)))
+            except EngineError as error:
+                run = _failing(error)
+            self._runs[height, width] = run
         return run(images)
 
     def plan(self, size: tuple[int, int], images: str | Path | None = None) -> bytes:
@@ -89,12 +93,13 @@ class TensorRTRuntime:
         kind = f"{spec.tensorrt}-{spec.compute_capability}"  # of another kind it cannot be read
         cache = cache_dir() / "tensorrt" / f"timing-{kind}.cache"
         workspace_mb = self._config.workspace_mb
-        return engine(
-            engine_path(self._checkpoint, size, self.precision),
-            spec,
-            build=lambda: build_engine(self._trt, onnx, spec, workspace_mb, cache),
-            compare=lambda plan: Comparison(self._checkpoint, size, images)(self.load(plan)),
-        )
+        with torch.cuda.device(self.device):  # TensorRT builds for the current one
+            return engine(
+                engine_path(self._checkpoint, size, self.precision),
+                spec,
+                build=lambda: build_engine(self._trt, onnx, spec, workspace_mb, cache),
+                compare=lambda plan: Comparison(self._checkpoint, size, images)(self.load(plan)),
+            )
 
     def load(self, plan: bytes) -> Run:
         """A serialised engine, ready to run."""
@@ -141,6 +146,15 @@ class Engine:
             size = tuple(self._context.get_tensor_shape(name))
             self._outputs[name] = torch.empty(size, device=self._device)
             self._context.set_tensor_address(name, self._outputs[name].data_ptr())
+
+
+def _failing(error: EngineError) -> Run:
+    """Says again what was wrong: building anew for every frame would take minutes each time."""
+
+    def run(images: NDArray[np.uint8]) -> dict[str, Tensor]:
+        raise EngineError(str(error))
+
+    return run
 
 
 def engine_precision(config: RuntimeConfig) -> str:
