@@ -34,7 +34,7 @@ class DecodeConfig:
     """
 
     seed_threshold: float = param(
-        0.7, "least seed score that starts an instance", low=0.0, high=1.0, live=True
+        0.8, "least seed score that starts an instance", low=0.0, high=1.0, live=True
     )
     foreground_threshold: float = param(
         0.5, "a pixel takes part when its seed score is above this", low=0.0, high=1.0, live=True
