@@ -63,8 +63,8 @@ def test_threads_that_share_the_work_start_no_others() -> None:
         torch.set_num_threads(threads)
 
 
-def test_infinite_scale_ends_soon_where_all_pixels_point_at_one() -> None:
-    """Each is a seed with no member, and would look at all others."""
+def test_seeds_of_infinite_scale_have_no_members() -> None:
+    """All pixels point at one, so each seed would look at all others."""
     outputs = flat(512, 512, 4, 4)
     y, x = np.mgrid[:512, :512]
     outputs[0][:] = np.arctanh([(256 - x) * method.STEP_X, (256 - y) * method.STEP_Y])
