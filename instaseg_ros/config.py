@@ -159,6 +159,9 @@ class TrainConfig:
         low=0.0,
         high=1.0,
     )
+    fixed_batchnorm: bool = param(
+        False, "normalise with the statistics that the weights came with (the paper's second stage)"
+    )
     learned_center: bool = param(
         False, "false: centroid of the mask; true: mean embedding of the instance"
     )

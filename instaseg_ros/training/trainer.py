@@ -78,7 +78,7 @@ def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
     started = time.monotonic()
     with tqdm(total=options.steps, initial=first_step, unit="step", smoothing=0.05) as progress:
         for step, batch in enumerate(batches, first_step):
-            network.train()
+            _training_mode(network, options)
             terms = _step(network, method, optimizer, batch, options, step, device)
             _update_average(average, network, min(options.ema_decay, (1 + step) / (10 + step)))
             progress.update()
@@ -95,6 +95,14 @@ def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
                 progress.write(f"step {done}: AP {table['mean'].ap:.3f}, AP50 {row}")
                 _save_weights(run_dir, average, config, names, done, table)
     return run_dir / "weights.safetensors"
+
+
+def _training_mode(network: nn.Module, options: TrainConfig) -> None:
+    network.train()
+    if options.fixed_batchnorm:
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
 
 
 def _step(
