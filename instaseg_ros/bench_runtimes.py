@@ -18,7 +18,7 @@ from instaseg_ros.errors import InstasegError
 from instaseg_ros.evaluation.average_precision import average_precision, frame_counts
 from instaseg_ros.preprocess import preprocess
 from instaseg_ros.runtimes import RUNTIMES, Runtime, open_runtime
-from instaseg_ros.training.data import validation_set
+from instaseg_ros.training.data import held_out_street
 
 REFERENCE = "reference"  # the float32 network in eager torch
 MIN_PIXELS = 100  # true objects that count, as in `instaseg evaluate`
@@ -71,7 +71,7 @@ def compare(
     samples_ms: dict[str, list[float]] = {name: [] for name in sides}
     largest: dict[str, dict[str, float]] = {name: {} for name in sides}
     counts: dict[str, list[Any]] = {name: [] for name in sides}
-    data = validation_set(frames, size)
+    data = held_out_street(frames, size)
     for index in tqdm(range(frames), unit="frame"):
         sample = data[index]
         images, geometry = preprocess([sample.frame.image], InputConfig())

@@ -123,10 +123,29 @@ class MethodConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AugmentConfig:
+    """Random views of recorded images; the synthetic street varies by itself."""
+
+    scale_low: float = param(0.7, "least magnification", low=0.05, high=20.0)
+    scale_high: float = param(1.6, "largest magnification", low=0.05, high=20.0)
+    flip: float = param(0.5, "share of views that are mirrored", low=0.0, high=1.0)
+    turn: bool = param(False, "also quarter turns: for images without an up and down")
+    color: float = param(
+        0.3, "strength of changes of exposure, contrast and colour", low=0.0, high=1.0
+    )
+    blur: float = param(0.1, "share of views that are blurred", low=0.0, high=1.0)
+    noise: float = param(0.1, "share of views with added noise", low=0.0, high=1.0)
+
+
+@dataclass(frozen=True, slots=True)
 class TrainConfig:
     """Training; overridden by `config/train/*.yaml`."""
 
-    dataset: str = param("synthetic", "what to train on")
+    dataset: str = param("synthetic", "synthetic, or the path of a dataset")
+    class_balance: float = param(
+        0.5, "0: objects as often as they occur; 1: every class as often", low=0.0, high=1.0
+    )
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     steps: int = param(20_000, "optimiser steps in all", low=1)
     batch_size: int = param(4, "images per step", low=1, high=1024)
     crop_height: int = param(256, "training crop height, a multiple of 8", low=64, high=4096)

@@ -26,14 +26,14 @@ def run(args: argparse.Namespace) -> int:
 
     from instaseg_ros.evaluation.average_precision import average_precision, frame_counts
     from instaseg_ros.pipeline import Pipeline
-    from instaseg_ros.training.data import validation_set
+    from instaseg_ros.training.data import held_out_street
 
     if args.frames < 1:
         raise ConfigError(f"--frames: expected at least 1, got {args.frames}")
     size = size_from(args.size)
     config = config_from(args)
     pipeline = Pipeline(config)
-    data = validation_set(args.frames, size)
+    data = held_out_street(args.frames, size)
     counts, spent_ms = [], 0.0
     for index in tqdm(range(args.frames), unit="frame"):
         sample = data[index]

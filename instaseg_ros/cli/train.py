@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, help="run directory (default: runs/NAME of the config)"
     )
+    parser.add_argument("--data", help="dataset to train on, in place of the config's")
     parser.add_argument("--from", dest="init", metavar="WEIGHTS", help="weights to start from")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="override a parameter"
@@ -26,6 +27,8 @@ def run(args: argparse.Namespace) -> int:
 
     overrides = configuration.parse_assignments(args.set)
     config = configuration.merge(configuration.load(args.config), overrides)
+    if args.data:
+        config = configuration.merge(config, {"train.dataset": args.data})
     run_dir = args.output or Path("runs") / args.config.stem
     weights = train(config, run_dir, args.init)
     print(f"weights: {weights}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -19,6 +20,8 @@ class Sample:
     class_ids: (N,) int64, index into the dataset's `class_names`, same order as `ids`.
     ignore: (H, W) bool, pixels that count neither as background nor as an object; None:
         there are none.
+    crowd: (H, W) uint8, class index + 1 where objects of that class stand uncounted (Cityscapes'
+        groups, COCO's crowds), 0 elsewhere; None: there are none. `labels` is 0 there.
     pose: (4, 4) float64 camera to world, x right, y down, z forward; None when unknown.
     """
 
@@ -28,3 +31,18 @@ class Sample:
     class_ids: np.ndarray
     ignore: np.ndarray | None = None
     pose: np.ndarray | None = None
+    crowd: np.ndarray | None = None
+
+
+class Dataset(Protocol):
+    """Samples by index. `files(index)`, where a dataset has it, names what a sample is read from.
+
+    Reading a sample raises InputError, naming the file, when it is missing or broken.
+    """
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...

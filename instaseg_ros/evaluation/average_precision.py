@@ -75,7 +75,7 @@ def frame_counts(
 
 
 def average_precision(
-    frames: Sequence[FrameCounts], class_names: Sequence[str], min_pixels: int = 100
+    frames: Sequence[FrameCounts], class_names: Sequence[str], min_pixels: float = 100
 ) -> dict[str, AveragePrecision]:
     """AP per class name, and under `mean` over the classes that have objects.
 
@@ -106,7 +106,7 @@ def _of_class(frame: FrameCounts, class_id: int) -> FrameCounts:
     )
 
 
-def _class_ap(frames: Sequence[FrameCounts], threshold: float, min_pixels: int) -> float:
+def _class_ap(frames: Sequence[FrameCounts], threshold: float, min_pixels: float) -> float:
     hits: list[bool] = []
     scores: list[float] = []
     missed = found_or_missed = 0

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -26,6 +27,7 @@ from instaseg_ros.evaluation.average_precision import (
 )
 from instaseg_ros.methods import Method, Targets, make_method
 from instaseg_ros.network import STRIDE, ERFNet
+from instaseg_ros.preprocess import preprocess, restore
 from instaseg_ros.runtimes.torch_runtime import pick_device, pick_precision
 from instaseg_ros.training.data import Batch, class_names, training_batches, validation_set
 
@@ -64,7 +66,7 @@ def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
     network = ERFNet(method.heads, config.method.profile)
     method.initialise(network)
     if init:
-        network.start_from(load_checkpoint(init).network())
+        _start_from(network, names, load_checkpoint(init))
     for module in network.modules():
         if isinstance(module, nn.Dropout2d):
             module.p *= options.dropout
@@ -95,6 +97,22 @@ def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
                 progress.write(f"step {done}: AP {table['mean'].ap:.3f}, AP50 {row}")
                 _save_weights(run_dir, average, config, names, done, table)
     return run_dir / "weights.safetensors"
+
+
+def _start_from(network: ERFNet, names: tuple[str, ...], checkpoint: Checkpoint) -> None:
+    """Take the checkpoint's weights, and its seed map of every class that has the same name."""
+    other = checkpoint.network()
+    network.start_from(other)
+    common = [name for name in names if name in checkpoint.class_names]
+    own, theirs = ([n.index(c) for c in common] for n in (names, checkpoint.class_names))
+    with torch.no_grad():
+        for new, old in zip(
+            network.head_parameters("seed"), other.head_parameters("seed"), strict=True
+        ):
+            dim = new.dim() > 1  # (in, classes, 2, 2) and (classes,)
+            new.index_copy_(
+                int(dim), torch.tensor(own), old.index_select(int(dim), torch.tensor(theirs))
+            )
 
 
 def _training_mode(network: nn.Module, options: TrainConfig) -> None:
@@ -160,22 +178,26 @@ def _update_average(average: nn.Module, network: nn.Module, decay: float) -> Non
 def validate(
     network: ERFNet, method: Method, config: Config, names: tuple[str, ...]
 ) -> dict[str, AveragePrecision]:
-    """AP on held-out sequences at the training size, objects of at least 100 pixels."""
+    """AP on held-out samples, spread over the set. True objects count from 100 pixels on; on
+    recorded images, from as many as 100 pixels of a 2048 x 1024 frame are at their size."""
     device = next(network.parameters()).device
-    options = config.train
-    data = validation_set(options.validation_frames, (options.crop_height, options.crop_width))
-    counts = []
-    for index in range(options.validation_frames):
-        sample = data[index]
-        image = torch.from_numpy(sample.frame.image).to(device)[None].permute(0, 3, 1, 2)
+    data = validation_set(config.train)
+    counts, min_pixels = [], 100.0
+    for index in np.linspace(0, len(data), min(config.train.validation_frames, len(data)), False):
+        sample = data[int(index)]
+        pixels, geometry = preprocess([sample.frame.image], config.input)
+        image = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
         with _autocast(device):
             outputs = network(image.float() / 255)
-        outputs = {name: output.float() for name, output in outputs.items()}
-        found = method.decode(outputs, config.decode)[0]
+        height, width = geometry.scaled
+        outputs = {name: output[..., :height, :width].float() for name, output in outputs.items()}
+        found = restore(method.decode(outputs, config.decode)[0], geometry)
         counts.append(
             frame_counts(sample.labels, sample.ids, sample.class_ids, found, sample.ignore)
         )
-    return average_precision(counts, names)
+        if config.train.dataset != "synthetic":
+            min_pixels = 100 * sample.labels.size / (2048 * 1024)
+    return average_precision(counts, names, min_pixels)
 
 
 def _save_state(

@@ -1,0 +1,105 @@
+"""Random views of a labelled frame: window, scale, flip, quarter turns, colour, blur, noise."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from instaseg_ros.config import AugmentConfig
+from instaseg_ros.datasets import Sample
+
+
+def random_view(
+    sample: Sample,
+    center_xy: tuple[float, float],
+    size: tuple[int, int],
+    config: AugmentConfig,
+    rng: np.random.Generator,
+) -> Sample:
+    """A window of `size` (H, W) that holds the pixel `center_xy` of the sample.
+
+    What lies outside the image is ignored ground. Objects keep their ids; those that the window
+    does not show are gone from `ids`.
+    """
+    height, width = size
+    scale = float(np.exp(rng.uniform(np.log(config.scale_low), np.log(config.scale_high))))
+    turn = _linear(scale, rng.random() < config.flip, int(rng.integers(4)) if config.turn else 0)
+    source_h, source_w = sample.labels.shape
+    corners = turn @ np.array([[0, source_w, 0, source_w], [0, 0, source_h, source_h]])
+    shift = [
+        _origin(point, extent, low, high, rng)
+        for point, extent, low, high in zip(
+            turn @ center_xy, (width, height), corners.min(1), corners.max(1), strict=True
+        )
+    ]
+    matrix = np.column_stack([turn, -np.array(shift)])
+    matrix[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5  # pixel centres lie at half integers
+
+    def warp(image: NDArray[Any], how: int, border: int = 0) -> NDArray[Any]:
+        return cv2.warpAffine(image, matrix, (width, height), flags=how, borderValue=[border] * 4)
+
+    soft = _shrunk(sample.frame.image, scale)
+    labels = warp(sample.labels, cv2.INTER_NEAREST)
+    outside = warp(np.zeros(sample.labels.shape, np.uint8), cv2.INTER_NEAREST, 1).astype(bool)
+    ignore = outside
+    if sample.ignore is not None:
+        ignore = ignore | warp(sample.ignore.astype(np.uint8), cv2.INTER_NEAREST).astype(bool)
+    crowd = None if sample.crowd is None else warp(sample.crowd, cv2.INTER_NEAREST)
+    present = np.bincount(labels.ravel(), minlength=1 << 16)[sample.ids] > 0
+    return dataclasses.replace(
+        sample,
+        frame=dataclasses.replace(
+            sample.frame,
+            image=photometric(warp(soft, cv2.INTER_LINEAR), config, rng),
+            depth=None,
+            intrinsics=None,
+        ),
+        labels=labels,
+        ids=sample.ids[present],
+        class_ids=sample.class_ids[present],
+        ignore=ignore,
+        crowd=crowd,
+    )
+
+
+def photometric(
+    image: NDArray[np.uint8], config: AugmentConfig, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Random exposure, contrast, saturation and white balance; now and then blur and noise."""
+    strength = config.color
+    values: NDArray[Any] = image.astype(np.float32)
+    if strength:
+        grey = values.mean(2, keepdims=True)
+        values = grey + (values - grey) * np.float32(1 + strength * rng.uniform(-1, 1))
+        balance = 1 + 0.3 * strength * rng.uniform(-1, 1, 3)
+        gain = np.exp(strength * rng.uniform(-1, 1)) * balance
+        middle = values.mean()
+        values = middle + (values - middle) * np.float32(1 + 0.5 * strength * rng.uniform(-1, 1))
+        values *= gain.astype(np.float32)
+    if rng.random() < config.blur:
+        values = cv2.GaussianBlur(values, (0, 0), rng.uniform(0.3, 1.2))
+    if rng.random() < config.noise:
+        values += rng.normal(0, rng.uniform(1, 8), values.shape).astype(np.float32)
+    return np.clip(values + 0.5, 0, 255).astype(np.uint8)
+
+
+def _linear(scale: float, flip: bool, quarter_turns: int) -> NDArray[np.float64]:
+    """(2, 2) matrix of source to view coordinates."""
+    matrix = np.diag([-scale if flip else scale, scale])
+    return np.linalg.matrix_power(np.array([[0, -1], [1, 0]]), quarter_turns) @ matrix
+
+
+def _origin(point: float, extent: int, low: float, high: float, rng: np.random.Generator) -> float:
+    """Where a window of `extent` begins that holds `point`, inside [low, high] if it fits."""
+    if high - low <= extent:
+        return rng.uniform(high - extent, low)
+    return float(np.clip(point - extent * rng.uniform(0.15, 0.85), low, high - extent))
+
+
+def _shrunk(image: NDArray[np.uint8], scale: float) -> NDArray[Any]:
+    """`image` smoothed as much as shrinking by `scale` needs."""
+    return cv2.GaussianBlur(image, (0, 0), 0.4 / scale) if scale < 0.7 else image
