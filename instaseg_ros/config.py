@@ -28,16 +28,16 @@ class InputConfig:
 
 @dataclass(frozen=True, slots=True)
 class DecodeConfig:
-    """How pixels become instances (Neven et al. 2019; published values: 0.9, 0.5, 128, 0.5).
+    """How pixels become instances (Neven et al. 2019; published values: 0.9, 0.5, 128, 0.5, false).
 
-    The first and third are ours: best for the shipped weights on validation sequences.
+    All but the fourth are ours: best for the shipped weights on validation sequences.
     """
 
     seed_threshold: float = param(
         0.8, "least seed score that starts an instance", low=0.0, high=1.0, live=True
     )
     foreground_threshold: float = param(
-        0.5, "a pixel takes part when its seed score is above this", low=0.0, high=1.0, live=True
+        0.1, "a pixel takes part when its seed score is above this", low=0.0, high=1.0, live=True
     )
     min_pixels: int = param(
         64, "an instance has more pixels than this", low=0, high=1_000_000, live=True
@@ -47,6 +47,11 @@ class DecodeConfig:
         "an instance is kept when more than this share of it was not taken before",
         low=0.0,
         high=1.0,
+        live=True,
+    )
+    first_come: bool = param(
+        True,
+        "pixels that two instances of a class claim go to the surer one; false: to the other",
         live=True,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -15,7 +16,7 @@ from instaseg_ros.methods.spatial_embedding import STEP_X, STEP_Y, SpatialEmbedd
 
 Disc = tuple[float, float, float, float, float]  # centre x, y, radius, raw bandwidth, top logit
 
-PUBLISHED = DecodeConfig(seed_threshold=0.9, min_pixels=128)
+PUBLISHED = DecodeConfig(0.9, 0.5, 128, 0.5, first_come=False)
 DISCS: list[Disc] = [
     (100, 80, 40, 0.60, 3.0),
     (300, 120, 60, 0.50, 4.0),
@@ -46,7 +47,7 @@ def paint_discs(height: int, width: int, discs: list[Disc]) -> dict[str, torch.T
     ("threshold", "expected"), [(0.9, GOLDEN), (0.5, [*GOLDEN, (0.845535, 2393)])]
 )
 def test_golden_scene(threshold: float, expected: list[tuple[float, int]]) -> None:
-    config = DecodeConfig(seed_threshold=threshold, min_pixels=128)
+    config = dataclasses.replace(PUBLISHED, seed_threshold=threshold)
     outputs = paint_discs(256, 512, DISCS)
     embedding = method.embed(outputs["offset"][0], method.pixel_grid(256, 512)).flatten(1)
     scale = method.inverse_bandwidth(outputs["bandwidth"][0]).flatten(1)

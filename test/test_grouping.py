@@ -30,6 +30,7 @@ from instaseg_ros.methods import spatial_embedding as method
         foreground_threshold=st.sampled_from([0.0, 0.3, 0.5, 0.8, 1.0]),
         min_pixels=st.sampled_from([0, 1, 4, 10, 50]),
         min_new_fraction=st.sampled_from([0.0, 0.3, 0.5, 0.9, 1.0]),
+        first_come=st.booleans(),
     ),
 )
 def test_kernels_agree_with_the_oracle(
@@ -112,6 +113,20 @@ def test_nan_in_one_class_leaves_the_others_alone() -> None:
     outputs[2][2] = 3
     groups = assert_same(outputs, SMALL)
     assert groups.class_ids.tolist() == [0]
+
+
+@pytest.mark.parametrize("first_come", [True, False])
+def test_pixels_that_two_instances_of_a_class_claim(first_come: bool) -> None:
+    """Of a row of pixels at 0, 1 and 2 steps, the seed at 0 takes the middle first."""
+    offset, bandwidth, seed = flat(6, 30, 1, 3)
+    offset[0] = np.arctanh((np.arange(30) // 10 - np.arange(30)) * method.STEP_X)
+    offset[1] = np.arctanh(-np.arange(6)[:, None] * method.STEP_Y)
+    bandwidth[:] = raw_bandwidth(1.2)
+    seed[0, :, :10], seed[0, :, 20:] = 5, 4
+    config = dataclasses.replace(SMALL, min_new_fraction=0.3, first_come=first_come)
+    groups = assert_same((offset, bandwidth, seed), config)
+    in_a_row = [[1] * 10, [1 if first_come else 2] * 10, [2] * 10]
+    assert groups.labels[0].tolist() == [label for ten in in_a_row for label in ten]
 
 
 @pytest.mark.parametrize(("left", "kept"), [(25, [1, 0]), (24, [1])])

@@ -20,7 +20,9 @@ def open_dataset(path: str | Path, split: str) -> Dataset:
     """
     root = Path(path)
     if not root.exists():
-        raise InputError(f"dataset {root}: expected `synthetic` or a path; no such file or directory")
+        raise InputError(
+            f"dataset {root}: expected `synthetic` or a path; no such file or directory"
+        )
     if (root / "images").is_dir() and any((root / d).is_dir() for d in ("instances", "labels")):
         return LabelImages(root, split if (root / "images" / split).is_dir() else "")
     raise InputError(

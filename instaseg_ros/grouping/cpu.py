@@ -197,7 +197,8 @@ def _cluster(points: Points, n_classes: int, cells: Cells, config: DecodeConfig)
         kernels.sort_points(*embedding[:, own], places[own], cell_starts, x, y)
         counts[c] = kernels.grow(
             *(keys[own], least_key, places[own], scale[0, own], scale[-1, own], x, y, cell_starts),
-            *(*cells, largest_distance(), config.min_pixels, config.min_new_fraction),
+            *(*cells, largest_distance()),
+            *(config.min_pixels, config.min_new_fraction, config.first_come),
             tuple(buffer(f"tree{k}", np.int32, -(-size // CHUNK**k)) for k in (1, 2, 3)),
             *(buffer("free", np.bool_, size), owner[own], accepted[own]),
         )

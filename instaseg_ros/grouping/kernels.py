@@ -99,9 +99,10 @@ def _take(x, y, free, ellipse):
 
 
 @numba.njit
-def _mark(x, y, owner, ellipse, number):
+def _mark(x, y, owner, ellipse, number, first_come):
     for j in range(x.shape[0]):
-        owner[j] = number if _is_member(x[j], y[j], ellipse) else owner[j]
+        takes = _is_member(x[j], y[j], ellipse) & ((owner[j] == 0) | (not first_come))
+        owner[j] = number if takes else owner[j]
 
 
 @numba.njit
@@ -167,7 +168,7 @@ def _next_seed(keys, free, places, least_key, tree):
 @kernel(
     "int64(int32[::1], int32, int32[::1], float32[::1], float32[::1],"
     " float32[::1], float32[::1], int32[::1], int32, int32, float32, float32, float32,"
-    " int64, float64, UniTuple(int32[::1], 3), boolean[::1], int32[::1], int32[::1])"
+    " int64, float64, boolean, UniTuple(int32[::1], 3), boolean[::1], int32[::1], int32[::1])"
 )
 def grow(
     keys,  # (N,) in image order, at least 0 and ordered as the scores are
@@ -185,9 +186,10 @@ def grow(
     largest_distance,
     min_pixels,
     min_new_fraction,
+    first_come,
     tree,  # scratch: (ceil(N / CHUNK),), (ceil(N / CHUNK^2),), (ceil(N / CHUNK^3),)
     free,  # scratch: (N,) in cell order, true: in no proposal yet
-    owner,  # out: (N,) in cell order, 1 + the last accepted proposal that took the point
+    owner,  # out: (N,) in cell order, 1 + the accepted proposal that has the point
     accepted,  # out: (N,) seeds of the accepted proposals
 ):
     """The published loop, each proposal looking only at the cells its ellipse touches.
@@ -227,5 +229,5 @@ def grow(
         n_accepted += 1
         for row in range(top * columns, bottom * columns, columns):
             a, b = cell_starts[row + left], cell_starts[row + right]
-            _mark(x[a:b], y[a:b], owner[a:b], ellipse, n_accepted)
+            _mark(x[a:b], y[a:b], owner[a:b], ellipse, n_accepted, first_come)
     return n_accepted

@@ -1,7 +1,8 @@
 """The published clustering loop (Neven et al. 2019), literally, in plain torch: the yardstick.
 
 Every proposal looks at every foreground pixel of its class. Slow, short, and what the kernels must
-agree with, label for label.
+agree with, label for label. Ours is only `first_come`, the rule for pixels that two instances of a
+class claim.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def cluster(
     """Instances among the N foreground pixels of one class, in order of their seeds' scores.
 
     embedding: (2, N); scale: (n_sigma, N) inverse bandwidth; score: (N,) in [0, 1]; all float32.
-    Masks may overlap: in a label map the last writer wins.
+    Masks may overlap.
     """
     unclustered = torch.ones(len(score), dtype=torch.bool, device=score.device)
     proposals = []
@@ -54,10 +55,12 @@ def group(embedding: Tensor, scale: Tensor, score: Tensor, config: DecodeConfig)
     """Instances of one image, clustered class by class and merged into one label image.
 
     embedding: (2, H, W); scale: (n_sigma, H, W); score: (C, H, W); all float32.
-    A pixel with a NaN takes no part. Where classes contest pixels, instances are taken best score
-    first (the lower class on ties): each gets the pixels of its class that no better one has, and
-    is refused unless these are more than `min_new_fraction` of its own. Beyond 65535 instances
-    those of the lowest scores are refused before that.
+    A pixel with a NaN takes no part. A pixel that several instances of a class have for a member is
+    the first one's (`first_come`) or, as published, that of the last one to write it. Where classes
+    contest pixels, instances are taken best score first (the lower class on ties): each gets the
+    pixels of its class that no better one has, and is refused unless these are more than
+    `min_new_fraction` of its own. Beyond 65535 instances those of the lowest scores are refused
+    before that.
     """
     n_classes, height, width = score.shape
     embedding, scale, score = (t.flatten(1).cpu() for t in (embedding, scale, score))
@@ -68,7 +71,10 @@ def group(embedding: Tensor, scale: Tensor, score: Tensor, config: DecodeConfig)
         pixels = torch.nonzero((score[c] > config.foreground_threshold) & usable).squeeze(1)
         for seed, mask in cluster(embedding[:, pixels], scale[:, pixels], score[c, pixels], config):
             seeds.append((c, int(pixels[seed])))
-            claims[c, pixels[mask]] = len(seeds)  # the last writer wins
+            members = pixels[mask]
+            if config.first_come:
+                members = members[claims[c, members] == 0]
+            claims[c, members] = len(seeds)
     best_first = sorted(range(len(seeds)), key=lambda k: -float(score[seeds[k]]))  # stable
     best_first = best_first[:MAX_INSTANCES]
 

@@ -25,7 +25,7 @@ PROPOSALS = 32  # between two looks of the host
 class Claims(NamedTuple):
     """K instances of one class among its N points, in order of their seeds' scores."""
 
-    owner: Tensor  # (N,) int64: 1 + index of the last instance that took the point; 0: none
+    owner: Tensor  # (N,) int64: 1 + index of the instance that has the point; 0: none
     seeds: Tensor  # (K,) int64 among the points
 
 
@@ -52,7 +52,8 @@ def cluster(embedding: Tensor, scale: Tensor, score: Tensor, config: DecodeConfi
             share = new.double() / size
             accept = running & (size > config.min_pixels) & (share > config.min_new_fraction)
             count = count + accept
-            owner = torch.where(mask & accept, count, owner)
+            takes = mask & accept & (owner == 0) if config.first_come else mask & accept
+            owner = torch.where(takes, count, owner)
             free &= ~mask
             seeds.append(seed)
             accepted.append(accept)

@@ -112,7 +112,7 @@ class TritonGrouping:
              n_classes, **sigma, **slots, BLOCK=64, WIDTH=REPORT)  # fmt: skip
         _run(merge.claim, (grid[0], n_classes, n_images), *maps, self.ellipses, self.ranks,
              self.n_accepted, self.claims, sizes, *of_kind, distance,
-             **sigma, **slots, **block)  # fmt: skip
+             **sigma, **slots, **block, FIRST_COME=config.first_come)  # fmt: skip
         n_rounds = ROUNDS if n_classes > 1 else 0
         for k in range(n_rounds):
             _run(merge.settle, grid, self.claims, sizes, rounds[k], rounds[k + 1],

@@ -63,9 +63,9 @@ def claim(
     claims,  # out: (B, C, P) int16, the rank that each class gives a pixel
     sizes,  # (B, K) int32, zeros: add the pixels of each rank
     n_pixels, n_classes, threshold, largest_distance,
-    SIGMA: tl.constexpr, SLOTS: tl.constexpr, BLOCK: tl.constexpr,
+    SIGMA: tl.constexpr, SLOTS: tl.constexpr, BLOCK: tl.constexpr, FIRST_COME: tl.constexpr,
 ):  # fmt: skip
-    """Each point goes to the last accepted instance that has it for a member."""
+    """Each point goes to the first, or to the last, accepted instance that has it for a member."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     class_id = tl.program_id(1)
     image = tl.program_id(2).to(tl.int64)
@@ -76,8 +76,9 @@ def claim(
     )  # fmt: skip
     owner = tl.zeros([BLOCK], tl.int32)
     n_homeless = tl.sum(homeless.to(tl.int32))
-    k = tl.minimum(tl.load(n_accepted + own), SLOTS) - 1
-    while (k >= 0) & (n_homeless > 0):
+    left = tl.minimum(tl.load(n_accepted + own), SLOTS)
+    k = 0 if FIRST_COME else left - 1
+    while (left > 0) & (n_homeless > 0):
         ellipse = ellipses + (own * SLOTS + k) * 4
         member = homeless & _is_member(
             x, y, tl.load(ellipse), tl.load(ellipse + 1), tl.load(ellipse + 2),
@@ -91,7 +92,8 @@ def claim(
             tl.atomic_add(size, n_members, sem="relaxed")
             homeless = homeless & (owner == 0)
             n_homeless -= n_members
-        k -= 1
+        k += 1 if FIRST_COME else -1
+        left -= 1
     tl.store(claims + own * n_pixels + at, owner.to(tl.int16), mask=at < n_pixels)
 
 
