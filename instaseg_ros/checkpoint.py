@@ -1,8 +1,9 @@
 """Weights that describe themselves: the only place where weights are read or written.
 
 A checkpoint is one `.safetensors` file: the network's tensors, and in its header the method, heads,
-class names and training configuration. Weights of the published layout (`model_state_dict` with
-`module.` prefixes, torch files) are imported with `torch.load(weights_only=True)`.
+class names, the thresholds it was validated with, and the training configuration. Weights of the
+published layout (`model_state_dict` with `module.` prefixes, torch files) are imported with
+`torch.load(weights_only=True)`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -21,12 +22,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from instaseg_ros.config import Config, merge
 from instaseg_ros.errors import ConfigError, WeightsError
 from instaseg_ros.methods import Method, make_method
 from instaseg_ros.network import PROFILES, ERFNet
 
 FORMAT = "instaseg_ros/1"
 HEADER_KEY = "instaseg_ros"
+PUBLISHED_DECODE = {
+    "seed_threshold": 0.9,
+    "foreground_threshold": 0.5,
+    "min_pixels": 128,
+    "min_new_fraction": 0.5,
+    "first_come": False,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +44,7 @@ class Checkpoint:
 
     tensors: state dict of `ERFNet`. class_names: one per seed map. profile: of the network.
     notes: free facts for people (training configuration, data, licence, metrics).
+    decode: fields of `DecodeConfig` that suit the weights better than its defaults.
     """
 
     tensors: Mapping[str, Tensor]
@@ -43,6 +53,7 @@ class Checkpoint:
     n_sigma: int = 2
     profile: str = "published"
     notes: dict[str, Any] = field(default_factory=dict)
+    decode: Mapping[str, Any] = field(default_factory=dict)
 
     def method(self) -> Method:
         """The method these weights were trained for."""
@@ -62,11 +73,27 @@ def shipped_weights() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
+def config_with_weights(build: Callable[[Config], Config]) -> Config:
+    """`build`, which lays what its user sets over a Config, on the defaults and the thresholds of
+    the weights that it asks for. Raises WeightsError where those cannot be read."""
+    path = _file(build(Config()).weights)
+    decode = _header(path).get("decode", {}) if path.suffix == ".safetensors" else PUBLISHED_DECODE
+    try:
+        return build(merge(Config(), {"decode": decode}))
+    except ConfigError as error:
+        raise WeightsError(f"weights {path}: {error}") from error
+
+
 def load_checkpoint(weights: str | Path) -> Checkpoint:
     """The checkpoint with this shipped name, or in this file.
 
     Raises WeightsError when there is none, it is damaged, or it is not made for this package.
     """
+    path = _file(weights)
+    return _read(path) if path.suffix == ".safetensors" else import_published(path)
+
+
+def _file(weights: str | Path) -> Path:
     shipped = shipped_weights()
     path = shipped.get(str(weights), Path(weights).expanduser())
     if not path.is_file():
@@ -74,14 +101,19 @@ def load_checkpoint(weights: str | Path) -> Checkpoint:
             f"weights '{weights}': neither a shipped name ({', '.join(shipped) or 'none'}) "
             "nor a file"
         )
-    return _read(path) if path.suffix == ".safetensors" else import_published(path)
+    return path
 
 
 def save_checkpoint(
     checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype | None = None
 ) -> None:
     """Write the checkpoint, complete or not at all; floating tensors as `dtype` if given."""
-    header = {"format": FORMAT, **description(checkpoint), "notes": checkpoint.notes}
+    header = {
+        "format": FORMAT,
+        **description(checkpoint),
+        "decode": dict(checkpoint.decode),
+        "notes": checkpoint.notes,
+    }
     tensors = {
         name: (t.to(dtype) if dtype and t.is_floating_point() else t).contiguous().cpu()
         for name, t in checkpoint.tensors.items()
@@ -92,11 +124,10 @@ def save_checkpoint(
     os.replace(part, path)
 
 
-def _read(path: Path) -> Checkpoint:
+def _header(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            header: dict[str, Any] = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}"))
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"weights {path}: not a readable safetensors file: {error}") from error
     if header.get("format") != FORMAT:
@@ -104,6 +135,13 @@ def _read(path: Path) -> Checkpoint:
             f"weights {path}: expected a header of format '{FORMAT}', got "
             f"'{header.get('format')}'; make such a file with `instaseg train`"
         )
+    return header
+
+
+def _read(path: Path) -> Checkpoint:
+    header = _header(path)
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     profile = header.get("profile", "published")  # files of before there was another
     if profile not in PROFILES:
         raise WeightsError(
@@ -116,6 +154,7 @@ def _read(path: Path) -> Checkpoint:
         header["n_sigma"],
         profile,
         header["notes"],
+        header.get("decode", {}),
     )
     try:
         heads = [list(head) for head in checkpoint.method().heads]
@@ -149,7 +188,8 @@ def import_published(path: Path, class_names: tuple[str, ...] | None = None) -> 
     names = class_names or tuple(f"class_{i}" for i in range(n_classes))
     expected = ERFNet(make_method("spatial_embedding", n_classes, n_sigma).heads).state_dict()
     _check_fit(expected, tensors, str(path))
-    return Checkpoint(tensors, names, n_sigma=n_sigma, notes={"imported_from": path.name})
+    notes = {"imported_from": path.name}
+    return Checkpoint(tensors, names, n_sigma=n_sigma, notes=notes, decode=PUBLISHED_DECODE)
 
 
 def _check_fit(

@@ -9,7 +9,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from instaseg_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from instaseg_ros.checkpoint import (
+    Checkpoint,
+    config_with_weights,
+    load_checkpoint,
+    save_checkpoint,
+)
+from instaseg_ros.config import Config, DecodeConfig, merge
 from instaseg_ros.errors import WeightsError
 from instaseg_ros.methods import make_method
 from instaseg_ros.network import ERFNet
@@ -107,3 +113,24 @@ def test_the_network_profile_travels_with_the_weights(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b'\\"fast\\"', b'\\"vast\\"'))
     with pytest.raises(WeightsError, match="expected a network profile of published, fast, got"):
         load_checkpoint(path)
+
+
+def test_thresholds_come_from_the_weights_unless_the_user_sets_them(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    decode = {"min_pixels": 7, "seed_threshold": 0.6}
+    save_checkpoint(Checkpoint(fresh().state_dict(), ("car", "bus"), decode=decode), path)
+    asked = {"weights": str(path), "decode.min_pixels": 64}  # the default, but asked for
+    config = config_with_weights(lambda base: merge(base, asked))
+    assert (config.decode.min_pixels, config.decode.seed_threshold) == (64, 0.6)
+    assert config_with_weights(lambda base: base).decode == Config().decode
+
+    torch.save({"model_state_dict": fresh().state_dict()}, tmp_path / "w.pth")
+    published = config_with_weights(lambda base: merge(base, {"weights": str(tmp_path / "w.pth")}))
+    assert published.decode == DecodeConfig(0.9, 0.5, 128, 0.5, first_come=False)
+
+
+def test_a_threshold_in_the_weights_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_checkpoint(Checkpoint(fresh().state_dict(), ("car", "bus"), decode={"min_pixel": 7}), path)
+    with pytest.raises(WeightsError, match=r"w\.safetensors: .*did you mean 'decode\.min_pixels'"):
+        config_with_weights(lambda base: merge(base, {"weights": str(path)}))

@@ -83,14 +83,19 @@ def size_from(option: str, multiple: int = 1) -> tuple[int, int]:
 
 
 def config_from(args: argparse.Namespace) -> Config:
-    """The Config of `add_config_options`: defaults, then --config, --set, --weights."""
-    from instaseg_ros.config import Config, load, merge, parse_assignments
+    """The Config of `add_config_options`: defaults, the thresholds of the weights, then --config,
+    --set, --weights."""
+    from instaseg_ros.checkpoint import config_with_weights
+    from instaseg_ros.config import load, merge, parse_assignments
 
-    config = load(args.config) if args.config else Config()
     overrides = parse_assignments(args.set)
     if args.weights:
         overrides["weights"] = args.weights
-    return merge(config, overrides)
+
+    def build(base: Config) -> Config:
+        return merge(load(args.config, base) if args.config else base, overrides)
+
+    return config_with_weights(build)
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

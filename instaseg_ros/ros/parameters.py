@@ -10,8 +10,9 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
+from instaseg_ros.checkpoint import config_with_weights
 from instaseg_ros.config import Config, Parameter, merge
-from instaseg_ros.errors import ConfigError
+from instaseg_ros.errors import ConfigError, WeightsError
 from instaseg_ros.ros.parameter_file import constraint, node_parameters
 
 UNBOUNDED = {int: 2**63 - 1, float: float("inf")}
@@ -28,7 +29,11 @@ def declare(node: Node) -> Config:
     given = {name: parameter.value for name, parameter in overrides.items()}
     known = {leaf.name for leaf in node_parameters()}
     _warn_of_unknown(node, sorted(given.keys() - known), known)
-    config = merge(Config(), {name: given[name] for name in given if name in known})
+    ours = {name: given[name] for name in given if name in known}
+    try:
+        config = config_with_weights(lambda base: merge(base, ours))
+    except WeightsError:
+        config = merge(Config(), ours)  # configure will refuse the weights, with the reason
     for leaf in node_parameters(config):
         if node.has_parameter(leaf.name):
             node.undeclare_parameter(leaf.name)

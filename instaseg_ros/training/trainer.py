@@ -239,7 +239,13 @@ def _save_weights(
     }
     shape = config.method
     checkpoint = Checkpoint(
-        average.state_dict(), names, shape.name, shape.n_sigma, shape.profile, notes
+        average.state_dict(),
+        names,
+        shape.name,
+        shape.n_sigma,
+        shape.profile,
+        notes,
+        dataclasses.asdict(config.decode),
     )
     save_checkpoint(checkpoint, run_dir / "weights.safetensors", torch.float16)
 
