@@ -84,8 +84,8 @@ def test_cycles_give_everything_back(node: Robot):
         node.await_match(camera, QoSReliabilityPolicy.RELIABLE)
         node.label(camera, image_message(scene(seed=cycle)))
         sizes_mb.append(node.resident_mb())
-    # A leaked network and its buffers would be some 10 MB a cycle.
-    assert sizes_mb[-1] - sizes_mb[1] < 12, sizes_mb
+    # A leaked network and its buffers would be some 10 MB a cycle; one reading strays that much.
+    assert min(sizes_mb[-2:]) - min(sizes_mb[:2]) < 20, sizes_mb
 
 
 def test_sigint_ends_the_process_while_it_works(node: Robot):
