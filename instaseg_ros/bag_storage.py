@@ -14,7 +14,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from instaseg_ros.bag_types import full_type
 from instaseg_ros.errors import InputError, MissingExtraError, TruncatedInputError
@@ -31,6 +31,7 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError(error.name or "rosbags", "pip", "reading bags") from error
 
+FOREVER_NS = (1 << 63) - 1
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no CDR message begins so
 
 
@@ -50,15 +51,24 @@ class Topic:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Recording:
-    """A recording's topics, and `messages(names)`: those of the topics named, as recorded.
+class Messages(Protocol):
+    """Gives the messages of the topics named, as recorded; those received within
+    [start_ns, stop_ns) only, which a whole file finds by its index.
 
-    `messages` raises TruncatedInputError after the last message before a break.
+    Raises TruncatedInputError after the last message before a break.
     """
 
+    def __call__(
+        self, names: Collection[str], start_ns: int = 0, stop_ns: int = FOREVER_NS
+    ) -> Iterator[RawMessage]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A recording's topics and messages."""
+
     topics: dict[str, Topic]
-    messages: Callable[[Collection[str]], Iterator[RawMessage]]
+    messages: Messages
 
 
 def open_recording(path: str | Path) -> Recording:
@@ -101,14 +111,15 @@ def _open_file(path: Path) -> Recording:
     except Exception:  # rosbags lets out errors of many kinds for a broken file
         return _open_broken_mcap(path) if path.suffix == ".mcap" else _open_broken_db3(path)
 
-    def messages(names: Collection[str]) -> Iterator[RawMessage]:
+    def messages(names: Collection[str], start_ns: int, stop_ns: int) -> Iterator[RawMessage]:
         with Reader(path) as reader:
             wanted = [c for c in reader.connections if c.topic in names]
             # Without a wanted connection rosbags would give all.
-            for connection, time_ns, data in reader.messages(wanted) if wanted else ():
+            found = reader.messages(wanted, start_ns, stop_ns) if wanted else ()
+            for connection, time_ns, data in found:
                 yield RawMessage(connection.topic, time_ns, data)
 
-    return Recording(topics, lambda names: _guarded(path, names, messages(names)))
+    return Recording(topics, _guarded(path, messages))
 
 
 def _open_broken_mcap(path: Path) -> Recording:
@@ -140,16 +151,20 @@ def _open_broken_mcap(path: Path) -> Recording:
     if not topics:
         raise InputError(f"bag {path}: no message can be read from it ({reason})")
 
-    def messages(names: Collection[str]) -> Iterator[RawMessage]:
+    def messages(names: Collection[str], start_ns: int, stop_ns: int) -> Iterator[RawMessage]:
         ids: dict[int, str] = {}
         for record in _mcap_records(path):
             if isinstance(record, Channel) and record.topic in names:
                 ids[record.id] = record.topic
-            elif isinstance(record, Message) and record.channel_id in ids:
+            elif (
+                isinstance(record, Message)
+                and record.channel_id in ids
+                and start_ns <= record.log_time < stop_ns
+            ):
                 yield RawMessage(ids[record.channel_id], record.log_time, record.data)
 
     counts = _merged((topic, kind, count) for (topic, kind), count in topics.items())
-    return Recording(counts, lambda names: _guarded(path, names, messages(names)))
+    return Recording(counts, _guarded(path, messages))
 
 
 def _mcap_records(path: Path) -> Iterator[McapRecord]:
@@ -206,15 +221,15 @@ def _open_broken_db3(path: Path) -> Recording:
         raise InputError(f"bag {path}: no message can be read from it ({error})") from error
     names_by_id = {topic_id: name for topic_id, name, _ in rows}
 
-    def messages(names: Collection[str]) -> Iterator[RawMessage]:
+    def messages(names: Collection[str], start_ns: int, stop_ns: int) -> Iterator[RawMessage]:
         with closing(_open_sqlite(path)) as database:
             query = "SELECT topic_id, timestamp, data FROM messages ORDER BY id"
             for topic_id, time_ns, data in database.execute(query):
-                if names_by_id[topic_id] in names:
+                if names_by_id[topic_id] in names and start_ns <= time_ns < stop_ns:
                     yield RawMessage(names_by_id[topic_id], time_ns, data)
 
     topics = _merged((name, kind, counts[topic_id]) for topic_id, name, kind in rows)
-    return Recording(topics, lambda names: _guarded(path, names, messages(names)))
+    return Recording(topics, _guarded(path, messages))
 
 
 def _open_sqlite(path: Path) -> sqlite3.Connection:
@@ -226,22 +241,28 @@ def _open_sqlite(path: Path) -> sqlite3.Connection:
 
 
 def _guarded(
-    path: Path, names: Collection[str], messages: Iterator[RawMessage]
-) -> Iterator[RawMessage]:
-    """The messages, decompressed where the recorder compressed each; a break is named."""
-    count, last_ns = 0, 0
-    try:
-        for message in messages:
-            if message.data[:4] == ZSTD_MAGIC:
-                data = zstandard.ZstdDecompressor().decompressobj().decompress(message.data)
-                message = message._replace(data=data)
-            yield message
-            count, last_ns = count + 1, message.received_ns
-    except Exception as error:  # by kind of damage: of rosbags, apsw, sqlite, zstd, struct, ...
-        raise TruncatedInputError(
-            f"bag {path} breaks off after {count} messages of {', '.join(names)}"
-            f"{f', the last received at {last_ns / 1e9:.3f} s' if count else ''}: {error}"
-        ) from error
+    path: Path, read: Callable[[Collection[str], int, int], Iterator[RawMessage]]
+) -> Messages:
+    """`read` with messages decompressed where the recorder compressed each; a break is named."""
+
+    def messages(
+        names: Collection[str], start_ns: int = 0, stop_ns: int = FOREVER_NS
+    ) -> Iterator[RawMessage]:
+        count, last_ns = 0, 0
+        try:
+            for message in read(names, start_ns, stop_ns):
+                if message.data[:4] == ZSTD_MAGIC:
+                    data = zstandard.ZstdDecompressor().decompressobj().decompress(message.data)
+                    message = message._replace(data=data)
+                yield message
+                count, last_ns = count + 1, message.received_ns
+        except Exception as error:  # by kind of damage: of rosbags, apsw, sqlite, zstd, struct, ...
+            raise TruncatedInputError(
+                f"bag {path} breaks off after {count} messages of {', '.join(names)}"
+                f"{f', the last received at {last_ns / 1e9:.3f} s' if count else ''}: {error}"
+            ) from error
+
+    return messages
 
 
 def _chain(parts: list[Recording]) -> Recording:
@@ -250,9 +271,11 @@ def _chain(parts: list[Recording]) -> Recording:
         (name, topic.type, topic.count) for part in parts for name, topic in part.topics.items()
     )
 
-    def messages(names: Collection[str]) -> Iterator[RawMessage]:
+    def messages(
+        names: Collection[str], start_ns: int = 0, stop_ns: int = FOREVER_NS
+    ) -> Iterator[RawMessage]:
         for part in parts:
-            yield from part.messages(names)
+            yield from part.messages(names, start_ns, stop_ns)
 
     return Recording(topics, messages)
 

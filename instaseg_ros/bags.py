@@ -54,7 +54,7 @@ class BagSource:
         return map(self._frame, self._recording.messages([self.topic]))
 
     def _frame(self, raw: RawMessage) -> Frame:
-        message = _deserialize(raw, self._type)
+        message = deserialize(raw, self._type)
         header, image = message.header, self._to_rgb(message)
         if not image.flags.writeable:  # a view of the recording's bytes, which torch warns of
             image = image.copy()
@@ -80,12 +80,12 @@ def read_truth(path: str | Path) -> Iterator[Truth]:
     where it is damaged.
     """
     recording = open_recording(path)
-    labels_topic = _truth_topic(path, recording.topics, "labels", tuple(TO_LABELS))
-    detections_topic = _truth_topic(path, recording.topics, "detections", (DETECTIONS,))
+    labels_topic = truth_topic(path, recording.topics, "labels", tuple(TO_LABELS))
+    detections_topic = truth_topic(path, recording.topics, "detections", (DETECTIONS,))
     to_labels = TO_LABELS[recording.topics[labels_topic].type]
     waiting: dict[int, Any] = {}  # by stamp: the one of the two messages that came first
     for raw in recording.messages([labels_topic, detections_topic]):
-        message = _deserialize(raw, recording.topics[raw.topic].type)
+        message = deserialize(raw, recording.topics[raw.topic].type)
         stamp_ns = bag_types.stamp_ns(message.header)
         other = waiting.pop(stamp_ns, None)
         if other is None:
@@ -173,9 +173,10 @@ def _pick_topic(what: str, topics: dict[str, Topic], asked: str | None) -> str:
     return cameras[0]
 
 
-def _truth_topic(
+def truth_topic(
     path: str | Path, topics: dict[str, Topic], name: str, types: tuple[str, ...]
 ) -> str:
+    """The topic `ground_truth/NAME` of one of `types`, under any namespace, raw or compressed."""
     ending = f"ground_truth/{name}"
     for topic, found in topics.items():
         if topic.removesuffix("/compressed").endswith(ending) and found.type in types:
@@ -183,7 +184,8 @@ def _truth_topic(
     raise InputError(f"bag {path} carries no truth: expected a topic .../{ending} of {types[0]}")
 
 
-def _deserialize(raw: RawMessage, msgtype: str) -> Any:
+def deserialize(raw: RawMessage, msgtype: str) -> Any:
+    """The message. Raises ImageError where the bytes are no such message."""
     try:
         return bag_types.typestore().deserialize_cdr(raw.data, msgtype)
     except Exception as error:  # by kind of damage: SerdeError, IndexError, AssertionError, ...

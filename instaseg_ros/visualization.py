@@ -43,32 +43,41 @@ def overlay(
 
     alpha: opacity of the tint in [0, 1]; outlines and names are always opaque.
     """
-    labels = instances.labels
-    rgba = _COLORS_RGBA[labels].view(np.uint8).reshape(*labels.shape, 4)  # (H, W, 4)
-    colors = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB)
-    tinted = cv2.addWeighted(frame.image, 1 - alpha, colors, alpha, 0)
-    objects = (labels > 0).view(np.uint8)
-    picture = frame.image.copy()
-    cv2.copyTo(tinted, objects, picture)
-    cv2.copyTo(colors, _inner_edges(labels) & objects, picture)
+    picture = tinted(frame.image, instances.labels, alpha)
     for i in reversed(range(len(instances))):  # the surest last, on top
         name = class_names[instances.class_ids[i]]
         text = f"{name} {instances.scores[i]:.2f}"
-        _write_name(picture, text, instances.boxes_xyxy[i], color(int(instances.ids[i])))
+        left, top = (int(side) for side in instances.boxes_xyxy[i, :2])
+        write_name(picture, text, (left, top), color(int(instances.ids[i])))
+    return picture
+
+
+def tinted(image: NDArray[np.uint8], labels: NDArray[np.uint16], alpha: float) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB: the image with each label value tinted and outlined in its colour."""
+    rgba = _COLORS_RGBA[labels].view(np.uint8).reshape(*labels.shape, 4)  # (H, W, 4)
+    colors = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB)
+    blended = cv2.addWeighted(image, 1 - alpha, colors, alpha, 0)
+    objects = (labels > 0).view(np.uint8)
+    picture = image.copy()
+    cv2.copyTo(blended, objects, picture)
+    cv2.copyTo(colors, _inner_edges(labels) & objects, picture)
     return picture
 
 
 def contact_sheet(images: Sequence[NDArray[np.uint8]], columns: int) -> NDArray[np.uint8]:
-    """(rows * H, columns * W, 3) uint8: images in reading order, scaled to the first one's size.
+    """(rows * H, columns * W, 3) uint8: images in reading order, each scaled to fit the first one's
+    size, keeping its shape.
 
-    images: at least one (H, W, 3) uint8; missing ones of the last row stay black.
+    images: at least one (H, W, 3) uint8; what they leave free is black.
     """
     height, width = images[0].shape[:2]
     rows = -(-len(images) // columns)
     sheet = np.zeros((rows, height, columns, width, 3), np.uint8)
     for i, image in enumerate(images):
-        scaled = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        sheet[i // columns, :, i % columns] = scaled
+        scale = min(height / image.shape[0], width / image.shape[1])
+        high, wide = (max(1, round(side * scale)) for side in image.shape[:2])
+        scaled = cv2.resize(image, (wide, high), interpolation=cv2.INTER_AREA)
+        sheet[i // columns, :high, i % columns, :wide] = scaled
     return sheet.reshape(rows * height, columns * width, 3)
 
 
@@ -84,16 +93,17 @@ def _inner_edges(labels: NDArray[np.uint16]) -> NDArray[np.uint8]:
     return edges
 
 
-def _write_name(
+def write_name(
     picture: NDArray[np.uint8],
     text: str,
-    box_xyxy: NDArray[np.float32],
+    corner_xy: tuple[int, int],
     background: tuple[int, int, int],
 ) -> None:
-    """Write `text` on a coloured bar above the box, or inside it at the image's upper edge."""
+    """Write `text` on a coloured bar above a box with this upper left corner in pixels, or inside
+    it at the image's upper edge."""
     scale = max(0.35, picture.shape[0] / 2400)
     (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-    left, top = (int(side) for side in box_xyxy[:2])
+    left, top = corner_xy
     left = max(0, min(left, picture.shape[1] - width))
     bottom = top if top >= height + below else top + height + below
     cv2.rectangle(picture, (left, bottom - height - below), (left + width, bottom), background, -1)

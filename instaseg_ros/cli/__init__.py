@@ -37,6 +37,7 @@ VERBS = {  # verb: module, what it does
         "instaseg_ros.cli.quantize",
         "an int8 model of weights, measured before it is kept",
     ),
+    "info": ("instaseg_ros.cli.info", "what a data set holds, and which of its files are broken"),
     "train": ("instaseg_ros.cli.train", "train weights, or go on with a run that was stopped"),
 }
 

@@ -18,17 +18,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", help="dataset to train on, in place of the config's")
     parser.add_argument("--from", dest="init", metavar="WEIGHTS", help="weights to start from")
     parser.add_argument(
+        "--check", action="store_true", help="read every file of the dataset and train nothing"
+    )
+    parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="override a parameter"
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    from instaseg_ros.training.trainer import train  # torch is slow to import
-
     overrides = configuration.parse_assignments(args.set)
     config = configuration.merge(configuration.load(args.config), overrides)
     if args.data:
         config = configuration.merge(config, {"train.dataset": args.data})
+    if args.check:
+        from instaseg_ros.cli.info import check
+
+        return max([check(config.train.dataset, split) for split in ("train", "val")])
+    from instaseg_ros.training.trainer import train  # torch is slow to import
+
     run_dir = args.output or Path("runs") / args.config.stem
     weights = train(config, run_dir, args.init)
     print(f"weights: {weights}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,16 +15,7 @@ from instaseg_ros.errors import InputError
 from instaseg_ros.output_files import OutputFile
 from instaseg_ros.types import Instances
 
-from ..sample import Sample
-
-
-class Dataset(Protocol):
-    """What every class of `instaseg_ros.datasets` is."""
-
-    class_names: tuple[str, ...]
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> Sample: ...
+from ..sample import Dataset, Sample
 
 
 def write_png_folder(

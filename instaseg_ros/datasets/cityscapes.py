@@ -1,0 +1,100 @@
+"""Cityscapes (Cordts et al. 2016) as its archives unpack, and its way to write instances."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instaseg_ros.errors import InputError
+from instaseg_ros.types import Frame
+
+from .reading import read_image, read_labels, subfolders, unknown_split
+from .sample import Sample
+
+CLASSES = {
+    24: "person",
+    25: "rider",
+    26: "car",
+    27: "truck",
+    28: "bus",
+    31: "train",
+    32: "motorcycle",
+    33: "bicycle",
+}
+NOT_EVALUATED = (29, 30)  # caravan, trailer: things, but of no class of the benchmark
+# The labels that the benchmark does not evaluate: unlabelled, own car, rectification border, out
+# of the region, static, dynamic, ground, parking, rail track, guard rail, bridge, tunnel, pole
+# group, and those above.
+VOID = (*range(7), 9, 10, 14, 15, 16, 18, *NOT_EVALUATED)
+_INDEX = np.full(1 << 16, -1, np.int64)
+_INDEX[list(CLASSES)] = range(len(CLASSES))
+
+
+def from_cityscapes_ids(
+    image: NDArray[np.uint8],
+    encoded: NDArray[np.uint16],
+    void: Collection[int] = NOT_EVALUATED,
+) -> Sample:
+    """A sample from an image of class * 1000 + instance, renumbered 1..N.
+
+    The bare number of a class in CLASSES marks its uncounted objects (`crowd`), one in `void`
+    ignored ground, as are the instances of the classes that are not evaluated.
+    """
+    values = np.flatnonzero(np.bincount(encoded.ravel(), minlength=1 << 16))
+    index = _INDEX[np.where(values >= 1000, values // 1000, values)]
+    objects = (values >= 1000) & (index >= 0)
+    number, crowd, ignore = np.zeros((3, 1 << 16), np.uint16)
+    number[values[objects]] = np.arange(1, objects.sum() + 1)
+    crowd[values[values < 1000]] = index[values < 1000] + 1
+    ignore[list(void)] = 1
+    for class_id in NOT_EVALUATED:
+        ignore[class_id * 1000 : (class_id + 1) * 1000] = 1
+    return Sample(
+        Frame(image),
+        number[encoded],
+        np.arange(1, objects.sum() + 1, dtype=np.uint16),
+        index[objects],
+        ignore=ignore[encoded].astype(bool),
+        crowd=crowd[encoded].astype(np.uint8),
+    )
+
+
+class Cityscapes:
+    """`leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png` with the truth of
+    `gtFine/SPLIT/CITY/NAME_gtFine_instanceIds.png`.
+
+    split: `train` or `val`. Labels that the benchmark does not evaluate are ignored ground.
+    """
+
+    class_names = tuple(CLASSES.values())
+
+    def __init__(self, root: str | Path, split: str = "train") -> None:
+        self._images, self._truth = Path(root, "leftImg8bit"), Path(root, "gtFine")
+        if not (self._images / split).is_dir():
+            raise unknown_split(root, split, subfolders(self._images))
+        self._names = [
+            file.relative_to(self._images).as_posix().removesuffix("_leftImg8bit.png")
+            for file in sorted((self._images / split).glob("*/*_leftImg8bit.png"))
+        ]
+        if not self._names:
+            raise InputError(
+                f"{self._images / split}: expected CITY/*_leftImg8bit.png in it, found none"
+            )
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def files(self, index: int) -> tuple[Path, Path]:
+        name = self._names[index]
+        return (
+            self._images / f"{name}_leftImg8bit.png",
+            self._truth / f"{name}_gtFine_instanceIds.png",
+        )
+
+    def __getitem__(self, index: int) -> Sample:
+        image_file, truth_file = self.files(index)
+        image = read_image(image_file)
+        return from_cityscapes_ids(image, read_labels(truth_file, image.shape[:2]), VOID)

@@ -1,0 +1,148 @@
+"""KITTI MOTS (Voigtlaender et al. 2019): driving sequences with masks whose ids last.
+
+A pixel of its PNGs is class * 1000 + number of the track, or 10000 on ignored ground; a line of its
+text files is `frame id class height width rle`, with the same ids.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instaseg_ros.errors import InputError
+from instaseg_ros.types import Frame
+
+from .reading import images_in, read_image, read_labels, subfolders, unknown_split
+from .rle import decode_rle
+from .sample import Sample, present_ids
+
+VAL = (2, 6, 7, 8, 10, 13, 14, 16, 18)
+TRAIN = (0, 1, 3, 4, 5, 9, 11, 12, 15, 17, 19, 20)
+IGNORED = 10_000
+PERIOD_NS = 100_000_000
+
+
+class _Mask(NamedTuple):
+    """One line of a text file. where: file and line."""
+
+    where: str
+    id: int
+    height: int
+    width: int
+    rle: str
+
+
+class KittiMots:
+    """Images of `image_02/SEQUENCE/FRAME.png` with `instances/SEQUENCE/FRAME.png`, or where that
+    folder is absent `instances_txt/SEQUENCE.txt`; each may lie below `training`.
+
+    split: `train` or `val`, the official sequences, as many of them as there are. Stamps start
+    from 0 in each sequence, at 10 Hz. Label values are the ids of the tracks.
+    """
+
+    class_names = ("car", "person")  # pedestrians by the name they have in other datasets
+
+    def __init__(self, root: str | Path, split: str = "train") -> None:
+        root = Path(root)
+        if split not in ("train", "val"):
+            raise unknown_split(root, split, ("train", "val"))
+        images = _below(root, "image_02")
+        labels = _below(root, "instances") or _below(root, "instances_txt")
+        if images is None or labels is None:
+            raise InputError(
+                f"dataset {root}: expected `image_02` beside `instances` or `instances_txt`"
+            )
+        wanted = {f"{number:04d}" for number in (TRAIN if split == "train" else VAL)}
+        sequences = sorted(wanted.intersection(subfolders(images)))
+        if not sequences:
+            raise InputError(f"{images}: expected sequences of {split} such as {min(wanted)}")
+        self._labels, self._is_text = labels, labels.name == "instances_txt"
+        self._images = [file for name in sequences for file in images_in(images / name)]
+        self._masks: dict[tuple[str, int], list[_Mask]] = {}  # of the text form
+        for name in sequences if self._is_text else ():
+            self._read_text(name)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def files(self, index: int) -> tuple[Path, Path]:
+        image = self._images[index]
+        sequence = self._labels / image.parent.name
+        return image, sequence.with_suffix(".txt") if self._is_text else sequence / image.name
+
+    def __getitem__(self, index: int) -> Sample:
+        image_file, truth_file = self.files(index)
+        image = read_image(image_file)
+        size = image.shape[0], image.shape[1]
+        if self._is_text:
+            key = image_file.parent.name, _number(image_file)
+            encoded = _painted(self._masks.get(key, []), size)
+        else:
+            encoded = read_labels(truth_file, size)
+        ignore = encoded == IGNORED
+        labels = np.where(ignore, np.uint16(0), encoded)
+        ids = present_ids(labels)
+        class_ids = ids.astype(np.int64) // 1000 - 1
+        if not np.isin(class_ids, range(len(self.class_names))).all():
+            raise InputError(
+                f"{truth_file}: expected ids of 1000 to 2999 or {IGNORED}, found "
+                f"{sorted(set(ids.tolist()) - set(range(1000, 3000)))[:5]}"
+            )
+        return Sample(Frame(image, _number(image_file) * PERIOD_NS), labels, ids, class_ids, ignore)
+
+    def _read_text(self, sequence: str) -> None:
+        path = self._labels / f"{sequence}.txt"
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise InputError(f"{path}: expected the masks, found {error.strerror}") from error
+        for number, line in enumerate(lines, 1):
+            where = f"{path}, line {number}"
+            try:
+                *numbers, rle = line.split()
+                frame, label, _, height, width = map(int, numbers)
+            except ValueError as error:
+                raise InputError(
+                    f"{where}: expected `frame id class height width rle`, found {line[:60]!r}"
+                ) from error
+            mask = _Mask(where, label, height, width, rle)
+            self._masks.setdefault((sequence, frame), []).append(mask)
+
+
+def _painted(masks: list[_Mask], size: tuple[int, int]) -> NDArray[np.uint16]:
+    """What the PNG form holds for these masks."""
+    encoded = np.zeros(size, np.uint16)
+    for mask in masks:
+        if (mask.height, mask.width) != size:
+            raise InputError(
+                f"{mask.where}: expected a mask of {size} pixels as its image has, "
+                f"found {(mask.height, mask.width)}"
+            )
+        if not 0 < mask.id <= IGNORED:
+            raise InputError(f"{mask.where}: expected an id of 1 to {IGNORED}, found {mask.id}")
+        try:
+            inside = decode_rle(mask.rle, *size)
+        except ValueError as error:
+            raise InputError(f"{mask.where}: {error}") from error
+        if encoded[inside].any():
+            raise InputError(
+                f"{mask.where}: expected masks that do not overlap, found that of {mask.id} over "
+                f"that of {encoded[inside].max()}"
+            )
+        encoded[inside] = mask.id
+    return encoded
+
+
+def _below(root: Path, name: str) -> Path | None:
+    """The folder of that name in the root, or in its `training`."""
+    return next((f for f in (root / name, root / "training" / name) if f.is_dir()), None)
+
+
+def _number(image: Path) -> int:
+    try:
+        return int(image.stem)
+    except ValueError as error:
+        raise InputError(f"{image}: expected a frame number such as 000000.png") from error

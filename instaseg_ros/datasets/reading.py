@@ -1,0 +1,102 @@
+"""Reading the files of datasets; what is missing or broken is named in an InputError."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from instaseg_ros.errors import InputError
+from instaseg_ros.sources import IMAGE_SUFFIXES
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB image at `path`."""
+    return np.asarray(cv2.cvtColor(read_any(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def read_labels(path: Path, size: tuple[int, ...]) -> NDArray[np.uint16]:
+    """(H, W) uint16 label image at `path`, of the `size` (H, W) of its image."""
+    labels = read_any(path, cv2.IMREAD_UNCHANGED)
+    if labels.dtype not in (np.uint8, np.uint16) or labels.shape != size:
+        raise InputError(
+            f"{path}: expected one channel of 8 or 16 bit and {size} pixels as its image has, "
+            f"found {labels.dtype} of {labels.shape}"
+        )
+    return labels.astype(np.uint16)
+
+
+def read_colored_labels(path: Path, size: tuple[int, ...]) -> NDArray[np.uint16]:
+    """As `read_labels`; of a palette or colour image each colour is an instance, black background.
+
+    OpenCV gives colours for a palette, so the values are numbers of colours, not palette entries.
+    """
+    picture = read_any(path, cv2.IMREAD_UNCHANGED)
+    if picture.ndim == 2 or picture.dtype != np.uint8:
+        return read_labels(path, size)
+    if picture.shape[:2] != size:
+        raise InputError(
+            f"{path}: expected {size} pixels as its image has, found {picture.shape[:2]}"
+        )
+    code = picture[..., :3].astype(np.int64) @ np.array([1, 1 << 8, 1 << 16])
+    colors, number = np.unique(np.append(code.ravel(), 0), return_inverse=True)  # 0: black
+    if len(colors) > 1 << 16:
+        raise InputError(f"{path}: expected a colour per instance, found {len(colors)} colours")
+    return number.ravel()[:-1].reshape(size).astype(np.uint16)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file."""
+    try:
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: expected JSON, found {error.strerror}") from error
+    except ValueError as error:  # of the decoding of text, too
+        raise InputError(f"{path}: expected JSON, found: {error}") from error
+    if not isinstance(document, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(document).__name__}")
+    return document
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The images of a folder, by name; at least one."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder of images, found no such folder")
+    images = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+    if not images:
+        raise InputError(f"{folder}: expected images ({', '.join(IMAGE_SUFFIXES)}), found none")
+    return images
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the folders in a folder, sorted."""
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+
+
+def unknown_split(root: str | Path, split: str, known: Sequence[str]) -> InputError:
+    """What to raise where a dataset has no such split."""
+    return InputError(
+        f"dataset {root}: expected a split of {', '.join(known) or 'none'}, got {split!r}"
+    )
+
+
+def read_any(path: Path, flags: int = cv2.IMREAD_UNCHANGED) -> NDArray[Any]:
+    """What OpenCV makes of an image file, BGR where it has colours."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: expected an image, found {error.strerror}") from error
+    # Neither marker, end of the image and start of a scan, can occur within a scan. Some versions
+    # of OpenCV fill what is missing with grey.
+    if data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+        raise InputError(f"{path}: expected an image, found a JPEG that breaks off")
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    if image is None:
+        what = f"{len(data)} bytes that are no whole image" if data else "an empty file"
+        raise InputError(f"{path}: expected an image, found {what}")
+    return np.asarray(image)

@@ -1,0 +1,139 @@
+"""What a dataset holds: every file tried, objects counted, and a sheet of pictures to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from instaseg_ros.errors import InputError
+from instaseg_ros.sources import IMAGE_SUFFIXES
+from instaseg_ros.visualization import color, contact_sheet, tinted, write_name
+
+from .reading import read_any
+from .sample import Dataset, Sample
+
+CELL_WIDTH_PX = 480
+OPACITY = 0.5
+GREY = 128
+
+
+class Content(NamedTuple):
+    """What one sample holds.
+
+    size: (H, W); class_ids, object_px: (N,) int64 of its objects; ignored_px: pixels of ignored
+    ground; crowd_px: pixels of uncounted objects.
+    """
+
+    size: tuple[int, int]
+    class_ids: NDArray[np.int64]
+    object_px: NDArray[np.int64]
+    ignored_px: int
+    crowd_px: int
+
+
+def content(sample: Sample) -> Content:
+    """Counts of one sample."""
+    height, width = sample.labels.shape
+    sizes = np.bincount(sample.labels.ravel(), minlength=1 << 16)
+    ignored, crowd = (
+        0 if marked is None else int(np.count_nonzero(marked))
+        for marked in (sample.ignore, sample.crowd)
+    )
+    return Content((height, width), sample.class_ids, sizes[sample.ids], ignored, crowd)
+
+
+def survey(dataset: Dataset, indices: Sequence[int]) -> tuple[list[Content], list[str]]:
+    """The content of the samples that can be read, and what is wrong with each file of the rest."""
+
+    def of(index: int) -> Content | list[str]:
+        try:
+            return content(dataset[index])
+        except InputError as error:
+            return [str(error), *_broken_images(dataset.files(index))]
+
+    with ThreadPoolExecutor() as pool:
+        found = tqdm(pool.map(of, indices), "reading", len(indices), leave=False, unit="image")
+        everything = list(found)
+    contents = [one for one in everything if isinstance(one, Content)]
+    broken = [said for one in everything if not isinstance(one, Content) for said in one]
+    return contents, list(dict.fromkeys(broken))  # each once
+
+
+def _broken_images(files: Iterable[Path]) -> Iterable[str]:
+    """Reading a sample ends at its first broken file; another may be broken as well."""
+    for file in files:
+        if file.suffix.lower() in IMAGE_SUFFIXES:
+            try:
+                read_any(file)
+            except InputError as error:
+                yield str(error)
+
+
+def table(contents: Sequence[Content], class_names: Sequence[str], min_pixels: int) -> str:
+    """Sizes, ignored ground, and per class: objects, those of at least `min_pixels`, images that
+    show one, and quantiles of the objects' pixels."""
+    sizes, counts = np.unique([one.size for one in contents], axis=0, return_counts=True)
+    named = [f"{h} x {w} ({n})" for (h, w), n in zip(sizes, counts, strict=True)]
+    if len(named) > 4:
+        low, high = sizes.min(0), sizes.max(0)
+        named = [f"{low[0]} to {high[0]} x {low[1]} to {high[1]}, {len(sizes)} different"]
+    pixels = sum(h * w for h, w in (one.size for one in contents))
+    ignored = sum(one.ignored_px for one in contents) / pixels
+    crowd = sum(one.crowd_px for one in contents) / pixels
+    class_ids = np.concatenate([one.class_ids for one in contents])
+    object_px = np.concatenate([one.object_px for one in contents])
+    shown = np.concatenate([np.unique(one.class_ids) for one in contents])
+    levels = (5, 25, 50, 75, 95)
+    width = max(len(name) for name in (*class_names, "class"))
+    lines = [
+        f"height x width {', '.join(named)}",
+        f"ignored ground {ignored:.2%}, uncounted objects {crowd:.2%} of all pixels",
+        f"{'class':<{width}}{'objects':>9}{f'>= {min_pixels} px':>11}{'images':>8}   pixels: "
+        + "".join(f"{f'{level} %':>9}" for level in levels),
+    ]
+    for class_id, name in enumerate(class_names):
+        own = object_px[class_ids == class_id]
+        quantiles = np.quantile(own, np.array(levels) / 100) if len(own) else ()
+        lines.append(
+            f"{name:<{width}}{len(own):>9}{(own >= min_pixels).sum():>11}"
+            f"{(shown == class_id).sum():>8}{'':>11}" + "".join(f"{q:>9.0f}" for q in quantiles)
+        )
+    return "\n".join(lines)
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """At most `wanted` of `count` indices, evenly spread."""
+    return sorted({i * count // wanted for i in range(wanted)})
+
+
+def sheet(dataset: Dataset, indices: Iterable[int], columns: int) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB contact sheet: the samples with each object tinted by its id and, where
+    there is room, named by its class; ignored ground greyish, uncounted objects whitish."""
+    pictures = [_picture(dataset[index], dataset.class_names) for index in indices]
+    return contact_sheet(pictures, columns)
+
+
+def _picture(sample: Sample, class_names: Sequence[str]) -> NDArray[np.uint8]:
+    height, width = sample.labels.shape
+    size = CELL_WIDTH_PX, max(1, round(height * CELL_WIDTH_PX / width))
+    shrink = cv2.INTER_AREA if width > CELL_WIDTH_PX else cv2.INTER_NEAREST
+    image = np.asarray(cv2.resize(sample.frame.image, size, interpolation=shrink), np.uint8)
+    labels = np.asarray(cv2.resize(sample.labels, size, interpolation=cv2.INTER_NEAREST), np.uint16)
+    for marked, grey in ((sample.ignore, GREY), (sample.crowd, 255)):
+        if marked is not None:
+            seen = cv2.resize((marked > 0).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+            where = seen > 0
+            image[where] = image[where] // 2 + np.uint8(grey // 2)
+    picture = tinted(image, labels, OPACITY)
+    for label, class_id in zip(sample.ids.tolist(), sample.class_ids.tolist(), strict=True):
+        left, top, wide, _ = cv2.boundingRect((labels == label).astype(np.uint8))
+        if len(class_names) > 1 and wide > 12 * len(class_names[class_id]):
+            write_name(picture, class_names[class_id], (left, top), color(label))
+    return picture
