@@ -141,7 +141,7 @@ class Coco:
             raise InputError(f"{what}: expected crowds of the first 255 classes only")
         segmentation = annotation.segmentation
         try:
-            if isinstance(segmentation, dict):
+            if isinstance(segmentation, dict) and {"size", "counts"} <= segmentation.keys():
                 if tuple(segmentation["size"]) != size:
                     raise ValueError(
                         f"expected a mask of {size} as its image, got {segmentation['size']}"
@@ -149,7 +149,7 @@ class Coco:
                 return decode_rle(segmentation["counts"], *size)
             if isinstance(segmentation, list) and segmentation:
                 return decode_polygons(segmentation, *size)
-        except (KeyError, TypeError, ValueError) as error:
+        except (TypeError, ValueError) as error:
             raise InputError(f"{what}: {error}") from error
         raise InputError(
             f"{what}: expected a segmentation of polygons or runs, found {segmentation!r}"[:200]

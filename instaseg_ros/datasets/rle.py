@@ -1,7 +1,7 @@
 """Run-length coded masks as COCO defined them: runs of 0 and 1 in turn, down the columns.
 
-Masks come from pycocotools only where they are polygons: of runs that do not fill the image, as in
-a file that was cut, it returns memory that nobody wrote.
+Polygons become runs by pycocotools. Runs are decoded here: where they do not fill the image, as in
+a file that was cut, pycocotools returns memory that nobody wrote.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from instaseg_ros.errors import MissingExtraError
 
 
 def decode_rle(counts: str | bytes | Sequence[int], height: int, width: int) -> NDArray[np.bool_]:
@@ -35,8 +37,6 @@ def decode_polygons(polygons: Sequence[Any], height: int, width: int) -> NDArray
     try:
         from pycocotools import mask as mask_api
     except ModuleNotFoundError as error:
-        from instaseg_ros.errors import MissingExtraError
-
         raise MissingExtraError("pycocotools", "coco", "reading polygons") from error
     try:
         points = [np.asarray(polygon, np.float64) for polygon in polygons]
@@ -48,7 +48,7 @@ def decode_polygons(polygons: Sequence[Any], height: int, width: int) -> NDArray
     if not points:
         return np.zeros((height, width), bool)
     parts = mask_api.frPyObjects(points, height, width)
-    return np.asarray(mask_api.decode(mask_api.merge(parts)), bool)
+    return decode_rle(mask_api.merge(parts)["counts"], height, width)
 
 
 def _runs_of_string(text: str | bytes) -> NDArray[np.int64]:
@@ -62,6 +62,8 @@ def _runs_of_string(text: str | bytes) -> NDArray[np.int64]:
             raise ValueError(f"expected characters from '0' to 'o', got {chr(byte)!r}")
         number |= (bits & 31) << shift
         shift += 5
+        if shift > 30:
+            raise ValueError("expected runs of an image, got a number of more than 30 bits")
         if bits & 32:  # goes on in the next
             continue
         if bits & 16:  # negative

@@ -59,8 +59,8 @@ def survey(dataset: Dataset, indices: Sequence[int]) -> tuple[list[Content], lis
             return [str(error), *_broken_images(dataset.files(index))]
 
     with ThreadPoolExecutor() as pool:
-        found = tqdm(pool.map(of, indices), "reading", len(indices), leave=False, unit="image")
-        everything = list(found)
+        read = pool.map(of, indices)
+        everything = [*tqdm(read, "reading", len(indices), leave=False, unit="image", disable=None)]
     contents = [one for one in everything if isinstance(one, Content)]
     broken = [said for one in everything if not isinstance(one, Content) for said in one]
     return contents, list(dict.fromkeys(broken))  # each once
