@@ -14,7 +14,7 @@ from instaseg_ros.types import Frame
 from .reading import read_image, read_labels, subfolders, unknown_split
 from .sample import Sample
 
-CLASSES = {
+CITYSCAPES = {
     24: "person",
     25: "rider",
     26: "car",
@@ -30,7 +30,7 @@ NOT_EVALUATED = (29, 30)  # caravan, trailer: things, but of no class of the ben
 # group, and those above.
 VOID = (*range(7), 9, 10, 14, 15, 16, 18, *NOT_EVALUATED)
 _INDEX = np.full(1 << 16, -1, np.int64)
-_INDEX[list(CLASSES)] = range(len(CLASSES))
+_INDEX[list(CITYSCAPES)] = range(len(CITYSCAPES))
 
 
 def from_cityscapes_ids(
@@ -40,7 +40,7 @@ def from_cityscapes_ids(
 ) -> Sample:
     """A sample from an image of class * 1000 + instance, renumbered 1..N.
 
-    The bare number of a class in CLASSES marks its uncounted objects (`crowd`), one in `void`
+    The bare number of a class in CITYSCAPES marks its uncounted objects (`crowd`), one in `void`
     ignored ground, as are the instances of the classes that are not evaluated.
     """
     values = np.flatnonzero(np.bincount(encoded.ravel(), minlength=1 << 16))
@@ -69,7 +69,7 @@ class Cityscapes:
     split: `train` or `val`. Labels that the benchmark does not evaluate are ignored ground.
     """
 
-    class_names = tuple(CLASSES.values())
+    class_names = tuple(CITYSCAPES.values())
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
         self._images, self._truth = Path(root, "leftImg8bit"), Path(root, "gtFine")

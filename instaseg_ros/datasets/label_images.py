@@ -20,7 +20,7 @@ import numpy as np
 from instaseg_ros.errors import InputError
 from instaseg_ros.types import Frame
 
-from .cityscapes import CLASSES, from_cityscapes_ids
+from .cityscapes import CITYSCAPES, from_cityscapes_ids
 from .reading import (
     images_in,
     read_image,
@@ -49,7 +49,7 @@ class LabelImages:
         self._images = images_in(root / "images" / split)
         self._labels = root / ("instances" if self._coded else "labels") / split
         self._ignore = root / "ignore" / split
-        self.class_names = tuple(CLASSES.values()) if self._coded else (class_name,)
+        self.class_names = tuple(CITYSCAPES.values()) if self._coded else (class_name,)
         self._classes: dict[str, dict[int, int]] | None = None  # by file name and instance
         if not self._coded and (root / "meta.json").is_file():
             self._read_meta(root / "meta.json")
