@@ -26,8 +26,13 @@ def _palette() -> NDArray[np.uint8]:
     return rgb
 
 
+def packed(colors: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """(65536,) uint32: colours (65536, 3) uint8 RGB by label value, as `paint` takes them."""
+    return np.ascontiguousarray(np.insert(colors, 3, 255, axis=1)).view(np.uint32)[:, 0]
+
+
 COLORS = _palette()  # (65536, 3) uint8 RGB by label value; background is black
-_COLORS_RGBA = np.ascontiguousarray(np.insert(COLORS, 3, 255, axis=1)).view(np.uint32)[:, 0]
+_PALETTE = packed(COLORS)
 
 
 def color(label: int) -> tuple[int, int, int]:
@@ -43,18 +48,28 @@ def overlay(
 
     alpha: opacity of the tint in [0, 1]; outlines and names are always opaque.
     """
-    labels = instances.labels
-    rgba = _COLORS_RGBA[labels].view(np.uint8).reshape(*labels.shape, 4)  # (H, W, 4)
-    colors = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB)
-    tinted = cv2.addWeighted(frame.image, 1 - alpha, colors, alpha, 0)
-    objects = (labels > 0).view(np.uint8)
-    picture = frame.image.copy()
-    cv2.copyTo(tinted, objects, picture)
-    cv2.copyTo(colors, _inner_edges(labels) & objects, picture)
+    picture = paint(frame.image, instances.labels, _PALETTE, alpha)
     for i in reversed(range(len(instances))):  # the surest last, on top
         name = class_names[instances.class_ids[i]]
         text = f"{name} {instances.scores[i]:.2f}"
-        _write_name(picture, text, instances.boxes_xyxy[i], color(int(instances.ids[i])))
+        write_name(picture, text, instances.boxes_xyxy[i], color(int(instances.ids[i])))
+    return picture
+
+
+def paint(
+    image: NDArray[np.uint8],
+    labels: NDArray[np.uint16],
+    palette: NDArray[np.uint32],
+    alpha: float,
+) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB: the image with each label but 0 tinted and outlined in its colour."""
+    rgba = palette[labels].view(np.uint8).reshape(*labels.shape, 4)  # (H, W, 4)
+    colors = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB)
+    tinted = cv2.addWeighted(image, 1 - alpha, colors, alpha, 0)
+    objects = (labels > 0).view(np.uint8)
+    picture = image.copy()
+    cv2.copyTo(tinted, objects, picture)
+    cv2.copyTo(colors, _inner_edges(labels) & objects, picture)
     return picture
 
 
@@ -84,7 +99,7 @@ def _inner_edges(labels: NDArray[np.uint16]) -> NDArray[np.uint8]:
     return edges
 
 
-def _write_name(
+def write_name(
     picture: NDArray[np.uint8],
     text: str,
     box_xyxy: NDArray[np.float32],
