@@ -15,7 +15,7 @@ from instaseg_ros.evaluate import Evaluation
 from instaseg_ros.evaluation import breakdown, plots
 from instaseg_ros.evaluation.average_precision import frame_losses
 from instaseg_ros.evaluation.counts import FrameCounts, rank
-from instaseg_ros.evaluation.report import Card, Gallery, Picture, page
+from instaseg_ros.evaluation.report import Card, Gallery, Picture, page, table
 from instaseg_ros.output_files import OutputFile
 from instaseg_ros.pipeline import Pipeline
 from instaseg_ros.visualization import packed, paint, write_name
@@ -23,7 +23,6 @@ from instaseg_ros.visualization import packed, paint, write_name
 PAGE = "report.html"
 INLINED, BEST = 8, 4  # frames on the page
 FOUND, LOST, EXCUSED = (43, 123, 186), (228, 87, 46), (150, 156, 163)  # RGB
-MANY = 40  # objects; more are drawn without their names
 WIDTH = 1600  # most pixels of a picture
 
 
@@ -137,10 +136,10 @@ def _panel(
     palette = np.zeros((1 << 16, 3), np.uint8)
     palette[ids] = colors[: len(ids)]
     picture = paint(image, labels, packed(palette), 0.45)
-    if len(ids) <= MANY:
-        for label, name in zip(ids, names, strict=True):
+    for label, name, color in zip(ids, names, colors, strict=False):
+        if tuple(color) == LOST:
             corner = np.array(cv2.boundingRect((labels == label).view(np.uint8)), np.float32)
-            write_name(picture, name, corner, tuple(palette[label].tolist()))
+            write_name(picture, name, corner, LOST)
     return picture
 
 
@@ -186,7 +185,6 @@ def _page(
         summary,
         _cards(found),
         [gallery for gallery in galleries if gallery.pictures],
-        _timing_rows(found),
         dump(pipeline.config),
     )
 
@@ -229,14 +227,15 @@ def _cards(found: Evaluation) -> list[Card]:
         Card(
             "Reliability of scores",
             plots.reliability_plot(breakdown.reliability(list(ranked.values()))),
-            "Mean IoU of the predictions of a score with the object they fit best; below the line "
-            "the network is too sure. Numbers: predictions.",
+            "Mean IoU with the object they fit best, of tenths of the predictions by score; below "
+            "the line the network is too sure.",
         ),
         Card(
             "Time of each frame",
             plots.timing_plot(stages),
             "In the order of evaluation. The first frame of a size takes longer.",
         ),
+        Card("Milliseconds by stage", table(_timing_rows(found)), "Medians, and 99 of 100 frames."),
     ]
 
 

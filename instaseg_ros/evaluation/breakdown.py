@@ -105,8 +105,8 @@ def confusion(frames: Sequence[FrameCounts], n_classes: int) -> NDArray[np.int64
 
 
 class Reliability(NamedTuple):
-    """Predictions by score: mean score, mean IoU with the best object of the class, how many.
-    Where no prediction has such a score the means are NaN."""
+    """Predictions in the order of their scores, in bins of as many each: mean score, mean IoU with
+    the best object of the class, how many. No more bins than predictions."""
 
     score: NDArray[np.float64]
     iou: NDArray[np.float64]
@@ -114,13 +114,14 @@ class Reliability(NamedTuple):
 
 
 def reliability(ranked: Sequence[Ranked], bins: int = 10) -> Reliability:
-    """Of all classes together, in equal bins of score; excused predictions are left out."""
+    """Of all classes together; excused predictions are left out."""
     scores = np.concatenate([r.scores for r in ranked]).astype(float)
     ious = np.concatenate([r.iou for r in ranked])
     kept = (ious > 0.5) | (np.concatenate([r.excused for r in ranked]) <= 0.5)
-    scores, ious = scores[kept], ious[kept]
-    row = np.minimum((scores * bins).astype(int), bins - 1)
-    number = np.bincount(row, minlength=bins)
-    with np.errstate(invalid="ignore"):
-        means = [np.bincount(row, values, bins) / number for values in (scores, ious)]
-    return Reliability(means[0], means[1], number)
+    order = np.flatnonzero(kept)[np.argsort(scores[kept], kind="stable")]
+    parts = np.array_split(order, min(bins, len(order))) if len(order) else []
+    return Reliability(
+        np.array([scores[part].mean() for part in parts]),
+        np.array([ious[part].mean() for part in parts]),
+        np.array([len(part) for part in parts], np.int64),
+    )

@@ -102,8 +102,8 @@ def bins_plot(bins: Sequence[Bin], names: Sequence[str], what: str) -> str:
         ]
         axes.set_xticks(place, ticks, fontsize=8)
         axes.grid(visible=False, axis="x")
-        axes.set(ylim=(0, 1.02), xlabel=what)
-        axes.legend(frameon=False, fontsize=9, ncols=2)
+        axes.set(ylim=(0, 1.17), yticks=np.arange(6) / 5, xlabel=what)
+        axes.legend(frameon=False, fontsize=9, ncols=2, loc="upper right")
     return plot.svg
 
 
@@ -133,18 +133,13 @@ def confusion_plot(table: NDArray[np.int64], names: Sequence[str]) -> str:
 
 
 def reliability_plot(bins: Reliability) -> str:
-    """Mean IoU over score, the size of a point by the number of predictions."""
+    """Mean IoU over mean score."""
     plot = Plot()
     with plot as axes:
-        some = bins.predictions > 0
         axes.plot([0, 1], [0, 1], color="#9aa1a9", lw=1, ls="--", label="score = IoU")
-        share = bins.predictions[some] / max(1, bins.predictions.sum())
-        axes.scatter(
-            bins.score[some], bins.iou[some], s=20 + 600 * share, color=COLORS[0], alpha=0.75
-        )
-        for score, iou, number in zip(*(field[some] for field in bins), strict=True):
-            axes.text(score, iou - 0.09, f"{number}", fontsize=8, color=INK, ha="center")
-        axes.set(xlabel="score", ylabel="mean IoU with the best object", xlim=(0, 1.02))
+        axes.plot(bins.score, bins.iou, color=COLORS[0], marker="o", lw=1.8)
+        low = np.floor(10 * min(bins.score, default=0.0)) / 10
+        axes.set(xlabel="score", ylabel="mean IoU with the best object", xlim=(low, 1.01))
         axes.set(ylim=(0, 1.02))
         axes.legend(frameon=False, fontsize=9, loc="upper left")
     return plot.svg

@@ -41,10 +41,10 @@ pre { overflow: auto; }
 
 
 class Card(NamedTuple):
-    """A figure: svg text of ours, and what it shows."""
+    """A figure or table, as HTML of ours, and what it shows."""
 
     title: str
-    svg: str
+    html: str
     caption: str
 
 
@@ -72,17 +72,16 @@ def page(
     summary: Mapping[str, Any],
     cards: Sequence[Card],
     galleries: Sequence[Gallery],
-    timing: Sequence[Sequence[str]],
     config: str,
 ) -> str:
-    """The page. summary: of `summarize`. timing: rows of cells, the first is the heading."""
+    """The page. tiles: value by name. summary: of `summarize`. config: YAML."""
     parts = [
         f"<h1>{escape(title)}</h1><p class='muted'>{escape(subtitle)}</p>",
         *(f"<p class='remark'>{escape(remark)}</p>" for remark in remarks),
         "<div class='tiles'>",
         *(f"<div class='tile'><b>{escape(v)}</b>{escape(k)}</div>" for k, v in tiles.items()),
         "</div><h2>By class</h2>",
-        _table([["class", *COLUMNS.values()], *_class_rows(summary)], total=True),
+        table([["class", *COLUMNS.values()], *_class_rows(summary)], total=True),
         "<p class='muted' style='margin-top:10px'>AP, AP50: Cityscapes' average precision over IoU "
         "0.5 to 0.95 and at 0.5. PQ: panoptic quality. DSB50: TP / (TP + FP + FN) at IoU 0.5. SBD: "
         "symmetric best Dice. |DiC|: mean absolute difference in count.</p>",
@@ -90,8 +89,6 @@ def page(
         *map(_card, cards),
         "</div>",
         *map(_gallery, galleries),
-        "<h2>Milliseconds by stage</h2>",
-        _table(timing),
         "<h2>Configuration</h2>",
         f"<details><summary>every parameter</summary><pre>{escape(config)}</pre></details>",
     ]
@@ -108,7 +105,8 @@ def _class_rows(summary: Mapping[str, Any]) -> list[list[str]]:
     return [*rows, ["mean", *table_cells(dict(summary))]]
 
 
-def _table(rows: Sequence[Sequence[str]], total: bool = False) -> str:
+def table(rows: Sequence[Sequence[str]], total: bool = False) -> str:
+    """HTML of rows of cells, of which the first is the heading and the last maybe a total."""
     heading, *body = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
     lines = [f"<tr>{heading.replace('td>', 'th>')}</tr>", *(f"<tr>{row}</tr>" for row in body)]
     if total:
@@ -118,7 +116,7 @@ def _table(rows: Sequence[Sequence[str]], total: bool = False) -> str:
 
 def _card(card: Card) -> str:
     return (
-        f"<div class='card'><h3>{escape(card.title)}</h3>{card.svg}"
+        f"<div class='card'><h3>{escape(card.title)}</h3>{card.html}"
         f"<p class='muted'>{escape(card.caption)}</p></div>"
     )
 
