@@ -49,6 +49,7 @@ setup(
         "tensorrt": ["tensorrt>=8.6", "onnx>=1.16", "onnxscript>=0.2"],
         "int8": ["nncf>=2.13", "openvino>=2024.6"],
         "plots": ["matplotlib>=3.5"],
+        "coco": ["pycocotools>=2.0.6"],
         "train": ["tensorboard>=2.14"],
         "test": [
             "hypothesis>=6.100",
@@ -56,6 +57,7 @@ setup(
             "pytest>=7,<9",  # launch_testing's plugin breaks with 9
             "pytest-xdist>=3.5",
             "ruff>=0.6",
+            "torchmetrics>=1.4",
             "types-PyYAML",
             "types-tqdm",
         ],

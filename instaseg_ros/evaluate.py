@@ -20,6 +20,10 @@ from instaseg_ros.pipeline import Pipeline
 from instaseg_ros.types import Frame, Instances, Result
 
 
+Array = NDArray[Any]
+Sides = tuple[Array, Array, Array, Instances, Array | None, Array | None]
+
+
 class Predictor(Protocol):
     """What is evaluated: a Pipeline, or anything else that labels frames."""
 
@@ -46,7 +50,7 @@ class Evaluation(NamedTuple):
     """What `evaluate` collects, one entry per frame.
 
     counts: classes are indices into `classes.names`. touching: share of touching border of each
-    row (groups: 0) and of each column of the counts. stage_ms: as in Result. size: (H, W) pixels.
+    row (groups: 0) and of each column of the counts. stage_ms: as in Result.
     """
 
     classes: ClassMatch
@@ -54,7 +58,6 @@ class Evaluation(NamedTuple):
     counts: list[FrameCounts]
     touching: list[tuple[NDArray[np.float64], NDArray[np.float64]]]
     stage_ms: list[dict[str, float]]
-    sizes: list[tuple[int, int]]
     coco: CocoFrames | None
 
 
@@ -109,35 +112,37 @@ def evaluate(
     """
     classes = match_classes(dataset.class_names, predictor.class_names)
     indices = list(range(len(dataset)) if indices is None else indices)
-    found = Evaluation(
-        classes, indices, [], [], [], [], CocoFrames(classes.names) if coco else None
-    )
+    found = Evaluation(classes, indices, [], [], [], CocoFrames(classes.names) if coco else None)
     for index in tqdm(indices, unit="frame", disable=None):
         sample = dataset[index]
         result = predictor.process([sample.frame])[0]
-        size = sample.labels.shape
+        instances, size = result.instances, sample.labels.shape
+        truth = in_common(classes, sample, instances)
         least = scaled_min_pixels(*size) if min_pixels is None else min_pixels
-        _count(found, sample, result.instances, least)
+        counts = frame_counts(*truth, min_pixels=least)
+        touching = np.zeros(len(counts.truth_px))
+        touching[: len(sample.ids)] = touching_share(sample.labels, sample.ids)
+        found.counts.append(counts)
+        found.touching.append((touching, touching_share(instances.labels, instances.ids)))
         found.stage_ms.append(result.stage_ms)
-        found.sizes.append(size)
+        if found.coco is not None:
+            found.coco.add(*truth)
     return found
 
 
-def _count(found: Evaluation, sample: Sample, instances: Instances, min_pixels: float) -> None:
-    classes = found.classes
-    truth_class = classes.truth[sample.class_ids]
-    predicted = dataclasses.replace(instances, class_ids=classes.predicted[instances.class_ids])
+def in_common(classes: ClassMatch, sample: Sample, instances: Instances) -> Sides:
+    """Truth and prediction as `frame_counts` takes them, in the common classes; -1: in none."""
     crowd = sample.crowd
     if crowd is not None:
         crowd = np.concatenate([[0], classes.truth + 1]).astype(np.uint8)[crowd]
-    truth = sample.labels, sample.ids, truth_class, predicted, sample.ignore, crowd
-    counts = frame_counts(*truth, min_pixels)
-    found.counts.append(counts)
-    touching = np.zeros(len(counts.truth_px))
-    touching[: len(sample.ids)] = touching_share(sample.labels, sample.ids)
-    found.touching.append((touching, touching_share(instances.labels, instances.ids)))
-    if found.coco is not None:
-        found.coco.add(*truth)
+    return (
+        sample.labels,
+        sample.ids,
+        classes.truth[sample.class_ids],
+        dataclasses.replace(instances, class_ids=classes.predicted[instances.class_ids]),
+        sample.ignore,
+        crowd,
+    )
 
 
 def numbers(found: Evaluation, summary: dict[str, Any], pipeline: Pipeline) -> dict[str, Any]:

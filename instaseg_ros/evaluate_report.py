@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instaseg_ros.config import dump
-from instaseg_ros.datasets import Dataset
-from instaseg_ros.evaluate import Evaluation
+from instaseg_ros.datasets import Dataset, Sample
+from instaseg_ros.evaluate import Evaluation, in_common
 from instaseg_ros.evaluation import breakdown, plots
 from instaseg_ros.evaluation.average_precision import frame_losses
-from instaseg_ros.evaluation.counts import FrameCounts, rank
+from instaseg_ros.evaluation.counts import FrameCounts, frame_counts, rank
 from instaseg_ros.evaluation.report import Card, Gallery, Picture, page, table
 from instaseg_ros.output_files import OutputFile
 from instaseg_ros.pipeline import Pipeline
@@ -92,28 +92,16 @@ def _picture(
     index = found.indices[k]
     sample = dataset[index]
     instances = pipeline.process([sample.frame])[0].instances
-    verdict = verdicts(found.counts[k])
+    truth = in_common(found.classes, sample, instances)
+    verdict = verdicts(frame_counts(*truth, min_pixels=found.counts[k].min_pixels))
     image = sample.frame.image
-    sides = (
-        (
-            sample.labels,
-            sample.ids,
-            verdict.truth,
-            [dataset.class_names[c] for c in sample.class_ids],
-        ),
-        (
-            instances.labels,
-            instances.ids,
-            verdict.predicted,
-            [
-                f"{pipeline.class_names[c]} {score:.2f}"
-                for c, score in zip(instances.class_ids, instances.scores, strict=True)
-            ],
-        ),
-    )
+    names = [dataset.class_names[c] for c in sample.class_ids]
+    left = _panel(image, _with_ignored(sample), sample.ids, verdict.truth, names)
+    named = zip(instances.class_ids, instances.scores, strict=True)
+    names = [f"{pipeline.class_names[c]} {score:.2f}" for c, score in named]
+    right = _panel(image, instances.labels, instances.ids, verdict.predicted, names)
     gap = np.full((image.shape[0], 8, 3), 255, np.uint8)
-    truth, predicted = (_panel(image, *side) for side in sides)
-    both = np.hstack([truth, gap, predicted])
+    both = np.hstack([left, gap, right])
     if both.shape[1] > WIDTH:
         size = WIDTH, round(both.shape[0] * WIDTH / both.shape[1])
         both = cv2.resize(both, size, interpolation=cv2.INTER_AREA)
@@ -132,8 +120,8 @@ def _panel(
     colors: NDArray[np.uint8],
     names: list[str],
 ) -> NDArray[np.uint8]:
-    """colors: of `ids`, then maybe of groups, which a label image does not have."""
-    palette = np.zeros((1 << 16, 3), np.uint8)
+    """colors: of `ids`, then maybe of groups; names: of `ids`, written where they are lost."""
+    palette = np.full((1 << 16, 3), EXCUSED, np.uint8)
     palette[ids] = colors[: len(ids)]
     picture = paint(image, labels, packed(palette), 0.45)
     for label, name, color in zip(ids, names, colors, strict=False):
@@ -141,6 +129,17 @@ def _panel(
             corner = np.array(cv2.boundingRect((labels == label).view(np.uint8)), np.float32)
             write_name(picture, name, corner, LOST)
     return picture
+
+
+def _with_ignored(sample: Sample) -> NDArray[np.uint16]:
+    """The label image, with a label that no object has on void and on groups."""
+    labels = sample.labels.copy()
+    for region in (sample.ignore, sample.crowd):
+        if region is not None:
+            labels[(region > 0) & (labels == 0)] = np.setdiff1d(np.arange(1, 1 << 16), sample.ids)[
+                -1
+            ]
+    return labels
 
 
 def _name(dataset: Dataset, index: int) -> str:
