@@ -13,12 +13,12 @@ from tqdm import tqdm
 from instaseg_ros.checkpoint import weights_hash
 from instaseg_ros.datasets import Dataset, Sample
 from instaseg_ros.errors import ConfigError
-from instaseg_ros.evaluation.breakdown import touching_share
+from instaseg_ros.evaluation.breakdown import touching_percent
 from instaseg_ros.evaluation.coco import CocoFrames
 from instaseg_ros.evaluation.counts import FrameCounts, frame_counts, scaled_min_pixels
+from instaseg_ros.evaluation.summary import summarize
 from instaseg_ros.pipeline import Pipeline
 from instaseg_ros.types import Frame, Instances, Result
-
 
 Array = NDArray[Any]
 Sides = tuple[Array, Array, Array, Instances, Array | None, Array | None]
@@ -49,7 +49,7 @@ class ClassMatch(NamedTuple):
 class Evaluation(NamedTuple):
     """What `evaluate` collects, one entry per frame.
 
-    counts: classes are indices into `classes.names`. touching: share of touching border of each
+    counts: classes are indices into `classes.names`. touching: percent of touching border of each
     row (groups: 0) and of each column of the counts. stage_ms: as in Result.
     """
 
@@ -121,9 +121,9 @@ def evaluate(
         least = scaled_min_pixels(*size) if min_pixels is None else min_pixels
         counts = frame_counts(*truth, min_pixels=least)
         touching = np.zeros(len(counts.truth_px))
-        touching[: len(sample.ids)] = touching_share(sample.labels, sample.ids)
+        touching[: len(sample.ids)] = touching_percent(sample.labels, sample.ids)
         found.counts.append(counts)
-        found.touching.append((touching, touching_share(instances.labels, instances.ids)))
+        found.touching.append((touching, touching_percent(instances.labels, instances.ids)))
         found.stage_ms.append(result.stage_ms)
         if found.coco is not None:
             found.coco.add(*truth)
@@ -145,13 +145,21 @@ def in_common(classes: ClassMatch, sample: Sample, instances: Instances) -> Side
     )
 
 
+def summary_of(found: Evaluation) -> dict[str, Any]:
+    """What `summarize` says, with COCO's numbers under `coco` if they were asked for."""
+    summary = summarize(found.counts, found.classes.names)
+    if found.coco is not None:
+        summary["coco"] = found.coco.average_precision()
+    return summary
+
+
 def numbers(found: Evaluation, summary: dict[str, Any], pipeline: Pipeline) -> dict[str, Any]:
     """The evaluation as JSON has it: what `summarize` says, and what it was measured with.
 
     ms_per_frame: median of the sum of all stages.
     """
     stages = found.stage_ms[0] if found.stage_ms else {}
-    facts = {
+    return {
         **summary,
         "images": len(found.counts),
         "ms_per_frame": float(np.median([sum(one.values()) for one in found.stage_ms])),
@@ -162,9 +170,6 @@ def numbers(found: Evaluation, summary: dict[str, Any], pipeline: Pipeline) -> d
         "weights_hash": weights_hash(pipeline.checkpoint),
         "config": dataclasses.asdict(pipeline.config),
     }
-    if found.coco is not None:
-        facts["coco"] = found.coco.average_precision()
-    return facts
 
 
 def spread(frames: int, wanted: int) -> list[int]:

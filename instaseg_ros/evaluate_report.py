@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,10 +96,11 @@ def _picture(
     truth = in_common(found.classes, sample, instances)
     verdict = verdicts(frame_counts(*truth, min_pixels=found.counts[k].min_pixels))
     image = sample.frame.image
-    names = [dataset.class_names[c] for c in sample.class_ids]
+    one_class = len(found.classes.names) == 1  # which goes without saying
+    names = ["" if one_class else dataset.class_names[c] for c in sample.class_ids]
     left = _panel(image, _with_ignored(sample), sample.ids, verdict.truth, names)
     named = zip(instances.class_ids, instances.scores, strict=True)
-    names = [f"{pipeline.class_names[c]} {score:.2f}" for c, score in named]
+    names = [f"{'' if one_class else pipeline.class_names[c]} {s:.2f}" for c, s in named]
     right = _panel(image, instances.labels, instances.ids, verdict.predicted, names)
     gap = np.full((image.shape[0], 8, 3), 255, np.uint8)
     both = np.hstack([left, gap, right])
@@ -125,9 +127,9 @@ def _panel(
     palette[ids] = colors[: len(ids)]
     picture = paint(image, labels, packed(palette), 0.45)
     for label, name, color in zip(ids, names, colors, strict=False):
-        if tuple(color) == LOST:
+        if name and tuple(color) == LOST:
             corner = np.array(cv2.boundingRect((labels == label).view(np.uint8)), np.float32)
-            write_name(picture, name, corner, LOST)
+            write_name(picture, name.strip(), corner, LOST)
     return picture
 
 
@@ -169,16 +171,20 @@ def _page(
         Gallery("Worst frames", heading, key, [shown[k] for k in first]),
         Gallery("Best frames", heading, key, [shown[k] for k in last]),
     ]
+    limits = [frame.min_pixels for frame in found.counts]
+    least = "-".join(f"{math.ceil(px)}" for px in sorted({min(limits), max(limits)}))
     total = np.sum([list(one.values()) for one in found.stage_ms], axis=1)
     tiles = {
         **{name: f"{summary[k]:.3f}" for k, name in (("ap", "AP"), ("ap50", "AP50"), ("pq", "PQ"))},
+        **({"COCO AP": f"{summary['coco']['ap']:.3f}"} if "coco" in summary else {}),
         "frames": f"{len(found.counts)}",
         "objects": f"{summary['objects']}",
         "ms per frame": f"{np.median(total):.0f}",
     }
     return page(
         title,
-        f"weights {pipeline.config.weights}, {pipeline.runtime.name} {pipeline.runtime.precision}",
+        f"weights {pipeline.config.weights}, {pipeline.runtime.name} {pipeline.runtime.precision}; "
+        f"true objects of at least {least} pixels",
         found.classes.remarks,
         tiles,
         summary,
@@ -192,9 +198,9 @@ def _cards(found: Evaluation) -> list[Card]:
     names = found.classes.names
     ranked = {name: rank(found.counts, c) for c, name in enumerate(names)}
     by_size = breakdown.ap_by_size(found.counts, names)
-    true_share, predicted_share = zip(*found.touching, strict=True)
+    true_percent, predicted_percent = zip(*found.touching, strict=True)
     edges = breakdown.TOUCHING_EDGES
-    by_touching = breakdown.ap_by(found.counts, true_share, predicted_share, edges, names)
+    by_touching = breakdown.ap_by(found.counts, true_percent, predicted_percent, edges, names)
     stages = {s: np.array([one[s] for one in found.stage_ms]) for s in found.stage_ms[0]}
     return [
         Card(
@@ -209,13 +215,13 @@ def _cards(found: Evaluation) -> list[Card]:
         ),
         Card(
             "AP over the size of the object",
-            plots.bins_plot(by_size, plots.bin_names(by_size, "px"), "pixels of the object"),
+            plots.bins_plot(by_size, "pixels of the object"),
             "Mean over the classes that have objects of the size.",
         ),
         Card(
             "AP over occlusion",
-            plots.bins_plot(by_touching, plots.bin_names(by_touching, "%", True), "border shared"),
-            "Occlusion is measured by the share of an object's border that touches other objects: "
+            plots.bins_plot(by_touching, "percent of the border shared"),
+            "Occlusion is measured by how much of an object's border touches other objects: "
             "both those in front and those behind have it.",
         ),
         Card(

@@ -142,15 +142,15 @@ def test_precision_and_recall_by_score() -> None:
     assert precision_recall(rank([NOTHING], 0), 0.5) is None
 
 
-def test_touching_share_of_the_border() -> None:
+def test_touching_border() -> None:
     labels = np.zeros((6, 8), np.uint16)
     labels[2:4, 2:4] = 1  # eight sides, two of them at its neighbour
     labels[2:4, 4:6] = 2
     labels[0:2, 7] = 3  # at the image's edge: three sides of six have an outside
-    shares = breakdown.touching_share(labels, np.array([1, 2, 3], np.uint16))
-    assert shares.tolist() == [2 / 8, 2 / 8, 0]
+    shares = breakdown.touching_percent(labels, np.array([1, 2, 3], np.uint16))
+    assert shares.tolist() == [25, 25, 0]
     alone = np.ones((4, 4), np.uint16)
-    assert breakdown.touching_share(alone, np.array([1], np.uint16)).tolist() == [0]
+    assert breakdown.touching_percent(alone, np.array([1], np.uint16)).tolist() == [0]
 
 
 def test_ap_by_size_counts_each_object_and_each_error_once() -> None:

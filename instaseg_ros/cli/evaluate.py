@@ -54,10 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
-    from instaseg_ros.evaluate import evaluate, match_classes, numbers, spread
+    from instaseg_ros.evaluate import evaluate, match_classes, numbers, spread, summary_of
     from instaseg_ros.evaluate_report import PAGE, write_report
     from instaseg_ros.evaluation.plots import require_matplotlib
-    from instaseg_ros.evaluation.summary import summarize, text_table
+    from instaseg_ros.evaluation.summary import text_table
     from instaseg_ros.output_files import OutputFile
     from instaseg_ros.pipeline import Pipeline
 
@@ -76,8 +76,10 @@ def run(args: argparse.Namespace) -> int:
     if min_pixels is None and args.data == SYNTHETIC:
         min_pixels = SYNTHETIC_MIN_PIXELS
     found = evaluate(pipeline, dataset, indices, min_pixels, args.coco)
-    summary = summarize(found.counts, found.classes.names)
+    summary = summary_of(found)
     print(text_table(summary))
+    if args.coco:
+        print("COCO: " + ", ".join(f"{name} {v:.3f}" for name, v in summary["coco"].items()))
     facts = {"data": args.data, "split": args.split, **numbers(found, summary, pipeline)}
     print(f"{facts['ms_per_frame']:.1f} ms per frame, {facts['images']} frames")
     if json:

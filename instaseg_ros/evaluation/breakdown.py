@@ -14,7 +14,7 @@ from .counts import FrameCounts, Ranked
 
 SIZE_STEP = 4.0  # a bin of sizes ends at so many times its lower end
 SIZE_BINS = 6
-TOUCHING_EDGES = (0.0, 0.02, 0.2, 0.4, np.inf)  # bins of the share of touching border
+TOUCHING_EDGES = (0, 2, 20, 40, np.inf)  # bins of the touching border, percent
 
 
 class Bin(NamedTuple):
@@ -25,8 +25,8 @@ class Bin(NamedTuple):
     ap: AveragePrecision
 
 
-def touching_share(labels: NDArray[np.uint16], ids: NDArray[np.uint16]) -> NDArray[np.float64]:
-    """(N,) share in [0, 1] of each object's border that touches another object.
+def touching_percent(labels: NDArray[np.uint16], ids: NDArray[np.uint16]) -> NDArray[np.float64]:
+    """(N,) percent of each object's border that touches another object.
 
     Border: pairs of neighbouring pixels (of 4) inside and outside; the image's edge is none. A
     label image does not tell who is in front, so who covers and who is covered both have it.
@@ -38,7 +38,7 @@ def touching_share(labels: NDArray[np.uint16], ids: NDArray[np.uint16]) -> NDArr
         for inside, outside in (pairs, pairs[::-1]):
             border += np.bincount(inside, minlength=1 << 16)
             touching += np.bincount(inside[outside > 0], minlength=1 << 16)
-    return touching[ids] / np.maximum(border[ids], 1)
+    return 100 * touching[ids] / np.maximum(border[ids], 1)
 
 
 def restrict(

@@ -87,7 +87,7 @@ def overlap_plot(ranked: Mapping[str, Ranked]) -> str:
     return plot.svg
 
 
-def bins_plot(bins: Sequence[Bin], names: Sequence[str], what: str) -> str:
+def bins_plot(bins: Sequence[Bin], what: str) -> str:
     """AP and AP50 as a pair of bars for each bin, with the number of objects below it."""
     plot = Plot()
     with plot as axes:
@@ -98,7 +98,7 @@ def bins_plot(bins: Sequence[Bin], names: Sequence[str], what: str) -> str:
             axes.bar_label(bars, ["" if v != v else f"{v:.2f}" for v in values], fontsize=8)
         ticks = [
             f"{name}\n{one.ap.objects} object{'s' * (one.ap.objects != 1)}"
-            for name, one in zip(names, bins, strict=True)
+            for name, one in zip(bin_names(bins), bins, strict=True)
         ]
         axes.set_xticks(place, ticks, fontsize=8)
         axes.grid(visible=False, axis="x")
@@ -124,7 +124,7 @@ def confusion_plot(table: NDArray[np.int64], names: Sequence[str]) -> str:
         middles = np.arange(len(table)) + 0.5
         axes.set_xticks(middles, [*names, "missed"], fontsize=9)
         axes.set_yticks(middles, [*names, "nothing there"], fontsize=9)
-        if len(names) > 4:
+        if sum(map(len, names)) > 30:
             axes.tick_params(axis="x", labelrotation=35)
         axes.set(xlabel="predicted", ylabel="true")
         axes.tick_params(length=0)
@@ -162,15 +162,13 @@ def timing_plot(stage_ms: Mapping[str, NDArray[np.float64]]) -> str:
     return plot.svg
 
 
-def bin_names(bins: Sequence[Bin], unit: str, percent: bool = False) -> list[str]:
-    """`0-2 %` and the like for each bin; the last may have no end."""
+def bin_names(bins: Sequence[Bin]) -> list[str]:
+    """`100-400`, `6.4k+` and the like."""
 
-    def number(value: Any) -> str:
-        return f"{100 * value:.0f}" if percent else f"{value:.0f}"
+    def number(value: float) -> str:
+        return f"{value / 1000:.3g}k" if value >= 1000 else f"{value:.0f}"
 
     return [
-        f"{number(one.low)}+ {unit}"
-        if np.isinf(one.high)
-        else f"{number(one.low)}-{number(one.high)} {unit}"
+        f"{number(one.low)}+" if np.isinf(one.high) else f"{number(one.low)}-{number(one.high)}"
         for one in bins
     ]
