@@ -50,6 +50,7 @@ setup(
         "int8": ["nncf>=2.13", "openvino>=2024.6"],
         "coco": ["pycocotools>=2.0.8"],
         "plots": ["matplotlib>=3.5"],
+        "coco": ["pycocotools>=2.0.6"],
         "train": ["tensorboard>=2.14"],
         "test": [
             "hypothesis>=6.100",
@@ -57,6 +58,7 @@ setup(
             "pytest>=7,<9",  # launch_testing's plugin breaks with 9
             "pytest-xdist>=3.5",
             "ruff>=0.6",
+            "torchmetrics>=1.4",
             "types-PyYAML",
             "types-tqdm",
         ],

@@ -15,13 +15,13 @@ from instaseg_ros.bench import synchronise
 from instaseg_ros.checkpoint import Checkpoint
 from instaseg_ros.config import Config, DecodeConfig, InputConfig, parameters
 from instaseg_ros.errors import InstasegError
-from instaseg_ros.evaluation.average_precision import average_precision, frame_counts
+from instaseg_ros.evaluation.average_precision import average_precision
+from instaseg_ros.evaluation.counts import frame_counts
 from instaseg_ros.preprocess import preprocess
 from instaseg_ros.runtimes import RUNTIMES, Runtime, open_runtime
 from instaseg_ros.training.data import held_out_street
 
 REFERENCE = "reference"  # the float32 network in eager torch
-MIN_PIXELS = 100  # true objects that count, as in `instaseg evaluate`
 
 
 class Row(NamedTuple):
@@ -94,7 +94,7 @@ def compare(
             )
     rows = {}
     for name in sides:
-        mean = average_precision(counts[name], checkpoint.class_names, MIN_PIXELS)["mean"]
+        mean = average_precision(counts[name], checkpoint.class_names)["mean"]
         rows[name] = Row(float(np.median(samples_ms[name])), largest[name], mean.ap, mean.ap50)
     return rows
 

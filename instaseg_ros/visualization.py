@@ -26,8 +26,13 @@ def _palette() -> NDArray[np.uint8]:
     return rgb
 
 
+def packed(colors: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """(65536,) uint32: colours (65536, 3) uint8 RGB by label value, as `paint` takes them."""
+    return np.ascontiguousarray(np.insert(colors, 3, 255, axis=1)).view(np.uint32)[:, 0]
+
+
 COLORS = _palette()  # (65536, 3) uint8 RGB by label value; background is black
-_COLORS_RGBA = np.ascontiguousarray(np.insert(COLORS, 3, 255, axis=1)).view(np.uint32)[:, 0]
+_PALETTE = packed(COLORS)
 
 
 def color(label: int) -> tuple[int, int, int]:
@@ -43,7 +48,7 @@ def overlay(
 
     alpha: opacity of the tint in [0, 1]; outlines and names are always opaque.
     """
-    picture = tinted(frame.image, instances.labels, alpha)
+    picture = paint(frame.image, instances.labels, alpha)
     for i in reversed(range(len(instances))):  # the surest last, on top
         name = class_names[instances.class_ids[i]]
         text = f"{name} {instances.scores[i]:.2f}"
@@ -52,14 +57,23 @@ def overlay(
     return picture
 
 
-def tinted(image: NDArray[np.uint8], labels: NDArray[np.uint16], alpha: float) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB: the image with each label value tinted and outlined in its colour."""
-    rgba = _COLORS_RGBA[labels].view(np.uint8).reshape(*labels.shape, 4)  # (H, W, 4)
+def paint(
+    image: NDArray[np.uint8],
+    labels: NDArray[np.uint16],
+    alpha: float,
+    palette: NDArray[np.uint32] | None = None,
+) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB: the image with each label but 0 tinted and outlined in its colour.
+
+    palette: `packed` colours by label value; None: those of `color`.
+    """
+    colored = (_PALETTE if palette is None else palette)[labels]
+    rgba = colored.view(np.uint8).reshape(*labels.shape, 4)  # (H, W, 4)
     colors = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB)
-    blended = cv2.addWeighted(image, 1 - alpha, colors, alpha, 0)
+    tinted = cv2.addWeighted(image, 1 - alpha, colors, alpha, 0)
     objects = (labels > 0).view(np.uint8)
     picture = image.copy()
-    cv2.copyTo(blended, objects, picture)
+    cv2.copyTo(tinted, objects, picture)
     cv2.copyTo(colors, _inner_edges(labels) & objects, picture)
     return picture
 

@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from instaseg_ros.evaluation.average_precision import average_precision, frame_counts
+from instaseg_ros.evaluation.average_precision import average_precision
+from instaseg_ros.evaluation.counts import frame_counts
 from instaseg_ros.types import Instances
 
 TRUTH = np.zeros((40, 40), np.uint16)
@@ -30,9 +31,9 @@ def predicted(*boxes: tuple[slice, slice, float], class_id: int = 0) -> Instance
     )
 
 
-def mean_ap(prediction: Instances, **options: int) -> tuple[float, float]:
+def mean_ap(prediction: Instances) -> tuple[float, float]:
     counts = frame_counts(TRUTH, IDS, CLASSES, prediction)
-    return average_precision([counts], ["car"], **options)["mean"][:2]
+    return average_precision([counts], ["car"])["mean"][:2]
 
 
 def test_the_truth_itself_scores_one() -> None:
@@ -72,8 +73,8 @@ def test_small_true_objects_are_left_out() -> None:
     truth = TRUTH.copy()
     truth[0:20, 0:20] = 0
     truth[0:3, 0:3] = 7
-    counts = frame_counts(truth, IDS, CLASSES, only_large)
-    row = average_precision([counts], ["car"], min_pixels=100)["mean"]
+    counts = frame_counts(truth, IDS, CLASSES, only_large, min_pixels=100)
+    row = average_precision([counts], ["car"])["mean"]
     assert row.objects == 1
     # The first prediction is wrong (9 of its 400 px are excused), at the same score: points
     # (recall 1, precision 1/2) and (0, 1), each of width 1/2.

@@ -8,6 +8,13 @@ from types import ModuleType
 
 import pytest
 
+ALL = [
+    "make_venv",
+    "install_packages",
+    "install_references",
+    "build_vision_msgs",
+    "install_project",
+]
 SCRIPT = Path(__file__).parents[1] / "tools" / "setup_env.py"
 
 
@@ -24,7 +31,8 @@ class Workshop:
         self.venv = root / ".venv"
         self.pins = root / "tools" / "constraints" / "python.txt"
         self.message = root / "tools" / "vision_msgs" / "msg" / "Point2D.msg"
-        for path in (self.pins, self.pins.with_name("jazzy.txt"), self.message):
+        others = (self.pins.with_name(name) for name in ("jazzy.txt", "references.txt"))
+        for path in (self.pins, *others, self.message):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("1")
         for name in ("package.xml", "setup.py", "setup.cfg"):
@@ -32,7 +40,7 @@ class Workshop:
         self.script = load_script()
         monkeypatch.setattr(self.script, "ROOT", root)
         monkeypatch.setattr(self.script, "TOOLS", root / "tools")
-        for action in ("install_packages", "build_vision_msgs", "install_project"):
+        for action in ALL[1:]:
             monkeypatch.setattr(self.script, action, lambda *_, a=action: self.act(a))
         monkeypatch.setattr(self.script, "make_venv", self.make_venv)
 
@@ -72,9 +80,6 @@ def load_script() -> ModuleType:
 @pytest.fixture
 def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
     return Workshop(tmp_path, monkeypatch)
-
-
-ALL = ["make_venv", "install_packages", "build_vision_msgs", "install_project"]
 
 
 def test_everything_is_done_once(workshop: Workshop) -> None:

@@ -64,6 +64,7 @@ def set_up(venv: Path, distro: str) -> None:
     """Run the steps whose inputs have changed since they last ran to their end."""
     ros_pins = TOOLS / "constraints" / f"{distro}.txt"
     pins = [TOOLS / "constraints" / "python.txt", ros_pins]
+    references = TOOLS / "constraints" / "references.txt"
     messages = sorted(path for path in (TOOLS / "vision_msgs").rglob("*") if path.is_file())
     manifests = [ROOT / name for name in ("package.xml", "setup.py", "setup.cfg")]
     python = f"{sys.version} {sys.base_prefix} {venv}"
@@ -80,6 +81,8 @@ def set_up(venv: Path, distro: str) -> None:
     changed("python", f"a new environment in {venv.name}", lambda: make_venv(venv))
     what = "pinned packages, 2 GB, a minute or more"
     changed("packages", what, lambda: install_packages(venv, pins), *pins)
+    what = "what tests compare with"
+    changed("references", what, lambda: install_references(venv, references), references)
     what = "vision_msgs, compiled in half a minute"
     changed("vision_msgs", what, lambda: build_vision_msgs(venv), ros_pins, *messages)
     changed("instaseg_ros", "this package, editable", lambda: install_project(venv), *manifests)
@@ -164,6 +167,10 @@ def make_venv(venv: Path) -> None:
 
 def install_packages(venv: Path, pins: list[Path]) -> None:
     run([*pip(venv), *(f"--requirement={path}" for path in pins)])
+
+
+def install_references(venv: Path, pins: Path) -> None:
+    run([*pip(venv), "--no-deps", f"--requirement={pins}"])
 
 
 def build_vision_msgs(venv: Path) -> None:

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 VERBS = {  # verb: module, what it does
     "demo": ("instaseg_ros.cli.demo", "watch the ROS node label a synthetic street"),
     "replay": ("instaseg_ros.cli.replay", "label a recording, a video or a folder of images"),
-    "evaluate": ("instaseg_ros.cli.evaluate", "average precision of weights on a data set"),
+    "evaluate": (
+        "instaseg_ros.cli.evaluate",
+        "metrics of weights on a dataset, and where they are lost",
+    ),
     "bench": ("instaseg_ros.cli.bench", "milliseconds of every stage, beside the published way"),
     "export": ("instaseg_ros.cli.export", "write the network as ONNX, OpenVINO IR or an engine"),
     "doctor": ("instaseg_ros.cli.doctor", "try every runtime of this machine against torch"),

@@ -1,62 +1,135 @@
-"""`instaseg evaluate synthetic`: average precision on held-out synthetic sequences."""
+"""`instaseg evaluate DATA`: metrics of weights on a dataset, and where they are lost."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from instaseg_ros.cli import add_config_options, config_from, size_from
 from instaseg_ros.errors import ConfigError
 
+if TYPE_CHECKING:
+    from instaseg_ros.datasets import Dataset
+
+SYNTHETIC = "synthetic"
+SYNTHETIC_FRAMES, SYNTHETIC_SIZE, SYNTHETIC_MIN_PIXELS = 200, "512x1024", 100
+
+log = logging.getLogger(__name__)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", choices=["synthetic"], help="what to evaluate on")
-    parser.add_argument("--size", default="512x1024", help="height x width of the frames")
-    parser.add_argument("--frames", type=int, default=200, help="frames, four of each sequence")
+    parser.add_argument("data", metavar="DATA", help="`synthetic`, or the path of a dataset")
+    parser.add_argument("--split", default="val", help="train or val, of a dataset that has both")
     parser.add_argument(
-        "--min-pixels", type=int, default=100, help="smaller true objects are left out"
+        "--frames",
+        type=int,
+        metavar="N",
+        help="only so many, spread over the dataset; synthetic: four of each sequence, default "
+        f"{SYNTHETIC_FRAMES}",
     )
+    parser.add_argument("--size", help=f"of synthetic frames, default {SYNTHETIC_SIZE}")
+    parser.add_argument(
+        "--min-pixels",
+        type=float,
+        metavar="PX",
+        help="smaller true objects are left out; default: 100 pixels of a 1024x2048 frame, scaled "
+        f"to the frame's size; synthetic: {SYNTHETIC_MIN_PIXELS}",
+    )
+    parser.add_argument("--coco", action="store_true", help="COCO's mask AP too (extra `coco`)")
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
+    parser.add_argument(
+        "--report", type=Path, metavar="DIR", help="write a page about it, DIR/report.html"
+    )
+    parser.add_argument(
+        "--worst",
+        type=int,
+        default=0,
+        metavar="N",
+        help="save the N frames that cost most AP in the report's folder",
+    )
     add_config_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
-    from instaseg_ros.evaluation.average_precision import average_precision, frame_counts
+    _check(args)
+    from instaseg_ros.evaluate import evaluate, match_classes, numbers, spread, summary_of
+    from instaseg_ros.evaluate_report import PAGE, write_report
+    from instaseg_ros.evaluation.plots import require_matplotlib
+    from instaseg_ros.evaluation.summary import text_table
+    from instaseg_ros.output_files import OutputFile
     from instaseg_ros.pipeline import Pipeline
+
+    config = config_from(args)
+    dataset = _dataset(args)
+    json = OutputFile(args.json, overwrite=True) if args.json else None
+    report = None
+    if args.report:
+        require_matplotlib()
+        report = OutputFile(args.report, overwrite=True, marker=PAGE)
+    pipeline = Pipeline(config)
+    for remark in match_classes(dataset.class_names, pipeline.class_names).remarks:
+        log.warning("%s", remark)
+    indices = spread(len(dataset), args.frames or len(dataset))
+    min_pixels = args.min_pixels
+    if min_pixels is None and args.data == SYNTHETIC:
+        min_pixels = SYNTHETIC_MIN_PIXELS
+    found = evaluate(pipeline, dataset, indices, min_pixels, args.coco)
+    summary = summary_of(found)
+    print(text_table(summary))
+    if args.coco:
+        print("COCO: " + ", ".join(f"{name} {v:.3f}" for name, v in summary["coco"].items()))
+    facts = {"data": args.data, "split": args.split, **numbers(found, summary, pipeline)}
+    print(f"{facts['ms_per_frame']:.1f} ms per frame, {facts['images']} frames")
+    if json:
+        json.part.write_text(_plain_json(facts), encoding="utf-8")
+        json.commit()
+    if report:
+        where = args.data if args.data == SYNTHETIC else Path(args.data).name
+        title = f"{where}, {args.split}: AP {summary['ap']:.3f}"
+        write_report(found, summary, pipeline, dataset, title, report, args.worst)
+        print(f"report: {args.report / PAGE}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.frames is not None and args.frames < 1:
+        raise ConfigError(f"--frames: expected at least 1, got {args.frames}")
+    if args.worst < 0:
+        raise ConfigError(f"--worst: expected at least 0, got {args.worst}")
+    if args.worst and not args.report:
+        raise ConfigError("--worst: say where the pictures go with --report DIR")
+    if args.size and args.data != SYNTHETIC:
+        raise ConfigError(
+            "--size is of synthetic frames; for a dataset's, set input.height and input.width"
+        )
+    if args.coco:
+        from instaseg_ros.evaluation.coco import require_pycocotools
+
+        require_pycocotools()
+
+
+def _dataset(args: argparse.Namespace) -> Dataset:
+    from instaseg_ros.datasets import open_dataset
     from instaseg_ros.training.data import held_out_street
 
-    if args.frames < 1:
-        raise ConfigError(f"--frames: expected at least 1, got {args.frames}")
-    size = size_from(args.size)
-    config = config_from(args)
-    pipeline = Pipeline(config)
-    data = held_out_street(args.frames, size)
-    counts, spent_ms = [], 0.0
-    for index in tqdm(range(args.frames), unit="frame"):
-        sample = data[index]
-        result = pipeline.process([sample.frame])[0]
-        spent_ms += sum(result.stage_ms.values())
-        counts.append(
-            frame_counts(
-                sample.labels, sample.ids, sample.class_ids, result.instances, sample.ignore
-            )
-        )
-    table = average_precision(counts, pipeline.class_names, args.min_pixels)
-    print(f"{'class':<10}{'AP':>8}{'AP50':>8}{'objects':>10}")
-    for name, row in table.items():
-        print(f"{name:<10}{row.ap:8.3f}{row.ap50:8.3f}{row.objects:10d}")
-    numbers = {
-        "ap": table["mean"].ap,
-        "ap50": table["mean"].ap50,
-        "per_class": {name: row._asdict() for name, row in table.items() if name != "mean"},
-        "images": args.frames,
-        "objects": table["mean"].objects,
-        "ms_per_frame": spent_ms / args.frames,
-    }
-    print(f"{numbers['ms_per_frame']:.1f} ms per frame of {args.size}")
-    if args.json:
-        args.json.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
-    return 0
+    if args.data != SYNTHETIC:
+        return open_dataset(args.data, args.split)
+    if args.split != "val":
+        raise ConfigError(f"--split: the synthetic street has val alone, got {args.split}")
+    size = size_from(args.size or SYNTHETIC_SIZE)
+    return held_out_street(args.frames or SYNTHETIC_FRAMES, size)
+
+
+def _plain_json(facts: dict[str, object]) -> str:
+    """JSON has no NaN: null stands for it."""
+    import json
+
+    return json.dumps(_without_nan(facts), indent=2, allow_nan=False) + "\n"
+
+
+def _without_nan(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _without_nan(one) for key, one in value.items()}
+    return None if isinstance(value, float) and value != value else value

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from instaseg_ros.errors import InputError
 from instaseg_ros.sources import IMAGE_SUFFIXES
-from instaseg_ros.visualization import color, contact_sheet, tinted, write_name
+from instaseg_ros.visualization import color, contact_sheet, paint, write_name
 
 from .reading import read_any
 from .sample import Dataset, Sample
@@ -131,7 +131,7 @@ def _picture(sample: Sample, class_names: Sequence[str]) -> NDArray[np.uint8]:
             seen = cv2.resize((marked > 0).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
             where = seen > 0
             image[where] = image[where] // 2 + np.uint8(grey // 2)
-    picture = tinted(image, labels, OPACITY)
+    picture = paint(image, labels, OPACITY)
     for label, class_id in zip(sample.ids.tolist(), sample.class_ids.tolist(), strict=True):
         left, top, wide, _ = cv2.boundingRect((labels == label).astype(np.uint8))
         if len(class_names) > 1 and wide > 12 * len(class_names[class_id]):

@@ -1,7 +1,4 @@
-"""Instance average precision as Cityscapes defines it, from label images.
-
-A frame is reduced to overlap counts once (`frame_counts`); `average_precision` needs no pixels.
-"""
+"""Instance average precision as Cityscapes defines it, from overlap counts."""
 
 from __future__ import annotations
 
@@ -11,25 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from instaseg_ros.types import Instances
+from .counts import FrameCounts, Ranked, rank
 
 OVERLAPS = np.arange(0.5, 1.0, 0.05)  # an object is found when IoU is strictly above
-
-
-class FrameCounts(NamedTuple):
-    """Pixel counts of G true and P predicted instances of one frame.
-
-    overlap: (G, P) int64 common pixels; truth_px: (G,), predicted_px: (P,); ignored_px: (P,)
-    predicted pixels on ignored ground; classes (G,), (P,); scores: (P,) in [0, 1].
-    """
-
-    overlap: NDArray[np.int64]
-    truth_px: NDArray[np.int64]
-    predicted_px: NDArray[np.int64]
-    ignored_px: NDArray[np.int64]
-    truth_class: NDArray[np.int64]
-    predicted_class: NDArray[np.int64]
-    scores: NDArray[np.float32]
 
 
 class AveragePrecision(NamedTuple):
@@ -40,105 +21,85 @@ class AveragePrecision(NamedTuple):
     objects: int
 
 
-def frame_counts(
-    labels: NDArray[np.uint16],
-    ids: NDArray[np.uint16],
-    class_ids: NDArray[np.int64],
-    predicted: Instances,
-    ignore: NDArray[np.bool_] | None = None,
-) -> FrameCounts:
-    """Counts of one frame.
+class Curve(NamedTuple):
+    """Precision and recall at every distinct score from the lowest on; the last point, which no
+    score stands for, is precision 1 at recall 0. scores: one less than points."""
 
-    labels: (H, W) uint16 true label image; ids, class_ids: (G,) its instances. ignore: (H, W) bool.
-    """
-    n_truth, n_predicted = len(ids), len(predicted)
-    truth_row = np.zeros(1 << 16, np.int64)
-    truth_row[ids] = np.arange(1, n_truth + 1)
-    column = np.zeros(1 << 16, np.int64)
-    column[predicted.ids] = np.arange(1, n_predicted + 1)
-    pair = truth_row[labels] * (n_predicted + 1) + column[predicted.labels]
-    size = (n_truth + 1) * (n_predicted + 1)
-    ignored_px = np.zeros(n_predicted, np.int64)
-    if ignore is not None and ignore.any():
-        ignored = np.bincount(pair[ignore], minlength=size).reshape(n_truth + 1, -1)
-        ignored_px = ignored.sum(0)[1:]
-    table = np.bincount(pair.ravel(), minlength=size).reshape(n_truth + 1, -1)
-    return FrameCounts(
-        overlap=table[1:, 1:],
-        truth_px=table.sum(1)[1:],
-        predicted_px=table.sum(0)[1:],
-        ignored_px=ignored_px,
-        truth_class=np.asarray(class_ids),
-        predicted_class=predicted.class_ids,
-        scores=predicted.scores,
-    )
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+    scores: NDArray[np.float32]
 
 
 def average_precision(
-    frames: Sequence[FrameCounts], class_names: Sequence[str], min_pixels: float = 100
+    frames: Sequence[FrameCounts], class_names: Sequence[str]
 ) -> dict[str, AveragePrecision]:
-    """AP per class name, and under `mean` over the classes that have objects.
-
-    min_pixels: true objects below this size are ignored, found or not.
-    """
+    """AP per class name, and under `mean` over the classes that have objects."""
     table: dict[str, AveragePrecision] = {}
     for class_id, name in enumerate(class_names):
-        selected = [_of_class(frame, class_id) for frame in frames]
-        values = [_class_ap(selected, threshold, min_pixels) for threshold in OVERLAPS]
-        objects = sum(int((frame.truth_px >= min_pixels).sum()) for frame in selected)
-        table[name] = AveragePrecision(float(np.mean(values)), values[0], objects)
+        ranked = rank(frames, class_id)
+        values = class_ap(ranked)
+        table[name] = AveragePrecision(
+            float(values.mean()), float(values[0]), int(ranked.objects.sum())
+        )
     rows = [row for row in table.values() if row.objects]
     mean = [float(np.mean([row[k] for row in rows])) if rows else float("nan") for k in (0, 1)]
     table["mean"] = AveragePrecision(mean[0], mean[1], sum(row.objects for row in rows))
     return table
 
 
-def _of_class(frame: FrameCounts, class_id: int) -> FrameCounts:
-    rows, columns = frame.truth_class == class_id, frame.predicted_class == class_id
-    return FrameCounts(
-        frame.overlap[rows][:, columns],
-        frame.truth_px[rows],
-        frame.predicted_px[columns],
-        frame.ignored_px[columns],
-        frame.truth_class[rows],
-        frame.predicted_class[columns],
-        frame.scores[columns],
-    )
+def class_ap(ranked: Ranked) -> NDArray[np.float64]:
+    """(10,) AP at each of OVERLAPS; NaN without objects."""
+    return np.array([_area(precision_recall(ranked, threshold)) for threshold in OVERLAPS])
 
 
-def _class_ap(frames: Sequence[FrameCounts], threshold: float, min_pixels: float) -> float:
-    hits: list[bool] = []
-    scores: list[float] = []
-    missed = found_or_missed = 0
-    for frame in frames:
-        union = frame.truth_px[:, None] + frame.predicted_px[None] - frame.overlap
-        matched = frame.overlap > threshold * union
-        large = frame.truth_px >= min_pixels
-        found_or_missed += int(large.sum())
-        for row in matched[large]:
-            candidates = np.sort(frame.scores[row])[::-1]
-            missed += not len(candidates)
-            hits += [k == 0 for k in range(len(candidates))]  # the best is right, the rest wrong
-            scores += candidates.tolist()
-        stray = ~matched.any(0)
-        excused = frame.ignored_px + frame.overlap[~large].sum(0)
-        wrong = stray & (excused <= threshold * frame.predicted_px) & (frame.predicted_px > 0)
-        hits += [False] * int(wrong.sum())
-        scores += frame.scores[wrong].tolist()
-    if not found_or_missed:
-        return float("nan")
-    return _area(np.array(hits, bool), np.array(scores), missed) if hits else 0.0
+def frame_losses(frames: Sequence[FrameCounts], class_names: Sequence[str]) -> NDArray[np.float64]:
+    """(N,) what AP each frame costs: mean AP without it minus mean AP with it."""
+    losses = np.zeros(len(frames))
+    for class_id in range(len(class_names)):
+        ranked = rank(frames, class_id)
+        if not ranked.objects.any():
+            continue
+        whole = class_ap(ranked).mean()
+        involved = (ranked.objects > 0) | (np.bincount(ranked.frame, minlength=len(frames)) > 0)
+        for frame in np.flatnonzero(involved):
+            rest = ranked.frame != frame
+            objects = ranked.objects.copy()
+            objects[frame] = 0
+            if objects.any():
+                others = Ranked(
+                    ranked.iou[rest],
+                    ranked.excused[rest],
+                    ranked.scores[rest],
+                    ranked.frame[rest],
+                    objects,
+                )
+                losses[frame] += class_ap(others).mean() - whole
+    return losses / len(class_names)
 
 
-def _area(hits: NDArray[np.bool_], scores: NDArray[np.float64], missed: int) -> float:
-    """Area under precision over recall, with the centred steps of the Cityscapes script."""
+def precision_recall(ranked: Ranked, threshold: float) -> Curve | None:
+    """The curve of one class at one IoU of at least 0.5; None without objects.
+
+    A prediction is right when its IoU is above the threshold, else wrong unless more than that
+    share of it is excused.
+    """
+    objects = ranked.objects.sum()
+    if not objects:
+        return None
+    right = ranked.iou > threshold
+    counted = right | (ranked.excused <= threshold)
+    right, scores = right[counted], ranked.scores[counted]
     order = np.argsort(scores, kind="stable")
-    hits, scores = hits[order], scores[order]
-    first = np.unique(scores, return_index=True)[1]  # one point per distinct score
-    below = np.concatenate([[0], np.cumsum(hits)])[first]  # hits with a lower score
-    true_positives = hits.sum() - below
-    precision = np.append(true_positives / (len(hits) - first), 1.0)
-    total = hits.sum() + missed
-    recall = np.append(true_positives / total if total else np.zeros(len(first)), 0.0)
-    widths = np.convolve(np.concatenate([recall[:1], recall, [0.0]]), [-0.5, 0.0, 0.5], "valid")
-    return float(precision @ widths)
+    scores, first = np.unique(scores[order], return_index=True)  # one point per distinct score
+    below = np.concatenate([[0], np.cumsum(right[order])])[first]  # right ones with a lower score
+    true_positives = right.sum() - below
+    precision = np.append(true_positives / (len(right) - first), 1.0)
+    return Curve(precision, np.append(true_positives / objects, 0.0), scores)
+
+
+def _area(curve: Curve | None) -> float:
+    """Area under precision over recall, with the centred steps of the Cityscapes script."""
+    if curve is None:
+        return float("nan")
+    recall = np.concatenate([curve.recall[:1], curve.recall, [0.0]])
+    return float(curve.precision @ np.convolve(recall, [-0.5, 0.0, 0.5], "valid"))

@@ -27,7 +27,8 @@ from std_msgs.msg import Header
 from instaseg_ros import outputs
 from instaseg_ros.bags import BagSource, BagWriter, Truth, read_truth
 from instaseg_ros.errors import InstasegError
-from instaseg_ros.evaluation.average_precision import FrameCounts, average_precision, frame_counts
+from instaseg_ros.evaluation.average_precision import average_precision
+from instaseg_ros.evaluation.counts import FrameCounts, frame_counts
 from instaseg_ros.images import image_to_labels, image_to_rgb
 from instaseg_ros.output_files import OutputFile
 from instaseg_ros.ros.messages import MESSAGES

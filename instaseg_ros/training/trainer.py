@@ -20,11 +20,8 @@ from instaseg_ros import __version__
 from instaseg_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from instaseg_ros.config import Config, TrainConfig
 from instaseg_ros.errors import ConfigError, InstasegError
-from instaseg_ros.evaluation.average_precision import (
-    AveragePrecision,
-    average_precision,
-    frame_counts,
-)
+from instaseg_ros.evaluation.average_precision import AveragePrecision, average_precision
+from instaseg_ros.evaluation.counts import frame_counts, scaled_min_pixels
 from instaseg_ros.methods import Method, Targets, make_method
 from instaseg_ros.network import STRIDE, ERFNet
 from instaseg_ros.preprocess import preprocess, restore
@@ -182,7 +179,7 @@ def validate(
     recorded images, from as many as 100 pixels of a 2048 x 1024 frame are at their size."""
     device = next(network.parameters()).device
     data = validation_set(config.train)
-    counts, min_pixels = [], 100.0
+    counts = []
     for index in np.linspace(0, len(data), min(config.train.validation_frames, len(data)), False):
         sample = data[int(index)]
         pixels, geometry = preprocess([sample.frame.image], config.input)
@@ -192,12 +189,12 @@ def validate(
         height, width = geometry.scaled
         outputs = {name: output[..., :height, :width].float() for name, output in outputs.items()}
         found = restore(method.decode(outputs, config.decode)[0], geometry)
-        counts.append(
-            frame_counts(sample.labels, sample.ids, sample.class_ids, found, sample.ignore)
+        least = (
+            100 if config.train.dataset == "synthetic" else scaled_min_pixels(*found.labels.shape)
         )
-        if config.train.dataset != "synthetic":
-            min_pixels = 100 * sample.labels.size / (2048 * 1024)
-    return average_precision(counts, names, min_pixels)
+        truth = sample.labels, sample.ids, sample.class_ids, found, sample.ignore, sample.crowd
+        counts.append(frame_counts(*truth, least))
+    return average_precision(counts, names)
 
 
 def _save_state(
