@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from instaseg_ros.types import Frame
 
@@ -35,9 +37,10 @@ class Sample:
 
 
 class Dataset(Protocol):
-    """Samples by index. `files(index)`, where a dataset has it, names what a sample is read from.
+    """Samples by index.
 
-    Reading a sample raises InputError, naming the file, when it is missing or broken.
+    Reading one raises InputError that names the file which is missing or broken. `files` are those
+    that a sample is read from: its image first, its truth last; none where it is made, not read.
     """
 
     @property
@@ -46,3 +49,10 @@ class Dataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample: ...
+
+    def files(self, index: int) -> tuple[Path, ...]: ...
+
+
+def present_ids(labels: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """The label values of an image but 0, ascending."""
+    return (np.flatnonzero(np.bincount(labels.ravel())[1:]) + 1).astype(np.uint16)

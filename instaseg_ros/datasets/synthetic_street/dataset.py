@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
 from instaseg_ros.errors import InputError
 from instaseg_ros.types import Frame
 
-from ..sample import Sample
+from ..sample import Sample, present_ids
 from .camera import Camera
 from .render import render
 from .scene import Scene, make_scene
@@ -86,10 +87,13 @@ class SyntheticStreet:
             camera = camera.window(min(max(0.0, above), height - rows), 0.0, rows, width)
         return self._sample(scene, 0, camera)
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        return ()
+
     def _sample(self, scene: Scene, step: int, camera: Camera) -> Sample:
         time_s = step / _FRAME_RATE_HZ
         view = render(scene, time_s, camera, grain_seed=len(scene.things))
-        ids = np.flatnonzero(np.bincount(view.labels.ravel())[1:]).astype(np.uint16) + np.uint16(1)
+        ids = present_ids(view.labels)
         class_of = np.array([0, *(thing.class_id for thing in scene.things)], np.int64)
         frame = Frame(
             image=view.image,
