@@ -155,7 +155,9 @@ def test_a_class_that_weighs_more_counts_so_often_in_the_seed_term() -> None:
     targets = Targets(labels, [torch.zeros(3, dtype=torch.int64)], torch.zeros_like(labels) > 0)
     method = SpatialEmbedding(1, 1)
     seeds = [
-        method.loss(outputs, targets, dataclasses.replace(TrainConfig(), **options), weights)["seed"]
+        method.loss(outputs, targets, dataclasses.replace(TrainConfig(), **options), weights)[
+            "seed"
+        ]
         for options, weights in (({"foreground_weight": 30.0}, None), ({}, torch.tensor([3.0])))
     ]
     assert seeds[0].item() == pytest.approx(seeds[1].item())

@@ -265,4 +265,3 @@ def _mean_per_instance(values: Tensor, owner: Tensor, n_instances: int) -> Tenso
     """(C, N) values of N pixels, averaged by owner: (C, K); 0 for an instance without pixels."""
     total = values.new_zeros(len(values), n_instances).index_add(1, owner, values)
     return total / torch.bincount(owner, minlength=n_instances).clamp(min=1)
-
