@@ -133,6 +133,12 @@ class AugmentConfig:
 
     scale_low: float = param(0.7, "least magnification", low=0.05, high=20.0)
     scale_high: float = param(1.6, "largest magnification", low=0.05, high=20.0)
+    shift: float = param(
+        0.35,
+        "how far from the middle of a view its object may lie, as a share of the view; 0: centred",
+        low=0.0,
+        high=0.5,
+    )
     flip: float = param(0.5, "share of views that are mirrored", low=0.0, high=1.0)
     turn: bool = param(False, "also quarter turns: for images without an up and down")
     color: float = param(
@@ -146,13 +152,13 @@ class AugmentConfig:
 class TrainConfig:
     """Training; overridden by `config/train/*.yaml`."""
 
-    dataset: str = param("synthetic", "synthetic, or the path of a dataset")
+    dataset: str = param("synthetic", "synthetic, or the path of a dataset; --data sets it")
     class_balance: float = param(
         0.5, "0: objects as often as they occur; 1: every class as often", low=0.0, high=1.0
     )
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     steps: int = param(20_000, "optimiser steps in all", low=1)
-    batch_size: int = param(4, "images per step", low=1, high=1024)
+    batch_size: int = param(4, "images per step, of all processes together", low=1, high=1024)
     crop_height: int = param(256, "training crop height, a multiple of 8", low=64, high=4096)
     crop_width: int = param(512, "training crop width, a multiple of 8", low=64, high=4096)
     horizon_rows: int = param(
@@ -164,12 +170,24 @@ class TrainConfig:
     learning_rate: float = param(5e-4, "Adam's peak step size", low=0.0, high=1.0)
     weight_decay: float = param(1e-4, "Adam's weight decay", low=0.0, high=1.0)
     warmup_steps: int = param(200, "steps of linear warm-up", low=0)
-    clip_norm: float = param(1.0, "gradients are scaled down to this norm", low=0.0)
-    ema_decay: float = param(0.999, "decay of the averaged weights", low=0.0, high=1.0)
+    schedule: str = param(
+        "cosine",
+        "how the step size falls to 0; poly: (1 - share of the steps done) ** 0.9, as published",
+        choices=("cosine", "poly"),
+    )
+    clip_norm: float = param(1.0, "gradients are scaled down to this norm; 0: never", low=0.0)
+    ema_decay: float = param(
+        0.999, "decay of the averaged weights; 0: no averaging", low=0.0, high=1.0
+    )
     weight_instance: float = param(1.0, "weight of the instance (Lovasz) term", low=0.0)
     weight_smooth: float = param(10.0, "weight of the bandwidth smoothness term", low=0.0)
     weight_seed: float = param(1.0, "weight of the seed term", low=0.0)
     foreground_weight: float = param(10.0, "weight of object pixels in the seed term", low=0.0)
+    class_weights: Mapping | str = param(
+        "equal",
+        "times foreground_weight, by class name, such as {rider: 2}, the rest 1; log_frequency: "
+        "1 / ln(1.1 + share of the objects), on average 1; equal: all 1",
+    )
     other_class_weight: float = param(
         1.0, "weight of object pixels in the seed maps of the other classes", low=0.0
     )
@@ -191,6 +209,8 @@ class TrainConfig:
     )
     seed: int = param(0, "random seed of weights and data", low=0)
     workers: int = param(1, "data loading processes", low=0, high=256)
+    tensorboard: bool = param(False, "also write TensorBoard's files; needs the extra `train`")
+    log_every: int = param(20, "steps between rows of log.csv", low=1)
     save_every: int = param(200, "steps between saved states", low=1)
     validate_every: int = param(1000, "steps between validations", low=1)
     validation_frames: int = param(60, "frames per validation", low=1)

@@ -66,7 +66,8 @@ def _checked(name: str, kind: type, value: Any, meta: Mapping[str, Any]) -> Any:
         with contextlib.suppress(ValueError):
             value = float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ConfigError(f"{name}: expected {kind.__name__}, got {type(value).__name__} {value!r}")
+        expected = getattr(kind, "__name__", kind)  # of `Mapping | str` there is no name
+        raise ConfigError(f"{name}: expected {expected}, got {type(value).__name__} {value!r}")
     if meta["choices"] and value not in meta["choices"]:
         raise ConfigError(f"{name}: expected one of {', '.join(meta['choices'])}, got {value!r}")
     low, high = meta["low"], meta["high"]

@@ -197,13 +197,15 @@ class ERFNet(nn.Module):
             heads.update(zip((head.name for head in group), parts, strict=True))
         return heads
 
-    def head_parameters(self, name: str) -> tuple[Tensor, Tensor]:
-        """Views of the weight and the bias that make one head, of its decoder's last layer."""
+    def head_parameters(self, name: str, channel: int | None = None) -> tuple[Tensor, Tensor]:
+        """Views of the weight and the bias that make one head, or one channel of it, of its
+        decoder's last layer."""
         for decoder, group in zip(self._decoders(), self.groups, strict=True):
             start = 0
             for head in group:
                 if head.name == name:
-                    return decoder.last_layer(slice(start, start + head.channels))
+                    first, count = (0, head.channels) if channel is None else (channel, 1)
+                    return decoder.last_layer(slice(start + first, start + first + count))
                 start += head.channels
         raise KeyError(name)
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from instaseg_ros.config import TrainConfig
-from instaseg_ros.methods import Targets
-from instaseg_ros.methods.spatial_embedding import SpatialEmbedding, lovasz_hinge
+from instaseg_ros.methods import Targets, instance_loss
+from instaseg_ros.methods.lovasz import lovasz_hinge
+from instaseg_ros.methods.spatial_embedding import SpatialEmbedding, pixel_grid
 
 GOLDEN = {  # n_sigma, learned_center: instance, smooth, seed, total, sum |grad| per channel
     (1, False): (
@@ -106,3 +107,58 @@ def test_ignored_pixels_have_no_gradient() -> None:
     assert raw.grad is not None
     assert raw.grad[0, :, :, 28:40].abs().sum() == 0
     assert raw.grad[0, :, :, 40:].abs().sum() > 0
+
+
+@pytest.mark.parametrize("radius_px", [1.0, 8.0, 60.0])
+def test_what_instances_do_not_look_at_adds_nothing(
+    radius_px: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loss and gradients of forty touching instances equal those over all pixels of the image, in
+    one portion or many."""
+    rng = torch.Generator().manual_seed(3)
+    height, width, n = 40, 64, 40
+    own = torch.arange(height)[:, None] // 8 * 8 + torch.arange(width) // 8
+    own[torch.rand(height, width, generator=rng) < 0.3] = -1
+    counted = torch.rand(height * width, generator=rng) < 0.9
+    own = own.flatten().masked_fill(~counted, -1)
+    own[own == 7] = -1  # an instance of which nothing counts
+    grid = pixel_grid(height, width).flatten(1)
+    embedding = grid + 0.004 * torch.randn(2, height * width, generator=rng)
+    center = torch.stack([grid[:, own == k].mean(1).nan_to_num() for k in range(n)], 1)
+    scale = 0.7 / (radius_px / 1024 * (0.5 + torch.rand(2, n, generator=rng))) ** 2
+    inputs = [t.requires_grad_() for t in (embedding, center, scale)]
+
+    def everything() -> torch.Tensor:
+        terms = []
+        for k in range(n):
+            logits = 2 * torch.exp(-((embedding - center[:, [k]]) ** 2 * scale[:, [k]]).sum(0)) - 1
+            group = torch.zeros(int(counted.sum()), dtype=torch.int64)
+            if (own == k).any():
+                terms.append(lovasz_hinge(logits[counted], (own == k)[counted], group, 1))
+        return torch.stack(terms).sum() / n
+
+    expected = everything()
+    wanted = torch.autograd.grad(expected, inputs)
+    for most in (instance_loss.MAX_PAIRS, 5000):
+        monkeypatch.setattr(instance_loss, "MAX_PAIRS", most)
+        loss = instance_loss.InstanceLoss.apply(*inputs, own, counted)
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+        for got, want in zip(torch.autograd.grad(loss, inputs), wanted, strict=True):
+            assert (got - want).norm() < 1e-3 * want.norm()  # near ties may change places
+
+
+def test_a_class_that_weighs_more_counts_so_often_in_the_seed_term() -> None:
+    outputs = dict(
+        zip(("offset", "bandwidth", "seed"), golden_prediction(1).split([2, 1, 1], 1), strict=True)
+    )
+    labels = golden_labels()
+    targets = Targets(labels, [torch.zeros(3, dtype=torch.int64)], torch.zeros_like(labels) > 0)
+    method = SpatialEmbedding(1, 1)
+    seeds = [
+        method.loss(outputs, targets, dataclasses.replace(TrainConfig(), **options), weights)[
+            "seed"
+        ]
+        for options, weights in (({"foreground_weight": 30.0}, None), ({}, torch.tensor([3.0])))
+    ]
+    assert seeds[0].item() == pytest.approx(seeds[1].item())
+    assert seeds[0].item() > 1.5 * GOLDEN[1, False][2]

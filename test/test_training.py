@@ -13,19 +13,17 @@ from instaseg_ros.checkpoint import load_checkpoint
 from instaseg_ros.config import Config, TrainConfig, merge
 from instaseg_ros.datasets import Sample
 from instaseg_ros.errors import ConfigError, InputError
-from instaseg_ros.training.data import to_batch
-from instaseg_ros.training.trainer import DivergedError, learning_rate, train
+from instaseg_ros.training.data import to_batch, training_batches
+from instaseg_ros.training.trainer import learning_rate, train
 from instaseg_ros.types import Frame
 
 SMALL = {
-    "train.steps": 4,
+    "train.steps": 2,
     "train.batch_size": 2,
     "train.crop_height": 64,
     "train.crop_width": 96,
     "train.workers": 0,
     "train.warmup_steps": 2,
-    "train.save_every": 2,
-    "train.validate_every": 4,
     "train.validation_frames": 2,
     "runtime.device": "cpu",
 }
@@ -56,40 +54,37 @@ def test_learning_rate_warms_up_and_ends_at_zero() -> None:
     assert rates[1000] == pytest.approx(0.0)
 
 
-@pytest.mark.slow
-def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path) -> None:
-    config = merge(Config(), SMALL)
-    whole = load_checkpoint(train(config, tmp_path / "whole"))
-
-    class Killed(Exception):
-        pass
-
-    import instaseg_ros.training.trainer as trainer
-
-    original = trainer._step
-
-    def dying(*args: object, **kwargs: object) -> dict[str, torch.Tensor]:
-        if args[5] == 3:  # after the state of step 2 was saved
-            raise Killed
-        return original(*args, **kwargs)  # type: ignore[arg-type]
-
-    trainer._step = dying
-    try:
-        with pytest.raises(Killed):
-            train(config, tmp_path / "killed")
-    finally:
-        trainer._step = original
-    again = load_checkpoint(train(config, tmp_path / "killed"))
-    for name, tensor in whole.tensors.items():
-        assert torch.allclose(tensor.float(), again.tensors[name].float(), atol=1e-3), name
-    assert again.class_names == ("person", "rider", "car", "truck", "bus")
-    assert again.notes["train"]["steps"] == 4
+def test_the_published_schedule_is_a_polynomial_of_degree_0_9() -> None:
+    config = dataclasses.replace(
+        TrainConfig(), steps=10, warmup_steps=0, learning_rate=5e-4, schedule="poly"
+    )
+    rates = [learning_rate(config, step) for step in range(11)]
+    assert rates == pytest.approx([5e-4 * (1 - step / 10) ** 0.9 for step in range(11)])
 
 
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
-    config = merge(Config(), {**SMALL, "train.foreground_weight": 1e38})
-    with pytest.raises(DivergedError, match=r"step 0: the gradient is"):
-        train(config, tmp_path)
+def test_a_synthetic_run_leaves_weights_that_describe_themselves(tmp_path: Path) -> None:
+    weights = load_checkpoint(train(merge(Config(), SMALL), tmp_path / "run"))
+    assert weights.class_names == ("person", "rider", "car", "truck", "bus")
+    assert weights.notes["train"]["steps"] == 2
+
+
+def test_processes_share_out_every_batch() -> None:
+    """And a resumed run goes on with the next."""
+
+    class Numbers(torch.utils.data.Dataset[int]):
+        def __getitem__(self, index: int) -> int:
+            return index
+
+    config = dataclasses.replace(TrainConfig(), batch_size=4, steps=3, workers=0)
+
+    def seen(first: int, rank: int, size: int) -> list[list[int]]:
+        loader = training_batches(Numbers(), config, first, rank, size)  # type: ignore[arg-type]
+        loader.collate_fn = list  # type: ignore[attr-defined]
+        return list(loader)  # type: ignore[arg-type]
+
+    assert seen(0, 0, 1) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert seen(1, 0, 2) == [[4, 5], [8, 9]]
+    assert seen(1, 1, 2) == [[6, 7], [10, 11]]
 
 
 def test_an_unknown_dataset_is_refused_before_anything_starts(tmp_path: Path) -> None:

@@ -1,8 +1,12 @@
-"""`instaseg train CONFIG`: train, or go on with a run that was stopped."""
+"""`instaseg train CONFIG`: train, or go on with a run that was stopped.
+
+In several processes: `torchrun --nproc-per-node N -m instaseg_ros.cli train CONFIG`.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from instaseg_ros import config as configuration
@@ -38,5 +42,6 @@ def run(args: argparse.Namespace) -> int:
 
     run_dir = args.output or Path("runs") / args.config.stem
     weights = train(config, run_dir, args.init)
-    print(f"weights: {weights}")
+    if os.environ.get("RANK", "0") == "0":  # torchrun's: the first process speaks for all
+        print(f"weights: {weights}; best on validation: {weights.with_name('best.safetensors')}")
     return 0

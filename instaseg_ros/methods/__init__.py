@@ -48,9 +48,17 @@ class Method(Protocol):
         """Raw head outputs {name: (B, C, H, W)} to the instances of each image, at (H, W)."""
 
     def loss(
-        self, outputs: dict[str, torch.Tensor], targets: Targets, config: TrainConfig
+        self,
+        outputs: dict[str, torch.Tensor],
+        targets: Targets,
+        config: TrainConfig,
+        class_weights: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Named scalar terms; `total` is what the optimiser minimises."""
+        """Named scalar terms; `total` is what the optimiser minimises.
+
+        class_weights: (n_classes,) float32, what the objects of each class weigh beside those of
+        the others in the seed term; None: all 1.
+        """
 
 
 def make_method(name: str, n_classes: int, n_sigma: int) -> Method:

@@ -7,22 +7,22 @@ from torch import Tensor
 
 
 def lovasz_hinge(logits: Tensor, truth: Tensor, group: Tensor, n_groups: int) -> Tensor:
-    """Lovász hinge (Berman et al. 2018) of each group of pixels, averaged over the groups.
+    """Lovász hinge (Berman et al. 2018) of each group of pixels, averaged over `n_groups`.
 
-    logits: (N,) float, positive inside; truth: (N,) bool; group: (N,) int64, ascending.
+    logits: (N,) float32, positive inside; truth: (N,) bool; group: (N,) int64 below `n_groups`.
     All groups are sorted at once, so the cost does not depend on their number.
     """
     signs = truth.to(logits.dtype) * 2 - 1
-    errors = 1 - logits * signs
+    errors = torch.relu(1 - logits * signs)
     with torch.no_grad():
-        order = torch.argsort(errors, descending=True)
-        order = order[torch.argsort(group[order], stable=True)]
+        # Bits of a float that is not negative order as it does: one sort by group and by error.
+        falling = torch.iinfo(torch.int32).max - errors.detach().view(torch.int32).long()
+        order = torch.argsort((group << 32) | falling)
         sorted_truth = truth[order].to(torch.float64)
         sorted_group = group[order]
-        counts = torch.bincount(sorted_group, minlength=n_groups)
+        counts = torch.bincount(group, minlength=n_groups)
         starts = torch.cumsum(counts, 0) - counts
-        total = torch.zeros(n_groups, dtype=torch.float64, device=logits.device)
-        total.index_add_(0, sorted_group, sorted_truth)
+        total = torch.bincount(group, truth.to(torch.float64), minlength=n_groups)
         before = torch.cumsum(total, 0) - total
         hits = torch.cumsum(sorted_truth, 0) - before[sorted_group]
         rank = torch.arange(1, len(order) + 1, device=logits.device) - starts[sorted_group]
@@ -32,4 +32,5 @@ def lovasz_hinge(logits: Tensor, truth: Tensor, group: Tensor, n_groups: int) ->
         gradient[1:] -= jaccard[:-1]
         first = starts[counts > 0]
         gradient[first] = jaccard[first]
-    return torch.dot(torch.relu(errors[order]), gradient.to(errors.dtype)) / n_groups
+        weights = torch.empty_like(errors).index_copy_(0, order, gradient.to(errors.dtype))
+    return torch.dot(errors, weights) / n_groups

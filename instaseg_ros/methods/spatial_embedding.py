@@ -21,7 +21,7 @@ from torch import Tensor
 
 from instaseg_ros.grouping import MEMBERSHIP, Groups, cpu, gpu
 from instaseg_ros.methods import Head, Targets
-from instaseg_ros.methods.lovasz import lovasz_hinge
+from instaseg_ros.methods.instance_loss import InstanceLoss, squared_distance
 from instaseg_ros.types import Instances
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 STEP_X = 2.0 / 2047.0
 STEP_Y = 1.0 / 1023.0
 BANDWIDTH_GAIN = 10.0  # s = exp(BANDWIDTH_GAIN * r)
-NEGLIGIBLE = 16.0  # exp(-16): phi below this is nothing in a float32 sum
 INITIAL_BANDWIDTH = 1.0  # r of an untrained network: a radius of 5.7 pixels
 
 
@@ -142,7 +141,11 @@ class SpatialEmbedding:
         return [_instances(found) for found in groups]
 
     def loss(
-        self, outputs: dict[str, Tensor], targets: Targets, config: TrainConfig
+        self,
+        outputs: dict[str, Tensor],
+        targets: Targets,
+        config: TrainConfig,
+        class_weights: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Weighted sum of instance, smoothness and seed terms (eq. 6, 9, 10), as `total`.
 
@@ -150,6 +153,8 @@ class SpatialEmbedding:
         image, the seed term over its pixels. Ignored pixels take no part in any of them.
         """
         height, width = targets.labels.shape[1:]
+        if class_weights is None:
+            class_weights = torch.ones(self.n_classes, device=targets.labels.device)
         grid = pixel_grid(height, width, targets.labels.device)
         terms = [
             self._image_loss(
@@ -160,6 +165,7 @@ class SpatialEmbedding:
                 targets.labels[b],
                 targets.class_ids[b],
                 targets.ignore[b],
+                class_weights,
                 config,
             )
             for b in range(len(targets.labels))
@@ -181,6 +187,7 @@ class SpatialEmbedding:
         labels: Tensor,  # (H, W)
         class_ids: Tensor,  # (K,)
         ignore: Tensor,  # (H, W)
+        class_weights: Tensor,  # (n_classes,)
         config: TrainConfig,
     ) -> Tensor:
         """(instance, smooth, seed) of one image."""
@@ -203,16 +210,18 @@ class SpatialEmbedding:
 
         instance = seed.new_zeros(())
         if n_instances:
-            instance = _instance_loss(embedding, center, scale, own, counted)
+            instance = InstanceLoss.apply(embedding, center, scale, own, counted)
 
-        own_distance = ((embedding[:, pixels] - center[:, owner]).square() * scale[:, owner]).sum(0)
-        target = torch.exp(-own_distance).detach()
+        with torch.no_grad():
+            distance = squared_distance(embedding[:, pixels], center[:, owner], scale[:, owner])
+            target = torch.exp(-distance)
         class_of = class_ids[owner]
         square = seed.flatten(1).square()  # every seed map: 0 off its objects
         background = (square * (own < 0) * counted).sum()
         at_objects = seed.flatten(1)[class_of, pixels]
         others = config.other_class_weight * (square[:, pixels].sum(0) - at_objects.square())
-        foreground = config.foreground_weight * (at_objects - target).square()
+        weight = config.foreground_weight * class_weights[class_of]
+        foreground = weight * (at_objects - target).square()
         boost = (config.small_object_px / sizes[owner]).clamp(min=1)
         seed_loss = (background + (boost * (foreground + others)).sum()) / labels.numel()
         return torch.stack([instance, smooth, seed_loss])
@@ -256,24 +265,3 @@ def _mean_per_instance(values: Tensor, owner: Tensor, n_instances: int) -> Tenso
     """(C, N) values of N pixels, averaged by owner: (C, K); 0 for an instance without pixels."""
     total = values.new_zeros(len(values), n_instances).index_add(1, owner, values)
     return total / torch.bincount(owner, minlength=n_instances).clamp(min=1)
-
-
-def _instance_loss(
-    embedding: Tensor, center: Tensor, scale: Tensor, own: Tensor, counted: Tensor
-) -> Tensor:
-    """Mean over instances of the Lovász hinge of 2 phi - 1 against the instance's mask (eq. 6).
-
-    A pixel with phi below exp(-16) adds nothing a float32 sum would notice, so each instance
-    looks only at its own pixels and at those that could fall for it.
-    """
-    n_instances = center.shape[1]
-    with torch.no_grad():
-        x, y = (embedding[c] - center[c, :, None] for c in (0, 1))  # (K, H*W)
-        distance = x.square_().mul_(scale[0, :, None]).add_(y.square_().mul_(scale[1, :, None]))
-        near = (distance < NEGLIGIBLE) & counted
-        near[own[own >= 0], torch.nonzero(own >= 0).squeeze(1)] = True
-        instance, pixel = torch.nonzero(near, as_tuple=True)
-        inside = own[pixel] == instance
-    distance = ((embedding[:, pixel] - center[:, instance]).square() * scale[:, instance]).sum(0)
-    logits = 2 * torch.exp(-distance) - 1
-    return lovasz_hinge(logits, inside, instance, n_instances)

@@ -31,11 +31,13 @@ def random_view(
     source_h, source_w = sample.labels.shape
     corners = turn @ np.array([[0, source_w, 0, source_w], [0, 0, source_h, source_h]])
     shift = [
-        _origin(point, extent, low, high, rng)
+        _origin(point, extent, low, high, config.shift, rng)
         for point, extent, low, high in zip(
             turn @ center_xy, (width, height), corners.min(1), corners.max(1), strict=True
         )
     ]
+    if scale == 1:
+        shift = np.floor(shift).tolist()  # a window of whole pixels stays as sharp as it is
     matrix = np.column_stack([turn, -np.array(shift)])
     matrix[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5  # pixel centres lie at half integers
 
@@ -93,11 +95,14 @@ def _linear(scale: float, flip: bool, quarter_turns: int) -> NDArray[np.float64]
     return np.linalg.matrix_power(np.array([[0, -1], [1, 0]]), quarter_turns) @ matrix
 
 
-def _origin(point: float, extent: int, low: float, high: float, rng: np.random.Generator) -> float:
+def _origin(
+    point: float, extent: int, low: float, high: float, shift: float, rng: np.random.Generator
+) -> float:
     """Where a window of `extent` begins that holds `point`, inside [low, high] if it fits."""
     if high - low <= extent:
         return rng.uniform(high - extent, low)
-    return float(np.clip(point - extent * rng.uniform(0.15, 0.85), low, high - extent))
+    place = rng.uniform(0.5 - shift, 0.5 + shift)
+    return float(np.clip(point - extent * place, low, high - extent))
 
 
 def _shrunk(image: NDArray[np.uint8], scale: float) -> NDArray[Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -13,14 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
-from tqdm import tqdm
 
 from instaseg_ros.config import TrainConfig
 from instaseg_ros.datasets import Dataset, Sample, open_dataset
 from instaseg_ros.datasets.synthetic_street import SyntheticStreet
-from instaseg_ros.errors import InputError
+from instaseg_ros.errors import ConfigError, InputError
 from instaseg_ros.methods import Targets
 from instaseg_ros.training.augment import random_view
+from instaseg_ros.training.objects import object_index
+
+log = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
@@ -70,11 +73,14 @@ class EndlessStreet(TorchDataset[Sample]):
 
 
 class ObjectViews(TorchDataset[Sample]):
-    """Random views of a dataset, each around an object; likewise a function of (seed, index)."""
+    """Random views of a dataset, each around an object; likewise a function of (seed, index).
 
-    def __init__(self, dataset: Dataset, config: TrainConfig) -> None:
+    objects: an `object_index` of the dataset.
+    """
+
+    def __init__(self, dataset: Dataset, objects: NDArray[np.void], config: TrainConfig) -> None:
         self.dataset, self.config = dataset, config
-        self.objects = object_index(dataset, config.min_object_px)
+        self.objects = objects[objects["pixels"] >= config.min_object_px]
         if not len(self.objects):
             raise InputError(
                 f"train.dataset {config.dataset}: no object of at least {config.min_object_px} "
@@ -94,28 +100,73 @@ class ObjectViews(TorchDataset[Sample]):
         return random_view(sample, center, size, self.config.augment, rng)
 
 
-def object_index(dataset: Dataset, min_object_px: int) -> NDArray[np.void]:
-    """Every object of the dataset: its image, class and centroid (x, y).
+class Part:
+    """Some samples of a dataset, as a dataset."""
 
-    Reads everything once, so that a missing or broken file is named before training starts.
+    def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
+        self._dataset, self._indices = dataset, indices
+        self.class_names = dataset.class_names
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._dataset[self._indices[index]]
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        return self._dataset.files(self._indices[index])
+
+
+def open_splits(path: str) -> tuple[Dataset, Dataset]:
+    """What to train on and what to validate on: the splits `train` and `val`. Where there is no
+    `val`, every tenth image, or the last of fewer, is held out of what there is.
+
+    Raises InputError where nothing can be read, or there is but one image.
+    """
+    if not path:
+        raise ConfigError("train.dataset: this recipe needs a dataset: give it with --data DIR")
+    train = open_dataset(path, "train")
+    try:
+        held_out = open_dataset(path, "val")
+        reason = "it has no splits"
+    except InputError as error:
+        held_out, reason = train, str(error)
+    if train.files(0) != held_out.files(0):
+        return train, held_out
+    count = len(train)
+    if count < 2:
+        raise InputError(f"dataset {path}: expected at least two images, found {count}")
+    held = range(9, count, 10) if count >= 10 else range(count - 1, count)
+    log.info(
+        "dataset %s: %s; %d of its %d images are held out for validation",
+        *(path, reason, len(held), count),
+    )
+    return Part(train, [i for i in range(count) if i not in held]), Part(train, held)
+
+
+class Source(NamedTuple):
+    """Where a training takes its samples from.
+
+    views: endless; held_out: for validation; objects: index of recorded ones, None: drawn ones.
     """
 
-    def of_image(image: int) -> list[tuple[int, int, float, float]]:
-        sample = dataset[image]
-        y, x = np.nonzero(sample.labels)
-        owner = sample.labels[y, x]
-        sizes, sum_x, sum_y = (np.bincount(owner, w, minlength=1 << 16) for w in (None, x, y))
-        return [
-            (image, c, sum_x[i] / sizes[i] + 0.5, sum_y[i] / sizes[i] + 0.5)
-            for i, c in zip(sample.ids, sample.class_ids, strict=True)
-            if sizes[i] >= min_object_px
-        ]
+    views: TorchDataset[Sample]
+    held_out: Dataset
+    class_names: tuple[str, ...]
+    objects: NDArray[np.void] | None
 
-    with ThreadPoolExecutor() as pool:
-        rows = pool.map(of_image, range(len(dataset)))
-        everything = tqdm(rows, "reading", len(dataset), leave=False, unit="image")
-        kinds = [("image", "i8"), ("class_id", "i8"), ("x", "f8"), ("y", "f8")]
-        return np.array([row for some in everything for row in some], kinds)
+
+def open_source(config: TrainConfig, run_dir: Path) -> Source:
+    """The configured dataset, all of it read once; what was found is kept in `run_dir`."""
+    if config.dataset == "synthetic":
+        views = EndlessStreet(config)
+        size = config.crop_height, config.crop_width
+        held_out = held_out_street(config.validation_frames, size)
+        return Source(views, held_out, SyntheticStreet.class_names, None)
+    train, val = open_splits(config.dataset)
+    object_index(val, run_dir / "objects_val.npz")
+    objects = object_index(train, run_dir / "objects.npz")
+    return Source(ObjectViews(train, objects, config), val, train.class_names, objects)
 
 
 def _single_threaded(_: int) -> None:
@@ -123,13 +174,17 @@ def _single_threaded(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def training_batches(config: TrainConfig, first_step: int) -> Iterable[Batch]:
-    """Batches `first_step`, ... up to `config.steps`, prepared by worker processes."""
-    wanted = range(first_step * config.batch_size, config.steps * config.batch_size)
-    data = EndlessStreet(config) if config.dataset == "synthetic" else _object_views(config)
+def training_batches(
+    views: TorchDataset[Sample], config: TrainConfig, first_step: int, rank: int = 0, size: int = 1
+) -> Iterable[Batch]:
+    """Batches `first_step`, ... up to `config.steps`, prepared by worker processes; of each, what
+    is the share of process `rank` of `size`."""
+    share = config.batch_size // size
+    firsts = range(first_step * config.batch_size + rank * share, config.steps * config.batch_size)
+    wanted = [first + k for first in firsts[:: config.batch_size] for k in range(share)]
     return DataLoader(
-        data,
-        batch_size=config.batch_size,
+        views,
+        batch_size=share,
         sampler=wanted,
         num_workers=config.workers,
         # A forked process hangs on the locks of threads that it does not have.
@@ -140,26 +195,8 @@ def training_batches(config: TrainConfig, first_step: int) -> Iterable[Batch]:
     )
 
 
-def _object_views(config: TrainConfig) -> ObjectViews:
-    return ObjectViews(open_dataset(config.dataset, "train"), config)
-
-
-def validation_set(config: TrainConfig) -> Dataset:
-    """Held-out samples of the configured dataset."""
-    if config.dataset == "synthetic":
-        return held_out_street(config.validation_frames, (config.crop_height, config.crop_width))
-    return open_dataset(config.dataset, "val")
-
-
 def held_out_street(frames: int, size: tuple[int, int]) -> SyntheticStreet:
     """Held-out sequences, at least `frames` frames of (H, W) in all: four of each sequence."""
     return SyntheticStreet(
         size=size, split="val", sequences=-(-frames // 4), frames_per_sequence=4, depth=False
     )
-
-
-def class_names(config: TrainConfig) -> tuple[str, ...]:
-    """Classes of the configured dataset. Raises InputError where there is none."""
-    if config.dataset == "synthetic":
-        return SyntheticStreet.class_names
-    return open_dataset(config.dataset, "train").class_names

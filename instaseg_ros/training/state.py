@@ -1,0 +1,127 @@
+"""What a training starts from, what it leaves, and what it needs to go on after a kill."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from instaseg_ros import __version__
+from instaseg_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from instaseg_ros.config import Config
+from instaseg_ros.errors import ConfigError
+from instaseg_ros.evaluation.average_precision import AveragePrecision
+from instaseg_ros.network import ERFNet
+from instaseg_ros.training.data import Batch
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class State:
+    """Everything that a step changes."""
+
+    network: ERFNet
+    average: ERFNet
+    optimizer: torch.optim.Optimizer
+
+    def save(self, path: Path, step: int) -> None:
+        """Write the state after `step` steps, complete or not at all."""
+        parts = {"step": step, "network": self.network.state_dict()}
+        parts |= {"average": self.average.state_dict(), "optimizer": self.optimizer.state_dict()}
+        _save(parts, path)
+
+    def resume(self, path: Path) -> int:
+        """Take the state that a run saved, if it did; returns the steps it had done."""
+        if not path.is_file():
+            return 0
+        device = next(self.network.parameters()).device
+        state = torch.load(path, map_location=device, weights_only=True)
+        try:
+            self.network.load_state_dict(state["network"])
+            self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"{path} is of a run with another network or other classes; choose another "
+                f"directory with --output, or remove it ({str(error).splitlines()[0]})"
+            ) from error
+        log.info("resuming %s after step %d", path, state["step"])
+        return int(state["step"])
+
+
+@torch.no_grad()
+def start_from(network: ERFNet, class_names: Sequence[str], weights: str) -> None:
+    """Take over every block and head of `weights` that fits, and the seed maps of the classes that
+    have the same names there; those of other classes stay as they are."""
+    checkpoint = load_checkpoint(weights)
+    other = checkpoint.network()
+    seeds = {name: network.head_parameters("seed", k) for k, name in enumerate(class_names)}
+    fresh = {name: [tensor.clone() for tensor in views] for name, views in seeds.items()}
+    network.start_from(other)
+    pairs: list[tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]]
+    pairs = [(seeds[name], fresh[name]) for name in class_names]
+    for head in network.heads:
+        if head.name != "seed" and head in other.heads:
+            pairs.append((network.head_parameters(head.name), other.head_parameters(head.name)))
+    known = [name for name in class_names if name in checkpoint.class_names]
+    for name in known:
+        theirs = checkpoint.class_names.index(name)
+        pairs.append((seeds[name], other.head_parameters("seed", theirs)))
+    for own, source in pairs:
+        if [t.shape for t in own] == [t.shape for t in source]:
+            for new, old in zip(own, source, strict=True):
+                new.copy_(old)
+    new_names = [name for name in class_names if name not in known]
+    log.info(
+        "from %s: %s; new: %s", weights, ", ".join(known) or "none", ", ".join(new_names) or "none"
+    )
+
+
+def save_weights(
+    path: Path,
+    average: ERFNet,
+    config: Config,
+    class_names: tuple[str, ...],
+    step: int,
+    table: dict[str, AveragePrecision],
+) -> None:
+    """Write the checkpoint with what it was trained with, and its AP on held-out samples."""
+    notes = {
+        "step": step,
+        "version": __version__,
+        "train": dataclasses.asdict(config.train),
+        "validation": {name: row._asdict() for name, row in table.items()},
+    }
+    shape = config.method
+    checkpoint = Checkpoint(
+        average.state_dict(),
+        class_names,
+        shape.name,
+        shape.n_sigma,
+        shape.profile,
+        notes,
+        dataclasses.asdict(config.decode),
+    )
+    save_checkpoint(checkpoint, path, torch.float16)
+
+
+def mean_ap(path: Path) -> float:
+    """Mean AP that weights were saved with; -1 where there are none."""
+    return load_checkpoint(path).notes["validation"]["mean"]["ap"] if path.is_file() else -1.0
+
+
+def save_batch(path: Path, batch: Batch) -> None:
+    """Write what a step was fed with, for `torch.load(path, weights_only=True)`."""
+    _save({"images": batch.images, **batch.targets._asdict()}, path)
+
+
+def _save(content: dict[str, Any], path: Path) -> None:
+    part = path.with_suffix(".part")
+    torch.save(content, part)
+    os.replace(part, path)

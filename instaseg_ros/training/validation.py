@@ -1,0 +1,54 @@
+"""AP of a network in training, on held-out samples."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from instaseg_ros.config import Config
+from instaseg_ros.evaluation.average_precision import AveragePrecision, average_precision
+from instaseg_ros.evaluation.counts import frame_counts, scaled_min_pixels
+from instaseg_ros.methods import Method
+from instaseg_ros.network import ERFNet
+from instaseg_ros.preprocess import preprocess, restore
+from instaseg_ros.runtimes.torch_runtime import pick_precision
+from instaseg_ros.training.data import Source
+from instaseg_ros.training.processes import Group
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bf16 where the device multiplies it in hardware. It has the range of fp32, so no gradient
+    scaling is needed."""
+    if device.type == "cuda":
+        fast = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        fast = pick_precision("auto", device) == "bf16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+
+
+@torch.inference_mode()
+def validate(
+    network: ERFNet, method: Method, config: Config, source: Source, group: Group
+) -> dict[str, AveragePrecision]:
+    """AP on held-out samples, spread over the set and shared out among the processes.
+
+    True objects count from 100 pixels on; on recorded images, from as many as 100 pixels of a
+    2048 x 1024 frame are at their size.
+    """
+    data, counts = source.held_out, []
+    recorded = config.train.dataset != "synthetic"
+    frames = min(config.train.validation_frames, len(data))
+    wanted = np.linspace(0, len(data), frames, endpoint=False).astype(int)
+    for index in wanted[group.rank :: group.size]:
+        sample = data[int(index)]
+        pixels, geometry = preprocess([sample.frame.image], config.input)
+        image = torch.from_numpy(pixels).to(group.device).permute(0, 3, 1, 2)
+        with autocast(group.device):
+            outputs = network(image.float() / 255)
+        height, width = geometry.scaled
+        outputs = {name: output[..., :height, :width].float() for name, output in outputs.items()}
+        found = restore(method.decode(outputs, config.decode)[0], geometry)
+        least = scaled_min_pixels(*sample.labels.shape) if recorded else 100
+        truth = sample.labels, sample.ids, sample.class_ids
+        counts.append(frame_counts(*truth, found, sample.ignore, sample.crowd, least))
+    return average_precision(group.gather(counts), source.class_names)
