@@ -56,7 +56,6 @@ def test_learning_rate_warms_up_and_ends_at_zero() -> None:
     assert rates[1000] == pytest.approx(0.0)
 
 
-@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path) -> None:
     config = merge(Config(), SMALL)
     whole = load_checkpoint(train(config, tmp_path / "whole"))
