@@ -1,46 +1,54 @@
 # Every target first brings the environment up to date (seconds when nothing changed).
 #   make demo                     a synthetic street through a real ROS 2 node
 #   make test                     lint, unit suite, ROS suite on Jazzy and on Kilted
+#   make slow                     what the unit suite leaves out for its time, some minutes
 #   make ROS_DISTRO=kilted demo   the same on Kilted
 #   make PYTHON=python3.12 ros    another Python (3.10 or newer)
 
 PYTHON ?= python3
 export ROS_DISTRO ?= jazzy
 VENV = .venv$(if $(filter kilted,$(ROS_DISTRO)),-kilted)
-PYTEST = bin/python -m pytest
+# Kilted's environment has what the demo and the ROS suite need; all else is done in Jazzy's.
+UNIT_SUITE = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadgroup
+ROS_SUITE = bin/python -m pytest -n 2 --dist loadfile -m ros test/ros
 
 # The environment is whole by itself: nothing of a ROS sourced in this shell may leak in.
 unexport PYTHONPATH LD_LIBRARY_PATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH
 unexport RMW_IMPLEMENTATION _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: demo test lint ros train gpu
+.PHONY: demo test slow lint ros jazzy train gpu
 
 demo: ros
 	$(VENV)/bin/instaseg demo
 
 test: lint
-	OMP_NUM_THREADS=1 $(VENV)/$(PYTEST) -n 2 -m "not ros and not gpu"
-	ROS_DISTRO=jazzy $(PYTHON) tools/setup_env.py
-	.venv/$(PYTEST) -m ros
+	$(UNIT_SUITE) -m "not ros and not gpu and not slow"
+	.venv/$(ROS_SUITE)
 	ROS_DISTRO=kilted $(PYTHON) tools/setup_env.py
-	.venv-kilted/$(PYTEST) -m ros
+	.venv-kilted/$(ROS_SUITE)
 
-lint: ros
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check --quiet .
-	$(VENV)/bin/mypy
+slow: jazzy
+	$(UNIT_SUITE) -m "slow and not gpu"
+
+lint: jazzy
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check --quiet .
+	.venv/bin/mypy
 
 ros:
 	$(PYTHON) tools/setup_env.py
 
-train: ros
-	$(VENV)/bin/instaseg train config/train/synthetic.yaml
+jazzy:
+	ROS_DISTRO=jazzy $(PYTHON) tools/setup_env.py
+
+train: jazzy
+	.venv/bin/instaseg train config/train/synthetic.yaml
 
 # What waits for an NVIDIA GPU, in under ten minutes: tests, figures (all of them in runs/gpu.json, with
 # date and hardware), and training, which goes on where the last call stopped.
 # On a machine whose torch is not this environment's: make gpu GPU_PYTHON=python3
-GPU_PYTHON ?= $(VENV)/bin/python
-gpu: $(if $(filter $(VENV)/%,$(GPU_PYTHON)),ros)
+GPU_PYTHON ?= .venv/bin/python
+gpu: $(if $(filter .venv/%,$(GPU_PYTHON)),jazzy)
 	$(GPU_PYTHON) -m pytest -m gpu test/test_cuda.py test/test_runtimes.py test/test_tensorrt.py
 	$(GPU_PYTHON) -m instaseg_ros.bench_gpu --json runs/gpu.json
 	$(GPU_PYTHON) -m instaseg_ros.cli bench --size 512x1024

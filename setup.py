@@ -48,7 +48,6 @@ setup(
         "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"],
         "tensorrt": ["tensorrt>=8.6", "onnx>=1.16", "onnxscript>=0.2"],
         "int8": ["nncf>=2.13", "openvino>=2024.6"],
-        "coco": ["pycocotools>=2.0.8"],
         "plots": ["matplotlib>=3.5"],
         "coco": ["pycocotools>=2.0.6"],
         "train": ["tensorboard>=2.14"],

@@ -63,7 +63,11 @@ class EngineConfig:
     best_batch: int = param(1, "images at once that an engine is tuned for", low=1, high=64)
     max_batch: int = param(4, "most images at once that an engine takes", low=1, high=64)
     workspace_mb: int = param(
-        1024, "most GPU memory that TensorRT may use while it builds", low=16, high=1_000_000
+        1024,
+        "most GPU memory that TensorRT may use while it builds; more may find faster engines, but "
+        "those already built stay: delete them to build anew",
+        low=16,
+        high=1_000_000,
     )
 
 

@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 from importlib import import_module
 from pathlib import Path
 from statistics import median
@@ -28,6 +29,7 @@ CANDIDATES = (  # runtime, device, precision
     ("torch", "cpu", "bf16"),
     ("openvino", "cpu", "fp32"),
     ("openvino", "cpu", "bf16"),
+    ("openvino", "cpu", "int8"),
     ("onnx", "cpu", "fp32"),
     ("torch", "cuda", "fp32"),
     ("torch", "cuda", "bf16"),
@@ -116,10 +118,22 @@ def versions() -> dict[str, str]:
     else:
         found["gpu"] = "none that torch sees"
     found |= {package: _version(package) for package in PACKAGES}
-    sourced = os.environ.get("ROS_DISTRO")
-    installed = ", ".join(sorted(path.name for path in Path("/opt/ros").glob("*")))
-    found["ros"] = sourced or (f"not sourced; installed: {installed}" if installed else "none")
+    found["ros"] = _ros()
     return found
+
+
+def _ros() -> str:
+    """The distribution that a node would run on here, or why there is none."""
+    sourced = os.environ.get("ROS_DISTRO")
+    if importlib.util.find_spec("rclpy"):
+        wheels = (d.metadata["Name"] or "" for d in importlib.metadata.distributions())
+        names = [re.fullmatch("ros-([a-z]+)-rclpy", name) for name in wheels]
+        from_pip = [f"{name[1]}, from pip" for name in names if name]
+        return (from_pip or [sourced or "rclpy of an unnamed distribution"])[0]
+    if sourced:
+        return f"{sourced} is sourced, but this Python finds no rclpy"
+    installed = ", ".join(sorted(path.name for path in Path("/opt/ros").glob("*")))
+    return f"not sourced; installed: {installed}" if installed else "none"
 
 
 def _version(package: str) -> str:

@@ -20,7 +20,7 @@ from instaseg_ros.onnx_model import DTYPES, INPUT, METADATA_KEY, cached_onnx
 from instaseg_ros.output_files import OutputFile
 from instaseg_ros.runtimes.comparison import TOLERANCES, Comparison
 from instaseg_ros.runtimes.onnx_runtime import Session
-from instaseg_ros.runtimes.openvino_model import traced
+from instaseg_ros.runtimes.openvino_model import model_of
 from instaseg_ros.runtimes.tensorrt_engine import sidecar
 from instaseg_ros.runtimes.tensorrt_runtime import Run, TensorRTRuntime, engine_path
 from instaseg_ros.runtimes.torch2trt_runtime import load_plan, save_module
@@ -97,7 +97,7 @@ def _openvino(order: Order, path: Path) -> Run:
     except ModuleNotFoundError as error:
         raise MissingExtraError("openvino", "openvino", "export --to openvino") from error
     network = order.checkpoint.network().eval()
-    model = traced(network)
+    model = model_of(order.checkpoint, network)
     model.reshape([-1, *order.size, 3])
     model.inputs[0].set_names({INPUT})
     for output, heads in zip(model.outputs, network.groups, strict=True):

@@ -11,13 +11,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from instaseg_ros.checkpoint import load_checkpoint
 from instaseg_ros.config import Config, DecodeConfig
 from instaseg_ros.preprocess import Geometry, preprocess, restore
-from instaseg_ros.runtimes import Uploading, open_runtime
+from instaseg_ros.runtimes import Uploading, open_runtime, prepares_for_minutes
 from instaseg_ros.types import Frame, Result
+
+WARM_UP_SIZE = (256, 512)  # (height, width) pixels where the configuration names none
 
 
 class Inferred(NamedTuple):
@@ -79,6 +82,21 @@ class Pipeline:
         with _timed(stage_ms, "restore"):
             instances = [restore(one, geometry) for one in decoded]
         return [Result(one, stage_ms) for one in instances]
+
+    def warm_up(self) -> bool:
+        """Run a black image: first calls compile and allocate, and no camera should wait for that.
+
+        False, and nothing is run, where the runtime takes minutes for each image size and the
+        configuration does not say which one will come.
+        """
+        size = (self.config.input.height, self.config.input.width)
+        if not all(size):
+            if prepares_for_minutes(self.runtime):
+                return False
+            size = WARM_UP_SIZE
+        self.process([Frame(np.zeros((*size, 3), np.uint8))])
+        self.reset()
+        return True
 
     def reset(self) -> None:
         """Forget everything of earlier frames, once the last of them is decoded. Spatial embedding

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from instaseg_ros.bench_runtimes import REFERENCE, Row, compare, table
+from instaseg_ros.bench_runtimes import REFERENCE, Row, compare
 from instaseg_ros.checkpoint import Checkpoint
 from instaseg_ros.config import DecodeConfig, InputConfig, RuntimeConfig
 from instaseg_ros.datasets.synthetic_street import SyntheticStreet
@@ -31,25 +31,37 @@ FEW_CHANNELS = 16  # of a convolution's input: at half resolution, or the image 
 
 
 class Order(NamedTuple):
-    """What to quantise, and how it is judged.
+    """What to calibrate and measure on.
 
     images: for calibration, `frames` of anything that `open_source` reads; None: of the synthetic
-    street's training sequences. size: (height, width) to calibrate and judge at.
-    max_loss: the most AP that may be lost on `check_frames` held-out synthetic frames.
+    street's training sequences. size: (height, width) to calibrate and measure at.
+    check_frames: held-out synthetic frames to measure AP on.
     """
 
     images: str | None
     size: tuple[int, int]
     frames: int
     check_frames: int
-    max_loss: float
 
 
-def quantize(checkpoint: Checkpoint, decode: DecodeConfig, order: Order) -> str:
-    """Make, measure and keep the int8 model of the checkpoint; returns what was measured.
+class Quantised(NamedTuple):
+    """An int8 model that is not kept yet.
 
-    Raises ConfigError, and keeps nothing, when it loses more than `order.max_loss` AP.
+    model: openvino.Model. rows: the reference's, float32's and int8's. measured: its AP, in words.
     """
+
+    model: Any
+    rows: dict[str, Row]
+    measured: str
+
+    @property
+    def loss(self) -> float:
+        """AP lost."""
+        return self.rows[REFERENCE].ap - self.rows["int8"].ap
+
+
+def quantize(checkpoint: Checkpoint, decode: DecodeConfig, order: Order) -> Quantised:
+    """Make and measure the int8 model of the checkpoint; `keep_quantised` keeps it."""
     try:
         import nncf
         from nncf.quantization.advanced_parameters import (
@@ -70,21 +82,26 @@ def quantize(checkpoint: Checkpoint, decode: DecodeConfig, order: Order) -> str:
         advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE),
     )
     rows = _measure(checkpoint, decode, order, quantised)
-    print(table(rows))
-    loss = rows[REFERENCE].ap - rows["int8"].ap
     measured = (
         f"AP {rows['int8'].ap:.4f} instead of {rows[REFERENCE].ap:.4f} on {order.check_frames} "
         f"held-out synthetic frames of {order.size[0]}x{order.size[1]}"
     )
-    if not loss <= order.max_loss:
+    quantised.set_rt_info(measured, ["instaseg_ros", "measured"])
+    return Quantised(quantised, rows, measured)
+
+
+def keep_quantised(quantised: Quantised, checkpoint: Checkpoint, max_loss: float) -> None:
+    """Keep the model where `open_runtime` finds it.
+
+    Raises ConfigError, and keeps nothing, when it loses more than `max_loss` AP.
+    """
+    if not quantised.loss <= max_loss:
         raise ConfigError(
-            f"the int8 model is not kept: {measured}; expected at most {order.max_loss} lost. "
+            f"the int8 model is not kept: {quantised.measured}; expected at most {max_loss} lost. "
             "Calibrate on more images, or images more like the camera's (--images), or accept "
             "the loss with --max-loss"
         )
-    quantised.set_rt_info(measured, ["instaseg_ros", "measured"])
-    keep(quantised, model_path(checkpoint, "int8"))
-    return measured
+    keep(quantised.model, model_path(checkpoint, "int8"))
 
 
 def calibration_images(order: Order) -> Iterator[NDArray[np.uint8]]:

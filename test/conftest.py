@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 
 import pytest
 import torch
+from networks import SMALL, by_chance
 
 from instaseg_ros.checkpoint import Checkpoint
-from instaseg_ros.methods import make_method
-from instaseg_ros.network import ERFNet
+from instaseg_ros.network import PROFILES
 
 
 class CpuStream:
@@ -35,17 +34,29 @@ def cpu_as_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def untrained() -> Checkpoint:
-    """A network of two classes whose weights are chance."""
-    torch.manual_seed(0)
-    network = ERFNet(make_method("spatial_embedding", 2, 2).heads)
-    return Checkpoint(network.state_dict(), ("car", "bus"))
+    """The published network for two classes, whose weights are chance."""
+    return by_chance()
+
+
+@pytest.fixture(scope="session")
+def small_profiles() -> Iterator[None]:
+    """Makes profiles of the package of those in SMALL."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, profile in SMALL.items():
+            patch.setitem(PROFILES, name, profile)
+        yield
+
+
+@pytest.fixture(scope="session")
+def small(small_profiles: None) -> Checkpoint:
+    """A small network for the first classes of the synthetic street, whose weights are chance."""
+    return by_chance("small", ("person", "rider", "car"))
 
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache folder for the session, shared by its workers, since writing ONNX takes seconds."""
-    base = tmp_path_factory.getbasetemp()
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    """A cache folder for the session. Tests that convert networks are of the group `converting`,
+    which one worker runs: it makes each model once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("INSTASEG_CACHE", str(base / "cache"))
+        patch.setenv("INSTASEG_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield

@@ -70,8 +70,24 @@ class Small(nn.Module):
         return (torch.relu(self.conv(images.permute(0, 3, 1, 2) / 255)),)
 
 
-@pytest.mark.slow
-def test_compiled_module_is_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The traced program stands for what a C++ compiler would make of it, which takes seconds."""
+    monkeypatch.setattr(
+        torch._inductor,
+        "aoti_compile_and_package",
+        lambda program, package_path: torch.export.save(program, package_path),
+    )
+    monkeypatch.setattr(
+        torch._inductor, "aoti_load_package", lambda path: torch.export.load(path).module()
+    )
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_compiled_module_is_kept_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
+    if not compiled:
+        no_compiler(monkeypatch)
     module, images = Small(), torch.randint(0, 256, (1, 8, 8, 3), dtype=torch.uint8)
     with torch.inference_mode():
         (expected,) = module(images)

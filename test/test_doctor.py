@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,15 +15,19 @@ import torch
 
 from instaseg_ros import cli, doctor, runtimes
 from instaseg_ros.checkpoint import Checkpoint, save_checkpoint
+from instaseg_ros.config import Config, parameters
+from instaseg_ros.runtimes.comparison import TOLERANCES
 from instaseg_ros.runtimes.torch_runtime import TorchRuntime
+
+pytestmark = pytest.mark.xdist_group("converting")
 
 
 @pytest.fixture
 def examined(
-    untrained: Checkpoint, cache: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Checkpoint, cache: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[], tuple[int, dict[str, dict[str, object]]]]:
     """Runs the command on an untrained network; returns exit code and report."""
-    save_checkpoint(untrained, tmp_path / "weights.safetensors")
+    save_checkpoint(small, tmp_path / "weights.safetensors")
     few = [c for c in doctor.CANDIDATES if c[0] in ("torch", "tensorrt")]
     monkeypatch.setattr(doctor, "CANDIDATES", (*few, ("abacus", "cpu", "fp32")))
     options = ["--weights", str(tmp_path / "weights.safetensors"), "--size", "48x80"]
@@ -84,3 +90,28 @@ def test_a_runtime_that_breaks_fails_the_command_with_its_reason(
     assert code == 1
     assert report["auto"]["difference"] is None
     assert "it cannot be used: OSError: libcuda.so.1" in capsys.readouterr().out
+
+
+def test_every_precision_that_is_tried_has_a_tolerance() -> None:
+    choices = next(p.choices for p in parameters(Config()) if p.name == "runtime.precision")
+    assert {precision for *_, precision in doctor.CANDIDATES} == set(TOLERANCES)
+    assert set(TOLERANCES) == {*choices} - {"auto"}
+
+
+@pytest.mark.parametrize(
+    ("wheels", "sourced", "rclpy", "said"),
+    [
+        (["ros-rclpy", "ros-jazzy-rclpy"], "", True, "jazzy, from pip"),
+        (["numpy"], "humble", True, "humble"),
+        (["numpy"], "", True, "rclpy of an unnamed distribution"),
+        ([], "humble", False, "humble is sourced, but this Python finds no rclpy"),
+    ],
+)
+def test_the_ros_of_this_python_is_named(
+    monkeypatch: pytest.MonkeyPatch, wheels: list[str], sourced: str, rclpy: bool, said: str
+) -> None:
+    monkeypatch.setenv("ROS_DISTRO", sourced)
+    found = [SimpleNamespace(metadata={"Name": name}) for name in wheels]
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda: found)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: rclpy or None)
+    assert doctor._ros() == said

@@ -108,6 +108,13 @@ def test_it_imports_where_no_ros_is_installed(module: str) -> None:
     assert done.stdout.strip() == ""
 
 
+def test_what_needs_ros_stands_in_its_folder() -> None:
+    """`make test` looks for it there alone, on each distribution."""
+    marked = [p for p in (ROOT / "test").rglob("test_*.py") if "mark.ros" in p.read_text()]
+    assert marked
+    assert {path.parent.name for path in marked} == {"ros"}
+
+
 def test_files_are_short() -> None:
     folders = ("instaseg_ros", "launch", "test", "tools")
     paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]

@@ -12,7 +12,8 @@ import torch
 
 from instaseg_ros.config import Config, merge
 from instaseg_ros.errors import ImageError
-from instaseg_ros.pipeline import Pipeline
+from instaseg_ros.pipeline import WARM_UP_SIZE, Pipeline
+from instaseg_ros.runtimes.tensorrt_runtime import TensorRTRuntime
 from instaseg_ros.types import Frame
 
 
@@ -103,3 +104,31 @@ def test_the_next_frame_is_uploaded_while_the_last_one_is_decoded(pipeline: Pipe
         assert not waiting.done()
         pipeline.decode(first)
         pipeline.decode(waiting.result(30))
+
+
+def with_input(pipeline: Pipeline, height: int, width: int) -> Pipeline:
+    pipeline.config = merge(pipeline.config, {"input.height": height, "input.width": width})
+    return pipeline
+
+
+def test_warming_up_is_for_the_configured_size(pipeline: Pipeline) -> None:
+    seen, runtime = [], pipeline.runtime
+
+    def noting(images: np.ndarray) -> dict[str, torch.Tensor]:
+        seen.append(images.shape[1:3])
+        return runtime(images)
+
+    pipeline.runtime = noting
+    assert pipeline.warm_up()
+    assert with_input(pipeline, 60, 128).warm_up()
+    assert seen == [WARM_UP_SIZE, (64, 128)]
+
+
+@pytest.mark.parametrize(("height", "width"), [(0, 0), (64, 0)])
+def test_no_engine_is_built_for_a_size_that_nobody_named(
+    pipeline: Pipeline, height: int, width: int
+) -> None:
+    pipeline.runtime = object.__new__(TensorRTRuntime)  # there is no GPU: to call it is an error
+    assert not with_input(pipeline, height, width).warm_up()
+    with pytest.raises(AttributeError):
+        with_input(pipeline, 64, 128).warm_up()

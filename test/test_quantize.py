@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import by_chance
 
 from instaseg_ros import cli
 from instaseg_ros.checkpoint import Checkpoint, load_checkpoint
-from instaseg_ros.config import RuntimeConfig
+from instaseg_ros.config import DecodeConfig, RuntimeConfig
 from instaseg_ros.errors import ConfigError
-from instaseg_ros.methods import make_method
-from instaseg_ros.network import ERFNet
+from instaseg_ros.quantize import Order, keep_quantised, quantize
 from instaseg_ros.runtimes import open_runtime, openvino_model
+from instaseg_ros.runtimes.comparison import TOLERANCES, Comparison
 
+pytestmark = pytest.mark.xdist_group("converting")
 needs_openvino = pytest.mark.skipif(
     not importlib.util.find_spec("openvino"), reason="openvino is not installed"
 )
@@ -25,17 +27,12 @@ needs_nncf = pytest.mark.skipif(
     not importlib.util.find_spec("nncf"), reason="nncf is not installed"
 )
 IMAGE = np.random.default_rng(0).integers(0, 256, (1, 64, 128, 3), np.uint8)
+INT8 = RuntimeConfig(name="openvino", precision="int8")
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSTASEG_CACHE", str(tmp_path / "cache"))
-
-
-def untrained(seed: int, profile: str = "published") -> Checkpoint:
-    torch.manual_seed(seed)
-    network = ERFNet(make_method("spatial_embedding", 2, 2).heads, profile)
-    return Checkpoint(network.state_dict(), ("car", "bus"), profile=profile)
 
 
 def run(checkpoint: Checkpoint) -> torch.Tensor:
@@ -43,10 +40,7 @@ def run(checkpoint: Checkpoint) -> torch.Tensor:
     return open_runtime(config, checkpoint)(IMAGE)["seed"].clone()
 
 
-@needs_openvino
-@pytest.mark.parametrize("profile", ["published", "fast"])
-def test_a_model_is_made_once(profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint = untrained(0, profile)
+def assert_made_once(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(checkpoint)
     pixels = torch.from_numpy(IMAGE).permute(0, 3, 1, 2) / 255
     with torch.inference_mode():
@@ -57,43 +51,69 @@ def test_a_model_is_made_once(profile: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @needs_openvino
+def test_a_model_is_made_once(
+    own_cache: None, small_profiles: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_made_once(by_chance("small fast"), monkeypatch)
+
+
+@needs_openvino
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", ["published", "fast"])
+def test_a_model_of_full_depth_is_made_once(
+    profile: str, own_cache: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_made_once(by_chance(profile), monkeypatch)
+
+
+@needs_openvino
 def test_other_weights_have_their_own_model() -> None:
-    paths = {openvino_model.model_path(untrained(seed)) for seed in (0, 1, 0)}
+    paths = {openvino_model.model_path(by_chance(seed=seed)) for seed in (0, 1, 0)}
     assert len(paths) == 2
 
 
 @needs_openvino
-def test_int8_is_not_offered_before_it_is_measured() -> None:
-    config = RuntimeConfig(name="openvino", precision="int8")
+def test_int8_is_not_offered_before_it_is_measured(own_cache: None) -> None:
     with pytest.raises(ConfigError, match="instaseg quantize"):
-        open_runtime(config, untrained(0))
+        open_runtime(INT8, by_chance())
 
 
 def test_torch_does_not_run_int8() -> None:
     with pytest.raises(ConfigError, match="torch runs fp32"):
-        open_runtime(RuntimeConfig(name="torch", precision="int8"), untrained(0))
+        open_runtime(RuntimeConfig(name="torch", precision="int8"), by_chance())
+
+
+@needs_nncf
+@needs_openvino
+def test_int8_is_measured_and_kept(
+    small: Checkpoint, cache: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = quantize(small, DecodeConfig(), Order(None, (64, 128), frames=1, check_frames=1))
+    assert "on 1 held-out synthetic frames of 64x128" in made.measured
+    with pytest.raises(ConfigError, match="is not kept: AP 0"):
+        keep_quantised(made, small, made.loss - 1)
+    assert not openvino_model.model_path(small, "int8").exists()
+    keep_quantised(made, small, made.loss)
+    caplog.set_level(logging.INFO)
+    runtime = open_runtime(INT8, small)
+    assert runtime.precision == "int8"
+    assert made.measured in caplog.text
+    assert 1e-4 < Comparison(small, (64, 128))(runtime).relative < TOLERANCES["int8"]
 
 
 @needs_nncf
 @needs_openvino
 @pytest.mark.slow
-def test_int8_is_measured_and_kept(
-    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+def test_the_command_quantises_the_shipped_weights(
+    own_cache: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     size = ["--size", "128x256", "--frames", "2", "--check-frames", "4"]
     assert cli.main(["quantize", *size, "--max-loss", "-1"]) == 2
-    refused = capsys.readouterr()
-    assert "is not kept: AP" in refused.err
-    checkpoint = load_checkpoint("street-synthetic")
-    assert not openvino_model.model_path(checkpoint, "int8").exists()
-
+    printed = capsys.readouterr()
+    assert "largest difference" in printed.out
+    assert "is not kept: AP" in printed.err
     assert cli.main(["quantize", *size, "--max-loss", "1"]) == 0
-    measured = capsys.readouterr().out.splitlines()[-2]
-    assert "on 4 held-out synthetic frames of 128x256" in measured
-    caplog.set_level(logging.INFO)
-    runtime = open_runtime(RuntimeConfig(name="openvino", precision="int8"), checkpoint)
-    assert runtime.precision == "int8"
-    assert measured in caplog.text
-    exact = open_runtime(RuntimeConfig(name="openvino", precision="fp32"), checkpoint)
-    difference = (runtime(IMAGE)["offset"] - exact(IMAGE)["offset"]).abs()
-    assert 0 < difference.max() < 0.2
+    assert "on 4 held-out synthetic frames of 128x256" in capsys.readouterr().out
+    runtime = open_runtime(INT8, load_checkpoint("street-synthetic"))
+    difference = Comparison(load_checkpoint("street-synthetic"), (128, 256))(runtime)
+    assert 1e-4 < difference.relative < TOLERANCES["int8"]

@@ -18,6 +18,7 @@ from instaseg_ros.errors import ConfigError
 from instaseg_ros.runtimes import choose, open_runtime
 from instaseg_ros.runtimes.tensorrt_runtime import engine_path
 
+pytestmark = pytest.mark.xdist_group("converting")
 needs_openvino = pytest.mark.skipif(
     not importlib.util.find_spec("openvino"), reason="openvino is not installed"
 )
@@ -28,8 +29,8 @@ needs_onnx = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def checkpoint(untrained: Checkpoint, cache: None) -> Checkpoint:
-    return untrained
+def checkpoint(small: Checkpoint, cache: None) -> Checkpoint:
+    return small
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,11 @@ def images() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def expected(checkpoint: Checkpoint, images: np.ndarray) -> dict[str, torch.Tensor]:
+    return float32(checkpoint, images)
+
+
+def float32(checkpoint: Checkpoint, images: np.ndarray) -> dict[str, torch.Tensor]:
+    """Raw outputs of the float32 network in eager torch."""
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
     with torch.inference_mode():
         return checkpoint.network().eval()(pixels)
@@ -80,14 +86,11 @@ def test_outputs_are_those_of_the_network(
     ("precision", "tolerance"), [("fp32", 1e-3), ("bf16", 2e-2), ("fp16", 5e-3)]
 )
 def test_cuda_outputs_are_those_of_the_network(
-    checkpoint: Checkpoint,
-    images: np.ndarray,
-    expected: dict[str, torch.Tensor],
-    precision: str,
-    tolerance: float,
+    untrained: Checkpoint, cache: None, images: np.ndarray, precision: str, tolerance: float
 ) -> None:
-    runtime = open_runtime(RuntimeConfig(precision=precision, device="cuda"), checkpoint)
+    runtime = open_runtime(RuntimeConfig(precision=precision, device="cuda"), untrained)
     assert runtime.name == "torch"
+    expected = float32(untrained, images)
     for head, output in runtime(images).items():
         assert output.device.type == "cuda"
         assert (output.cpu() - expected[head]).abs().max() < tolerance, head

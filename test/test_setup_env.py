@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from packaging.requirements import Requirement
 
 ALL = [
     "make_venv",
@@ -94,6 +95,17 @@ def test_only_what_changed_is_done_again(workshop: Workshop) -> None:
     workshop.message.write_text("2")
     assert workshop.run() == ["build_vision_msgs"]
     assert workshop.run() == []
+
+
+def test_kilted_gets_what_its_tests_and_the_demo_need() -> None:
+    script = load_script()
+    asked = {}
+    for distro in script.VENVS:
+        lines = script.wanted(SCRIPT.parent / "constraints" / "python.txt", distro)
+        asked[distro] = {Requirement(line).name for line in lines}
+    assert asked["kilted"] >= {"torch", "numba", "openvino", "rosbags", "pytest", "colcon-ros"}
+    left_out = asked["jazzy"] - asked["kilted"]
+    assert left_out >= {"triton", "nncf", "onnx", "matplotlib", "mypy", "scipy"}
 
 
 @pytest.mark.parametrize("name", ["build_vision_msgs", "install_project"])

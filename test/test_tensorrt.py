@@ -37,6 +37,7 @@ from instaseg_ros.runtimes.tensorrt_runtime import Engine, TensorRTRuntime, engi
 from instaseg_ros.runtimes.torch2trt_runtime import Torch2TrtRuntime, load_plan
 
 Install = Callable[[StandInTensorRT], None]
+pytestmark = pytest.mark.xdist_group("converting")
 SIZE = (48, 80)
 SPEC = EngineSpec("0a1b", "10.0.1", "Orin", "8.7", "fp16", (512, 1024), (1, 1, 4))
 SMALL = Difference(0.02, 0.001, 0.004)
@@ -159,9 +160,9 @@ def test_what_the_builder_is_told(
 
 
 @pytest.fixture(scope="module")
-def written(untrained: Checkpoint, cache: None) -> None:
+def written(small: Checkpoint, cache: None) -> None:
     """The ONNX file, written while torch.cuda is what it is: torch imports parts for it."""
-    cached_onnx(untrained, SIZE, "fp32")
+    cached_onnx(small, SIZE, "fp32")
 
 
 @pytest.fixture
@@ -188,14 +189,14 @@ CONFIG = RuntimeConfig(name="tensorrt", precision="fp32", engine=EngineConfig(ma
 
 
 def test_from_weights_to_an_engine_that_is_found_again(
-    untrained: Checkpoint, with_stand_in: Install
+    small: Checkpoint, with_stand_in: Install
 ) -> None:
     trt = StandInTensorRT()
     with_stand_in(trt)
-    runtime = TensorRTRuntime(CONFIG, untrained)
+    runtime = TensorRTRuntime(CONFIG, small)
     assert (runtime.name, runtime.precision) == ("tensorrt", "fp32")
-    assert Comparison(untrained, SIZE)(runtime).relative < 1e-4
-    facts = json.loads(sidecar(engine_path(untrained, SIZE, "fp32")).read_text())
+    assert Comparison(small, SIZE)(runtime).relative < 1e-4
+    facts = json.loads(sidecar(engine_path(small, SIZE, "fp32")).read_text())
     assert facts["gpu"] == "stand-in GPU"
     assert facts["difference"]["relative"] < 1e-4
     images = np.random.default_rng(0).integers(0, 256, (2, *SIZE, 3)).astype(np.uint8)
@@ -203,19 +204,19 @@ def test_from_weights_to_an_engine_that_is_found_again(
     assert (both["seed"][:1] - first["seed"]).abs().max() < 1e-5
     with pytest.raises(ConfigError, match="max_batch is 2, got 3 images at once"):
         runtime(np.zeros((3, *SIZE, 3), np.uint8))
-    TensorRTRuntime(CONFIG, untrained)(images)
+    TensorRTRuntime(CONFIG, small)(images)
     assert len(trt.builds) == 1
     larger = dataclasses.replace(CONFIG, engine=EngineConfig(max_batch=3))
-    TensorRTRuntime(larger, untrained)(np.concatenate([images, images[:1]]))
+    TensorRTRuntime(larger, small)(np.concatenate([images, images[:1]]))
     assert len(trt.builds) == 2  # built for other batches
 
 
 def test_wrong_engines_do_not_run(
-    untrained: Checkpoint, with_stand_in: Install, tmp_path: Path
+    small: Checkpoint, with_stand_in: Install, tmp_path: Path
 ) -> None:
     trt = StandInTensorRT(error=0.5)
     with_stand_in(trt)
-    runtime = TensorRTRuntime(CONFIG, untrained)
+    runtime = TensorRTRuntime(CONFIG, small)
     for _ in range(2):
         with pytest.raises(EngineError, match="not kept"):
             runtime(np.zeros((1, *SIZE, 3), np.uint8))
@@ -238,26 +239,26 @@ class StandInTRTModule:
 
 
 def test_torch2trt_runs_the_same_engine(
-    untrained: Checkpoint, with_stand_in: Install, monkeypatch: pytest.MonkeyPatch
+    small: Checkpoint, with_stand_in: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trt = StandInTensorRT()
     with_stand_in(trt)
     monkeypatch.setitem(sys.modules, "torch2trt", SimpleNamespace(TRTModule=StandInTRTModule))
-    runtime = Torch2TrtRuntime(CONFIG, untrained)
+    runtime = Torch2TrtRuntime(CONFIG, small)
     runtime.device = torch.device("cpu")
     assert runtime.name == "torch2trt"
-    assert Comparison(untrained, SIZE)(runtime).relative < 1e-4
-    TensorRTRuntime(CONFIG, untrained).plan(SIZE)
+    assert Comparison(small, SIZE)(runtime).relative < 1e-4
+    TensorRTRuntime(CONFIG, small).plan(SIZE)
     assert len(trt.builds) == 1
 
 
 @pytest.mark.parametrize(("target", "name"), [("tensorrt", "a.engine"), ("torch2trt", "a.pth")])
 def test_engines_are_exported_with_their_sidecar(
-    untrained: Checkpoint, with_stand_in: Install, tmp_path: Path, target: str, name: str
+    small: Checkpoint, with_stand_in: Install, tmp_path: Path, target: str, name: str
 ) -> None:
     trt = StandInTensorRT()
     with_stand_in(trt)
-    order = Order(untrained, SIZE, CONFIG)
+    order = Order(small, SIZE, CONFIG)
     kept = prepare_engine(order)
     export(order, target, tmp_path / name)
     assert len(trt.builds) == 1
@@ -274,14 +275,14 @@ def test_engines_are_exported_with_their_sidecar(
     ],
 )
 def test_settings_of_no_engine_are_refused(
-    untrained: Checkpoint,
+    small: Checkpoint,
     with_stand_in: Install,
     settings: dict[str, object],
     message: str,
 ) -> None:
     with_stand_in(StandInTensorRT())
     with pytest.raises(ConfigError, match=message):
-        TensorRTRuntime(dataclasses.replace(CONFIG, **settings), untrained)
+        TensorRTRuntime(dataclasses.replace(CONFIG, **settings), small)
 
 
 @pytest.mark.gpu

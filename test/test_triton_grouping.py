@@ -28,10 +28,10 @@ KINDS = {
 }
 
 
-@pytest.mark.slow
-def test_kernels_in_the_interpreter() -> None:
+@pytest.mark.parametrize("which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_kernels_in_the_interpreter(which: str) -> None:
     """Runs `triton_interpreted.py`."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-W", "ignore"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-W", "ignore", "-m", which]
     done = subprocess.run(
         [*command, str(Path(__file__).with_name("triton_interpreted.py"))],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},

@@ -9,6 +9,7 @@ another program, and where programs write to one place they add or take extremes
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -45,10 +46,13 @@ def clustering(*images: Outputs) -> tuple[Any, tuple[Tensor, ...]]:
     return triton_grouping.TritonGrouping(shape, n_sigma, "cpu", corner), maps
 
 
-def groups_of(config: DecodeConfig, *images: Outputs) -> list[Any]:
-    """Groups of a batch, equal to the oracle's; None where there was no room."""
+def groups_of(config: DecodeConfig, *images: Outputs, launches: int = 1) -> list[Any]:
+    """Groups of a batch, equal to the oracle's; None where there was no room.
+
+    launches: the second finds the memory as the first has left it.
+    """
     kernels, maps = clustering(*images)
-    for _ in range(2):  # the second time in the memory that the first has left behind
+    for _ in range(launches):
         kernels.launch(*maps, config)
         found = kernels.groups(kernels.labels.numpy().copy(), kernels.report.numpy().copy())
         fitting = [k for k, groups in enumerate(found) if groups is not None]
@@ -63,21 +67,21 @@ def test_kernels_agree_with_the_oracle(number: int) -> None:
     groups_of(config, outputs)
 
 
-@pytest.mark.parametrize("numbers", [range(8, 12)])
+@pytest.mark.parametrize("numbers", [(14, 19), pytest.param(range(8, 32), marks=pytest.mark.slow)])
 @SMALL_STEPS
-def test_kernels_agree_in_small_steps(numbers: range) -> None:
+def test_kernels_agree_in_small_steps(numbers: Sequence[int]) -> None:
     found = []
     for number in numbers:
         outputs, config = random_scene(number)
-        found += groups_of(config, outputs)
+        found += groups_of(config, outputs, launches=2)
     assert sum(len(groups.scores) for groups in found if groups) > 10
 
 
 @SMALL_STEPS
 def test_images_of_a_batch_do_not_mix() -> None:
-    images = [random_scene(number)[0] for number in (5, 35, 65)]  # alike in shape
-    found = groups_of(SMALL, *images)
-    assert len({groups.labels.tobytes() for groups in found}) == 3
+    images = [random_scene(number)[0] for number in (32, 62)]  # alike in shape
+    found = groups_of(SMALL, *images, launches=2)
+    assert len({groups.labels.tobytes() for groups in found}) == 2
 
 
 @SMALL_STEPS
@@ -89,7 +93,7 @@ def test_equal_seeds_are_taken_in_image_order() -> None:
 @pytest.mark.parametrize(("left", "kept"), [(25, [1, 0]), (24, [1])])
 @SMALL_STEPS
 def test_contested_pixels_go_to_the_better_instance(left: int, kept: list[int]) -> None:
-    outputs = flat(24, 48, 1e4, 4, n_classes=3)
+    outputs = flat(12, 48, 1e4, 4, n_classes=3)
     outputs[2][1, :, :left], outputs[2][1, :, left:] = -4, 5
     outputs[2][2] = -4
     (found,) = groups_of(SMALL, outputs)
@@ -114,7 +118,7 @@ def test_where_there_is_no_room_it_says_so(monkeypatch: pytest.MonkeyPatch) -> N
 
 @SMALL_STEPS
 def test_fewer_rounds_than_a_chain_of_rivals_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    outputs = flat(24, 48, 1e4, 4, n_classes=3)
+    outputs = flat(12, 48, 1e4, 4, n_classes=3)
     outputs[2][1], outputs[2][2] = 5, 6
     outputs[2][:, :, 20:] = -4
     outputs[2][2, :, 5:], outputs[2][1, :, 12:] = -4, -4

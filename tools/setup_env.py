@@ -30,6 +30,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / "tools"
 VENVS = {"jazzy": ROOT / ".venv", "kilted": ROOT / ".venv-kilted"}
+# In python.txt; what stands below is installed for Jazzy, where that suite runs. It is 1.6 GB.
+UNIT_SUITE = "# unit suite and lint"
 
 # What another ROS, another environment or the wheels' own start-up may have left in the shell.
 FOREIGN_VARIABLES = (
@@ -63,7 +65,7 @@ def main() -> None:
 def set_up(venv: Path, distro: str) -> None:
     """Run the steps whose inputs have changed since they last ran to their end."""
     ros_pins = TOOLS / "constraints" / f"{distro}.txt"
-    pins = [TOOLS / "constraints" / "python.txt", ros_pins]
+    python_pins = TOOLS / "constraints" / "python.txt"
     references = TOOLS / "constraints" / "references.txt"
     messages = sorted(path for path in (TOOLS / "vision_msgs").rglob("*") if path.is_file())
     manifests = [ROOT / name for name in ("package.xml", "setup.py", "setup.cfg")]
@@ -79,10 +81,17 @@ def set_up(venv: Path, distro: str) -> None:
         step(stamps / name, fingerprint(python, inputs), what, action)
 
     changed("python", f"a new environment in {venv.name}", lambda: make_venv(venv))
-    what = "pinned packages, 2 GB, a minute or more"
-    changed("packages", what, lambda: install_packages(venv, pins), *pins)
-    what = "what tests compare with"
-    changed("references", what, lambda: install_references(venv, references), references)
+    requirements = [f"--requirement={ros_pins}", *wanted(python_pins, distro)]
+    changed(
+        "packages",
+        "pinned packages, gigabytes, a minute or more",
+        lambda: install_packages(venv, python_pins, requirements),
+        python_pins,
+        ros_pins,
+    )
+    if distro == "jazzy":
+        what = "what tests compare with"
+        changed("references", what, lambda: install_references(venv, references), references)
     what = "vision_msgs, compiled in half a minute"
     changed("vision_msgs", what, lambda: build_vision_msgs(venv), ros_pins, *messages)
     changed("instaseg_ros", "this package, editable", lambda: install_project(venv), *manifests)
@@ -165,8 +174,16 @@ def make_venv(venv: Path) -> None:
     run([base if base.exists() else sys.executable, "-m", "venv", "--clear", venv])
 
 
-def install_packages(venv: Path, pins: list[Path]) -> None:
-    run([*pip(venv), *(f"--requirement={path}" for path in pins)])
+def wanted(pins: Path, distro: str) -> list[str]:
+    """What to ask pip for, of the Python packages: all pins, or those above UNIT_SUITE."""
+    above, heading, below = pins.read_text(encoding="utf-8").partition(f"\n{UNIT_SUITE}\n")
+    lines = (above + heading + below if distro == "jazzy" else above).splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def install_packages(venv: Path, pins: Path, requirements: list[str]) -> None:
+    """The pins are constraints too, for what the requirements bring along."""
+    run([*pip(venv), f"--constraint={pins}", *requirements])
 
 
 def install_references(venv: Path, pins: Path) -> None:

@@ -27,8 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from instaseg_ros.bench_runtimes import table
     from instaseg_ros.checkpoint import load_checkpoint
-    from instaseg_ros.quantize import Order, quantize
+    from instaseg_ros.quantize import Order, keep_quantised, quantize
 
     if min(args.frames, args.check_frames) < 1:
         raise ConfigError(
@@ -36,7 +37,10 @@ def run(args: argparse.Namespace) -> int:
             f"{args.check_frames}"
         )
     config = config_from(args)
-    order = Order(args.images, size_from(args.size), args.frames, args.check_frames, args.max_loss)
-    print(quantize(load_checkpoint(config.weights), config.decode, order))
-    print("run it with runtime.precision: int8")
+    order = Order(args.images, size_from(args.size), args.frames, args.check_frames)
+    checkpoint = load_checkpoint(config.weights)
+    quantised = quantize(checkpoint, config.decode, order)
+    print(table(quantised.rows))
+    keep_quantised(quantised, checkpoint, args.max_loss)
+    print(f"{quantised.measured}\nrun it with runtime.precision: int8")
     return 0

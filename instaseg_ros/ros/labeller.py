@@ -6,7 +6,6 @@ import time
 import traceback
 from collections.abc import Callable
 
-import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import Header
 
@@ -19,7 +18,6 @@ from instaseg_ros.ros.statistics import Statistics
 from instaseg_ros.ros.stream import Received
 from instaseg_ros.types import Frame, Result
 
-WARM_UP_SIZE = (256, 512)  # (height, width) pixels where the configuration names none
 CLOCKS_AGREE_MS = 10_000  # a header stamp older than this, or in the future, is of another clock
 LOG_EVERY_S = 5.0
 
@@ -29,9 +27,13 @@ class Labeller:
 
     def __init__(self, node: LifecycleNode, config: Config) -> None:
         self.pipeline = Pipeline(config)
-        self._warm_up(config)
         self._clock = node.get_clock()
         self._logger = node.get_logger()
+        if not self.pipeline.warm_up():
+            self._logger.info(
+                f"not warmed up: {self.pipeline.runtime.name} builds for one image size at a time, "
+                "and input.height and input.width are not set; the first image waits for it"
+            )
         self._config = config
         self._last_stamp_ns = 0
         self._closed = False
@@ -132,9 +134,3 @@ class Labeller:
             self._logger.info("image stamps jumped back: forgetting earlier frames")
             self.pipeline.reset()
         self._last_stamp_ns = stamp_ns
-
-    def _warm_up(self, config: Config) -> None:
-        """First calls compile and allocate; an image of the camera should not wait for that."""
-        size = (config.input.height or WARM_UP_SIZE[0], config.input.width or WARM_UP_SIZE[1])
-        self.pipeline.process([Frame(np.zeros((*size, 3), np.uint8))])
-        self.pipeline.reset()

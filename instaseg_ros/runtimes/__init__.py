@@ -58,6 +58,12 @@ def open_runtime(config: RuntimeConfig, checkpoint: Checkpoint) -> Runtime:
     return runtime
 
 
+def prepares_for_minutes(runtime: Runtime) -> bool:
+    """Whether it builds, at the first image of a size, what takes minutes and fits no other."""
+    compiles = isinstance(runtime, CudaRuntime) and "compiled" in runtime.forms
+    return compiles or isinstance(runtime, TensorRTRuntime)
+
+
 def choose(config: RuntimeConfig, checkpoint: Checkpoint) -> tuple[str, str]:
     """What `auto` stands for on this machine, and why: the first row that holds."""
     device = pick_device(config.device)

@@ -8,6 +8,10 @@ from pathlib import Path
 import cv2
 import pytest
 
+pytest.importorskip("rclpy")
+
+from robot import free_domain
+
 from instaseg_ros import cli
 from instaseg_ros.bags import BagSource
 from instaseg_ros.datasets.synthetic_street import SyntheticStreet
@@ -18,8 +22,10 @@ pytestmark = pytest.mark.ros
 
 
 def test_every_frame_is_labelled_or_counted(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    domain, lock = free_domain()
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
     street = SyntheticStreet((128, 256), split="val", sequences=1, frames_per_sequence=12)
     write_bag(street, tmp_path / "street.mcap", jpeg_quality=80)
     out = tmp_path / "demo"
@@ -38,3 +44,4 @@ def test_every_frame_is_labelled_or_counted(
     assert cv2.imread(str(out / "overlay.png")) is not None
     assert cv2.VideoCapture(str(out / "overlay.mp4")).read()[0]
     assert not list(out.glob("*.part*"))
+    lock.close()

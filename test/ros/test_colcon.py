@@ -14,7 +14,7 @@ import pytest
 
 pytestmark = pytest.mark.ros
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PATIENCE_S = 120.0  # only bounds a test on a busy machine
 DOMAIN = 101
 

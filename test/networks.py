@@ -1,0 +1,24 @@
+"""Networks whose weights are chance, the small ones for tests that convert them."""
+
+from __future__ import annotations
+
+import torch
+
+from instaseg_ros.checkpoint import Checkpoint
+from instaseg_ros.methods import make_method
+from instaseg_ros.network import ERFNet, Profile
+
+# Every kind of layer: a conversion takes a tenth of a second for each one.
+SMALL = {
+    "small": Profile(blocks=1, dilations=(2,), shared_decoder=False),
+    "small fast": Profile(blocks=1, dilations=(2,), shared_decoder=True),
+}
+
+
+def by_chance(
+    profile: str = "published", class_names: tuple[str, ...] = ("car", "bus"), seed: int = 0
+) -> Checkpoint:
+    """profile: of the package; where the fixture `small_profiles` is used, of SMALL too."""
+    torch.manual_seed(seed)
+    heads = make_method("spatial_embedding", len(class_names), 2).heads
+    return Checkpoint(ERFNet(heads, profile).state_dict(), class_names, profile=profile)
