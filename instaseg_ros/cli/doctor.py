@@ -34,9 +34,14 @@ def run(args: argparse.Namespace) -> int:
     from instaseg_ros.checkpoint import load_checkpoint
     from instaseg_ros.doctor import examine, table
 
-    logging.getLogger("instaseg_ros.runtimes").setLevel(logging.WARNING)  # the table says it all
     checkpoint = load_checkpoint(config.weights)
-    report = examine(config.runtime, checkpoint, size, args.images, args.rounds)
+    runtimes = logging.getLogger("instaseg_ros.runtimes")
+    level = runtimes.level
+    runtimes.setLevel(logging.WARNING)  # the table says it all
+    try:
+        report = examine(config.runtime, checkpoint, size, args.images, args.rounds)
+    finally:
+        runtimes.setLevel(level)
     print(table(report))
     if args.json:
         facts = {
