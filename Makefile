@@ -10,7 +10,7 @@ export ROS_DISTRO ?= jazzy
 VENV = .venv$(if $(filter kilted,$(ROS_DISTRO)),-kilted)
 # Kilted's environment has what the demo and the ROS suite need; all else is done in Jazzy's.
 UNIT_SUITE = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadgroup
-ROS_SUITE = bin/python -m pytest -n 2 --dist loadfile -m ros test/ros
+ROS_SUITE = bin/python -m pytest -m ros test/ros
 
 # The environment is whole by itself: nothing of a ROS sourced in this shell may leak in.
 unexport PYTHONPATH LD_LIBRARY_PATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH
