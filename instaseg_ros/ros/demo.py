@@ -20,7 +20,7 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, QoSReliabilityPolicy
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import Header
 
@@ -82,6 +82,12 @@ class Peer(Node):
     def __init__(self, writer: BagWriter) -> None:
         super().__init__("street_camera")
         reliable = QoSProfile(depth=10, reliability=QoSReliabilityPolicy.RELIABLE)
+        # Of a latched topic, what was said before this peer was known counts too.
+        latched = QoSProfile(
+            depth=1,
+            reliability=QoSReliabilityPolicy.RELIABLE,
+            durability=QoSDurabilityPolicy.TRANSIENT_LOCAL,
+        )
         self._camera = self.create_publisher(MESSAGES.Image, "image", reliable)
         self._writer = writer
         self._sent_s: dict[int, float] = {}
@@ -94,7 +100,8 @@ class Peer(Node):
             writer.add_topic(path, topic.type, topic.latched)
             kind = getattr(MESSAGES, topic.type.rpartition("/")[2])
             receive = partial(self._receive, name, path, kind)
-            self.create_subscription(kind, path, receive, reliable, raw=True)
+            qos = latched if topic.latched else reliable
+            self.create_subscription(kind, path, receive, qos, raw=True)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._diagnose, reliable)
 
     def wait_until_active(self, process: subprocess.Popen[bytes]) -> None:
@@ -167,9 +174,11 @@ class Peer(Node):
         return {ours: int(self._diagnostics.get(name, 0)) for ours, name in UNLABELLED.items()}
 
     def _is_connected(self) -> bool:
-        """Whether the node has subscribed in the way this camera offers, which is reliable."""
+        """Whether the node has subscribed in the way this camera offers, which is reliable, and its
+        class names have come."""
         agreed = self._diagnostics.get("subscription reliability") == "reliable"
-        return agreed and self._camera.get_subscription_count() > 0
+        named = bool(self._received["label_info"])
+        return agreed and named and self._camera.get_subscription_count() > 0
 
     def _is_complete(self) -> bool:
         labelled = min(len(self._received[name]) for name in ("labels", "detections", "overlay"))
