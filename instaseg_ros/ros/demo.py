@@ -56,9 +56,9 @@ def run_demo(bag: Path, out: Path, rate_hz: float, parameters: list[str]) -> dic
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.setdefault("ROS_DOMAIN_ID", str(random.randint(1, 100)))  # alone on this machine
     writer = BagWriter(out / "labelled.mcap", overwrite=True)
+    rclpy.init()
+    peer = Peer(writer)
     try:
-        rclpy.init()
-        peer = Peer(writer)
         with _node_process(parameters) as process:
             peer.wait_until_active(process)
             peer.play(BagSource(bag), rate_hz)
@@ -70,6 +70,7 @@ def run_demo(bag: Path, out: Path, rate_hz: float, parameters: list[str]) -> dic
         writer.discard()
         raise
     finally:
+        peer.destroy_node()  # or its camera stays in the domain as long as this process
         rclpy.try_shutdown()
     _draw(out, peer.pictures(), rate_hz)
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
