@@ -42,7 +42,8 @@ PUBLISHED_DECODE = {
 class Checkpoint:
     """A network's weights and what they mean.
 
-    tensors: state dict of `ERFNet`. class_names: one per seed map. profile: of the network.
+    tensors: state dict of `ERFNet`. n_sigma, dimensions: see `make_method`.
+    profile: of the network.
     notes: free facts for people (training configuration, data, licence, metrics).
     decode: fields of `DecodeConfig` that suit the weights better than its defaults.
     """
@@ -51,13 +52,14 @@ class Checkpoint:
     class_names: tuple[str, ...]
     method_name: str = "spatial_embedding"
     n_sigma: int = 2
+    dimensions: int = 0
     profile: str = "published"
     notes: dict[str, Any] = field(default_factory=dict)
     decode: Mapping[str, Any] = field(default_factory=dict)
 
     def method(self) -> Method:
         """The method these weights were trained for."""
-        return make_method(self.method_name, len(self.class_names), self.n_sigma)
+        return make_method(self.method_name, len(self.class_names), self.n_sigma, self.dimensions)
 
     def network(self) -> ERFNet:
         """An ERFNet with these weights, float32. Raises WeightsError if they do not fit."""
@@ -152,6 +154,7 @@ def _read(path: Path) -> Checkpoint:
         tuple(header["class_names"]),
         header["method"],
         header["n_sigma"],
+        header.get("dimensions", 0),
         profile,
         header["notes"],
         header.get("decode", {}),
@@ -216,6 +219,7 @@ def description(checkpoint: Checkpoint) -> dict[str, Any]:
     return {
         "method": checkpoint.method_name,
         "n_sigma": checkpoint.n_sigma,
+        "dimensions": checkpoint.dimensions,
         "profile": checkpoint.profile,
         "heads": [list(head) for head in checkpoint.method().heads],
         "class_names": list(checkpoint.class_names),

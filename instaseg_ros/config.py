@@ -124,6 +124,9 @@ class MethodConfig:
 
     name: str = param("spatial_embedding", "method, one of instaseg_ros.methods.METHODS")
     n_sigma: int = param(2, "1: circular, 2: elliptical bandwidth", low=1, high=2)
+    dimensions: int = param(
+        0, "of the embedding, for methods that learn its space; 0: as in the paper", low=0, high=256
+    )
     profile: str = param(
         "published",
         "the network: as published, or ours of half the work",
@@ -186,6 +189,9 @@ class TrainConfig:
     weight_instance: float = param(1.0, "weight of the instance (Lovasz) term", low=0.0)
     weight_smooth: float = param(10.0, "weight of the bandwidth smoothness term", low=0.0)
     weight_seed: float = param(1.0, "weight of the seed term", low=0.0)
+    weight_semantic: float = param(
+        1.0, "weight of the classes of pixels, in methods with a semantic head", low=0.0
+    )
     foreground_weight: float = param(10.0, "weight of object pixels in the seed term", low=0.0)
     class_weights: Mapping | str = param(
         "equal",

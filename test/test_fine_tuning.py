@@ -116,7 +116,7 @@ def test_classes_are_taken_over_by_name_and_new_ones_start_afresh(
     for names in (("van", "car"), ("van", "tram", "car")):
         new = network(names)
         before = [t.clone() for t in new.head_parameters("seed", 0)]
-        start_from(new, names, str(file))
+        start_from(new, make_method("spatial_embedding", len(names)), names, str(file))
         for own, want in zip(new.head_parameters("seed", 0), before, strict=True):
             assert torch.equal(own, want), "a class of another name, though as many of them"
         pairs = [("seed", names.index("car"), 0), ("offset", None, None), ("bandwidth", 1, 1)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
@@ -20,6 +20,9 @@ class Head(NamedTuple):
     name: str
     channels: int
     decoder: int
+
+
+BACKGROUND = -1  # in `Method.class_channels`
 
 
 class Targets(NamedTuple):
@@ -40,6 +43,8 @@ class Method(Protocol):
 
     name: str
     heads: tuple[Head, ...]
+    # Heads whose channels speak of classes: of each channel its class, BACKGROUND for that of none.
+    class_channels: Mapping[str, Sequence[int]]
 
     def initialise(self, network: ERFNet) -> None:
         """Set a fresh network's heads to where training starts well."""
@@ -57,21 +62,25 @@ class Method(Protocol):
         """Named scalar terms; `total` is what the optimiser minimises.
 
         class_weights: (n_classes,) float32, what the objects of each class weigh beside those of
-        the others in the seed term; None: all 1.
+        the others in the term that tells classes; None: all 1.
         """
 
 
-def make_method(name: str, n_classes: int, n_sigma: int) -> Method:
-    """The method called `name`. Raises ConfigError for an unknown one."""
+def make_method(name: str, n_classes: int, n_sigma: int = 2, dimensions: int = 0) -> Method:
+    """The method called `name`. Raises ConfigError for an unknown one.
+
+    n_sigma: of spatial_embedding. dimensions: of the embedding of methods that learn a space of
+    their own; 0: the paper's.
+    """
     from instaseg_ros.errors import ConfigError
 
     if name not in METHODS:
         raise ConfigError(f"method '{name}' is unknown; known: {', '.join(METHODS)}")
-    return METHODS[name](n_classes, n_sigma)
+    return METHODS[name](n_classes, n_sigma, dimensions)
 
 
 from instaseg_ros.methods.spatial_embedding import SpatialEmbedding  # noqa: E402
 
-METHODS = {
-    "spatial_embedding": SpatialEmbedding,  # Neven et al. 2019
+METHODS: dict[str, Callable[[int, int, int], Method]] = {
+    "spatial_embedding": lambda classes, n_sigma, _: SpatialEmbedding(classes, n_sigma),
 }

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -117,6 +118,7 @@ class SpatialEmbedding:
             Head("bandwidth", n_sigma, decoder=0),
             Head("seed", n_classes, decoder=1),
         )
+        self.class_channels: Mapping[str, Sequence[int]] = {"seed": range(n_classes)}
 
     def initialise(self, network: ERFNet) -> None:
         """Start from zero offsets and a bandwidth of about six pixels."""

@@ -16,6 +16,7 @@ from instaseg_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from instaseg_ros.config import Config
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.evaluation.average_precision import AveragePrecision
+from instaseg_ros.methods import BACKGROUND, Method
 from instaseg_ros.network import ERFNet
 from instaseg_ros.training.data import Batch
 
@@ -56,31 +57,47 @@ class State:
 
 
 @torch.no_grad()
-def start_from(network: ERFNet, class_names: Sequence[str], weights: str) -> None:
-    """Take over every block and head of `weights` that fits, and the seed maps of the classes that
-    have the same names there; those of other classes stay as they are."""
+def start_from(network: ERFNet, method: Method, class_names: Sequence[str], weights: str) -> None:
+    """Take over every block and head of `weights` that fits, and of heads whose channels speak of
+    classes those of the same names; the other channels stay as they are."""
     checkpoint = load_checkpoint(weights)
-    other = checkpoint.network()
-    seeds = {name: network.head_parameters("seed", k) for k, name in enumerate(class_names)}
-    fresh = {name: [tensor.clone() for tensor in views] for name, views in seeds.items()}
+    other, theirs = checkpoint.network(), checkpoint.method()
+    parts = [(network.head_parameters(h.name), h.name) for h in network.heads]
+    fresh = {name: [tensor.clone() for tensor in views] for views, name in parts}
     network.start_from(other)
-    pairs: list[tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]]
-    pairs = [(seeds[name], fresh[name]) for name in class_names]
+    for views, name in parts:  # heads lie together in one layer, which may have been taken whole
+        _copy(views, fresh[name])
     for head in network.heads:
-        if head.name != "seed" and head in other.heads:
-            pairs.append((network.head_parameters(head.name), other.head_parameters(head.name)))
+        if head in other.heads and head.name not in method.class_channels:
+            _copy(network.head_parameters(head.name), other.head_parameters(head.name))
+    for name in method.class_channels.keys() & theirs.class_channels.keys():
+        sources = _channels_by_class(theirs, name, checkpoint.class_names)
+        for key, channel in _channels_by_class(method, name, class_names).items():
+            if key in sources:
+                _copy(
+                    network.head_parameters(name, channel),
+                    other.head_parameters(name, sources[key]),
+                )
     known = [name for name in class_names if name in checkpoint.class_names]
-    for name in known:
-        theirs = checkpoint.class_names.index(name)
-        pairs.append((seeds[name], other.head_parameters("seed", theirs)))
-    for own, source in pairs:
-        if [t.shape for t in own] == [t.shape for t in source]:
-            for new, old in zip(own, source, strict=True):
-                new.copy_(old)
-    new_names = [name for name in class_names if name not in known]
-    log.info(
-        "from %s: %s; new: %s", weights, ", ".join(known) or "none", ", ".join(new_names) or "none"
-    )
+    new = [name for name in class_names if name not in known]
+    log.info("from %s: %s; new: %s", weights, ", ".join(known) or "none", ", ".join(new) or "none")
+
+
+def _channels_by_class(
+    method: Method, head: str, class_names: Sequence[str]
+) -> dict[tuple[str, int], int]:
+    """Channels of a head by class name and the how-manieth of the class it is."""
+    found: dict[tuple[str, int], int] = {}
+    for channel, class_id in enumerate(method.class_channels[head]):
+        name = "" if class_id == BACKGROUND else class_names[class_id]
+        found[name, sum(known == name for known, _ in found)] = channel
+    return found
+
+
+def _copy(own: Sequence[torch.Tensor], source: Sequence[torch.Tensor]) -> None:
+    if [t.shape for t in own] == [t.shape for t in source]:
+        for new, old in zip(own, source, strict=True):
+            new.copy_(old)
 
 
 def save_weights(
@@ -104,6 +121,7 @@ def save_weights(
         class_names,
         shape.name,
         shape.n_sigma,
+        shape.dimensions,
         shape.profile,
         notes,
         dataclasses.asdict(config.decode),

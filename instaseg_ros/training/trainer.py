@@ -73,7 +73,8 @@ def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
         names = source.class_names
         weights = class_weights(options.class_weights, names, source.objects)
         torch.manual_seed(options.seed)
-        method = make_method(config.method.name, len(names), config.method.n_sigma)
+        shape = config.method
+        method = make_method(shape.name, len(names), shape.n_sigma, shape.dimensions)
         run = Run(config, run_dir, group, source, method, weights.to(group.device))
         state = _fresh_state(run, init)
         _loop(run, state, state.resume(run_dir / "state.pt"))
@@ -85,7 +86,7 @@ def _fresh_state(run: Run, init: str | None) -> State:
     network = ERFNet(run.method.heads, run.config.method.profile)
     run.method.initialise(network)
     if init:
-        start_from(network, run.source.class_names, init)
+        start_from(network, run.method, run.source.class_names, init)
     for module in network.modules():
         if isinstance(module, nn.Dropout2d):
             module.p *= options.dropout
