@@ -36,7 +36,10 @@ class Instances:
     scores: (N,) float32 in [0, 1].
     boxes_xyxy: (N, 4) float32, pixels; right and lower edges exclusive.
     centers_xy: (N, 2) float32, pixels: where the network sees the object's centre.
-    bandwidths: (N, 2) float32, pixels: the learned clustering radius along x and y.
+    bandwidths: (N, 2) float32, pixels: the learned clustering radius along x and y; 0 of methods
+        that learn none.
+    embeddings: (N, D) float32, mean embedding of each instance, of methods whose embedding tells
+        instances apart from frame to frame; None of the others.
     """
 
     labels: NDArray[np.uint16]
@@ -46,6 +49,7 @@ class Instances:
     boxes_xyxy: NDArray[np.float32]
     centers_xy: NDArray[np.float32]
     bandwidths: NDArray[np.float32]
+    embeddings: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
