@@ -160,6 +160,9 @@ class TrainConfig:
     """Training; overridden by `config/train/*.yaml`."""
 
     dataset: str = param("synthetic", "synthetic, or the path of a dataset; --data sets it")
+    class_name: str = param(
+        "", "what the weights call the objects of a dataset of one class; empty: as it does"
+    )
     class_balance: float = param(
         0.5, "0: objects as often as they occur; 1: every class as often", low=0.0, high=1.0
     )

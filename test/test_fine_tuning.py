@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from disc_images import QUICK, options, write_discs
+from layouts import street, write_label_images
 
 from instaseg_ros import cli
 from instaseg_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -30,12 +31,12 @@ RECIPES = Path(__file__).parents[1] / "config" / "train"
 def test_ten_images_are_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The whole way, by the command that README shows, with fewer and smaller steps."""
     data, run = write_discs(tmp_path / "data", 10), tmp_path / "run"
-    few = {**QUICK, "train.steps": 2, "train.validation_frames": 1}
+    few = {**QUICK, "train.steps": 2, "train.validation_frames": 1, "train.class_name": "disc"}
     command = ["train", str(RECIPES / "finetune.yaml"), "--from", "street-synthetic"]
     assert cli.main([*command, "--data", str(data), "-o", str(run), *options(few)]) == 0
     assert str(run / "weights.safetensors") in capsys.readouterr().out
     weights = load_checkpoint(run / "best.safetensors")
-    assert weights.class_names == ("object",)
+    assert weights.class_names == ("disc",)
     assert weights.notes["train"]["fixed_batchnorm"] and weights.notes["step"] == 2
     assert weights.notes["validation"]["mean"]["objects"] > 0
     # Statistics of BatchNorm are those of the weights that it started from.
@@ -160,6 +161,15 @@ def test_class_weights_by_name_and_by_frequency() -> None:
     assert (rule[1] / rule[0]).item() == pytest.approx(np.log(2.0) / np.log(1.2))  # 1.1 + share
     with pytest.raises(ConfigError, match="log_frequency needs a recorded dataset"):
         objects.class_weights("log_frequency", names, None)
+
+
+def test_one_name_is_refused_for_several_classes(tmp_path: Path) -> None:
+    write_label_images(tmp_path / "street", street(2))
+    config = merge(load(RECIPES / "street.yaml"), {"train.dataset": str(tmp_path / "street")})
+    with pytest.raises(
+        ConfigError, match=r"train.class_name: 'car' is for .* has 8: person, rider"
+    ):
+        train(merge(config, {"train.class_name": "car"}), tmp_path / "run")
 
 
 def test_a_recipe_without_data_says_how_to_give_it(tmp_path: Path) -> None:

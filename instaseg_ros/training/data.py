@@ -166,7 +166,15 @@ def open_source(config: TrainConfig, run_dir: Path) -> Source:
     train, val = open_splits(config.dataset)
     object_index(val, run_dir / "objects_val.npz")
     objects = object_index(train, run_dir / "objects.npz")
-    return Source(ObjectViews(train, objects, config), val, train.class_names, objects)
+    names = train.class_names
+    if config.class_name:
+        if len(names) > 1:
+            raise ConfigError(
+                f"train.class_name: '{config.class_name}' is for a dataset of one class; "
+                f"{config.dataset} has {len(names)}: {', '.join(names)}"
+            )
+        names = (config.class_name,)
+    return Source(ObjectViews(train, objects, config), val, names, objects)
 
 
 def _single_threaded(_: int) -> None:
