@@ -163,6 +163,9 @@ class TrainConfig:
     class_name: str = param(
         "", "what the weights call the objects of a dataset of one class; empty: as it does"
     )
+    new_heads: bool = param(
+        False, "of weights to start from take no head, for images of another kind and scale"
+    )
     class_balance: float = param(
         0.5, "0: objects as often as they occur; 1: every class as often", low=0.0, high=1.0
     )

@@ -120,6 +120,10 @@ def test_classes_are_taken_over_by_name_and_new_ones_start_afresh(
         start_from(new, make_method("spatial_embedding", len(names)), names, str(file))
         for own, want in zip(new.head_parameters("seed", 0), before, strict=True):
             assert torch.equal(own, want), "a class of another name, though as many of them"
+        bare = network(names)
+        heads = {name: bare.head_parameters(name)[0].clone() for name in ("seed", "offset")}
+        start_from(bare, make_method("spatial_embedding", len(names)), names, str(file), True)
+        assert all(torch.equal(bare.head_parameters(n)[0], heads[n]) for n in heads)
         pairs = [("seed", names.index("car"), 0), ("offset", None, None), ("bandwidth", 1, 1)]
         for head, here, there in pairs:
             sides = new.head_parameters(head, here), old.head_parameters(head, there)

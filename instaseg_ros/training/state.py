@@ -57,9 +57,18 @@ class State:
 
 
 @torch.no_grad()
-def start_from(network: ERFNet, method: Method, class_names: Sequence[str], weights: str) -> None:
+def start_from(
+    network: ERFNet,
+    method: Method,
+    class_names: Sequence[str],
+    weights: str,
+    new_heads: bool = False,
+) -> None:
     """Take over every block and head of `weights` that fits, and of heads whose channels speak of
-    classes those of the same names; the other channels stay as they are."""
+    classes those of the same names; the other channels stay as they are.
+
+    new_heads: take no head at all.
+    """
     checkpoint = load_checkpoint(weights)
     other, theirs = checkpoint.network(), checkpoint.method()
     parts = [(network.head_parameters(h.name), h.name) for h in network.heads]
@@ -67,6 +76,9 @@ def start_from(network: ERFNet, method: Method, class_names: Sequence[str], weig
     network.start_from(other)
     for views, name in parts:  # heads lie together in one layer, which may have been taken whole
         _copy(views, fresh[name])
+    if new_heads:
+        log.info("from %s: no head, as train.new_heads says", weights)
+        return
     for head in network.heads:
         if head in other.heads and head.name not in method.class_channels:
             _copy(network.head_parameters(head.name), other.head_parameters(head.name))

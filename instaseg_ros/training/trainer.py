@@ -86,7 +86,8 @@ def _fresh_state(run: Run, init: str | None) -> State:
     network = ERFNet(run.method.heads, run.config.method.profile)
     run.method.initialise(network)
     if init:
-        start_from(network, run.method, run.source.class_names, init)
+        names = run.source.class_names
+        start_from(network, run.method, names, init, options.new_heads)
     for module in network.modules():
         if isinstance(module, nn.Dropout2d):
             module.p *= options.dropout
