@@ -49,7 +49,7 @@ train: jazzy
 # On a machine whose torch is not this environment's: make gpu GPU_PYTHON=python3
 GPU_PYTHON ?= .venv/bin/python
 gpu: $(if $(filter .venv/%,$(GPU_PYTHON)),jazzy)
-	$(GPU_PYTHON) -m pytest -m gpu test/test_cuda.py test/test_runtimes.py test/test_tensorrt.py
+	$(GPU_PYTHON) -m pytest -m gpu test/test_cuda.py test/test_methods.py test/test_runtimes.py test/test_tensorrt.py
 	$(GPU_PYTHON) -m instaseg_ros.bench_gpu --json runs/gpu.json
 	$(GPU_PYTHON) -m instaseg_ros.cli bench --size 512x1024
 	$(GPU_PYTHON) -m instaseg_ros.cli bench --size 1024x2048
