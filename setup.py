@@ -50,6 +50,7 @@ setup(
         "int8": ["nncf>=2.13", "openvino>=2024.6"],
         "plots": ["matplotlib>=3.5"],
         "coco": ["pycocotools>=2.0.6"],
+        "tracking": ["scipy>=1.7"],
         "train": ["tensorboard>=2.14"],
         "test": [
             "hypothesis>=6.100",

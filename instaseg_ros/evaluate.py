@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from instaseg_ros.checkpoint import weights_hash
-from instaseg_ros.datasets import Dataset, Sample
+from instaseg_ros.datasets import Dataset, Sample, Sequences
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.evaluation.breakdown import touching_percent
 from instaseg_ros.evaluation.coco import CocoFrames
 from instaseg_ros.evaluation.counts import FrameCounts, frame_counts, scaled_min_pixels
 from instaseg_ros.evaluation.summary import summarize
+from instaseg_ros.evaluation.tracking import TrackedFrame, summarize_tracks
 from instaseg_ros.pipeline import Pipeline
 from instaseg_ros.types import Frame, Instances, Result
 
@@ -31,6 +32,8 @@ class Predictor(Protocol):
     def class_names(self) -> tuple[str, ...]: ...
 
     def process(self, frames: Sequence[Frame]) -> list[Result]: ...
+
+    def reset(self) -> None: ...
 
 
 class ClassMatch(NamedTuple):
@@ -50,7 +53,8 @@ class Evaluation(NamedTuple):
     """What `evaluate` collects, one entry per frame.
 
     counts: classes are indices into `classes.names`. touching: percent of touching border of each
-    row (groups: 0) and of each column of the counts. stage_ms: as in Result.
+    row (groups: 0) and of each column of the counts. stage_ms: as in Result. tracks: the frames by
+    sequence, None where nobody asked.
     """
 
     classes: ClassMatch
@@ -59,6 +63,7 @@ class Evaluation(NamedTuple):
     touching: list[tuple[NDArray[np.float64], NDArray[np.float64]]]
     stage_ms: list[dict[str, float]]
     coco: CocoFrames | None
+    tracks: dict[str, list[TrackedFrame]] | None = None
 
 
 def match_classes(of_dataset: Sequence[str], of_weights: Sequence[str]) -> ClassMatch:
@@ -103,17 +108,25 @@ def evaluate(
     indices: Sequence[int] | None = None,
     min_pixels: float | None = None,
     coco: bool = False,
+    tracking: bool = False,
 ) -> Evaluation:
     """Label the frames at `indices` (None: all) and count overlaps with the truth.
 
     min_pixels: smaller true objects are left out; None: below 100 pixels of a 1024 x 2048 frame,
-    scaled to each frame's size. coco: keep masks for COCO's AP too.
+    scaled to each frame's size. coco: keep masks for COCO's AP too. tracking: keep who is who, in a
+    dataset with sequences. The predictor is reset where one begins.
     Raises ConfigError when no class is common, InputError for a sample that cannot be read.
     """
     classes = match_classes(dataset.class_names, predictor.class_names)
     indices = list(range(len(dataset)) if indices is None else indices)
     found = Evaluation(classes, indices, [], [], [], CocoFrames(classes.names) if coco else None)
+    if tracking:
+        found = found._replace(tracks={})
+    sequence = ""
     for index in tqdm(indices, unit="frame", disable=None):
+        if isinstance(dataset, Sequences) and dataset.sequence(index) != sequence:
+            sequence = dataset.sequence(index)
+            predictor.reset()
         sample = dataset[index]
         result = predictor.process([sample.frame])[0]
         instances, size = result.instances, sample.labels.shape
@@ -127,6 +140,8 @@ def evaluate(
         found.stage_ms.append(result.stage_ms)
         if found.coco is not None:
             found.coco.add(*truth)
+        if found.tracks is not None:
+            found.tracks.setdefault(sequence, []).append(_tracked(counts, sample, instances))
     return found
 
 
@@ -145,11 +160,20 @@ def in_common(classes: ClassMatch, sample: Sample, instances: Instances) -> Side
     )
 
 
+def _tracked(counts: FrameCounts, sample: Sample, instances: Instances) -> TrackedFrame:
+    truth_ids = np.zeros(len(counts.truth_px), np.int64)
+    truth_ids[: len(sample.ids)] = sample.ids  # groups follow
+    return TrackedFrame(counts, truth_ids, instances.ids.astype(np.int64))
+
+
 def summary_of(found: Evaluation) -> dict[str, Any]:
-    """What `summarize` says, with COCO's numbers under `coco` if they were asked for."""
+    """What `summarize` says; if asked for, COCO's numbers under `coco` and what `summarize_tracks`
+    says under `tracking`."""
     summary = summarize(found.counts, found.classes.names)
     if found.coco is not None:
         summary["coco"] = found.coco.average_precision()
+    if found.tracks is not None:
+        summary["tracking"] = summarize_tracks(list(found.tracks.values()), found.classes.names)
     return summary
 
 

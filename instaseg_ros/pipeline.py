@@ -15,36 +15,43 @@ import numpy as np
 from torch import Tensor
 
 from instaseg_ros.checkpoint import load_checkpoint
-from instaseg_ros.config import Config, DecodeConfig
+from instaseg_ros.config import Config, DecodeConfig, TrackingConfig
 from instaseg_ros.preprocess import Geometry, preprocess, restore
 from instaseg_ros.runtimes import Uploading, open_runtime, prepares_for_minutes
+from instaseg_ros.tracking import Tracker, Trackers
 from instaseg_ros.types import Frame, Result
 
 WARM_UP_SIZE = (256, 512)  # (height, width) pixels where the configuration names none
 
 
 class Inferred(NamedTuple):
-    """What the network says about some frames: its raw outputs (B, C, H, W) by head."""
+    """What the network says about some frames: its raw outputs (B, C, H, W) by head.
+
+    trackers: of each frame's camera; none without tracking.
+    """
 
     outputs: dict[str, Tensor]
     geometry: Geometry
     stage_ms: dict[str, float]
+    trackers: list[Tracker]
 
 
 class Pipeline:
     """Network, decoding and geometry behind one call.
 
-    decode_config: thresholds, may be replaced between calls (the node's live parameters).
+    decode_config, tracking_config: may be replaced between calls (the node's live parameters).
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.decode_config: DecodeConfig = config.decode
+        self.tracking_config: TrackingConfig = config.tracking
         self.checkpoint = load_checkpoint(config.weights)
         self.class_names = self.checkpoint.class_names
         self.method = self.checkpoint.method()
         self.runtime = open_runtime(config.runtime, self.checkpoint)
         self._outputs_in_use = threading.Lock()  # from the network until they are decoded
+        self._trackers = Trackers()
 
     def process(self, frames: Sequence[Frame]) -> list[Result]:
         """Instances of each frame; the frames of one call share one image size (one batch).
@@ -61,17 +68,18 @@ class Pipeline:
             pixels, geometry = preprocess([f.image for f in frames], self.config.input)
             if isinstance(self.runtime, Uploading):  # while the last frame is still in work
                 pixels = self.runtime.upload(pixels)
+        trackers = self._trackers.of(frames, self.tracking_config)
         self._outputs_in_use.acquire()
         try:
             with _timed(stage_ms, "network"):
-                return Inferred(self.runtime(pixels), geometry, stage_ms)
+                return Inferred(self.runtime(pixels), geometry, stage_ms, trackers)
         except BaseException:
             self._outputs_in_use.release()
             raise
 
     def decode(self, inferred: Inferred) -> list[Result]:
         """The second half of `process`."""
-        outputs, geometry, stage_ms = inferred
+        outputs, geometry, stage_ms, trackers = inferred
         try:
             with _timed(stage_ms, "decode"):
                 height, width = geometry.scaled
@@ -81,6 +89,10 @@ class Pipeline:
             self._outputs_in_use.release()
         with _timed(stage_ms, "restore"):
             instances = [restore(one, geometry) for one in decoded]
+        if trackers:
+            with _timed(stage_ms, "track"):
+                pairs = zip(trackers, instances, strict=True)
+                instances = [tracker.update(one) for tracker, one in pairs]
         return [Result(one, stage_ms) for one in instances]
 
     def warm_up(self) -> bool:
@@ -99,10 +111,9 @@ class Pipeline:
         return True
 
     def reset(self) -> None:
-        """Forget everything of earlier frames, once the last of them is decoded. Spatial embedding
-        has no memory."""
+        """Forget everything of earlier frames, once the last of them is decoded."""
         with self._outputs_in_use:
-            pass
+            self._trackers.clear()
 
 
 @contextmanager

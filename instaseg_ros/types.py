@@ -72,8 +72,8 @@ class Instances:
 class Result:
     """What the pipeline says about one frame.
 
-    stage_ms: wall milliseconds by stage (`preprocess`, `network`, `decode`, `restore`), for the
-        whole batch the frame was processed in.
+    stage_ms: wall milliseconds by stage (`preprocess`, `network`, `decode`, `restore`, and
+        with tracking `track`), for the whole batch the frame was processed in.
     """
 
     instances: Instances

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from layouts import CITYSCAPES_IDS, KITTI_IDS, SIZE, assert_same, street, write
 
-from instaseg_ros.datasets import KINDS, open_dataset
+from instaseg_ros.datasets import KINDS, Sequences, open_dataset
 from instaseg_ros.datasets.cityscapes import Cityscapes
 from instaseg_ros.datasets.cvppp import Cvppp
 from instaseg_ros.datasets.kitti_mots import KittiMots
@@ -85,6 +85,8 @@ def test_kitti_mots_keeps_tracks_and_the_official_split(tmp_path: Path, form: st
     assert isinstance(dataset, KittiMots)
     assert_same(dataset, [_without_corner(s) for s in samples], tuple(KITTI_IDS))
     assert [dataset[i].frame.stamp_ns for i in range(3)] == [0, 100_000_000, 200_000_000]
+    assert isinstance(dataset, Sequences)
+    assert [dataset.sequence(i) for i in range(3)] == ["0000"] * 3
     read, expected = dataset[2], layouts.encoded(samples[2], KITTI_IDS, number_is_id=True)
     np.testing.assert_array_equal(read.labels[2:], expected[2:])
     assert read.ignore is not None and read.ignore.sum() == 4 and read.ignore[:2, :2].all()

@@ -35,6 +35,9 @@ class Echo:
     def process(self, frames: list[Frame]) -> list[Result]:
         return [Result(self.found[frame.stamp_ns], {"network": 1.0}) for frame in frames]
 
+    def reset(self) -> None:
+        """It remembers nothing."""
+
 
 class Scenes:
     """Random scenes as a dataset."""
@@ -166,6 +169,7 @@ def test_the_synthetic_street_with_its_weights(tmp_path: Path) -> None:
     [
         (["DATA"], "no class in common: the dataset has object, the weights know person"),
         (["DATA", "--worst", "3"], "--worst: say where"),
+        (["DATA", "--tracking"], "expected a dataset of sequences in which ids last"),
         (["DATA", "--size", "64x64"], "--size is of synthetic frames"),
         (["synthetic", "--split", "train"], "val alone"),
         (["synthetic", "--frames", "0"], "--frames: expected at least 1"),

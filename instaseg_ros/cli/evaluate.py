@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SYNTHETIC = "synthetic"
 SYNTHETIC_FRAMES, SYNTHETIC_SIZE, SYNTHETIC_MIN_PIXELS = 200, "512x1024", 100
+SYNTHETIC_TRACKED = 20  # frames of a sequence with --tracking, two seconds
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--frames",
         type=int,
         metavar="N",
-        help="only so many, spread over the dataset; synthetic: four of each sequence, default "
-        f"{SYNTHETIC_FRAMES}",
+        help="only so many, spread over the dataset, with --tracking the first; synthetic: four of "
+        f"each sequence, with --tracking {SYNTHETIC_TRACKED}, default {SYNTHETIC_FRAMES}",
     )
     parser.add_argument("--size", help=f"of synthetic frames, default {SYNTHETIC_SIZE}")
     parser.add_argument(
@@ -38,6 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"to the frame's size; synthetic: {SYNTHETIC_MIN_PIXELS}",
     )
     parser.add_argument("--coco", action="store_true", help="COCO's mask AP too (extra `coco`)")
+    parser.add_argument(
+        "--tracking",
+        action="store_true",
+        help="follow objects through the dataset's sequences: HOTA, MOTSA, id switches (extra "
+        "`tracking`)",
+    )
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
     parser.add_argument(
         "--report", type=Path, metavar="DIR", help="write a page about it, DIR/report.html"
@@ -54,15 +61,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
+    from instaseg_ros.config import merge
     from instaseg_ros.evaluate import evaluate, match_classes, numbers, spread, summary_of
     from instaseg_ros.evaluate_report import PAGE, write_report
     from instaseg_ros.evaluation.plots import require_matplotlib
     from instaseg_ros.evaluation.summary import text_table
+    from instaseg_ros.evaluation.tracking import tracking_line
     from instaseg_ros.output_files import OutputFile
     from instaseg_ros.pipeline import Pipeline
 
-    config = config_from(args)
     dataset = _dataset(args)
+    config = config_from(args)
+    if args.tracking:
+        config = merge(config, {"tracking.enabled": True})
     json = OutputFile(args.json, overwrite=True) if args.json else None
     report = None
     if args.report:
@@ -71,15 +82,18 @@ def run(args: argparse.Namespace) -> int:
     pipeline = Pipeline(config)
     for remark in match_classes(dataset.class_names, pipeline.class_names).remarks:
         log.warning("%s", remark)
-    indices = spread(len(dataset), args.frames or len(dataset))
+    wanted = args.frames or len(dataset)
+    indices = list(range(len(dataset)))[:wanted] if args.tracking else spread(len(dataset), wanted)
     min_pixels = args.min_pixels
     if min_pixels is None and args.data == SYNTHETIC:
         min_pixels = SYNTHETIC_MIN_PIXELS
-    found = evaluate(pipeline, dataset, indices, min_pixels, args.coco)
+    found = evaluate(pipeline, dataset, indices, min_pixels, args.coco, args.tracking)
     summary = summary_of(found)
     print(text_table(summary))
     if args.coco:
         print("COCO: " + ", ".join(f"{name} {v:.3f}" for name, v in summary["coco"].items()))
+    if args.tracking:
+        print(tracking_line(summary["tracking"]))
     facts = {"data": args.data, "split": args.split, **numbers(found, summary, pipeline)}
     print(f"{facts['ms_per_frame']:.1f} ms per frame, {facts['images']} frames")
     if json:
@@ -108,18 +122,29 @@ def _check(args: argparse.Namespace) -> None:
         from instaseg_ros.evaluation.coco import require_pycocotools
 
         require_pycocotools()
+    if args.tracking:
+        from instaseg_ros.evaluation.tracking import require_assignment
+
+        require_assignment()
 
 
 def _dataset(args: argparse.Namespace) -> Dataset:
-    from instaseg_ros.datasets import open_dataset
+    from instaseg_ros.datasets import Sequences, open_dataset
     from instaseg_ros.training.data import held_out_street
 
     if args.data != SYNTHETIC:
-        return open_dataset(args.data, args.split)
+        dataset = open_dataset(args.data, args.split)
+        if args.tracking and not isinstance(dataset, Sequences):
+            raise ConfigError(
+                f"--tracking: expected a dataset of sequences in which ids last (synthetic, KITTI "
+                f"MOTS, a recording), got {args.data}: {type(dataset).__name__}, single images"
+            )
+        return dataset
     if args.split != "val":
         raise ConfigError(f"--split: the synthetic street has val alone, got {args.split}")
     size = size_from(args.size or SYNTHETIC_SIZE)
-    return held_out_street(args.frames or SYNTHETIC_FRAMES, size)
+    each = {"per_sequence": SYNTHETIC_TRACKED} if args.tracking else {}
+    return held_out_street(args.frames or SYNTHETIC_FRAMES, size, **each)
 
 
 def _plain_json(facts: dict[str, object]) -> str:

@@ -14,9 +14,9 @@ from .coco import Coco
 from .cvppp import PATTERNS, Cvppp
 from .kitti_mots import KittiMots
 from .label_images import LabelImages
-from .sample import Dataset, Sample
+from .sample import Dataset, Sample, Sequences
 
-__all__ = ["KINDS", "Dataset", "Sample", "open_dataset"]
+__all__ = ["KINDS", "Dataset", "Sample", "Sequences", "open_dataset"]
 
 
 def _bag(path: Path, _: str) -> Dataset:

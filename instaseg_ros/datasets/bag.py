@@ -87,6 +87,9 @@ class LabelledBag:
     def files(self, index: int) -> tuple[Path]:
         return (self._path,)
 
+    def sequence(self, index: int) -> str:
+        return self._path.stem
+
     def __getitem__(self, index: int) -> Sample:
         moment = self._moments[index]
         found = {

@@ -73,6 +73,9 @@ class KittiMots:
         sequence = self._labels / image.parent.name
         return image, sequence.with_suffix(".txt") if self._is_text else sequence / image.name
 
+    def sequence(self, index: int) -> str:
+        return self._images[index].parent.name
+
     def __getitem__(self, index: int) -> Sample:
         image_file, truth_file = self.files(index)
         image = read_image(image_file)

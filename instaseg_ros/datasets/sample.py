@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,16 @@ class Dataset(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
     def files(self, index: int) -> tuple[Path, ...]: ...
+
+
+@runtime_checkable
+class Sequences(Dataset, Protocol):
+    """A dataset of sequences in which ids last. The frames of one follow each other by index, in
+    order of time."""
+
+    def sequence(self, index: int) -> str:
+        """The name of the sequence that the frame is of."""
+        ...
 
 
 def present_ids(labels: NDArray[np.uint16]) -> NDArray[np.uint16]:

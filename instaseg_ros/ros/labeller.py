@@ -43,6 +43,7 @@ class Labeller:
         """Take over the live parameters of `config`."""
         self._config = config
         self.pipeline.decode_config = config.decode
+        self.pipeline.tracking_config = config.tracking
         self.publish_label_info()
 
     def publish_label_info(self) -> None:

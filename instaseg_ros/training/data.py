@@ -203,8 +203,12 @@ def training_batches(
     )
 
 
-def held_out_street(frames: int, size: tuple[int, int]) -> SyntheticStreet:
-    """Held-out sequences, at least `frames` frames of (H, W) in all: four of each sequence."""
+def held_out_street(frames: int, size: tuple[int, int], per_sequence: int = 4) -> SyntheticStreet:
+    """Held-out sequences, at least `frames` frames of (H, W) in all, `per_sequence` of each."""
     return SyntheticStreet(
-        size=size, split="val", sequences=-(-frames // 4), frames_per_sequence=4, depth=False
+        size=size,
+        split="val",
+        sequences=-(-frames // per_sequence),
+        frames_per_sequence=per_sequence,
+        depth=False,
     )

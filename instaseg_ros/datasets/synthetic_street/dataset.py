@@ -90,6 +90,9 @@ class SyntheticStreet:
     def files(self, index: int) -> tuple[Path, ...]:
         return ()
 
+    def sequence(self, index: int) -> str:
+        return f"{index // self.frames_per_sequence:04d}"
+
     def _sample(self, scene: Scene, step: int, camera: Camera) -> Sample:
         time_s = step / _FRAME_RATE_HZ
         view = render(scene, time_s, camera, grain_seed=len(scene.things))
