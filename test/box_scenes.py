@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from instaseg_ros.methods import Targets
-from instaseg_ros.methods.box_regression import _true_boxes, positions, raw_outputs
+from instaseg_ros.methods.box_regression import _true_boxes, raw_outputs
 from instaseg_ros.methods.semantic import semantic_truth
 
 
@@ -19,12 +19,11 @@ def targets(labels: np.ndarray, class_ids: list[int]) -> Targets:
 def ideal(truth: Targets, n_classes: int, logit: float = 6.0) -> dict[str, torch.Tensor]:
     """What a network says that knows the truth of one image."""
     labels, (class_ids,) = truth.labels[0], truth.class_ids
-    inside = labels > 0
-    position = positions(*labels.shape)
-    owner = labels[inside] - 1
+    y, x = torch.nonzero(labels, as_tuple=True)
+    owner = labels[y, x] - 1
+    position = torch.stack([x, y]) + 0.5
     box = torch.zeros(4, *labels.shape)
-    boxes = _true_boxes(position[:, inside], owner, len(class_ids))
-    box[:, inside] = raw_outputs(boxes[:, owner], position[:, inside])
+    box[:, y, x] = raw_outputs(_true_boxes(position, owner, len(class_ids))[:, owner], position)
     classes = semantic_truth(truth).clamp(min=0)
     semantic = torch.nn.functional.one_hot(classes, n_classes + 1).permute(0, 3, 1, 2)
     return {"box": box[None], "semantic": logit * semantic.float()}

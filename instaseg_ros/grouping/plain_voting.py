@@ -19,6 +19,7 @@ from instaseg_ros.grouping.voting import (
     PARTS_IOU,
     PARTS_PX,
     PARTS_SCORE,
+    Points,
 )
 from instaseg_ros.types import Instances
 
@@ -34,33 +35,32 @@ class Hypothesis(NamedTuple):
     score: float
 
 
-def group(scores: Tensor, boxes: Tensor, config: DecodeConfig) -> Instances:
+def group(points: Points, config: DecodeConfig) -> Instances:
     """See `voting.group`."""
-    height, width = scores.shape[1:]
+    pixels, scores, boxes, (height, width) = points
     columns, rows = -(-width // CELL_PX), -(-height // CELL_PX)
     x, y, h, w = boxes
     usable = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     for side in (h, w):
         usable &= (side >= 1 / PARTS_PX) & (side <= LARGEST_PX)
-    order = scores.nan_to_num(-1).sort(dim=0, descending=True, stable=True).indices[:CANDIDATES]
+    best = scores.nan_to_num(-1).sort(dim=0, descending=True, stable=True).indices[:CANDIDATES]
     hypotheses: list[Hypothesis] = []
     for c in range(len(scores) - 1):
-        score = scores[c + 1]
-        candidate = usable & (order == c + 1).any(0) & (score > config.foreground_threshold)
-        pixels = torch.nonzero(candidate.flatten()).squeeze(1)
-        parts = (boxes.flatten(1)[:, pixels] * PARTS_PX).long()  # (4, N)
+        possible = usable & (best == c + 1).any(0) & (scores[c + 1] > config.foreground_threshold)
+        own = torch.nonzero(possible).squeeze(1)
+        parts = (boxes[:, own] * PARTS_PX).long()  # (4, N)
         cell = parts[1] // (CELL_PX * PARTS_PX) * columns + parts[0] // (CELL_PX * PARTS_PX)
-        weight = (score.flatten()[pixels] * PARTS_SCORE).round().long()
+        weight = (scores[c + 1, own] * PARTS_SCORE).round().long()
         votes = torch.stack([torch.ones_like(weight), weight, *(weight * parts)])  # (6, N)
         votes = votes.new_zeros(6, rows * columns).index_add(1, cell, votes)
-        for cells, quality in _suppress(votes, config.min_pixels):
-            own = pixels[cells[cell]]
-            if len(own) > config.min_pixels and quality >= config.seed_threshold:
-                hypotheses.append(Hypothesis(c, own, quality))
+        for cells, score in _suppress(votes, config.min_pixels):
+            mine = pixels[own[cells[cell]]]
+            if len(mine) > config.min_pixels and score >= config.seed_threshold:
+                hypotheses.append(Hypothesis(c, mine, score))
     hypotheses.sort(key=lambda h: -h.score)  # stable
     del hypotheses[MAX_INSTANCES:]
 
-    labels = torch.zeros(height * width, dtype=torch.int32, device=scores.device)
+    labels = torch.zeros(height * width, dtype=torch.int32, device=pixels.device)
     for rank, hypothesis in enumerate(hypotheses, 1):
         new = hypothesis.pixels[labels[hypothesis.pixels] == 0]
         if len(new) / len(hypothesis.pixels) > config.min_new_fraction:

@@ -9,7 +9,7 @@ matter, and the result is that of `plain_voting`, label for label.
 # mypy: allow-untyped-defs, allow-incomplete-defs
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numba
 import numpy as np
@@ -35,42 +35,53 @@ LARGEST_PX = 16384  # side of a box
 PARTS_SCORE = 1 << 16
 PARTS_IOU = 1 << 15
 SIDE = CELL_PX * PARTS_PX
-BLOCK_PIXELS = 1 << 15  # that one thread looks at at a time
+BLOCK = 1 << 15  # as many points one thread looks at at a time
 
 # Columns of the vote map: pixels, and sums over them of score and score-weighted box.
 PIXELS, SCORE, X, Y, HEIGHT, WIDTH = range(6)
 
 
-def group(scores: Tensor, boxes: Tensor, config: DecodeConfig) -> Instances:
+class Points(NamedTuple):
+    """The N pixels of an image that may be of an object, in image order.
+
+    pixels: (N,) int64, row-major index.
+    scores: (C + 1, N) float32 in [0, 1], the background's first.
+    boxes: (4, N) float32, centre x, y, height, width in pixels.
+    size: height and width of the image.
+    """
+
+    pixels: Tensor
+    scores: Tensor
+    boxes: Tensor
+    size: tuple[int, int]
+
+
+def group(points: Points, config: DecodeConfig) -> Instances:
     """The instances of one image.
 
-    scores: (C + 1, H, W) float32 in [0, 1], the background's first.
-    boxes: (4, H, W) float32, centre x, y, height, width in pixels.
-
     A pixel is of the classes among its two most probable channels that are more probable than
-    `foreground_threshold`, if its box is finite and centred inside the image. The score of a
-    hypothesis is the mean over its pixels of score times the overlap of their cell's box with the
-    hypothesis's; it lives with at least `seed_threshold` and more than `min_pixels`. Best first,
-    hypotheses of all classes then get the pixels that no better one has, if these are more than
-    `min_new_fraction` of their own.
+    `foreground_threshold`, if its box is centred inside the image. The score of a hypothesis is the
+    mean over its pixels of score times the overlap of their cell's box with the hypothesis's; it
+    lives with at least `seed_threshold` and more than `min_pixels`. Best first, hypotheses of all
+    classes then get the pixels that no better one has, if these are more than `min_new_fraction`
+    of their own.
     """
     compile_all()
-    n_classes, height, width = len(scores) - 1, *scores.shape[1:]
-    flat = scores.flatten(1).numpy(), boxes.flatten(1).numpy()
-    least = np.float32(config.foreground_threshold)
-    starts, pixels = _collect(*flat, (height, width), least)
+    pixels, scores, boxes = (t.numpy() for t in points[:3])
+    n_classes, (height, width) = len(scores) - 1, points.size
     columns, rows = -(-width // CELL_PX), -(-height // CELL_PX)
-    number = buffer("numbers", np.int32, len(pixels))  # of a candidate's hypothesis, from 1
+    starts, candidates = _collect(scores, boxes, points.size, config.foreground_threshold)
+    number = buffer("numbers", np.int32, len(candidates))  # of a candidate's hypothesis, from 1
     found: list[NDArray[np.int64]] = [np.zeros((0, 2), np.int64)] * n_classes
 
     def hypotheses(c: int) -> None:
         own = slice(starts[c], starts[c + 1])
         votes = buffer("votes", np.int64, rows * columns, 6)
-        cells = buffer("vote_cells", np.int32, len(pixels[own]))
-        _vote(flat[0][c + 1], flat[1], pixels[own], columns, cells, votes)
-        found[c] = np.empty((MAX_HYPOTHESES, 2), np.int64)
-        count = _suppress(votes, columns, cells, config.min_pixels, found[c], number[own])
-        found[c] = found[c][:count]
+        cells = buffer("vote_cells", np.int32, starts[c + 1] - starts[c])
+        _vote(scores[c + 1], boxes, candidates[own], columns, cells, votes)
+        sums = np.empty((MAX_HYPOTHESES, 2), np.int64)
+        count = _suppress(votes, columns, cells, config.min_pixels, sums, number[own])
+        found[c] = sums[:count]
 
     each(hypotheses, [c for c in range(n_classes) if starts[c] < starts[c + 1]])
     counts = [len(part) for part in found]
@@ -82,52 +93,39 @@ def group(scores: Tensor, boxes: Tensor, config: DecodeConfig) -> Instances:
 
     ranks = np.zeros(len(sizes) + 1, np.uint16)
     ranks[best_first + 1] = np.arange(1, len(best_first) + 1)
-    firsts = np.cumsum(counts) - counts  # hypotheses before a class's
-    rank = buffer("rank", np.uint16, len(pixels))
-    _rank(number, np.asarray(starts), firsts, ranks, rank)
+    rank = buffer("rank", np.uint16, len(candidates))
+    places = buffer("places", np.int32, len(candidates))
+    before = np.cumsum(counts) - counts  # hypotheses of the classes before
+    _rank(pixels, candidates, number, starts, before, ranks, places, rank)
     ends = np.cumsum(np.bincount(rank, minlength=len(best_first) + 1))
-    labels = np.empty((height, width), np.uint16)
-    members = buffer("members", np.int32, len(pixels))
-    painting.paint_in_turn(pixels, rank, ends, members, config.min_new_fraction, labels)
+    labels = np.empty(points.size, np.uint16)
+    members = buffer("members", np.int32, len(candidates))
+    painting.paint_in_turn(places, rank, ends, members, config.min_new_fraction, labels)
     return labelled_instances(
         labels, class_ids[best_first], quality[best_first].astype(np.float32), config.min_pixels
     )
 
 
 def _collect(
-    scores: NDArray[np.float32],  # (C + 1, N)
-    boxes: NDArray[np.float32],  # (4, N)
-    size: tuple[int, int],
-    least: np.float32,
-) -> tuple[list[int], NDArray[np.int32]]:
-    """Pixels that may be of a class, class by class, in image order: where each class starts
-    (C + 1,), and row-major indices."""
-    n_pixels = scores.shape[1]
-    classes = buffer("candidates", np.int32, CANDIDATES, n_pixels)
-    blocks = range(0, n_pixels, BLOCK_PIXELS)
-    counts = np.zeros((len(blocks), len(scores)), np.int64)  # of background: not of any
+    scores: NDArray[np.float32], boxes: NDArray[np.float32], size: tuple[int, int], least: float
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Points that may be of a class, class by class, in image order: where each class starts
+    (C + 1,), and indices of points."""
+    n = scores.shape[1]
+    classes = buffer("candidates", np.int32, CANDIDATES, n)
+    blocks = [(k, k * BLOCK, min((k + 1) * BLOCK, n)) for k in range(-(-n // BLOCK))]
+    counts = np.zeros((len(blocks), len(scores)), np.int64)
 
-    def look(first: int) -> None:
-        end = min(first + BLOCK_PIXELS, n_pixels)
-        _candidates(scores, boxes, *size, least, first, end, classes, counts[first // BLOCK_PIXELS])
+    def look(k: int, first: int, end: int) -> None:
+        _candidates(scores, boxes, *size, np.float32(least), first, end, classes, counts[k])
 
-    each(look, blocks)
-    ends = np.cumsum(counts.sum(0)[1:])
-    starts = [0, *ends.tolist()]
-    pixels = buffer("pixels", np.int32, starts[-1])
-    # Where each block writes those of each class.
-    places = np.array(starts[:-1]) + np.cumsum(counts[:, 1:], 0) - counts[:, 1:]
-    each(
-        lambda first: _sort(
-            classes,
-            first,
-            min(first + BLOCK_PIXELS, n_pixels),
-            places[first // BLOCK_PIXELS],
-            pixels,
-        ),
-        blocks,
-    )
-    return starts, pixels
+    each(lambda block: look(*block), blocks)
+    counts = counts[:, 1:]
+    starts = np.concatenate([[0], np.cumsum(counts.sum(0))])
+    places = starts[:-1] + np.cumsum(counts, 0) - counts  # where a block's of a class come
+    found = buffer("found", np.int32, starts[-1])
+    each(lambda block: _sort(classes, *block[1:], places[block[0]], found), blocks)
+    return starts, found
 
 
 @kernel(
@@ -135,8 +133,8 @@ def _collect(
     " int64[::1])"
 )
 def _candidates(scores, boxes, height, width, least, first, end, classes, counts):
-    """classes: out (2, N): channels that a pixel may be of, 0: none; counts: plus those by
-    channel."""
+    """classes: out (2, N): channels that a point may be of, 0: none; counts (C + 1,): plus those
+    points by channel."""
     for p in range(first, end):
         best, second = np.float32(-1), np.float32(-1)
         channel, runner_up = 0, 0
@@ -157,21 +155,21 @@ def _candidates(scores, boxes, height, width, least, first, end, classes, counts
 
 
 @kernel("void(int32[:,::1], int64, int64, int64[::1], int32[::1])")
-def _sort(classes, first, end, places, pixels):
+def _sort(classes, first, end, places, found):
     for p in range(first, end):
         for k in range(CANDIDATES):
             c = classes[k, p] - 1
             if c >= 0:
-                pixels[places[c]] = p
+                found[places[c]] = p
                 places[c] += 1
 
 
 @kernel("void(float32[::1], float32[:,::1], int32[::1], int64, int32[::1], int64[:,::1])")
-def _vote(score, boxes, pixels, columns, cells, votes):
-    """cells: out, of each pixel; votes: out (cells, 6)."""
+def _vote(score, boxes, candidates, columns, cells, votes):
+    """cells: out, of each candidate; votes: out (cells, 6)."""
     votes[:] = 0
-    for k in range(pixels.shape[0]):
-        p = pixels[k]
+    for k in range(candidates.shape[0]):
+        p = candidates[k]
         weight = np.int64(np.rint(score[p] * np.float32(PARTS_SCORE)))
         x, y = np.int64(boxes[0, p] * PARTS_PX), np.int64(boxes[1, p] * PARTS_PX)
         cell = y // SIDE * columns + x // SIDE
@@ -190,7 +188,7 @@ def _suppress(votes, columns, cells, min_pixels, found, number):
     """Hypotheses of a class, the fullest cell first; returns how many.
 
     found: out (MAX_HYPOTHESES, 2): pixels of each, and sum over them of score times overlap.
-    number: out, the hypothesis of each pixel that voted, from 1; 0: none.
+    number: out, the hypothesis of each candidate, from 1; 0: none.
     """
     n_cells = votes.shape[0]
     edges = np.empty((n_cells, 5))  # left, top, right, bottom, area of the mean box of a cell
@@ -256,12 +254,17 @@ def _collect_cells(votes, edges, columns, best, number, owner, sums):
     return sums[0]
 
 
-@kernel("void(int32[::1], int64[::1], int64[::1], uint16[::1], uint16[::1])")
-def _rank(number, starts, firsts, ranks, rank):
-    """rank: out, of each candidate, from the number of its hypothesis within its class.
+@kernel(
+    "void(int64[::1], int32[::1], int32[::1], int64[::1], int64[::1], uint16[::1], int32[::1],"
+    " uint16[::1])"
+)
+def _rank(pixels, candidates, number, starts, before, ranks, places, rank):
+    """places, rank: out, of each candidate its pixel and what `ranks` says of its hypothesis.
 
-    ranks: by hypothesis of all classes, from 1; 0: dead.
+    number: of the hypothesis within its class, from 1; 0: none. ranks: by hypothesis of all
+    classes, from 1; 0: dead.
     """
-    for c in range(firsts.shape[0]):
+    for c in range(before.shape[0]):
         for k in range(starts[c], starts[c + 1]):
-            rank[k] = ranks[firsts[c] + number[k]] if number[k] else 0
+            places[k] = pixels[candidates[k]]
+            rank[k] = ranks[before[c] + number[k]] if number[k] else 0

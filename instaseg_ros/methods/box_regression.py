@@ -7,7 +7,6 @@ networks; here both heads share an encoder. Its thresholds are not known: those 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -35,7 +34,7 @@ BETA = 1 / 16  # smooth L1 is linear beyond an offset of 4 pixels, or 6 % of a s
 def embed(raw: Tensor, position: Tensor) -> Tensor:
     """Boxes (4, ...): centre x, y, height, width in pixels, from raw outputs (4, ...).
 
-    position: (2, ...) x and y of the pixels, whose middles lie at halves (see `positions`).
+    position: (2, ...) x and y of the pixels, whose middles lie at halves.
     """
     sides = torch.exp(raw[2:].clamp(-MAX_LOG_SIDE, MAX_LOG_SIDE))
     return torch.cat([position + UNIT_PX * raw[:2], UNIT_PX * sides])
@@ -46,20 +45,26 @@ def raw_outputs(boxes: Tensor, position: Tensor) -> Tensor:
     return torch.cat([(boxes[:2] - position) / UNIT_PX, torch.log(boxes[2:] / UNIT_PX)])
 
 
-@functools.lru_cache(maxsize=4)
-def positions(height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
-    """(2, H, W) float32: x and y of the middle of every pixel."""
-    x = torch.arange(width, device=device) + 0.5
-    y = torch.arange(height, device=device) + 0.5
-    return torch.stack([x.expand(height, width), y[:, None].expand(height, width)])
-
-
 def box_iou(one: Tensor, two: Tensor) -> Tensor:
     """Intersection over union (...) of boxes (4, ...), as `embed` gives them, pair by pair."""
     reach = (one[2:] + two[2:]) / 2 - (one[:2] - two[:2]).flip(0).abs()  # down, across
     down, across = torch.minimum(reach, torch.minimum(one[2:], two[2:])).clamp(min=0)
     common = down * across
     return common / (one[2] * one[3] + two[2] * two[3] - common)
+
+
+def points(box: Tensor, semantic: Tensor, foreground_threshold: float) -> voting.Points:
+    """The pixels of one image that may have a class more probable than the threshold, and what its
+    raw outputs (4, H, W) and (C + 1, H, W) say of them."""
+    # Without the other classes, the best is at least as probable; 1e-3 is for rounding.
+    least = float(torch.logit(torch.tensor(foreground_threshold))) - 1e-3
+    possible = semantic[1:].amax(0) - semantic[0] > least
+    pixels = torch.nonzero(possible.flatten()).squeeze(1)
+    height, width = possible.shape
+    position = torch.stack([pixels % width, pixels // width]) + 0.5
+    boxes = embed(box.flatten(1).index_select(1, pixels), position)
+    scores = torch.softmax(semantic.flatten(1).index_select(1, pixels), 0)
+    return voting.Points(pixels, scores, boxes, (height, width))
 
 
 class BoxRegression:
@@ -85,11 +90,12 @@ class BoxRegression:
 
         outputs: raw `box` (B, 4, H, W), `semantic` (B, C + 1, H, W). See `voting.group`.
         """
-        raw = outputs["box"].detach().float()
-        scores = torch.softmax(outputs["semantic"].detach().float(), 1)
-        position = positions(*raw.shape[2:], raw.device)
-        group = voting.group if raw.device.type == "cpu" else plain_voting.group
-        return [group(s, embed(r, position), config) for s, r in zip(scores, raw, strict=True)]
+        box, semantic = (outputs[head.name].detach().float() for head in self.heads)
+        group = voting.group if box.device.type == "cpu" else plain_voting.group
+        return [
+            group(points(*raw, config.foreground_threshold), config)
+            for raw in zip(box, semantic, strict=True)
+        ]
 
     def loss(
         self,
