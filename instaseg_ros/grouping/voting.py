@@ -56,6 +56,15 @@ class Points(NamedTuple):
     size: tuple[int, int]
 
 
+class Hypotheses(NamedTuple):
+    """What the classes make of the pixels that may be theirs, class by class."""
+
+    starts: NDArray[np.int64]  # (C + 1,) where the candidates of a class begin
+    candidates: NDArray[np.int32]  # (M,) indices of points
+    number: NDArray[np.int32]  # (M,) hypothesis of a candidate within its class, from 1; 0: none
+    sums: list[NDArray[np.int64]]  # C of (K, 2): pixels, and sum over them of score times overlap
+
+
 def group(points: Points, config: DecodeConfig) -> Instances:
     """The instances of one image.
 
@@ -67,42 +76,47 @@ def group(points: Points, config: DecodeConfig) -> Instances:
     of their own.
     """
     compile_all()
-    pixels, scores, boxes = (t.numpy() for t in points[:3])
-    n_classes, (height, width) = len(scores) - 1, points.size
-    columns, rows = -(-width // CELL_PX), -(-height // CELL_PX)
+    scores, boxes = points.scores.numpy(), points.boxes.numpy()
+    columns, rows = (-(-side // CELL_PX) for side in points.size[::-1])
     starts, candidates = _collect(scores, boxes, points.size, config.foreground_threshold)
-    number = buffer("numbers", np.int32, len(candidates))  # of a candidate's hypothesis, from 1
-    found: list[NDArray[np.int64]] = [np.zeros((0, 2), np.int64)] * n_classes
+    number = buffer("vote_numbers", np.int32, len(candidates))
+    sums: list[NDArray[np.int64]] = [np.zeros((0, 2), np.int64) for _ in starts[1:]]
 
-    def hypotheses(c: int) -> None:
+    def find(c: int) -> None:
         own = slice(starts[c], starts[c + 1])
         votes = buffer("votes", np.int64, rows * columns, 6)
         cells = buffer("vote_cells", np.int32, starts[c + 1] - starts[c])
         _vote(scores[c + 1], boxes, candidates[own], columns, cells, votes)
-        sums = np.empty((MAX_HYPOTHESES, 2), np.int64)
-        count = _suppress(votes, columns, cells, config.min_pixels, sums, number[own])
-        found[c] = sums[:count]
+        sums[c] = np.empty((MAX_HYPOTHESES, 2), np.int64)
+        count = _suppress(votes, columns, cells, config.min_pixels, sums[c], number[own])
+        sums[c] = sums[c][:count]
 
-    each(hypotheses, [c for c in range(n_classes) if starts[c] < starts[c + 1]])
-    counts = [len(part) for part in found]
-    class_ids = np.repeat(np.arange(n_classes), counts)
-    sizes, totals = np.concatenate(found).T
-    quality = totals / (sizes * float(PARTS_SCORE * PARTS_IOU))
-    alive = np.flatnonzero((sizes > config.min_pixels) & (quality >= config.seed_threshold))
-    best_first = alive[np.argsort(-quality[alive], kind="stable")][:MAX_INSTANCES]
+    each(find, [c for c in range(len(sums)) if starts[c] < starts[c + 1]])
+    return _merge(points, Hypotheses(starts, candidates, number, sums), config)
 
+
+def _merge(points: Points, hypotheses: Hypotheses, config: DecodeConfig) -> Instances:
+    """One label image of all classes."""
+    starts, candidates, number, sums = hypotheses
+    counts = [len(part) for part in sums]
+    class_ids = np.repeat(np.arange(len(counts)), counts)
+    sizes, totals = np.concatenate(sums).T
+    scores = totals / (sizes * float(PARTS_SCORE * PARTS_IOU))
+    alive = np.flatnonzero((sizes > config.min_pixels) & (scores >= config.seed_threshold))
+    best_first = alive[np.argsort(-scores[alive], kind="stable")][:MAX_INSTANCES]
     ranks = np.zeros(len(sizes) + 1, np.uint16)
     ranks[best_first + 1] = np.arange(1, len(best_first) + 1)
-    rank = buffer("rank", np.uint16, len(candidates))
-    places = buffer("places", np.int32, len(candidates))
+
+    rank = buffer("vote_ranks", np.uint16, len(candidates))
+    places = buffer("vote_places", np.int32, len(candidates))
     before = np.cumsum(counts) - counts  # hypotheses of the classes before
-    _rank(pixels, candidates, number, starts, before, ranks, places, rank)
+    _rank(points.pixels.numpy(), candidates, number, starts, before, ranks, places, rank)
     ends = np.cumsum(np.bincount(rank, minlength=len(best_first) + 1))
+    members = buffer("vote_members", np.int32, len(candidates))
     labels = np.empty(points.size, np.uint16)
-    members = buffer("members", np.int32, len(candidates))
     painting.paint_in_turn(places, rank, ends, members, config.min_new_fraction, labels)
     return labelled_instances(
-        labels, class_ids[best_first], quality[best_first].astype(np.float32), config.min_pixels
+        labels, class_ids[best_first], scores[best_first].astype(np.float32), config.min_pixels
     )
 
 
@@ -112,7 +126,7 @@ def _collect(
     """Points that may be of a class, class by class, in image order: where each class starts
     (C + 1,), and indices of points."""
     n = scores.shape[1]
-    classes = buffer("candidates", np.int32, CANDIDATES, n)
+    classes = buffer("vote_classes", np.int32, CANDIDATES, n)
     blocks = [(k, k * BLOCK, min((k + 1) * BLOCK, n)) for k in range(-(-n // BLOCK))]
     counts = np.zeros((len(blocks), len(scores)), np.int64)
 
@@ -123,7 +137,7 @@ def _collect(
     counts = counts[:, 1:]
     starts = np.concatenate([[0], np.cumsum(counts.sum(0))])
     places = starts[:-1] + np.cumsum(counts, 0) - counts  # where a block's of a class come
-    found = buffer("found", np.int32, starts[-1])
+    found = buffer("vote_candidates", np.int32, starts[-1])
     each(lambda block: _sort(classes, *block[1:], places[block[0]], found), blocks)
     return starts, found
 
