@@ -232,6 +232,12 @@ class TrainConfig:
         0.0, "in the seed term an object counts like one of at least this many pixels", low=0.0
     )
     min_object_px: int = param(0, "objects with fewer pixels are ignored", low=0)
+    bootstrap_px: int = param(
+        0,
+        "losses of pixels leave out those that are right, but keep this many of an image, the "
+        "hardest; 0: keep all; Wu et al. 2016: 512",
+        low=0,
+    )
     dropout: float = param(
         1.0,
         "times the published dropout; 0 where no frame is ever seen twice",

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from instaseg_ros.methods import BACKGROUND, Targets
+from instaseg_ros.methods.bootstrapping import hard_pixels
 
 IGNORED = -100  # what cross_entropy leaves out
 
@@ -28,14 +29,23 @@ def semantic_truth(targets: Targets) -> Tensor:
     return torch.stack(truth).masked_fill(targets.ignore, IGNORED)
 
 
-def semantic_loss(logits: Tensor, truth: Tensor, class_weights: Tensor | None = None) -> Tensor:
+def semantic_loss(
+    logits: Tensor, truth: Tensor, class_weights: Tensor | None = None, bootstrap_px: int = 0
+) -> Tensor:
     """Mean cross-entropy of (B, C + 1, H, W) raw outputs over the pixels that count; 0 if none do.
 
     class_weights: (C,) float32 of the classes, beside a background of 1.
+    bootstrap_px: see `TrainConfig`; a pixel is as right as its true class is probable.
     """
     if class_weights is not None:
         class_weights = torch.cat([class_weights.new_ones(1), class_weights])
-    losses = cross_entropy(
-        logits.float(), truth, class_weights, ignore_index=IGNORED, reduction="none"
-    )
-    return losses.sum() / (truth != IGNORED).sum().clamp(min=1)
+    logits = logits.float()
+    losses = cross_entropy(logits, truth, class_weights, ignore_index=IGNORED, reduction="none")
+    counted = truth != IGNORED
+    if bootstrap_px:
+        with torch.no_grad():
+            probable = torch.exp(-cross_entropy(logits, truth.clamp(min=0), reduction="none"))
+        hard = hard_pixels(probable.flatten(1), counted.flatten(1), bootstrap_px)
+        counted = hard.view_as(counted)
+        losses = losses * counted
+    return losses.sum() / counted.sum().clamp(min=1)

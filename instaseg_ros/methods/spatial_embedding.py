@@ -22,6 +22,7 @@ from torch import Tensor
 
 from instaseg_ros.grouping import MEMBERSHIP, Groups, cpu, gpu
 from instaseg_ros.methods import Head, Targets
+from instaseg_ros.methods.bootstrapping import hard_pixels
 from instaseg_ros.methods.instance_loss import InstanceLoss, squared_distance
 from instaseg_ros.types import Instances
 
@@ -152,7 +153,9 @@ class SpatialEmbedding:
         """Weighted sum of instance, smoothness and seed terms (eq. 6, 9, 10), as `total`.
 
         Averaged over the batch; the instance and smoothness terms first over the instances of an
-        image, the seed term over its pixels. Ignored pixels take no part in any of them.
+        image, the seed term over its pixels. Ignored pixels take no part in any of them. With
+        `bootstrap_px` the seed term is averaged over the hard pixels of an image; a pixel is as
+        wrong as the seed map that errs most there (ours).
         """
         height, width = targets.labels.shape[1:]
         if class_weights is None:
@@ -218,14 +221,21 @@ class SpatialEmbedding:
             distance = squared_distance(embedding[:, pixels], center[:, owner], scale[:, owner])
             target = torch.exp(-distance)
         class_of = class_ids[owner]
+        hard = counted
+        if config.bootstrap_px:
+            wrong = seed.detach().flatten(1).clone()
+            wrong[class_of, pixels] -= target
+            hard = hard_pixels(1 - wrong.abs().amax(0), counted, config.bootstrap_px)
         square = seed.flatten(1).square()  # every seed map: 0 off its objects
-        background = (square * (own < 0) * counted).sum()
+        background = (square * (own < 0) * hard).sum()
         at_objects = seed.flatten(1)[class_of, pixels]
         others = config.other_class_weight * (square[:, pixels].sum(0) - at_objects.square())
         weight = config.foreground_weight * class_weights[class_of]
         foreground = weight * (at_objects - target).square()
         boost = (config.small_object_px / sizes[owner]).clamp(min=1)
-        seed_loss = (background + (boost * (foreground + others)).sum()) / labels.numel()
+        objects = (boost * (foreground + others) * hard[pixels]).sum()
+        n_pixels = hard.sum().clamp(min=1) if config.bootstrap_px else labels.numel()
+        seed_loss = (background + objects) / n_pixels
         return torch.stack([instance, smooth, seed_loss])
 
 
