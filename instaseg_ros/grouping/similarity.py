@@ -52,7 +52,8 @@ def grow_compiled(
 ) -> Masks:
     """`grow` on the CPU.
 
-    size: (H, W). embed_rows(first, end, out): writes the embedding (D, end - first, W) of some rows to `out`.
+    size: (H, W). embed_rows(first, end, out) writes the embedding (D, end - first, W) of some rows
+    to `out`.
     """
     compile_all()
     height, width = size

@@ -1,5 +1,5 @@
-"""What metric learning (Fathi et al. 2017) trains on: sampled pairs of pixels, and which of the masks
-that grow from pixels are good."""
+"""What metric learning (Fathi et al. 2017) is trained on: pairs of sampled pixels, and which of the
+masks that grow from pixels are good."""
 
 from __future__ import annotations
 
