@@ -69,8 +69,8 @@ class TrackingConfig:
     )
     min_iou: float = param(
         0.0,
-        "least IoU of an object's mask with its last one, 0: any overlap; where the method learns an "
-        "embedding, that is compared instead",
+        "least IoU of an object's mask with its last one, 0: any overlap; where the method learns "
+        "an embedding, that is compared instead",
         low=0.0,
         high=1.0,
         live=True,
