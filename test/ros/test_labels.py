@@ -153,6 +153,29 @@ def test_stale_camera(robot: Robot, camera):
     assert "/robot is a reliable publisher on /front/image_raw, but nothing arrives" in message
 
 
+def test_ids_last_once_tracking_is_on(robot: Robot, camera):
+    whole = scene()
+    part = whole.copy()
+    part[whole[..., 0] == 250] = 40  # the first class' square is gone
+
+    def id_by_class(image) -> dict[str, int]:
+        labels, detections = robot.label(camera, image_message(image))
+        ids = {d.results[0].hypothesis.class_id: int(d.id) for d in detections.detections}
+        assert set(ids.values()) == set(np.unique(label_image(labels))) - {0}
+        return ids
+
+    assert set(id_by_class(part).values()) == {1, 2}
+    assert robot.set_parameter("tracking.enabled", True).successful
+    before = id_by_class(whole)
+    assert set(before.values()) == {1, 2, 3}
+    after = id_by_class(part)
+    assert len(after) == 2
+    assert after.items() < before.items()
+    assert set(id_by_class(whole).values()) == {1, 2, 3}  # it comes back
+    assert robot.set_parameter("tracking.enabled", False).successful
+    assert set(id_by_class(part).values()) == {1, 2}
+
+
 def test_thresholds_change_live(robot: Robot, camera):
     assert robot.set_parameter("decode.min_pixels", 100_000).successful
     labels, detections = robot.label(camera, image_message(scene()))
