@@ -79,8 +79,10 @@ def make_method(name: str, n_classes: int, n_sigma: int = 2, dimensions: int = 0
     return METHODS[name](n_classes, n_sigma, dimensions)
 
 
+from instaseg_ros.methods.discriminative import Discriminative  # noqa: E402
 from instaseg_ros.methods.spatial_embedding import SpatialEmbedding  # noqa: E402
 
 METHODS: dict[str, Callable[[int, int, int], Method]] = {
     "spatial_embedding": lambda classes, n_sigma, _: SpatialEmbedding(classes, n_sigma),
+    "discriminative": lambda classes, _, dimensions: Discriminative(classes, dimensions),
 }
