@@ -113,7 +113,7 @@ def _find(
         rows = buffer("seed", np.float32, *seed.shape)
         np.copyto(rows, seed)
         seed = rows
-    values, (plane, pitch, _) = _map(seed)
+    values, (plane, pitch, _) = as_map(seed)
     blocks = [(y, min(y + BLOCK_ROWS, height)) for y in range(0, height, BLOCK_ROWS)]
     each(
         lambda rows: collecting.find(
@@ -157,7 +157,7 @@ def _evaluate(
     scale = buffer("scale", np.float32, len(outputs.bandwidth), n)
     score = buffer("score", np.float32, n)
     places = buffer("places", np.int32, n)
-    maps = [part for array in outputs[:3] for part in _map(array)]
+    maps = [part for array in outputs[:3] for part in as_map(array)]
 
     def evaluate(first: int) -> None:
         end = min(first + PART_POINTS, n)
@@ -287,7 +287,7 @@ def largest_distance() -> np.float32:
     return np.float32(distance[torch.exp(-distance) > MEMBERSHIP].max().item())
 
 
-def _map(array: Float) -> Map:
+def as_map(array: Float) -> Map:
     """The array (C, H, W), as a view of its memory."""
     strides = [stride // array.itemsize for stride in array.strides]
     extent = 1 + sum((n - 1) * s for n, s in zip(array.shape, strides, strict=True))

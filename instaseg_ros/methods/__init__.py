@@ -80,6 +80,7 @@ def make_method(name: str, n_classes: int, n_sigma: int = 2, dimensions: int = 0
 
 
 from instaseg_ros.methods.box_regression import BoxRegression  # noqa: E402
+from instaseg_ros.methods.discriminative import Discriminative  # noqa: E402
 from instaseg_ros.methods.metric_learning import MetricLearning  # noqa: E402
 from instaseg_ros.methods.spatial_embedding import SpatialEmbedding  # noqa: E402
 
@@ -87,4 +88,5 @@ METHODS: dict[str, Callable[[int, int, int], Method]] = {
     "spatial_embedding": lambda classes, n_sigma, _: SpatialEmbedding(classes, n_sigma),
     "box_regression": lambda classes, *_: BoxRegression(classes),
     "metric_learning": lambda classes, _, dimensions: MetricLearning(classes, dimensions),
+    "discriminative": lambda classes, _, dimensions: Discriminative(classes, dimensions),
 }

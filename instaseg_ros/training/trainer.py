@@ -127,10 +127,11 @@ def _loop(run: Run, state: State, first_step: int) -> None:
             if log:
                 log.loss(done, values)
         if done % options.validate_every == 0 or last:
-            table = validate(state.average, run.method, run.config, source, group)
+            table, iou = validate(state.average, run.method, run.config, source, group)
             if log:
                 row = ", ".join(f"{name} {r.ap50:.3f}" for name, r in table.items())
-                progress.write(f"step {done}: AP {table['mean'].ap:.3f}, AP50 {row}")
+                semantic = "" if iou is None else f"; mean IoU {iou:.3f}"
+                progress.write(f"step {done}: AP {table['mean'].ap:.3f}, AP50 {row}{semantic}")
                 log.validation(done, table)
                 _save_weights(run, state.average, done, table)
         if writes and (done % options.save_every == 0 or last):

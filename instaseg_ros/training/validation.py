@@ -1,19 +1,33 @@
-"""AP of a network in training, on held-out samples."""
+"""AP of a network in training, and mean IoU of its semantic head, on held-out samples."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from instaseg_ros.config import Config
+from instaseg_ros.datasets.sample import Sample
 from instaseg_ros.evaluation.average_precision import AveragePrecision, average_precision
 from instaseg_ros.evaluation.counts import frame_counts, scaled_min_pixels
+from instaseg_ros.evaluation.semantics import confusion, mean_iou
 from instaseg_ros.methods import Method
 from instaseg_ros.network import ERFNet
 from instaseg_ros.preprocess import preprocess, restore
 from instaseg_ros.runtimes.torch_runtime import pick_precision
 from instaseg_ros.training.data import Source
 from instaseg_ros.training.processes import Group
+
+
+class Validation(NamedTuple):
+    """table: AP by class name and under `mean`. mean_iou: of the classes of pixels; None of methods
+    without a head `semantic`."""
+
+    table: dict[str, AveragePrecision]
+    mean_iou: float | None
 
 
 def autocast(device: torch.device) -> torch.autocast:
@@ -29,13 +43,13 @@ def autocast(device: torch.device) -> torch.autocast:
 @torch.inference_mode()
 def validate(
     network: ERFNet, method: Method, config: Config, source: Source, group: Group
-) -> dict[str, AveragePrecision]:
-    """AP on held-out samples, spread over the set and shared out among the processes.
+) -> Validation:
+    """AP and mean IoU on held-out samples, spread over the set and shared out among the processes.
 
     True objects count from 100 pixels on; on recorded images, from as many as 100 pixels of a
     2048 x 1024 frame are at their size.
     """
-    data, counts = source.held_out, []
+    data, counts, confusions = source.held_out, [], []
     recorded = config.train.dataset != "synthetic"
     frames = min(config.train.validation_frames, len(data))
     wanted = np.linspace(0, len(data), frames, endpoint=False).astype(int)
@@ -51,4 +65,21 @@ def validate(
         least = scaled_min_pixels(*sample.labels.shape) if recorded else 100
         truth = sample.labels, sample.ids, sample.class_ids
         counts.append(frame_counts(*truth, found, sample.ignore, sample.crowd, least))
-    return average_precision(group.gather(counts), source.class_names)
+        if "semantic" in outputs:
+            classes = outputs["semantic"][0].argmax(0).cpu().numpy()
+            confusions.append(_confusion(sample, classes, len(source.class_names) + 1))
+    table = average_precision(group.gather(counts), source.class_names)
+    matrices = group.gather(confusions)
+    return Validation(table, mean_iou(np.sum(matrices, axis=0)) if matrices else None)
+
+
+def _confusion(sample: Sample, predicted: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
+    """At the sample's resolution. Uncounted objects of a class are of that class."""
+    size = sample.labels.shape[::-1]
+    classes = cv2.resize(predicted.astype(np.uint16), size, interpolation=cv2.INTER_NEAREST)
+    class_of = np.zeros(1 << 16, np.int64)
+    class_of[sample.ids] = sample.class_ids + 1
+    truth = class_of[sample.labels]
+    if sample.crowd is not None:
+        truth = np.where(truth > 0, truth, sample.crowd)
+    return confusion(truth, classes, n_classes, sample.ignore)

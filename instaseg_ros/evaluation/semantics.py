@@ -1,0 +1,38 @@
+"""Classes of pixels: confusion counts of a frame, and the mean IoU of their sum."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def confusion(
+    truth: NDArray[np.integer],
+    predicted: NDArray[np.integer],
+    n_classes: int,
+    ignore: NDArray[np.bool_] | None = None,
+) -> NDArray[np.int64]:
+    """(n_classes, n_classes) pixels by true and predicted class, those ignored left out.
+
+    truth, predicted: alike in shape, 0..n_classes-1. ignore: bool, of that shape.
+    """
+    if ignore is not None:
+        truth, predicted = truth[~ignore], predicted[~ignore]
+    pair = truth.astype(np.int64) * n_classes + predicted
+    return np.bincount(pair.ravel(), minlength=n_classes**2).reshape(n_classes, n_classes)
+
+
+def class_iou(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(n_classes,) intersection over union of each class, NaN where neither the truth nor the
+    prediction has a pixel of it. counts: of `confusion`, of one frame or summed over many."""
+    right = np.diag(counts)
+    union = counts.sum(0) + counts.sum(1) - right
+    return np.where(union > 0, right / np.maximum(union, 1), np.nan)
+
+
+def mean_iou(counts: NDArray[np.int64]) -> float:
+    """Mean of `class_iou` over the classes that occur, without class 0, the background; NaN if none
+    do."""
+    values = class_iou(counts)[1:]
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if len(present) else float("nan")

@@ -1,0 +1,214 @@
+"""Discriminative loss (De Brabandere et al. 2017, arXiv 1708.02551).
+
+Each pixel i has an embedding x_i in a space of its own. Among the C instances of one class in an
+image, instance c having N_c pixels and the mean mu_c, with [v]+ = max(v, 0) and the margins d_v and
+d_d, there are three terms:
+
+    pull        1 / C sum_c 1 / N_c sum_i [|x_i - mu_c| - d_v]+^2
+    push        1 / (C (C - 1)) sum_{a != b} [2 d_d - |mu_a - mu_b|]+^2
+    regularise  1 / C sum_c |mu_c|
+
+Where they vanish, but for the last, pixels of one instance are at most 2 d_v apart, of two at least
+2 (d_d - d_v). Background is no instance: a semantic head, trained along, tells it from objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.linalg import vector_norm
+
+from instaseg_ros.grouping import MAX_INSTANCES, mean_shift, mean_shift_plain
+from instaseg_ros.grouping.labelled import labelled_instances
+from instaseg_ros.grouping.workers import each
+from instaseg_ros.methods import Head, Targets
+from instaseg_ros.methods.semantic import channel_classes, semantic_loss, semantic_truth
+from instaseg_ros.types import Instances
+
+if TYPE_CHECKING:
+    from instaseg_ros.config import DecodeConfig, TrainConfig
+    from instaseg_ros.network import ERFNet
+
+DIMENSIONS = 8  # the paper's for Cityscapes; 16 for leaves
+PULL_MARGIN = 0.5  # d_v
+PUSH_MARGIN = 1.5  # d_d
+WEIGHTS = (1.0, 1.0, 0.001)  # of pull, push and regularise
+
+# Of the mean shift, ours: within 2 d_v of any of its pixels lies all of an instance, and none of
+# the others up to 2 (d_d - d_v); a pixel nearer than d_d to a mean is nearest to that.
+BANDWIDTH = 2 * PULL_MARGIN
+REACH = PUSH_MARGIN
+
+INITIAL_OBJECTS = 0.1  # share of pixels that an untrained network takes for objects
+
+
+def embed(raw: Tensor) -> Tensor:
+    """The embedding of raw outputs (..., D, H, W): themselves, in float32."""
+    return raw.float()
+
+
+class Discriminative:
+    """Heads, loss and decoding of the method for `n_classes` classes.
+
+    dimensions: of the embedding; 0: DIMENSIONS.
+    """
+
+    name = "discriminative"
+
+    def __init__(self, n_classes: int, dimensions: int = 0) -> None:
+        self.n_classes = n_classes
+        self.heads: tuple[Head, ...] = (
+            Head("embedding", dimensions or DIMENSIONS, decoder=0),
+            Head("semantic", n_classes + 1, decoder=1),
+        )
+        self.class_channels: Mapping[str, Sequence[int]] = {"semantic": channel_classes(n_classes)}
+
+    def initialise(self, network: ERFNet) -> None:
+        """Start from a tenth of the pixels being objects. The embedding stays random: instances
+        that coincide would never part."""
+        with torch.no_grad():
+            weight, bias = network.head_parameters("semantic")
+            weight.zero_()
+            share = torch.full((self.n_classes + 1,), INITIAL_OBJECTS / self.n_classes)
+            share[0] = 1 - INITIAL_OBJECTS
+            bias.copy_(share.log().repeat_interleave(len(bias) // len(share)))
+
+    def decode(self, outputs: dict[str, Tensor], config: DecodeConfig) -> list[Instances]:
+        """Instances of each image by mean shift among the pixels of each class, where they lie.
+
+        outputs: raw `embedding` (B, D, H, W), `semantic` (B, C + 1, H, W). A pixel is of its
+        likeliest class. An instance's score is the mean probability of its class over its pixels:
+        ours, the paper has none.
+        """
+        embedding = embed(outputs["embedding"].detach())
+        semantic = outputs["semantic"].detach().float()
+        found = _found_plain if semantic.is_cuda else _found
+        return [found(e, s, config) for e, s in zip(embedding, semantic, strict=True)]
+
+    def loss(
+        self,
+        outputs: dict[str, Tensor],
+        targets: Targets,
+        config: TrainConfig,
+        class_weights: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """The paper's three terms, averaged over the classes of all images that have instances
+        (ours), and the cross-entropy of the classes of pixels.
+
+        Ignored pixels take no part, nor does an instance that has no others.
+        """
+        pull, push, regularise = discriminative_loss(
+            *_object_pixels(embed(outputs["embedding"]), targets, self.n_classes)
+        )
+        semantic = semantic_loss(outputs["semantic"], semantic_truth(targets), class_weights)
+        total = WEIGHTS[0] * pull + WEIGHTS[1] * push + WEIGHTS[2] * regularise
+        total = total + config.weight_semantic * semantic
+        return {
+            "total": total,
+            "pull": pull,
+            "push": push,
+            "regularise": regularise,
+            "semantic": semantic,
+        }
+
+
+def discriminative_loss(
+    points: Tensor, owner: Tensor, group: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(pull, push, regularise) of groups of instances, averaged over the groups; 0 without any.
+
+    points: (N, D). owner: (N,) int64, 0..K-1, each at least once. group: (K,) int64; instances push
+    only those of their group.
+    """
+    n_instances = len(group)
+    names, group = torch.unique(group, return_inverse=True)
+    count = torch.bincount(group, minlength=len(names)).to(points.dtype)[group]  # C, (K,)
+    share = 1 / (count * len(names))
+    sizes = torch.bincount(owner, minlength=n_instances)
+    mean = points.new_zeros(n_instances, points.shape[1]).index_add(0, owner, points)
+    mean = mean / sizes[:, None]
+
+    distance = vector_norm(points - mean[owner], dim=1)  # its gradient at 0 is 0
+    pull = torch.relu(distance - PULL_MARGIN).square() * (share / sizes)[owner]
+
+    one, two = torch.nonzero((group[:, None] == group).triu(1)).unbind(1)
+    gap = vector_norm(mean[one] - mean[two], dim=1)
+    both = 2 * share[one] / (count[one] - 1)  # a pushes b, and b pushes a
+    push = torch.relu(2 * PUSH_MARGIN - gap).square() * both
+
+    return pull.sum(), push.sum(), (vector_norm(mean, dim=1) * share).sum()
+
+
+def _object_pixels(
+    embedding: Tensor, targets: Targets, n_classes: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Arguments of `discriminative_loss`: a group is what an image has of a class."""
+    groups = [c + image * n_classes for image, c in enumerate(targets.class_ids)]
+    before = np.cumsum([0, *map(len, groups)])[:-1]
+    number = targets.labels + targets.labels.new_tensor(before)[:, None, None] - 1
+    here = (targets.labels > 0) & ~targets.ignore
+    present, owner = torch.unique(number[here], return_inverse=True)
+    return embedding.movedim(1, -1)[here], owner, torch.cat(groups)[present]
+
+
+def _found(embedding: Tensor, semantic: Tensor, config: DecodeConfig) -> Instances:
+    """The instances of one image, on the CPU: embedding (D, H, W), raw semantic (C + 1, H, W)."""
+    pixels = mean_shift.foreground(
+        semantic.cpu().numpy(), embedding.cpu().numpy(), config.foreground_threshold
+    )
+    owners: list[NDArray[np.int32]] = [np.zeros(0, np.int32)] * (len(semantic) - 1)
+
+    def cluster(c: int) -> None:
+        own = slice(pixels.starts[c], pixels.starts[c + 1])
+        points, scores = pixels.points[:, own], pixels.scores[own]
+        owners[c], _ = mean_shift.cluster(points, scores, BANDWIDTH, REACH, config)
+
+    sizes = np.diff(pixels.starts)
+    each(cluster, [c for c in np.argsort(-sizes) if sizes[c]])
+    return _merged(pixels.pixels, pixels.scores, owners, embedding.shape[1:])
+
+
+def _found_plain(embedding: Tensor, semantic: Tensor, config: DecodeConfig) -> Instances:
+    """`_found` in plain torch, on the outputs' device."""
+    classes = semantic.argmax(0).flatten()
+    flat = semantic.flatten(1).double()  # rounded once: equal outputs tie
+    score = (1 / (flat - flat.amax(0)).exp().sum(0)).float()
+    points = embedding.flatten(1)
+    pixels, owners = [], []
+    for c in range(1, len(semantic)):
+        own = torch.nonzero((classes == c) & (score > config.foreground_threshold)).squeeze(1)
+        found = mean_shift_plain.cluster(points[:, own], score[own], BANDWIDTH, REACH, config)
+        pixels.append(own)
+        owners.append(found.owner.cpu().numpy())
+    chosen = torch.cat(pixels)
+    numbers = chosen.cpu().numpy(), score[chosen].cpu().numpy()
+    return _merged(*numbers, owners, embedding.shape[1:])
+
+
+def _merged(
+    pixels: NDArray[np.integer],  # (N,) row-major index, class by class
+    scores: NDArray[np.float32],  # (N,)
+    owners: Sequence[NDArray[np.integer]],  # by class: of its pixels, 1 + cluster or 0
+    size: Sequence[int],
+) -> Instances:
+    """The clusters of all classes as instances of one image."""
+    counts = [int(owner.max(initial=0)) for owner in owners]
+    before = np.cumsum([0, *counts])[:-1]
+    owner = np.concatenate(
+        [np.where(own > 0, own + first, 0) for own, first in zip(owners, before, strict=True)]
+    )
+    total = sum(counts)
+    sizes = np.bincount(owner, minlength=total + 1)[1:]
+    score = np.bincount(owner, scores, total + 1)[1:] / sizes
+    number = np.zeros(total + 1, np.uint16)
+    best = np.argsort(-score, kind="stable")[:MAX_INSTANCES]
+    number[best + 1] = np.arange(1, len(best) + 1)
+    labels = np.zeros(tuple(size), np.uint16)
+    labels.ravel()[pixels] = number[owner]
+    class_ids = np.repeat(np.arange(len(owners)), counts)
+    return labelled_instances(labels, class_ids[best], score[best].astype(np.float32))
