@@ -43,6 +43,7 @@ class Method(Protocol):
 
     name: str
     heads: tuple[Head, ...]
+    temporal: bool  # its network has a memory of earlier frames (see `temporal`)
     # Heads whose channels speak of classes: of each channel its class, BACKGROUND for that of none.
     class_channels: Mapping[str, Sequence[int]]
 

@@ -83,7 +83,7 @@ def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
 
 def _fresh_state(run: Run, init: str | None) -> State:
     options = run.config.train
-    network = ERFNet(run.method.heads, run.config.method.profile)
+    network = ERFNet(run.method.heads, run.config.method.profile, run.method.temporal)
     run.method.initialise(network)
     if init:
         names = run.source.class_names
