@@ -41,7 +41,7 @@ class TemporalModule(nn.Module):
         if state is None:
             clips = len(x) // frames
             state = now.new_zeros(clips, 2 * CHANNELS, *now.shape[2:])
-        past, past_deeper = state.to(now.dtype).split(CHANNELS, 1)
+        past, past_deeper = state.to(now.dtype).split([CHANNELS, CHANNELS], 1)
         deeper = torch.relu(self.conv1(torch.cat([_delayed(now, past, frames), now], 1)))
         both = torch.cat([_delayed(deeper, past_deeper, frames), deeper], 1)
         x = x + self.expand(torch.relu(self.conv2(both)))

@@ -79,6 +79,7 @@ class MetricLearning:
     """
 
     name = "metric_learning"
+    temporal = False
 
     def __init__(self, n_classes: int, dimensions: int = 0) -> None:
         if dimensions == 1:
