@@ -135,7 +135,9 @@ def test_gradients_are_those_of_the_formulas() -> None:
     def of(depth: Tensor, moved: Tensor) -> Tensor:
         return sum(depth_loss(depth, small._replace(motion=moved)))  # type: ignore[return-value]
 
-    assert torch.autograd.gradcheck(of, (raw, motion), eps=1e-7, atol=1e-4, rtol=1e-2, fast_mode=True)
+    assert torch.autograd.gradcheck(
+        of, (raw, motion), eps=1e-7, atol=1e-4, rtol=1e-2, fast_mode=True
+    )
 
 
 def test_rotations_are_rotations() -> None:
