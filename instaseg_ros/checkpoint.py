@@ -63,7 +63,8 @@ class Checkpoint:
 
     def network(self) -> ERFNet:
         """An ERFNet with these weights, float32. Raises WeightsError if they do not fit."""
-        network = ERFNet(self.method().heads, self.profile)
+        method = self.method()
+        network = ERFNet(method.heads, self.profile, method.temporal)
         _check_fit(network.state_dict(), self.tensors)
         network.load_state_dict({k: v.float() for k, v in self.tensors.items()})
         return network
@@ -160,12 +161,14 @@ def _read(path: Path) -> Checkpoint:
         header.get("decode", {}),
     )
     try:
-        heads = [list(head) for head in checkpoint.method().heads]
+        method = checkpoint.method()
     except ConfigError as error:
         raise WeightsError(f"weights {path}: {error}") from error
+    heads = [list(head) for head in method.heads]
     if heads != header["heads"]:
         raise WeightsError(f"weights {path}: expected heads {heads}, got {header['heads']}")
-    _check_fit(ERFNet(checkpoint.method().heads, profile).state_dict(), tensors, str(path))
+    expected = ERFNet(method.heads, profile, method.temporal).state_dict()
+    _check_fit(expected, tensors, str(path))
     return checkpoint
 
 

@@ -192,7 +192,8 @@ class TrainConfig:
     )
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     steps: int = param(20_000, "optimiser steps in all", low=1)
-    batch_size: int = param(4, "images per step, of all processes together", low=1, high=1024)
+    batch_size: int = param(4, "images or clips per step, of all processes", low=1, high=1024)
+    clip_frames: int = param(1, "frames of a clip, for methods with a memory", low=1, high=64)
     crop_height: int = param(256, "training crop height, a multiple of 8", low=64, high=4096)
     crop_width: int = param(512, "training crop width, a multiple of 8", low=64, high=4096)
     horizon_rows: int = param(
@@ -218,6 +219,10 @@ class TrainConfig:
     weight_seed: float = param(1.0, "weight of the seed term", low=0.0)
     weight_semantic: float = param(
         1.0, "weight of the classes of pixels, in methods with a semantic head", low=0.0
+    )
+    weight_depth: float = param(1.0, "weight of the depth task, if any; 0: none", low=0.0)
+    ego_motion: str = param(
+        "learned", "the camera's, for depth; known: the dataset's", choices=("learned", "known")
     )
     foreground_weight: float = param(10.0, "weight of object pixels in the seed term", low=0.0)
     class_weights: Mapping | str = param(

@@ -24,6 +24,7 @@ from instaseg_ros.runtimes.openvino_model import model_of
 from instaseg_ros.runtimes.tensorrt_engine import sidecar
 from instaseg_ros.runtimes.tensorrt_runtime import Run, TensorRTRuntime, engine_path
 from instaseg_ros.runtimes.torch2trt_runtime import load_plan, save_module
+from instaseg_ros.temporal import NEXT_STATE, STATE, state_shape
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
@@ -91,24 +92,34 @@ def _onnx(order: Order, path: Path) -> Run:
 
 def _openvino(order: Order, path: Path) -> Run:
     """The model that `runtime.name: openvino` runs: (batch, H, W, 3) uint8 RGB in, an output for
-    each decoder, named after the heads in its channels, such as "offset+bandwidth"."""
+    each decoder, named after the heads in its channels, such as "offset+bandwidth"; `state` in and
+    `next_state` out too, of a temporal network."""
     try:
         import openvino
     except ModuleNotFoundError as error:
         raise MissingExtraError("openvino", "openvino", "export --to openvino") from error
     network = order.checkpoint.network().eval()
     model = model_of(order.checkpoint, network)
-    model.reshape([-1, *order.size, 3])
+    shapes = {0: [-1, *order.size, 3]}
     model.inputs[0].set_names({INPUT})
-    for output, heads in zip(model.outputs, network.groups, strict=True):
-        output.set_names({"+".join(head.name for head in heads)})
+    names = ["+".join(head.name for head in heads) for heads in network.groups]
+    if network.temporal is not None:
+        shapes[1] = [-1, *state_shape(1, order.size)[1:]]
+        model.inputs[1].set_names({STATE})
+        names.append(NEXT_STATE)
+    model.reshape(shapes)
+    for output, name in zip(model.outputs, names, strict=True):
+        output.set_names({name})
     model.set_rt_info(json.dumps(description(order.checkpoint)), METADATA_KEY)
     openvino.save_model(model, path, compress_to_fp16=order.runtime.precision == "fp16")
     as_written = {"INFERENCE_PRECISION_HINT": "f32"}  # not in the bf16 of this CPU
     request = openvino.Core().compile_model(path, "CPU", as_written).create_infer_request()
 
     def run(images: NDArray[np.uint8]) -> dict[str, Tensor]:
-        results = request.infer([images])
+        inputs = [images]
+        if network.temporal is not None:
+            inputs.append(np.zeros(state_shape(len(images), order.size), np.float32))
+        results = request.infer(inputs)
         return network.split_heads([torch.from_numpy(results[i]) for i in range(len(results))])
 
     return run

@@ -2,7 +2,8 @@
 
 Module names follow the published checkpoints, so that their weights load key by key. The profile
 `fast` is ours: the same blocks, fewer of them, and one decoder that never leaves a quarter of the
-resolution.
+resolution. A temporal network, ours too, sees earlier frames through a `TemporalModule` between
+encoder and decoders.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from instaseg_ros.methods import Head
+from instaseg_ros.temporal import NEXT_STATE, TemporalModule
 
 BN_EPS = 1e-3
 STRIDE = 8  # height and width of the input are multiples of this
@@ -166,10 +168,12 @@ class ERFNet(nn.Module):
     """RGB in [0, 1], (B, 3, H, W) with H and W multiples of 8, to {head name: (B, C, H, W)}.
 
     Heads that name the same decoder share its last convolution, in the order given.
-    profile: one of `PROFILES`.
+    profile: one of `PROFILES`. temporal: with a `TemporalModule`.
     """
 
-    def __init__(self, heads: Sequence[Head], profile: str = "published") -> None:
+    def __init__(
+        self, heads: Sequence[Head], profile: str = "published", temporal: bool = False
+    ) -> None:
         super().__init__()
         self.heads = tuple(heads)
         shape = PROFILES[profile]
@@ -180,18 +184,34 @@ class ERFNet(nn.Module):
         decoder = FastDecoder if shape.shared_decoder else Decoder
         self.encoder = Encoder(sum(head.channels for head in heads), shape)
         self.decoders = nn.ModuleList(decoder(sum(h.channels for h in g)) for g in self.groups)
+        self.temporal = TemporalModule() if temporal else None
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        return self.split_heads(self.decoder_outputs(x))
+    def forward(self, x: Tensor, state: Tensor | None = None, frames: int = 1) -> dict[str, Tensor]:
+        """A temporal network also gives `next_state` (N, 64, H/8, W/8): what it remembers.
 
-    def decoder_outputs(self, x: Tensor) -> list[Tensor]:
-        """(B, channels of its heads, H, W) of each decoder."""
+        x: N clips of `frames` frames each, B = N * frames images: first the frames of the first
+            clip, in order of time, then those of the second, ...
+        state: the `next_state` of the frame before the first of each clip; None, or zeros: there
+            was none. Frame by frame the outputs are those of the whole clip.
+        """
+        return self.split_heads(self.decoder_outputs(x, state, frames))
+
+    def decoder_outputs(
+        self, x: Tensor, state: Tensor | None = None, frames: int = 1
+    ) -> list[Tensor]:
+        """(B, channels of its heads, H, W) of each decoder; of a temporal network, its state."""
         x = self.encoder(x)
-        return [decoder(x) for decoder in self.decoders]
+        memory = []
+        if self.temporal is not None:
+            x, next_state = self.temporal(x, state, frames)
+            memory.append(next_state)
+        return [*(decoder(x) for decoder in self.decoders), *memory]
 
     def split_heads(self, outputs: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Decoder outputs as {head name: view of its channels}."""
+        """`decoder_outputs` by name: heads as views of their channels."""
         heads: dict[str, Tensor] = {}
+        if self.temporal is not None:
+            *outputs, heads[NEXT_STATE] = outputs
         for group, output in zip(self.groups, outputs, strict=True):
             parts = output.split([head.channels for head in group], 1)
             heads.update(zip((head.name for head in group), parts, strict=True))
@@ -226,6 +246,8 @@ class ERFNet(nn.Module):
         for one, two in zip(*decoders, strict=False):
             pairs += zip(one.layers, two.layers, strict=False)
             pairs.append((one.output_conv, two.output_conv))
+        if self.temporal is not None and other.temporal is not None:
+            pairs.append((self.temporal, other.temporal))
         for target, source in pairs:
             new, old = source.state_dict(), target.state_dict()
             if {k: v.shape for k, v in new.items()} == {k: v.shape for k, v in old.items()}:

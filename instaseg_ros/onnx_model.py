@@ -1,7 +1,9 @@
 """The network as an ONNX file: what ONNX Runtime and TensorRT read.
 
 One input `images` (batch, H, W, 3) uint8 RGB, the batch free and the size fixed; one float32 output
-(batch, C, H, W) for each head, under its name. Method, heads and class names are in the metadata.
+(batch, C, H, W) for each head, under its name. A temporal network's state is a second input `state`
+(batch, 64, H/8, W/8) float32, zeros where there is no past, and a last output `next_state`. Method,
+heads and class names are in the metadata.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from instaseg_ros import __version__
 from instaseg_ros.checkpoint import description, weights_hash
 from instaseg_ros.errors import ConfigError, MissingExtraError
 from instaseg_ros.output_files import cache_dir
+from instaseg_ros.temporal import NEXT_STATE, STATE, state_shape
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
@@ -37,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 class CameraNetwork(nn.Module):
-    """The network from camera pixels to float32 heads, in the order of `heads`.
+    """The network from camera pixels to float32 outputs, in the order of `outputs`.
 
     uint8 as the camera has it: a quarter of the bytes to upload, and no preprocessing left to
     whoever runs the file. The conversion comes first, since TensorRT has nothing else for uint8.
@@ -46,14 +49,16 @@ class CameraNetwork(nn.Module):
     def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
         super().__init__()
         self.network = checkpoint.network().to(dtype)
-        self.heads = [head.name for head in checkpoint.method().heads]
+        method = checkpoint.method()
+        self.inputs = [INPUT, *[STATE][: method.temporal]]
+        self.outputs = [*(head.name for head in method.heads), *[NEXT_STATE][: method.temporal]]
         self.dtype = dtype
         self.eval()
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor, state: Tensor | None = None) -> tuple[Tensor, ...]:
         pixels = images.to(self.dtype).permute(0, 3, 1, 2) / 255  # (B, 3, H, W)
-        outputs = self.network(pixels)
-        return tuple(outputs[name].float() for name in self.heads)
+        outputs = self.network(pixels, state)
+        return tuple(outputs[name].float() for name in self.outputs)
 
 
 def write_onnx(checkpoint: Checkpoint, path: Path, size: tuple[int, int], precision: str) -> None:
@@ -97,22 +102,25 @@ def cached_onnx(checkpoint: Checkpoint, size: tuple[int, int], precision: str) -
 
 
 def _export(module: CameraNetwork, path: Path, size: tuple[int, int]) -> None:
-    example = torch.zeros(2, *size, 3, dtype=torch.uint8)
+    example = [torch.zeros(2, *size, 3, dtype=torch.uint8)]
+    if STATE in module.inputs:
+        example.append(torch.zeros(state_shape(2, size)))
     names: dict[str, Any] = {
-        "input_names": [INPUT],
-        "output_names": module.heads,
+        "input_names": module.inputs,
+        "output_names": module.outputs,
         "opset_version": OPSET,
     }
     if TRACED_PROGRAMS:
-        shapes = ({0: torch.export.Dim("batch")},)
+        batch = torch.export.Dim("batch")
+        shapes = tuple({0: batch} for _ in example)
         program = torch.onnx.export(
-            module, (example,), dynamo=True, dynamic_shapes=shapes, verbose=False, **names
+            module, tuple(example), dynamo=True, dynamic_shapes=shapes, verbose=False, **names
         )
         assert program is not None
         program.save(str(path))
     else:
-        axes = {name: {0: "batch"} for name in (INPUT, *module.heads)}
-        torch.onnx.export(module, (example,), str(path), dynamic_axes=axes, **names)
+        axes = {name: {0: "batch"} for name in (*module.inputs, *module.outputs)}
+        torch.onnx.export(module, tuple(example), str(path), dynamic_axes=axes, **names)
 
 
 def _tidy(model: Any) -> None:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from torch import Tensor
@@ -17,7 +17,8 @@ from torch import Tensor
 from instaseg_ros.checkpoint import load_checkpoint
 from instaseg_ros.config import Config, DecodeConfig, TrackingConfig
 from instaseg_ros.preprocess import Geometry, preprocess, restore
-from instaseg_ros.runtimes import Uploading, open_runtime, prepares_for_minutes
+from instaseg_ros.runtimes import Remembering, Uploading, open_runtime, prepares_for_minutes
+from instaseg_ros.temporal import NEXT_STATE, Memory
 from instaseg_ros.tracking import Tracker, Trackers
 from instaseg_ros.types import Frame, Result
 
@@ -39,7 +40,8 @@ class Inferred(NamedTuple):
 class Pipeline:
     """Network, decoding and geometry behind one call.
 
-    decode_config, tracking_config: may be replaced between calls (the node's live parameters).
+    decode_config, tracking_config: may be replaced between calls (the node's live parameters). A
+    method with a memory goes on from each camera's last frame, where `Memory` says that it may.
     """
 
     def __init__(self, config: Config) -> None:
@@ -50,6 +52,7 @@ class Pipeline:
         self.class_names = self.checkpoint.class_names
         self.method = self.checkpoint.method()
         self.runtime = open_runtime(config.runtime, self.checkpoint)
+        self._memory = Memory() if self.method.temporal else None
         self._outputs_in_use = threading.Lock()  # from the network until they are decoded
         self._trackers = Trackers()
 
@@ -72,7 +75,12 @@ class Pipeline:
         self._outputs_in_use.acquire()
         try:
             with _timed(stage_ms, "network"):
-                return Inferred(self.runtime(pixels), geometry, stage_ms, trackers)
+                if self._memory is None:
+                    return Inferred(self.runtime(pixels), geometry, stage_ms, trackers)
+                past = self._memory.before(frames, pixels.shape[1:3])
+                outputs = cast(Remembering, self.runtime)(pixels, past)
+                self._memory.keep(frames, outputs.pop(NEXT_STATE))
+                return Inferred(outputs, geometry, stage_ms, trackers)
         except BaseException:
             self._outputs_in_use.release()
             raise
@@ -114,6 +122,8 @@ class Pipeline:
         """Forget everything of earlier frames, once the last of them is decoded."""
         with self._outputs_in_use:
             self._trackers.clear()
+            if self._memory is not None:
+                self._memory.clear()
 
 
 @contextmanager

@@ -62,6 +62,11 @@ class Quantised(NamedTuple):
 
 def quantize(checkpoint: Checkpoint, decode: DecodeConfig, order: Order) -> Quantised:
     """Make and measure the int8 model of the checkpoint; `keep_quantised` keeps it."""
+    if checkpoint.method().temporal:
+        raise ConfigError(
+            f"`instaseg quantize` calibrates on single images, and method {checkpoint.method_name} "
+            "has a memory of earlier ones; use runtime.precision: bf16 or fp32"
+        )
     try:
         import nncf
         from nncf.quantization.advanced_parameters import (

@@ -26,16 +26,35 @@ BACKGROUND = -1  # in `Method.class_channels`
 
 
 class Targets(NamedTuple):
-    """Truth of a training batch.
+    """Truth of a training batch: B images, or N clips of `frames` images each, B = N * frames, clip
+    after clip, the frames of each in order of time.
 
-    labels: (B, H, W) int64, 0 = background, 1..K = instances, numbered per image.
-    class_ids: per image (K,) int64, the class of instance k + 1.
+    labels: (B, H, W) int64, 0 = background, 1..K = instances, numbered per image; those
+        of a clip together, so that an object has one number in all of its frames.
+    class_ids: per image (K,) int64, the class of instance k + 1; the same for all of a clip.
     ignore: (B, H, W) bool, pixels that count neither as background nor as an object.
+    images: (B, 3, H, W) float32 in [0, 1], what the network saw.
+    poses: (B, 4, 4) float32, camera to the clip's first camera, metres; None when unknown.
+    intrinsics: (B, 3, 3) float32, pixels; None when unknown.
     """
 
     labels: torch.Tensor
     class_ids: Sequence[torch.Tensor]
     ignore: torch.Tensor
+    frames: int = 1
+    images: torch.Tensor | None = None
+    poses: torch.Tensor | None = None
+    intrinsics: torch.Tensor | None = None
+
+    def to(self, device: torch.device) -> Targets:
+        """The same on another device."""
+        return Targets(
+            self.labels.to(device),
+            [c.to(device) for c in self.class_ids],
+            self.ignore.to(device),
+            self.frames,
+            *(x if x is None else x.to(device) for x in (self.images, self.poses, self.intrinsics)),
+        )
 
 
 class Method(Protocol):
@@ -43,6 +62,7 @@ class Method(Protocol):
 
     name: str
     heads: tuple[Head, ...]
+    temporal: bool  # its network has a memory of earlier frames (see `temporal`)
     # Heads whose channels speak of classes: of each channel its class, BACKGROUND for that of none.
     class_channels: Mapping[str, Sequence[int]]
 
@@ -80,13 +100,15 @@ def make_method(name: str, n_classes: int, n_sigma: int = 2, dimensions: int = 0
 
 
 from instaseg_ros.methods.box_regression import BoxRegression  # noqa: E402
-from instaseg_ros.methods.metric_learning import MetricLearning  # noqa: E402
 from instaseg_ros.methods.discriminative import Discriminative  # noqa: E402
+from instaseg_ros.methods.metric_learning import MetricLearning  # noqa: E402
 from instaseg_ros.methods.spatial_embedding import SpatialEmbedding  # noqa: E402
+from instaseg_ros.methods.spatio_temporal import SpatioTemporal  # noqa: E402
 
 METHODS: dict[str, Callable[[int, int, int], Method]] = {
     "spatial_embedding": lambda classes, n_sigma, _: SpatialEmbedding(classes, n_sigma),
     "box_regression": lambda classes, *_: BoxRegression(classes),
     "metric_learning": lambda classes, _, dimensions: MetricLearning(classes, dimensions),
     "discriminative": lambda classes, _, dimensions: Discriminative(classes, dimensions),
+    "spatio_temporal": lambda classes, _, dimensions: SpatioTemporal(classes, dimensions),
 }

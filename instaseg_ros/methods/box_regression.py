@@ -71,6 +71,7 @@ class BoxRegression:
     """Heads, loss and decoding of the method for `n_classes` classes."""
 
     name = "box_regression"
+    temporal = False
 
     def __init__(self, n_classes: int) -> None:
         self.heads: tuple[Head, ...] = (

@@ -59,6 +59,7 @@ class Discriminative:
     """
 
     name = "discriminative"
+    temporal = False
 
     def __init__(self, n_classes: int, dimensions: int = 0) -> None:
         self.n_classes = n_classes

@@ -79,6 +79,7 @@ class MetricLearning:
     """
 
     name = "metric_learning"
+    temporal = False
 
     def __init__(self, n_classes: int, dimensions: int = 0) -> None:
         if dimensions == 1:
@@ -160,7 +161,9 @@ class MetricLearning:
         """
         if class_weights is None:
             class_weights = torch.ones(self.n_classes, device=targets.labels.device)
-        images = zip(outputs["embedding"].float(), outputs["masks"].float(), *targets, strict=True)
+        outs = outputs["embedding"].float(), outputs["masks"].float()
+        truth = targets.labels, targets.class_ids, targets.ignore
+        images = zip(*outs, *truth, strict=True)
         terms = [self._image_loss(*image, class_weights) for image in images]
         instance, seed = torch.stack(terms).mean(0)
         total = config.weight_instance * instance + config.weight_seed * seed

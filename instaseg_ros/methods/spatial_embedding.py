@@ -110,6 +110,7 @@ class SpatialEmbedding:
     """
 
     name = "spatial_embedding"
+    temporal = False
 
     def __init__(self, n_classes: int, n_sigma: int = 2) -> None:
         self.n_classes = n_classes

@@ -2,7 +2,8 @@
 
 A runtime is called with images (B, H, W, 3) uint8 RGB, H and W multiples of 8, and returns the raw
 head outputs {name: (B, C, H, W) float32} as torch tensors on the device that made them, valid until
-its next call. Scaling to [0, 1] and layout are its own business.
+its next call. Scaling to [0, 1] and layout are its own business. Some also run temporal networks,
+whose state is one more input and output.
 """
 
 from __future__ import annotations
@@ -37,6 +38,14 @@ class Runtime(Protocol):
     precision: str
 
     def __call__(self, images: NDArray[np.uint8]) -> dict[str, Tensor]: ...
+
+
+class Remembering(Runtime, Protocol):
+    """A runtime with a temporal network; `next_state` is among its outputs."""
+
+    def __call__(self, images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
+        """state: (B, C, h, w) float32, the `next_state` of the frames before; None: there are
+        none."""
 
 
 @runtime_checkable
@@ -89,7 +98,8 @@ def _installed(package: str) -> bool:
 
 
 def _open_torch(config: RuntimeConfig, checkpoint: Checkpoint) -> Runtime:
-    kind = CudaRuntime if pick_device(config.device).type == "cuda" else TorchRuntime
+    cuda = pick_device(config.device).type == "cuda"
+    kind = CudaRuntime if cuda and not checkpoint.method().temporal else TorchRuntime
     return kind(config, checkpoint)
 
 

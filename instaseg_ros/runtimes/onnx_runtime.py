@@ -13,6 +13,7 @@ from torch import Tensor
 from instaseg_ros.errors import ConfigError, MissingExtraError
 from instaseg_ros.onnx_model import DTYPES, INPUT, cached_onnx
 from instaseg_ros.runtimes.torch_runtime import pick_device
+from instaseg_ros.temporal import STATE, state_shape
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
@@ -45,13 +46,13 @@ class OnnxRuntime:
         self._checkpoint = checkpoint
         self._sessions: dict[tuple[int, ...], Session] = {}
 
-    def __call__(self, images: NDArray[np.uint8]) -> dict[str, Tensor]:
+    def __call__(self, images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
         size = images.shape[1:3]
         session = self._sessions.get(size)
         if session is None:
             path = cached_onnx(self._checkpoint, (size[0], size[1]), self.precision)
             session = self._sessions[size] = Session(path, self.device, self._threads)
-        return session(images)
+        return session(images, state)
 
 
 class Session:
@@ -68,10 +69,11 @@ class Session:
             provider = (provider, {"device_id": device.index or 0})
         self._session = library.InferenceSession(str(path), options, providers=[provider])
         self._binding = self._session.io_binding()
+        self._temporal = STATE in [given.name for given in self._session.get_inputs()]
         self._device = device
         self._outputs: dict[str, Tensor] = {}
 
-    def __call__(self, images: NDArray[np.uint8]) -> dict[str, Tensor]:
+    def __call__(self, images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
         pixels = torch.from_numpy(images).to(self._device)
         batch = images.shape[0]
         if not self._outputs or next(iter(self._outputs.values())).shape[0] != batch:
@@ -82,10 +84,15 @@ class Session:
             for name, tensor in self._outputs.items():
                 self._binding.bind_output(name, *self._place(tensor, np.float32))
         self._binding.bind_input(INPUT, *self._place(pixels, np.uint8))
+        if self._temporal:
+            if state is None:
+                state = torch.zeros(state_shape(batch, images.shape[1:3]), device=self._device)
+            state = state.contiguous()
+            self._binding.bind_input(STATE, *self._place(state, np.float32))
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)  # ONNX Runtime has a stream of its own
         self._session.run_with_iobinding(self._binding)
-        return self._outputs
+        return dict(self._outputs)
 
     def _place(self, tensor: Tensor, dtype: Any) -> tuple[Any, ...]:
         device = self._device

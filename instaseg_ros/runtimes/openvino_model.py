@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from instaseg_ros import network as network_module
+from instaseg_ros import temporal as temporal_module
 from instaseg_ros.checkpoint import weights_hash
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.output_files import cache_dir
+from instaseg_ros.temporal import state_shape
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
@@ -61,7 +63,7 @@ def _code_hash() -> str:
     """What else a model is made from: the code, and the versions of its makers."""
     import openvino
 
-    files = (Path(network_module.__file__), Path(__file__))
+    files = (Path(network_module.__file__), Path(temporal_module.__file__), Path(__file__))
     versions = f"{torch.__version__} {openvino.__version__}"
     made_from = b"".join(path.read_bytes() for path in files) + versions.encode()
     return hashlib.sha256(made_from).hexdigest()[:8]
@@ -90,24 +92,32 @@ class _DecoderOutputs(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.network.decoder_outputs(x))
+    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, ...]:
+        return tuple(self.network.decoder_outputs(x, state))
 
 
 def traced(network: ERFNet) -> Any:
-    """An openvino.Model from (B, H, W, 3) uint8 to the decoder outputs in float32."""
+    """An openvino.Model from (B, H, W, 3) uint8 to the decoder outputs in float32; of a temporal
+    network, its state is a second input and the last output."""
     import openvino
     from openvino.preprocess import PrePostProcessor
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own, about torch
-        program = torch.export.export(_DecoderOutputs(network), (torch.zeros(EXAMPLE_SHAPE),))
+        example = [torch.zeros(EXAMPLE_SHAPE)]
+        shapes = {0: [-1, 3, -1, -1]}
+        if network.temporal is not None:
+            state = state_shape(EXAMPLE_SHAPE[0], EXAMPLE_SHAPE[2:])
+            example.append(torch.zeros(state))
+            shapes[1] = [-1, state[1], -1, -1]
+        program = torch.export.export(_DecoderOutputs(network), tuple(example))
         model = openvino.convert_model(program)
-    model.reshape([-1, 3, -1, -1])
+    model.reshape(shapes)
     steps = PrePostProcessor(model)
-    steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
-    steps.input().model().set_layout(openvino.Layout("NCHW"))
-    steps.input().preprocess().convert_element_type(openvino.Type.f32).scale(255.0)
+    pixels = steps.input(0)
+    pixels.tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+    pixels.model().set_layout(openvino.Layout("NCHW"))
+    pixels.preprocess().convert_element_type(openvino.Type.f32).scale(255.0)
     for index in range(len(model.outputs)):
         steps.output(index).tensor().set_element_type(openvino.Type.f32)
     return steps.build()

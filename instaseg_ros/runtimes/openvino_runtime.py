@@ -17,6 +17,7 @@ from torch import Tensor
 from instaseg_ros.errors import ConfigError, MissingExtraError
 from instaseg_ros.output_files import cache_dir
 from instaseg_ros.runtimes.openvino_model import model_of, quantised_model_of
+from instaseg_ros.temporal import state_shape
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
@@ -59,16 +60,24 @@ class OpenVinoRuntime:
         self._model = model or model_of(checkpoint, self._network)
         self._requests: dict[tuple[int, ...], Any] = {}
 
-    def __call__(self, images: NDArray[np.uint8]) -> dict[str, Tensor]:
+    def __call__(self, images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
         request = self._requests.get(images.shape)
         if request is None:
             request = self._requests[images.shape] = self._compile(images.shape)
         # Input and outputs are shared with OpenVINO, not copied.
-        results = request.infer([images], share_inputs=True, share_outputs=True)
+        inputs = [images]
+        if self._network.temporal is not None:
+            if state is None:
+                state = torch.zeros(state_shape(len(images), images.shape[1:3]))
+            inputs.append(state.numpy())
+        results = request.infer(inputs, share_inputs=True, share_outputs=True)
         decoders = [torch.from_numpy(results[i]) for i in range(len(results))]
         return self._network.split_heads(decoders)
 
     def _compile(self, shape: tuple[int, ...]) -> Any:
         model = self._model.clone()
-        model.reshape(list(shape))
+        shapes = {0: list(shape)}
+        if self._network.temporal is not None:
+            shapes[1] = list(state_shape(shape[0], (shape[1], shape[2])))
+        model.reshape(shapes)
         return self._core.compile_model(model, "CPU", self._options).create_infer_request()

@@ -36,6 +36,12 @@ class TensorRTRuntime:
     name = "tensorrt"
 
     def __init__(self, config: RuntimeConfig, checkpoint: Checkpoint) -> None:
+        if checkpoint.method().temporal:
+            raise ConfigError(
+                f"runtime.name: {self.name} runs networks without a memory, and method "
+                f"{checkpoint.method_name} has one; use runtime.name: torch or onnx. An ONNX file "
+                "that `instaseg export --to onnx` writes has the state as input and output"
+            )
         try:
             import tensorrt
         except ModuleNotFoundError as error:

@@ -1,6 +1,7 @@
 """The network in eager torch: always available, the reference for the others.
 
-`open_runtime` gives a CUDA device to `cuda_runtime`; this one runs there too, one kernel at a time.
+`open_runtime` gives a CUDA device to `cuda_runtime`, unless the network is temporal; this one runs
+there too, one kernel at a time.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ class TorchRuntime:
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
-    def __call__(self, images: NDArray[np.uint8]) -> dict[str, Tensor]:
+    def __call__(self, images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
         pixels = torch.from_numpy(images).to(self.device)
         # (B, H, W, 3) seen as (B, 3, H, W) is channels-last as it stands.
-        outputs = self.network(pixels.permute(0, 3, 1, 2).to(self.dtype) / 255)
+        outputs = self.network(pixels.permute(0, 3, 1, 2).to(self.dtype) / 255, state)
         return {name: output.float() for name, output in outputs.items()}

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -26,6 +26,9 @@ from instaseg_ros.training.objects import object_index
 log = logging.getLogger(__name__)
 
 
+Clip = Sequence[Sample]  # frames of one camera, one after another
+
+
 class Batch(NamedTuple):
     """images: (B, 3, H, W) uint8 RGB, channels last in memory; targets: their truth."""
 
@@ -33,33 +36,68 @@ class Batch(NamedTuple):
     targets: Targets
 
 
-def to_batch(samples: Sequence[Sample], min_object_px: int = 0) -> Batch:
-    """Stack samples of one size; instances are renumbered 1..K within each image.
+def to_batch(items: Sequence[Sample | Clip], min_object_px: int = 0) -> Batch:
+    """Stack samples, or clips of one length, of one size; instances are renumbered 1..K within each
+    image or clip.
 
-    Instances with fewer than `min_object_px` pixels are ignored ground.
+    Instances are ignored ground where they have fewer than `min_object_px` pixels.
     """
+    clips = [(item,) if isinstance(item, Sample) else item for item in items]
+    samples = [sample for clip in clips for sample in clip]
     images = torch.from_numpy(np.stack([s.frame.image for s in samples])).permute(0, 3, 1, 2)
     labels, class_ids, ignore = [], [], []
-    for sample in samples:
-        sizes = np.bincount(sample.labels.ravel(), minlength=1 << 16)
-        large = sizes[sample.ids] >= min_object_px
-        number = np.zeros(1 << 16, np.int64)
-        number[sample.ids[large]] = np.arange(1, large.sum() + 1)
-        labels.append(number[sample.labels])
-        class_ids.append(torch.from_numpy(sample.class_ids[large]))
-        ignored = np.isin(sample.labels, sample.ids[~large])
+    for clip in clips:
+        numbers, classes = _renumbered(clip, min_object_px)
+        labels += numbers
+        class_ids += [torch.from_numpy(classes)] * len(clip)
+    for sample, numbered in zip(samples, labels, strict=True):
+        ignored = (sample.labels > 0) & (numbered == 0)
         for other in (sample.ignore, sample.crowd):
             ignored = ignored if other is None else ignored | (other > 0)
         ignore.append(ignored)
     targets = Targets(
         torch.from_numpy(np.stack(labels)), class_ids, torch.from_numpy(np.stack(ignore))
     )
+    if len(clips[0]) > 1:
+        poses, intrinsics = _cameras(clips)
+        targets = targets._replace(frames=len(clips[0]), poses=poses, intrinsics=intrinsics)
     return Batch(images, targets)
 
 
-class EndlessStreet(TorchDataset[Sample]):
-    """Sample `index` of a run is a function of (seed, index) alone, so a resumed run goes on
-    with exactly the frames an uninterrupted one would see."""
+def _renumbered(
+    clip: Clip, min_object_px: int
+) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
+    """Label images with the numbers 1..K, without what is too small there, and classes (K,)."""
+    class_of = np.zeros(1 << 16, np.int64)
+    large = []
+    for sample in clip:
+        class_of[sample.ids] = sample.class_ids
+        sizes = np.bincount(sample.labels.ravel(), minlength=1 << 16)
+        large.append(sample.ids[sizes[sample.ids] >= min_object_px])
+    ids = np.unique(np.concatenate(large))
+    labels = []
+    for sample, known in zip(clip, large, strict=True):
+        number = np.zeros(1 << 16, np.int64)
+        number[known] = 1 + np.searchsorted(ids, known)
+        labels.append(number[sample.labels])
+    return labels, class_of[ids]
+
+
+def _cameras(clips: Sequence[Clip]) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Poses relative to each clip's first, and intrinsics; None where a frame has none."""
+    poses = [[s.pose for s in clip if s.pose is not None] for clip in clips]
+    matrices = [s.frame.intrinsics for clip in clips for s in clip]
+    known = [matrix for matrix in matrices if matrix is not None]
+    relative = [np.linalg.inv(of_clip[0]) @ pose for of_clip in poses for pose in of_clip]
+    return (
+        torch.from_numpy(np.stack(relative)).float() if len(relative) == len(matrices) else None,
+        torch.from_numpy(np.stack(known)).float() if len(known) == len(matrices) else None,
+    )
+
+
+class EndlessStreet(TorchDataset[Clip]):
+    """Clip `index` of a run is a function of (seed, index) alone, so a resumed run goes on with
+    exactly the frames an uninterrupted one would see."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.street = SyntheticStreet(
@@ -67,9 +105,11 @@ class EndlessStreet(TorchDataset[Sample]):
         )
         self.seed = config.seed
         self.rows = config.horizon_rows or config.crop_height
+        self.frames = config.clip_frames
 
-    def __getitem__(self, index: int) -> Sample:
-        return self.street.training_sample(np.random.default_rng([self.seed, index]), self.rows)
+    def __getitem__(self, index: int) -> Clip:
+        rng = np.random.default_rng([self.seed, index])
+        return self.street.training_clip(rng, self.frames, self.rows)
 
 
 class ObjectViews(TorchDataset[Sample]):
@@ -147,10 +187,11 @@ def open_splits(path: str) -> tuple[Dataset, Dataset]:
 class Source(NamedTuple):
     """Where a training takes its samples from.
 
-    views: endless; held_out: for validation; objects: index of recorded ones, None: drawn ones.
+    views: endless, samples or clips; held_out: for validation; objects: index of recorded ones,
+    None: drawn ones.
     """
 
-    views: TorchDataset[Sample]
+    views: TorchDataset[Any]
     held_out: Dataset
     class_names: tuple[str, ...]
     objects: NDArray[np.void] | None
@@ -183,7 +224,11 @@ def _single_threaded(_: int) -> None:
 
 
 def training_batches(
-    views: TorchDataset[Sample], config: TrainConfig, first_step: int, rank: int = 0, size: int = 1
+    views: TorchDataset[Sample | Clip],
+    config: TrainConfig,
+    first_step: int,
+    rank: int = 0,
+    size: int = 1,
 ) -> Iterable[Batch]:
     """Batches `first_step`, ... up to `config.steps`, prepared by worker processes; of each, what
     is the share of process `rank` of `size`."""

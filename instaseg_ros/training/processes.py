@@ -13,7 +13,7 @@ import torch
 from torch import distributed, nn
 
 from instaseg_ros.errors import ConfigError
-from instaseg_ros.network import ERFNet
+from instaseg_ros.network import Encoder
 from instaseg_ros.runtimes.torch_runtime import pick_device
 
 
@@ -25,20 +25,22 @@ class Group:
     rank: int = 0
     size: int = 1
 
-    def wrap(self, network: ERFNet, fixed_batchnorm: bool) -> nn.Module:
-        """`network` so that every backward pass averages the gradients of all processes.
+    def wrap(self, model: nn.Module, fixed_batchnorm: bool) -> nn.Module:
+        """`model` so that every backward pass averages the gradients of all processes.
 
         BatchNorm sees the images of all processes on CUDA. On a CPU each process normalises with
         its own share of the batch, and the statistics that are kept are those of the first.
         """
         if self.size == 1:
-            return network
-        network.encoder.output_conv.requires_grad_(False)  # no head uses it
+            return model
+        for module in model.modules():
+            if isinstance(module, Encoder):
+                module.output_conv.requires_grad_(False)  # no head uses it
         cuda = self.device.type == "cuda"
         if cuda and not fixed_batchnorm:
-            nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            nn.SyncBatchNorm.convert_sync_batchnorm(model)
         devices = [self.device.index] if cuda else None
-        return nn.parallel.DistributedDataParallel(network, devices)
+        return nn.parallel.DistributedDataParallel(model, devices)
 
     def mean(self, values: Mapping[str, torch.Tensor]) -> dict[str, float]:
         """Scalars averaged over the processes."""

@@ -17,6 +17,7 @@ from instaseg_ros.config import Config
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.evaluation.average_precision import AveragePrecision
 from instaseg_ros.methods import BACKGROUND, Method
+from instaseg_ros.methods.depth import EgoMotion
 from instaseg_ros.network import ERFNet
 from instaseg_ros.training.data import Batch
 
@@ -25,17 +26,24 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class State:
-    """Everything that a step changes."""
+    """Everything that a step changes.
+
+    ego_motion: learns along, where depth is learned and the camera's motion is not known.
+    """
 
     network: ERFNet
     average: ERFNet
     optimizer: torch.optim.Optimizer
+    ego_motion: EgoMotion | None = None
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"network": self.network, "average": self.average, "optimizer": self.optimizer}
+        return parts if self.ego_motion is None else {**parts, "ego_motion": self.ego_motion}
 
     def save(self, path: Path, step: int) -> None:
         """Write the state after `step` steps, complete or not at all."""
-        parts = {"step": step, "network": self.network.state_dict()}
-        parts |= {"average": self.average.state_dict(), "optimizer": self.optimizer.state_dict()}
-        _save(parts, path)
+        contents = {name: part.state_dict() for name, part in self._parts().items()}
+        _save({"step": step, **contents}, path)
 
     def resume(self, path: Path) -> int:
         """Take the state that a run saved, if it did; returns the steps it had done."""
@@ -44,10 +52,9 @@ class State:
         device = next(self.network.parameters()).device
         state = torch.load(path, map_location=device, weights_only=True)
         try:
-            self.network.load_state_dict(state["network"])
-            self.average.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError) as error:
+            for name, part in self._parts().items():
+                part.load_state_dict(state[name])
+        except (RuntimeError, ValueError, KeyError) as error:
             raise ConfigError(
                 f"{path} is of a run with another network or other classes; choose another "
                 f"directory with --output, or remove it ({str(error).splitlines()[0]})"
@@ -148,7 +155,7 @@ def mean_ap(path: Path) -> float:
 
 def save_batch(path: Path, batch: Batch) -> None:
     """Write what a step was fed with, for `torch.load(path, weights_only=True)`."""
-    _save({"images": batch.images, **batch.targets._asdict()}, path)
+    _save({**batch.targets._asdict(), "images": batch.images}, path)
 
 
 def _save(content: dict[str, Any], path: Path) -> None:

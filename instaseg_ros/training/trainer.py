@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from instaseg_ros.config import Config, TrainConfig
 from instaseg_ros.errors import ConfigError, InstasegError
 from instaseg_ros.evaluation.average_precision import AveragePrecision
-from instaseg_ros.methods import Method, Targets, make_method
+from instaseg_ros.methods import Method, make_method
+from instaseg_ros.methods.depth import EgoMotion
 from instaseg_ros.network import STRIDE, ERFNet
 from instaseg_ros.training.data import Batch, Source, open_source, training_batches
 from instaseg_ros.training.logs import TrainingLog
@@ -52,6 +53,30 @@ class Run(NamedTuple):
     method: Method
     class_weights: torch.Tensor
 
+    @property
+    def learns_motion(self) -> bool:
+        """Whether an `EgoMotion` learns along."""
+        options = self.config.train
+        depth = any(head.name == "depth" for head in self.method.heads) and options.weight_depth > 0
+        return depth and options.clip_frames > 1 and options.ego_motion == "learned"
+
+
+class Both(nn.Module):
+    """The network, and the camera's motion as one more output, `motion`."""
+
+    def __init__(self, network: ERFNet, ego_motion: EgoMotion) -> None:
+        super().__init__()
+        self.network, self.ego_motion = network, ego_motion
+
+    def forward(
+        self, images: Tensor, state: Tensor | None, frames: int, intrinsics: Tensor
+    ) -> dict[str, Tensor]:
+        outputs: dict[str, Tensor] = self.network(images, state, frames)
+        with torch.autocast(images.device.type, enabled=False):
+            clips = (x.unflatten(0, (-1, frames)) for x in (images, intrinsics))
+            outputs["motion"] = self.ego_motion(*clips)
+        return outputs
+
 
 def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
     """Train `config.method` on `config.train.dataset`; resume what `run_dir` holds.
@@ -66,6 +91,7 @@ def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
             raise ConfigError(
                 f"train.{name}: expected a multiple of {STRIDE}, got {getattr(options, name)}"
             )
+    _check_clips(config)
     with process_group(config.runtime.device, options.batch_size) as group:
         run_dir.mkdir(parents=True, exist_ok=True)
         with group.first_alone():
@@ -81,9 +107,20 @@ def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
     return run_dir / "weights.safetensors"
 
 
+def _check_clips(config: Config) -> None:
+    frames, method = config.train.clip_frames, config.method.name
+    if frames > 1 and not make_method(method, 1).temporal:
+        raise ConfigError(f"train.clip_frames: expected 1 for method {method}, got {frames}")
+    if frames > 1 and config.train.dataset != "synthetic":
+        raise ConfigError(
+            "train.clip_frames: clips are made of the synthetic street only; expected 1 for "
+            f"train.dataset {config.train.dataset}, got {frames}"
+        )
+
+
 def _fresh_state(run: Run, init: str | None) -> State:
     options = run.config.train
-    network = ERFNet(run.method.heads, run.config.method.profile)
+    network = ERFNet(run.method.heads, run.config.method.profile, run.method.temporal)
     run.method.initialise(network)
     if init:
         names = run.source.class_names
@@ -92,15 +129,18 @@ def _fresh_state(run: Run, init: str | None) -> State:
         if isinstance(module, nn.Dropout2d):
             module.p *= options.dropout
     network.to(run.group.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ego_motion = EgoMotion().to(run.group.device) if run.learns_motion else None
+    parameters = [*network.parameters(), *(ego_motion.parameters() if ego_motion else ())]
     optimizer = torch.optim.Adam(
-        network.parameters(), options.learning_rate, weight_decay=options.weight_decay
+        parameters, options.learning_rate, weight_decay=options.weight_decay
     )
-    return State(network, copy.deepcopy(network).eval(), optimizer)
+    return State(network, copy.deepcopy(network).eval(), optimizer, ego_motion)
 
 
 def _loop(run: Run, state: State, first_step: int) -> None:
     options, group, source = run.config.train, run.group, run.source
-    model = group.wrap(state.network, options.fixed_batchnorm)
+    trained = Both(state.network, state.ego_motion) if state.ego_motion else state.network
+    model = group.wrap(trained, options.fixed_batchnorm)
     writes = group.rank == 0
     log = TrainingLog(run.directory, first_step, options.tensorboard) if writes else None
     if writes and not first_step:
@@ -151,13 +191,11 @@ def _step(
         settings["lr"] = learning_rate(options, step)
     with _naming_the_size(options):
         images = batch.images.to(group.device, non_blocking=True).float() / 255
-        targets = Targets(
-            batch.targets.labels.to(group.device),
-            [c.to(group.device) for c in batch.targets.class_ids],
-            batch.targets.ignore.to(group.device),
-        )
+        targets = batch.targets.to(group.device)._replace(images=images)
         with autocast(group.device):
-            outputs = model(images.contiguous(memory_format=torch.channels_last))
+            given = images.contiguous(memory_format=torch.channels_last)
+            clips = (given, None, targets.frames)
+            outputs = model(*clips, targets.intrinsics) if run.learns_motion else model(*clips)
         terms = run.method.loss(outputs, targets, options, run.class_weights)
         optimizer.zero_grad(set_to_none=True)
         terms["total"].backward()

@@ -18,6 +18,7 @@ from instaseg_ros.methods import Method
 from instaseg_ros.network import ERFNet
 from instaseg_ros.preprocess import preprocess, restore
 from instaseg_ros.runtimes.torch_runtime import pick_precision
+from instaseg_ros.temporal import NEXT_STATE, Memory
 from instaseg_ros.training.data import Source
 from instaseg_ros.training.processes import Group
 
@@ -46,19 +47,24 @@ def validate(
 ) -> Validation:
     """AP and mean IoU on held-out samples, spread over the set and shared out among the processes.
 
-    True objects count from 100 pixels on; on recorded images, from as many as 100 pixels of a
-    2048 x 1024 frame are at their size.
+    A method with a memory goes on from frame to frame of a sequence. True objects count from 100
+    pixels on; on recorded images, from as many as 100 pixels of a 2048 x 1024 frame are at their
+    size.
     """
     data, counts, confusions = source.held_out, [], []
     recorded = config.train.dataset != "synthetic"
     frames = min(config.train.validation_frames, len(data))
     wanted = np.linspace(0, len(data), frames, endpoint=False).astype(int)
-    for index in wanted[group.rank :: group.size]:
+    memory = Memory() if method.temporal else None
+    for index in np.array_split(wanted, group.size)[group.rank]:
         sample = data[int(index)]
         pixels, geometry = preprocess([sample.frame.image], config.input)
         image = torch.from_numpy(pixels).to(group.device).permute(0, 3, 1, 2)
         with autocast(group.device):
-            outputs = network(image.float() / 255)
+            past = memory and memory.before([sample.frame], pixels.shape[1:3])
+            outputs = network(image.float() / 255, past)
+        if memory is not None:
+            memory.keep([sample.frame], outputs.pop(NEXT_STATE))
         height, width = geometry.scaled
         outputs = {name: output[..., :height, :width].float() for name, output in outputs.items()}
         found = restore(method.decode(outputs, config.decode)[0], geometry)

@@ -66,8 +66,15 @@ class SyntheticStreet:
 
         rows: only so many of its rows, around the horizon.
         """
+        return self.training_clip(rng, 1, rows)[0]
+
+    def training_clip(
+        self, rng: np.random.Generator, frames: int, rows: int | None = None
+    ) -> list[Sample]:
+        """So many frames of one scene and window, one after another; see `training_sample`."""
         height, width = self.size
-        scene = make_scene((*self._key, 1, int(rng.integers(2**62))))
+        seed = (*self._key, 1, int(rng.integers(2**62)))
+        scene = make_scene(seed, (frames - 1) / _FRAME_RATE_HZ)
         zoom = float(np.exp(rng.uniform(np.log(0.8), np.log(1.3))))
         if rng.random() < 0.5:
             whole, spare = Camera.of_size(height, width), 1 - 1 / zoom
@@ -85,7 +92,7 @@ class SyntheticStreet:
         if rows is not None and rows < height:
             above = camera.cy - rows * rng.uniform(0.3, 0.7)
             camera = camera.window(min(max(0.0, above), height - rows), 0.0, rows, width)
-        return self._sample(scene, 0, camera)
+        return [self._sample(scene, step, camera) for step in range(frames)]
 
     def files(self, index: int) -> tuple[Path, ...]:
         return ()

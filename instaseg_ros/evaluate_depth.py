@@ -1,0 +1,77 @@
+"""How good the depth is that a method learns along, on held-out sequences of the synthetic street:
+
+python -m instaseg_ros.evaluate_depth WEIGHTS
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from instaseg_ros.checkpoint import load_checkpoint
+from instaseg_ros.datasets.synthetic_street import SyntheticStreet
+from instaseg_ros.errors import ConfigError
+from instaseg_ros.evaluation.depth import DepthCounts, absolute_relative_error, depth_counts
+from instaseg_ros.methods.spatio_temporal import inverse_depth
+from instaseg_ros.temporal import NEXT_STATE
+
+
+class DepthErrors(NamedTuple):
+    """Absolute relative errors, the prediction scaled to each frame's median depth.
+
+    flat: of the best that knows nothing, everything at that median.
+    """
+
+    predicted: float
+    flat: float
+
+
+def evaluate_depth(
+    weights: str, sequences: int = 20, frames: int = 5, size: tuple[int, int] = (256, 512)
+) -> DepthErrors:
+    """Errors on so many held-out sequences of so many frames of `size` (H, W), multiples of 8, read
+    one after another as a camera gives them.
+
+    Raises ConfigError for weights of a method without depth.
+    """
+    checkpoint = load_checkpoint(weights)
+    if not any(head.name == "depth" for head in checkpoint.method().heads):
+        raise ConfigError(
+            f"weights {weights}: method {checkpoint.method_name} predicts no depth; expected "
+            "spatio_temporal"
+        )
+    network = checkpoint.network().eval()
+    street = SyntheticStreet(
+        size, split="val", sequences=sequences, frames_per_sequence=frames, depth=True
+    )
+    predicted: list[DepthCounts] = []
+    flat: list[DepthCounts] = []
+    state = None
+    for index in tqdm(range(len(street)), unit="frame", disable=None):
+        frame = street[index].frame
+        assert frame.depth is not None
+        pixels = torch.from_numpy(frame.image)[None].permute(0, 3, 1, 2) / 255
+        with torch.inference_mode():
+            outputs = network(pixels, state if index % frames else None)
+            depth = 1 / inverse_depth(outputs["depth"])
+        state = outputs[NEXT_STATE]
+        predicted.append(depth_counts(depth[0, 0].numpy(), frame.depth))
+        flat.append(depth_counts(np.ones(size), frame.depth))
+    return DepthErrors(absolute_relative_error(predicted), absolute_relative_error(flat))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("weights")
+    parser.add_argument("--sequences", type=int, default=20)
+    parser.add_argument("--frames", type=int, default=5, help="of each sequence")
+    options = parser.parse_args()
+    errors = evaluate_depth(options.weights, options.sequences, options.frames)
+    print(
+        f"absolute relative error, median-scaled: {errors.predicted:.4f} "
+        f"(everything equally far: {errors.flat:.4f})"
+    )

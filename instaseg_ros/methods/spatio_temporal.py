@@ -1,0 +1,146 @@
+"""Spatio-temporal embedding (Hu, Kendall and Cipolla 2019, arXiv 1912.08969).
+
+A causal network embeds the pixels of a video so that an object keeps its place in the embedding
+from frame to frame: instances are clusters in a frame, tracks are clusters over time. The loss is
+`discriminative`'s over clips: of all its terms an instance is what a whole clip shows of it.
+Self-supervised depth beside it lets the embedding know of geometry.
+
+Ours, since the paper leaves it open or we could not confirm it: the `TemporalModule` and how far it
+looks back (two frames), the margins and weights of the discriminative loss as they stand there,
+clustering as `discriminative` does it, a semantic head trained along for classes and background,
+and the range of depths.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instaseg_ros.errors import ConfigError
+from instaseg_ros.methods import Head, Targets
+from instaseg_ros.methods.depth import SMOOTHNESS, Clips, depth_loss
+from instaseg_ros.methods.discriminative import Discriminative, embed
+from instaseg_ros.types import Instances
+
+if TYPE_CHECKING:
+    from instaseg_ros.config import DecodeConfig, TrainConfig
+    from instaseg_ros.network import ERFNet
+
+NEAREST_M, FARTHEST_M = 1.0, 200.0  # depths that the network can tell
+INITIAL_M = 20.0
+
+
+def inverse_depth(raw: Tensor) -> Tensor:
+    """1 / depth in 1/m, within 1 / FARTHEST_M and 1 / NEAREST_M, from the raw output `depth`."""
+    low, high = 1 / FARTHEST_M, 1 / NEAREST_M
+    return low + (high - low) * torch.sigmoid(raw)
+
+
+class SpatioTemporal:
+    """Heads, loss and decoding of the method for `n_classes` classes.
+
+    dimensions: of the embedding; 0: as `discriminative` has it, 8.
+    """
+
+    name = "spatio_temporal"
+    temporal = True
+
+    def __init__(self, n_classes: int, dimensions: int = 0) -> None:
+        self._of_frames = Discriminative(n_classes, dimensions)
+        embedding, semantic = self._of_frames.heads
+        # Depth shares the decoder of the embedding, which so comes to know of it.
+        self.heads: tuple[Head, ...] = embedding, Head("depth", 1, embedding.decoder), semantic
+        self.class_channels: Mapping[str, Sequence[int]] = self._of_frames.class_channels
+
+    def initialise(self, network: ERFNet) -> None:
+        """As `discriminative`, and everything INITIAL_M away."""
+        self._of_frames.initialise(network)
+        low, high = 1 / FARTHEST_M, 1 / NEAREST_M
+        share = (1 / INITIAL_M - low) / (high - low)
+        with torch.no_grad():
+            weight, bias = network.head_parameters("depth")
+            weight.zero_()
+            bias.fill_(math.log(share / (1 - share)))
+
+    def decode(self, outputs: dict[str, Tensor], config: DecodeConfig) -> list[Instances]:
+        """Instances of each frame as `discriminative` finds them, with their mean embeddings, by
+        which a tracker knows them again.
+
+        outputs: raw `embedding` (B, D, H, W), `semantic` (B, C + 1, H, W).
+        """
+        found = self._of_frames.decode(outputs, config)
+        maps = embed(outputs["embedding"].detach()).cpu().numpy()
+        return [
+            dataclasses.replace(one, embeddings=mean_embeddings(one.labels, len(one), map_))
+            for one, map_ in zip(found, maps, strict=True)
+        ]
+
+    def loss(
+        self,
+        outputs: dict[str, Tensor],
+        targets: Targets,
+        config: TrainConfig,
+        class_weights: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """`discriminative`'s terms over clips, and those of depth (see `depth`) where a clip has
+        more than one frame and `weight_depth` is not 0."""
+        frames = targets.frames
+        # A clip is one image, its frames below each other: none of the terms asks where pixels lie.
+        terms = self._of_frames.loss(
+            {name: _joined(outputs[name], frames) for name in ("embedding", "semantic")},
+            Targets(
+                _joined(targets.labels, frames),
+                targets.class_ids[::frames],
+                _joined(targets.ignore, frames),
+            ),
+            config,
+            class_weights,
+        )
+        if frames > 1 and config.weight_depth:
+            photometric, smooth = self._depth_loss(outputs, targets)
+            terms["total"] = terms["total"] + config.weight_depth * (
+                photometric + SMOOTHNESS * smooth
+            )
+            terms |= {"photometric": photometric, "depth_smooth": smooth}
+        return terms
+
+    def _depth_loss(self, outputs: dict[str, Tensor], targets: Targets) -> tuple[Tensor, Tensor]:
+        """`depth_loss` with the learned `motion` among the outputs, else with the known one."""
+        images, intrinsics, poses = targets.images, targets.intrinsics, targets.poses
+        if images is None or intrinsics is None or ("motion" not in outputs and poses is None):
+            raise ConfigError(
+                "train.weight_depth: expected frames with camera intrinsics, and poses for "
+                "train.ego_motion: known; the dataset has none; set weight_depth to 0"
+            )
+        clips = (-1, targets.frames)
+        if poses is not None and "motion" not in outputs:
+            known = poses.unflatten(0, clips)
+            motion = torch.linalg.inv(known[:, 1:]) @ known[:, :-1]
+        else:
+            motion = outputs["motion"]
+        seen = Clips(images.unflatten(0, clips), motion, intrinsics.unflatten(0, clips))
+        return depth_loss(inverse_depth(outputs["depth"].float()).unflatten(0, clips), seen)
+
+
+def mean_embeddings(
+    labels: NDArray[np.uint16], count: int, embedding: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """(count, D): mean of the embedding (D, H, W) over the pixels labelled 1, ..., count."""
+    pixels = np.flatnonzero(labels)
+    owner = labels.ravel()[pixels]
+    sizes = np.bincount(owner, minlength=count + 1)[1:]
+    flat = embedding.reshape(len(embedding), -1)
+    sums = [np.bincount(owner, channel[pixels], count + 1)[1:] for channel in flat]
+    return (np.stack(sums, 1) / np.maximum(sizes, 1)[:, None]).astype(np.float32)
+
+
+def _joined(x: Tensor, frames: int) -> Tensor:
+    """(N * frames, ..., H, W), clip after clip, as (N, ..., frames * H, W)."""
+    return x.unflatten(0, (-1, frames)).movedim(1, -3).flatten(-3, -2)
