@@ -26,6 +26,7 @@ from instaseg_ros import outputs as messages
 from instaseg_ros.bag_types import make_header, message_classes
 from instaseg_ros.bench_yardstick import Yardstick, made_to_measure, same_objects
 from instaseg_ros.config import Config
+from instaseg_ros.errors import ConfigError
 from instaseg_ros.images import image_to_rgb
 from instaseg_ros.pipeline import Pipeline
 from instaseg_ros.preprocess import preprocess
@@ -94,6 +95,11 @@ class Ours:
     def decode_what(self, objects: int, foreground_px: int, n_used: int = 0) -> dict[str, Tensor]:
         """Put outputs made to measure in the place of the network's, and return them."""
         checkpoint = self.pipeline.checkpoint
+        if checkpoint.method_name != "spatial_embedding":
+            raise ConfigError(
+                f"weights {self.pipeline.config.weights}: the published way beside ours is that of "
+                f"spatial_embedding, got {checkpoint.method_name}; compare it with --methods"
+            )
         made = made_to_measure(
             *self.decoded_size,
             len(checkpoint.class_names),

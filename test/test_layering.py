@@ -33,7 +33,7 @@ FLOORS = (
         "evaluate",
         "evaluate_depth",
     },
-    {"bench_sweep", "bench_runtimes", "bench_gpu", "evaluate_report"},
+    {"bench_sweep", "bench_runtimes", "bench_methods", "bench_gpu", "evaluate_report"},
     {"quantize"},
     {"ros"},
     {"cli"},

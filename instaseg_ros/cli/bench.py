@@ -35,6 +35,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FRAMES",
         help="compare every runtime and precision there is here, on so many synthetic frames",
     )
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        metavar="WEIGHTS",
+        help="compare weights, of whatever method, on the same held-out frames",
+    )
+    parser.add_argument(
+        "--data", default="synthetic", help="of --methods: `synthetic`, or the path of a dataset"
+    )
+    parser.add_argument("--frames", type=int, default=200, help="of --methods: at most so many")
     add_config_options(parser)
 
 
@@ -42,14 +52,18 @@ def run(args: argparse.Namespace) -> int:
     from instaseg_ros.bench import bench, machine, table
 
     size, config = size_from(args.size), _config(args)
-    at_least_1 = {"objects": args.objects, "rounds": args.rounds, "runtimes": args.runtimes}
+    at_least_1 = {name: getattr(args, name) for name in ("objects", "rounds", "runtimes", "frames")}
     for name, value in at_least_1.items():
         if value is not None and value < 1:
             raise ConfigError(f"--{name}: expected at least 1, got {value}")
     if args.classes < 0:
         raise ConfigError(f"--classes: expected at least 0, got {args.classes}")
-    if args.runtimes:
-        numbers = {"size": args.size, "frames": args.runtimes, **machine(config.runtime.threads)}
+    about = {"size": args.size, **machine(config.runtime.threads)}
+    if args.methods:
+        rows = _methods(args, config, size)
+        numbers = {**about, "data": args.data, "frames": args.frames, "methods": rows}
+    elif args.runtimes:
+        numbers = {**about, "frames": args.runtimes}
         numbers["runtimes"] = _runtimes(config, size, args.runtimes)
     else:
         numbers = bench(config, size, args.objects, args.rounds, args.classes)
@@ -64,6 +78,14 @@ def run(args: argparse.Namespace) -> int:
         output.part.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
         output.commit()
     return 0
+
+
+def _methods(args: argparse.Namespace, config: Config, size: tuple[int, int]) -> dict[str, object]:
+    from instaseg_ros.bench_methods import compare, table
+
+    rows = compare(args.methods, args.data, size, args.frames, config.runtime)
+    print(table(rows))
+    return {name: row._asdict() for name, row in rows.items()}
 
 
 def _config(args: argparse.Namespace) -> Config:

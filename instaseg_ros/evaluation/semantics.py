@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 
 def confusion(
-    truth: NDArray[np.integer],
-    predicted: NDArray[np.integer],
+    truth: NDArray[Any],
+    predicted: NDArray[Any],
     n_classes: int,
     ignore: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int64]:
@@ -20,6 +23,30 @@ def confusion(
         truth, predicted = truth[~ignore], predicted[~ignore]
     pair = truth.astype(np.int64) * n_classes + predicted
     return np.bincount(pair.ravel(), minlength=n_classes**2).reshape(n_classes, n_classes)
+
+
+def frame_confusion(
+    labels: NDArray[np.uint16],
+    ids: NDArray[np.uint16],
+    class_ids: NDArray[np.int64],
+    predicted: NDArray[Any],
+    n_classes: int,
+    ignore: NDArray[np.bool_] | None = None,
+    crowd: NDArray[np.uint8] | None = None,
+) -> NDArray[np.int64]:
+    """`confusion` of a frame's truth, as `Sample` has it, and the classes that a head sees.
+
+    predicted: (H', W') 0 background, 1 + class, brought to the frame's size. n_classes: with the
+    background. class_ids may be -1, background. Uncounted objects of a class are of that class.
+    """
+    size = labels.shape[::-1]
+    classes = cv2.resize(predicted.astype(np.uint16), size, interpolation=cv2.INTER_NEAREST)
+    class_of = np.zeros(1 << 16, np.int64)
+    class_of[ids] = class_ids + 1
+    truth = class_of[labels]
+    if crowd is not None:
+        truth = np.where(truth > 0, truth, crowd)
+    return confusion(truth, classes, n_classes, ignore)
 
 
 def class_iou(counts: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Mean shift over embeddings on a CPU: compiled, and equal to `mean_shift_plain` label for label."""
+"""Mean shift over embeddings on a CPU: compiled, equal to `mean_shift_plain` label for label."""
 
 from __future__ import annotations
 

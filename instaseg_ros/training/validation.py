@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from instaseg_ros.config import Config
-from instaseg_ros.datasets.sample import Sample
 from instaseg_ros.evaluation.average_precision import AveragePrecision, average_precision
 from instaseg_ros.evaluation.counts import frame_counts, scaled_min_pixels
-from instaseg_ros.evaluation.semantics import confusion, mean_iou
+from instaseg_ros.evaluation.semantics import frame_confusion, mean_iou
 from instaseg_ros.methods import Method
 from instaseg_ros.network import ERFNet
 from instaseg_ros.preprocess import preprocess, restore
@@ -73,19 +70,8 @@ def validate(
         counts.append(frame_counts(*truth, found, sample.ignore, sample.crowd, least))
         if "semantic" in outputs:
             classes = outputs["semantic"][0].argmax(0).cpu().numpy()
-            confusions.append(_confusion(sample, classes, len(source.class_names) + 1))
+            known = len(source.class_names) + 1
+            confusions.append(frame_confusion(*truth, classes, known, sample.ignore, sample.crowd))
     table = average_precision(group.gather(counts), source.class_names)
     matrices = group.gather(confusions)
     return Validation(table, mean_iou(np.sum(matrices, axis=0)) if matrices else None)
-
-
-def _confusion(sample: Sample, predicted: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
-    """At the sample's resolution. Uncounted objects of a class are of that class."""
-    size = sample.labels.shape[::-1]
-    classes = cv2.resize(predicted.astype(np.uint16), size, interpolation=cv2.INTER_NEAREST)
-    class_of = np.zeros(1 << 16, np.int64)
-    class_of[sample.ids] = sample.class_ids + 1
-    truth = class_of[sample.labels]
-    if sample.crowd is not None:
-        truth = np.where(truth > 0, truth, sample.crowd)
-    return confusion(truth, classes, n_classes, sample.ignore)
