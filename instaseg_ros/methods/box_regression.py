@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # that errors of small and large objects are of one order (ours).
 UNIT_PX = 64.0
 MAX_LOG_SIDE = 5.0  # sides from 0.4 to 9500 pixels
+INITIAL_LOGIT = -3.0  # of every class beside a background of 0
 BETA = 1 / 16  # smooth L1 is linear beyond an offset of 4 pixels, or 6 % of a side (ours)
 
 
@@ -81,10 +82,13 @@ class BoxRegression:
         self.class_channels: Mapping[str, Sequence[int]] = {"semantic": channel_classes(n_classes)}
 
     def initialise(self, network: ERFNet) -> None:
-        """Start from boxes of UNIT_PX around every pixel."""
+        """Start from boxes of UNIT_PX around every pixel, most of them background."""
         with torch.no_grad():
             for parameters in network.head_parameters("box"):
                 parameters.zero_()
+            for channel in range(1, self.heads[1].channels):
+                network.head_parameters("semantic", channel)[1].fill_(INITIAL_LOGIT)
+            network.head_parameters("semantic", 0)[1].zero_()
 
     def decode(self, outputs: dict[str, Tensor], config: DecodeConfig) -> list[Instances]:
         """Instances of each image: compiled where the outputs lie on a CPU, else in plain torch.
