@@ -152,16 +152,16 @@ def grow(
     n_blocks, n_dims = blocks.shape[:2]
     best = np.empty(n_blocks, np.int64)  # key of each block
     for b in range(n_blocks):
-        best[b] = keys[b].max()
+        best[b] = keys[b, _largest(keys[b])]
     owner[:] = 0
     touched = np.empty(n_blocks, np.int32)
     mean, distance = np.empty(n_dims, np.float32), np.empty(BLOCK, np.float32)
     count = failures = 0
     while failures < FAILURES:
-        first = best.argmax()
+        first = _largest(best)
         if best[first] == 0 or best[first] >> 32 < least_key:
             break
-        start = keys[first].argmax()
+        start = _largest(keys[first])
         mean[:] = blocks[first, :, start]
         _shift(blocks, keys, boxes, best, square, mean, distance)
         n_touched, size, new = 0, 0, 0
@@ -178,16 +178,17 @@ def grow(
         if kept:
             means[count] = mean
             count += 1
-        for b in touched[:n_touched]:
+        for t in range(n_touched):
+            b = touched[t]
             _distances(blocks[b], mean, distance)
             for j in range(BLOCK):
                 if distance[j] <= square and keys[b, j] != 0:
                     keys[b, j] = 0
                     if kept:
                         owner[b, j] = count
-            best[b] = keys[b].max()
+            best[b] = keys[b, _largest(keys[b])]
         keys[first, start] = 0  # the mean may have left it behind
-        best[first] = keys[first].max()
+        best[first] = keys[first, _largest(keys[first])]
     _adopt(blocks, boxes, owner, means[:count], reach_square, distance)
     return count
 
@@ -225,7 +226,7 @@ def _adopt(blocks, boxes, owner, means, reach_square, distance):
     nearest = np.full(owner.shape, reach_square, np.float32)
     for k in range(len(means)):
         for b in range(len(blocks)):
-            if owner[b].min() > 0 or _box_distance(boxes[b], means[k], reach_square) > reach_square:
+            if _box_distance(boxes[b], means[k], reach_square) > reach_square:
                 continue
             _distances(blocks[b], means[k], distance)
             for j in range(BLOCK):
@@ -235,6 +236,16 @@ def _adopt(blocks, boxes, owner, means, reach_square, distance):
     for b in range(len(blocks)):
         for j in range(BLOCK):
             owner[b, j] = abs(owner[b, j])
+
+
+@numba.njit
+def _largest(values):
+    """Index of the largest, the first on ties."""
+    at = 0
+    for k in range(1, len(values)):
+        if values[k] > values[at]:
+            at = k
+    return at
 
 
 @numba.njit
