@@ -60,13 +60,12 @@ def compare(
     context = multiprocessing.get_context("spawn")
     for one in tqdm(weights, unit="weights"):
         with context.Pool(1) as alone:
-            rows[one] = alone.apply(_row, (one, data, size, frames, runtime))
+            rows[one] = alone.apply(row, (one, data, size, frames, runtime))
     return rows
 
 
-def _row(
-    weights: str, data: str, size: tuple[int, int], frames: int, runtime: RuntimeConfig
-) -> Row:
+def row(weights: str, data: str, size: tuple[int, int], frames: int, runtime: RuntimeConfig) -> Row:
+    """The row of these weights, but for the memory, which is that of this process."""
     config = config_with_weights(lambda base: merge(base, {"weights": weights}))
     config = dataclasses.replace(config, input=InputConfig(), runtime=runtime)
     dataset = held_out_street(frames, size) if data == SYNTHETIC else open_dataset(data, "val")
