@@ -83,7 +83,7 @@ def test_frame_by_frame_is_as_the_whole_clip(
         assert outputs.keys() == clips.keys()
         for head in ("embedding", "depth", "semantic"):
             assert (outputs[head] - clips[head][:, t]).abs().max() < 2e-5, (head, t)
-        state = outputs[NEXT_STATE].clone()
+        state = outputs.pop(NEXT_STATE).clone()
     assert (state - clips[NEXT_STATE]).abs().max() < 2e-5
     end = np.ascontiguousarray(video[:, -1])
     last = runtime(end)["semantic"].clone()  # without a past
