@@ -100,6 +100,8 @@ class Ours:
                 f"weights {self.pipeline.config.weights}: the published way beside ours is that of "
                 f"spatial_embedding, got {checkpoint.method_name}; compare it with --methods"
             )
+        if self.pipeline.config.input.mirror:
+            raise ConfigError("input.mirror: the published way has no such thing; set it to false")
         made = made_to_measure(
             *self.decoded_size,
             len(checkpoint.class_names),

@@ -24,6 +24,7 @@ class InputConfig:
 
     height: int = param(0, "network input height in pixels; 0: as the camera", low=0, high=8192)
     width: int = param(0, "network input width in pixels; 0: as the camera", low=0, high=8192)
+    mirror: bool = param(False, "mean of the image and its mirror image, in twice the time")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from instaseg_ros.checkpoint import load_checkpoint
 from instaseg_ros.config import Config, DecodeConfig, TrackingConfig
+from instaseg_ros.errors import ConfigError
+from instaseg_ros.mirroring import mean_of_both, with_mirror_images
 from instaseg_ros.preprocess import Geometry, preprocess, restore
 from instaseg_ros.runtimes import Remembering, Uploading, open_runtime, prepares_for_minutes
 from instaseg_ros.temporal import NEXT_STATE, Memory
@@ -53,6 +55,11 @@ class Pipeline:
         self.method = self.checkpoint.method()
         self.runtime = open_runtime(config.runtime, self.checkpoint)
         self._memory = Memory() if self.method.temporal else None
+        if self._memory and config.input.mirror:
+            raise ConfigError(
+                f"input.mirror: {self.method.name} remembers what it saw, not its mirror image; "
+                "set it to false"
+            )
         self._outputs_in_use = threading.Lock()  # from the network until they are decoded
         self._trackers = Trackers()
 
@@ -69,6 +76,8 @@ class Pipeline:
         stage_ms: dict[str, float] = {}
         with _timed(stage_ms, "preprocess"):
             pixels, geometry = preprocess([f.image for f in frames], self.config.input)
+            if self.config.input.mirror:
+                pixels = with_mirror_images(pixels)
             if isinstance(self.runtime, Uploading):  # while the last frame is still in work
                 pixels = self.runtime.upload(pixels)
         trackers = self._trackers.of(frames, self.tracking_config)
@@ -76,7 +85,10 @@ class Pipeline:
         try:
             with _timed(stage_ms, "network"):
                 if self._memory is None:
-                    return Inferred(self.runtime(pixels), geometry, stage_ms, trackers)
+                    outputs = self.runtime(pixels)
+                    if self.config.input.mirror:
+                        outputs = mean_of_both(outputs, self.method.mirror_turns)
+                    return Inferred(outputs, geometry, stage_ms, trackers)
                 past = self._memory.before(frames, pixels.shape[1:3])
                 outputs = cast(Remembering, self.runtime)(pixels, past)
                 self._memory.keep(frames, outputs.pop(NEXT_STATE))

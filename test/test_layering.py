@@ -18,7 +18,7 @@ FLOORS = (
     {"types", "errors", "__version__"},
     {"config_tree", "evaluation"},
     {"config"},
-    {"grouping", "methods", "network", "preprocess", "temporal", "tracking"},
+    {"grouping", "methods", "mirroring", "network", "preprocess", "temporal", "tracking"},
     {"checkpoint", "folding", "output_files", "images", "visualization"},
     {"onnx_model"},
     {"runtimes", "bags", "bag_storage", "bag_types", "outputs", "sources", "sinks"},

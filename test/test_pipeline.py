@@ -5,13 +5,17 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout  # the builtin only from 3.11 on
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from instaseg_ros.checkpoint import Checkpoint, save_checkpoint
 from instaseg_ros.config import Config, merge
-from instaseg_ros.errors import ImageError
+from instaseg_ros.errors import ConfigError, ImageError
+from instaseg_ros.methods import METHODS, make_method
+from instaseg_ros.network import ERFNet
 from instaseg_ros.pipeline import WARM_UP_SIZE, Pipeline
 from instaseg_ros.runtimes.tensorrt_runtime import TensorRTRuntime
 from instaseg_ros.types import Frame
@@ -132,3 +136,36 @@ def test_no_engine_is_built_for_a_size_that_nobody_named(
     assert not with_input(pipeline, height, width).warm_up()
     with pytest.raises(AttributeError):
         with_input(pipeline, 64, 128).warm_up()
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "spatio_temporal"])
+def test_with_its_mirror_image_a_frame_and_its_mirror_image_are_one(
+    name: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    path = tmp_path / "w.safetensors"
+    weights = Checkpoint(ERFNet(make_method(name, 2).heads).state_dict(), ("car", "bus"), name)
+    save_checkpoint(weights, path)
+    config = merge(Config(), {"weights": str(path), "runtime.name": "torch", "input.mirror": True})
+    pipeline, straight = Pipeline(config), frame(0)
+    turned = Frame(np.ascontiguousarray(straight.image[:, ::-1]))
+    outputs = []
+    for one in (straight, turned):
+        inferred = pipeline.infer([one])
+        outputs.append({head: output.clone() for head, output in inferred.outputs.items()})
+        pipeline.decode(inferred)
+    for head, here in outputs[0].items():
+        there = outputs[1][head].flip(3)
+        for channel in pipeline.method.mirror_turns.get(head, ()):
+            there[:, channel] *= -1
+        torch.testing.assert_close(here, there, atol=1e-4, rtol=1e-4)
+
+
+def test_what_remembers_has_no_mirror_image(tmp_path: Path) -> None:
+    method = make_method("spatio_temporal", 1)
+    path = tmp_path / "w.safetensors"
+    network = ERFNet(method.heads, temporal=True)
+    save_checkpoint(Checkpoint(network.state_dict(), ("car",), method.name), path)
+    config = merge(Config(), {"weights": str(path), "runtime.name": "torch", "input.mirror": True})
+    with pytest.raises(ConfigError, match=r"input.mirror: spatio_temporal remembers"):
+        Pipeline(config)

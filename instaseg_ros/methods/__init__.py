@@ -65,6 +65,8 @@ class Method(Protocol):
     temporal: bool  # its network has a memory of earlier frames (see `temporal`)
     # Heads whose channels speak of classes: of each channel its class, BACKGROUND for that of none.
     class_channels: Mapping[str, Sequence[int]]
+    # By head, the channels that point along x: in a mirror image their sign turns.
+    mirror_turns: Mapping[str, Sequence[int]]
 
     def initialise(self, network: ERFNet) -> None:
         """Set a fresh network's heads to where training starts well."""

@@ -80,6 +80,7 @@ class BoxRegression:
             Head("semantic", n_classes + 1, decoder=1),
         )
         self.class_channels: Mapping[str, Sequence[int]] = {"semantic": channel_classes(n_classes)}
+        self.mirror_turns: Mapping[str, Sequence[int]] = {"box": (0,)}
 
     def initialise(self, network: ERFNet) -> None:
         """Start from boxes of UNIT_PX around every pixel, most of them background."""

@@ -68,6 +68,7 @@ class Discriminative:
             Head("semantic", n_classes + 1, decoder=1),
         )
         self.class_channels: Mapping[str, Sequence[int]] = {"semantic": channel_classes(n_classes)}
+        self.mirror_turns: Mapping[str, Sequence[int]] = {}
 
     def initialise(self, network: ERFNet) -> None:
         """Start from a tenth of the pixels being objects. The embedding stays random: instances

@@ -92,6 +92,7 @@ class MetricLearning:
         self.class_channels: Mapping[str, Sequence[int]] = {
             "masks": channel_classes(n_classes) * len(TAUS)
         }
+        self.mirror_turns: Mapping[str, Sequence[int]] = {}
 
     def initialise(self, network: ERFNet) -> None:
         """Start from the bare position (other channels as by chance), and from no object."""

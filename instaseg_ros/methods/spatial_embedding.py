@@ -121,6 +121,7 @@ class SpatialEmbedding:
             Head("seed", n_classes, decoder=1),
         )
         self.class_channels: Mapping[str, Sequence[int]] = {"seed": range(n_classes)}
+        self.mirror_turns: Mapping[str, Sequence[int]] = {"offset": (0,)}
 
     def initialise(self, network: ERFNet) -> None:
         """Start from zero offsets and a bandwidth of about six pixels."""

@@ -58,6 +58,7 @@ class SpatioTemporal:
         # Depth shares the decoder of the embedding, which so comes to know of it.
         self.heads: tuple[Head, ...] = embedding, Head("depth", 1, embedding.decoder), semantic
         self.class_channels: Mapping[str, Sequence[int]] = self._of_frames.class_channels
+        self.mirror_turns: Mapping[str, Sequence[int]] = {}
 
     def initialise(self, network: ERFNet) -> None:
         """As `discriminative`, and everything INITIAL_M away."""
