@@ -245,7 +245,7 @@ def test_it_learns_four_images_by_heart(small_profiles: None) -> None:
     method.initialise(network)
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
     config = TrainConfig(weight_instance=10)
-    for _ in range(200):
+    for _ in range(300):
         terms = method.loss(network(images), targets, config)
         optimizer.zero_grad()
         terms["total"].backward()
