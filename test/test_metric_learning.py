@@ -132,7 +132,7 @@ def test_good_masks_by_hand() -> None:
 @pytest.mark.parametrize("case", ["one", "none", "ignored"])
 def test_few_instances(case: str) -> None:
     targets = discs(24, 32, 2)
-    labels, (classes,), ignore = targets
+    labels, (classes,), ignore = targets[:3]
     if case == "one":
         labels, classes = labels * (labels == 1), classes[:1]
     if case == "none":
