@@ -10,7 +10,7 @@ import torch
 from test_spatial_embedding import golden_labels, golden_prediction
 
 from instaseg_ros.config import TrainConfig
-from instaseg_ros.methods import Targets
+from instaseg_ros.methods import Targets, make_method
 from instaseg_ros.methods.bootstrapping import EASY, hard_pixels
 from instaseg_ros.methods.semantic import IGNORED, semantic_loss
 from instaseg_ros.methods.spatial_embedding import SpatialEmbedding
@@ -82,3 +82,22 @@ def test_seed_map_of_another_class_makes_a_pixel_hard() -> None:
     labels = golden_labels()[0]
     assert seed_term(1, seed, 2) > seed_term(0, seed, 2)
     assert not gradient[0, :, labels == 0][:, 1:].any()
+
+
+@pytest.mark.parametrize("name", ["box_regression", "discriminative", "spatio_temporal"])
+def test_methods_with_a_semantic_head_learn_from_hard_pixels(name: str) -> None:
+    method = make_method(name, 2)
+    torch.manual_seed(0)
+    outputs = {head.name: torch.randn(1, head.channels, 16, 24) for head in method.heads}
+    outputs["semantic"].mul_(4).requires_grad_()
+    labels = torch.zeros(1, 16, 24, dtype=torch.int64)
+    labels[0, 4:12, 5:20] = 1
+    targets = Targets(labels, [torch.tensor([1])], labels < 0)
+    used = {}
+    for at_least in (0, 8):
+        config = dataclasses.replace(TrainConfig(), bootstrap_px=at_least)
+        total = method.loss(outputs, targets, config)["total"]
+        (gradient,) = torch.autograd.grad(total, outputs["semantic"])
+        used[at_least] = (gradient != 0).any(1)
+    right = torch.softmax(outputs["semantic"], 1).gather(1, 2 * (labels > 0)[:, None].long())
+    assert used[0].all() and torch.equal(used[8], right[:, 0] < EASY)

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 # Raw outputs are the offset in units of UNIT_PX and the logarithm of the sides in that unit, so
 # that errors of small and large objects are of one order (ours).
-UNIT_PX = 64.0
-MAX_LOG_SIDE = 5.0  # sides from 0.4 to 9500 pixels
+UNIT_PX = 32.0
+MAX_LOG_SIDE = 6.0  # sides up to 13000 pixels
 INITIAL_LOGIT = -3.0  # of every class beside a background of 0
-BETA = 1 / 16  # smooth L1 is linear beyond an offset of 4 pixels, or 6 % of a side (ours)
+BETA = 1 / 16  # smooth L1 is linear beyond an offset of 2 pixels, or 6 % of a side (ours)
 
 
 def embed(raw: Tensor, position: Tensor) -> Tensor:

@@ -107,7 +107,9 @@ class Discriminative:
         pull, push, regularise = discriminative_loss(
             *_object_pixels(embed(outputs["embedding"]), targets, self.n_classes)
         )
-        semantic = semantic_loss(outputs["semantic"], semantic_truth(targets), class_weights)
+        semantic = semantic_loss(
+            outputs["semantic"], semantic_truth(targets), class_weights, config.bootstrap_px
+        )
         total = WEIGHTS[0] * pull + WEIGHTS[1] * push + WEIGHTS[2] * regularise
         total = total + config.weight_semantic * semantic
         return {
