@@ -38,7 +38,9 @@ def test_boxes_from_raw_outputs_and_back() -> None:
     raw = torch.tensor([0.5, -0.25, math.log(2), 0.0])
     position = torch.tensor([10.5, 40.5])
     box = embed(raw, position)
-    assert box.tolist() == pytest.approx([42.5, 24.5, 128, 64])
+    assert box.tolist() == pytest.approx(
+        [10.5 + UNIT_PX / 2, 40.5 - UNIT_PX / 4, 2 * UNIT_PX, UNIT_PX]
+    )
     assert raw_outputs(box, position).tolist() == pytest.approx(raw.tolist(), abs=1e-6)
     assert embed(torch.full((4,), 1e9), position).isfinite().all()
 
@@ -78,7 +80,7 @@ def test_the_box_is_of_what_is_not_ignored() -> None:
     raw, truth = one_row([[0.0] * 4] * 6, [6])
     truth.ignore[0, 0, 4:] = True  # leaves four pixels
     width = math.log(6 / 4)
-    expected = 1 / UNIT_PX + 0  # the centre lies a pixel further left
+    expected = 1 / UNIT_PX  # the centre lies a pixel further left
     loss = box_loss(raw, truth)
     square = 0.5 * expected**2 / BETA
     assert loss.item() == pytest.approx(square + width - BETA / 2, rel=1e-4)
@@ -102,12 +104,11 @@ def test_bootstrapping_leaves_out_boxes_that_overlap_the_true_one() -> None:
 
 
 def test_gradients_of_the_box_loss() -> None:
-    labels, classes = street(12, 16, 3)
     torch.manual_seed(0)
-    raw = torch.randn(2, 4, 12, 16, dtype=torch.float64, requires_grad=True)
-    labels = torch.stack([torch.from_numpy(labels), torch.zeros(12, 16, dtype=torch.int64)])
-    labels[1, 2:4, 3:5] = 1
-    truth = Targets(labels, [torch.tensor(classes), torch.tensor([0])], labels < 0)
+    raw = torch.randn(2, 4, 6, 8, dtype=torch.float64, requires_grad=True)
+    labels = torch.zeros(2, 6, 8, dtype=torch.int64)
+    labels[0, :3, 1:5], labels[0, 3:6, 4:7], labels[1, 2:4, 3:5] = 1, 2, 1
+    truth = Targets(labels, [torch.tensor([0, 0]), torch.tensor([0])], labels < 0)
     assert torch.autograd.gradcheck(lambda r: box_loss(r, truth), raw)
 
 

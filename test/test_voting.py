@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from instaseg_ros.config import DecodeConfig
 from instaseg_ros.grouping import plain_voting, voting
-from instaseg_ros.methods.box_regression import points
+from instaseg_ros.methods.box_regression import UNIT_PX, points
 from instaseg_ros.types import Instances
 
 SMALL = DecodeConfig(seed_threshold=0.3, min_pixels=4)
@@ -99,7 +99,7 @@ def test_votes_that_disagree_are_worth_less() -> None:
     outputs = ideal(targets(labels, [0]), 1)
     (agreed,) = assert_same(outputs, SMALL).scores
     assert agreed == pytest.approx(1 / (1 + np.exp(-6)), abs=1e-3)
-    outputs["box"][0, 1, 20:30, 8:24] += 6 / 64  # the lower half looks 6 pixels lower
+    outputs["box"][0, 1, 20:30, 8:24] += 6 / UNIT_PX  # the lower half looks 6 pixels lower
     (torn,) = assert_same(outputs, SMALL).scores
     assert torn == pytest.approx(agreed * (1 + 14 / 26) / 2, abs=0.02)
 
