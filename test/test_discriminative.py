@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from disc_images import QUICK, write_discs
 
-from instaseg_ros.checkpoint import load_checkpoint
 from instaseg_ros.config import DecodeConfig, TrainConfig, load, merge
+from instaseg_ros.datasets.sample import present_ids
+from instaseg_ros.evaluation.average_precision import average_precision
+from instaseg_ros.evaluation.counts import frame_counts
 from instaseg_ros.methods import BACKGROUND, Targets, make_method
 from instaseg_ros.methods import discriminative as method
 from instaseg_ros.methods.discriminative import Discriminative, discriminative_loss
@@ -173,28 +176,38 @@ def test_a_fresh_network_says_a_tenth_is_objects_and_decodes_to_nothing() -> Non
 
 
 @pytest.mark.slow
-def test_it_learns_four_frames_by_heart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_learns_four_frames_by_heart(tmp_path: Path) -> None:
+    root = write_discs(tmp_path, 4)
+    read = [sorted((root / part).rglob("*.png")) for part in ("images", "labels")]
+    images, labels = (np.stack([cv2.imread(str(f), -1) for f in files]) for files in read)
+    class_ids = [torch.zeros(int(label.max()), dtype=torch.int64) for label in labels]
+    truth = torch.from_numpy(labels.astype(np.int64))
+    torch.manual_seed(0)
+    one = Discriminative(1)
+    network = ERFNet(one.heads, "fast").train()
+    one.initialise(network)
+    for module in network.modules():
+        if isinstance(module, torch.nn.Dropout2d):
+            module.p = 0.0
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    for _ in range(120):
+        outputs = network(pixels)
+        optimizer.zero_grad()
+        targets = Targets(truth, class_ids, torch.zeros_like(truth) > 0)
+        one.loss(outputs, targets, TrainConfig())["total"].backward()
+        optimizer.step()
+    counts = [
+        frame_counts(label, ids, np.zeros_like(ids, np.int64), found, min_pixels=20)
+        for label, found in zip(labels, one.decode(outputs, DECODE), strict=True)
+        for ids in [present_ids(label)]
+    ]
+    assert average_precision(counts, ("disc",))["mean"].ap50 > 0.7
+
+
+@pytest.mark.slow
+def test_training_tells_the_mean_iou(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = {**QUICK, "train.dataset": str(write_discs(tmp_path / "data", 4)), "train.steps": 2}
     recipe = load(Path(__file__).parents[1] / "config/train/discriminative.yaml")
-    options = {
-        **QUICK,
-        "train.dataset": str(write_discs(tmp_path / "data", 4)),
-        "train.steps": 400,
-        "train.validate_every": 400,
-        "train.save_every": 400,
-        "train.batch_size": 4,
-        "train.learning_rate": 2e-3,
-        "train.ema_decay": 0.9,
-        "train.horizon_rows": 0,
-        "train.augment.scale_low": 1.0,
-        "train.augment.scale_high": 1.0,
-        "train.augment.color": 0.0,
-        "train.augment.flip": 0.0,
-        "train.augment.noise": 0.0,
-        "train.augment.blur": 0.0,
-        "decode.min_pixels": 12,
-        "train.min_object_px": 12,
-    }
-    weights = train(merge(recipe, options), tmp_path / "run")
-    checkpoint = load_checkpoint(weights)
-    assert checkpoint.notes["validation"]["mean"]["ap50"] > 0.7
-    assert "mean IoU 0." in capsys.readouterr().err
+    train(merge(recipe, {**options, "train.horizon_rows": 0}), tmp_path / "run")
+    assert "mean IoU 0." in "".join(capsys.readouterr())
