@@ -75,7 +75,7 @@ def test_weights_of_any_method_run_in_the_pipeline(name: str, tmp_path: Path) ->
     """The word in the checkpoint is all that tells."""
     torch.manual_seed(0)
     method = make_method(name, len(CLASSES))
-    network = ERFNet(method.heads)
+    network = ERFNet(method.heads, temporal=method.temporal)
     method.initialise(network)
     path = tmp_path / "w.safetensors"
     save_checkpoint(Checkpoint(network.state_dict(), CLASSES, name), path)

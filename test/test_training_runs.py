@@ -19,6 +19,7 @@ from instaseg_ros.errors import ConfigError, MissingExtraError
 from instaseg_ros.training import trainer
 from instaseg_ros.training.logs import TrainingLog
 from instaseg_ros.training.trainer import DivergedError, train
+from instaseg_ros.training.validation import Validation
 
 DYING = """
 import os, signal, sys
@@ -155,9 +156,9 @@ def test_best_weights_are_those_of_the_best_validation(
     values = iter([0.1, 0.4, 0.3, 0.2])
     table = trainer.AveragePrecision
 
-    def scripted(*_: object) -> dict[str, object]:
+    def scripted(*_: object) -> Validation:
         ap = next(values)
-        return {"object": table(ap, ap, 5), "mean": table(ap, ap, 5)}
+        return Validation({"object": table(ap, ap, 5), "mean": table(ap, ap, 5)}, None)
 
     monkeypatch.setattr(trainer, "validate", scripted)
     whole = trainer._step
