@@ -61,6 +61,8 @@ def compare(
     for one in tqdm(weights, unit="weights"):
         with context.Pool(1) as alone:
             rows[one] = alone.apply(row, (one, data, size, frames, runtime))
+            alone.close()
+            alone.join()
     return rows
 
 
