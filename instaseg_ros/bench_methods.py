@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import multiprocessing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from instaseg_ros.bench import peak_memory
-from instaseg_ros.checkpoint import config_with_weights
-from instaseg_ros.config import InputConfig, RuntimeConfig, merge
+from instaseg_ros.config import Config
 from instaseg_ros.datasets import open_dataset
 from instaseg_ros.evaluate import in_common, match_classes, spread
 from instaseg_ros.evaluation.average_precision import average_precision
-from instaseg_ros.evaluation.counts import frame_counts, scaled_min_pixels
+from instaseg_ros.evaluation.counts import SYNTHETIC_MIN_PIXELS, frame_counts, scaled_min_pixels
 from instaseg_ros.evaluation.semantics import frame_confusion, mean_iou
 from instaseg_ros.pipeline import Pipeline
 from instaseg_ros.training.data import held_out_street
 
 SYNTHETIC = "synthetic"
-SYNTHETIC_MIN_PIXELS = 100  # smaller true objects of synthetic frames are left out
 
 
 class Row(NamedTuple):
@@ -44,32 +41,25 @@ class Row(NamedTuple):
 
 
 def compare(
-    weights: Sequence[str],
-    data: str,
-    size: tuple[int, int],
-    frames: int,
-    runtime: RuntimeConfig,
+    configs: Mapping[str, Config], data: str, size: tuple[int, int], frames: int
 ) -> dict[str, Row]:
-    """A row for each of `weights`, each in a process of its own, with the thresholds that it
-    carries.
+    """A row for each of the configurations, by name, each in a process of its own.
 
     data: `synthetic`, held-out frames of `size` (height, width), or the path of a dataset, whose
     split `val` is taken. frames: so many, spread over it.
     """
     rows = {}
     context = multiprocessing.get_context("spawn")
-    for one in tqdm(weights, unit="weights"):
+    for name, config in tqdm(configs.items(), unit="weights"):
         with context.Pool(1) as alone:
-            rows[one] = alone.apply(row, (one, data, size, frames, runtime))
+            rows[name] = alone.apply(row, (config, data, size, frames))
             alone.close()
             alone.join()
     return rows
 
 
-def row(weights: str, data: str, size: tuple[int, int], frames: int, runtime: RuntimeConfig) -> Row:
-    """The row of these weights, but for the memory, which is that of this process."""
-    config = config_with_weights(lambda base: merge(base, {"weights": weights}))
-    config = dataclasses.replace(config, input=InputConfig(), runtime=runtime)
+def row(config: Config, data: str, size: tuple[int, int], frames: int) -> Row:
+    """The row of one configuration; its memory is that of this process."""
     dataset = held_out_street(frames, size) if data == SYNTHETIC else open_dataset(data, "val")
     least = SYNTHETIC_MIN_PIXELS if data == SYNTHETIC else None
     pipeline = Pipeline(config)

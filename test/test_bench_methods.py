@@ -13,12 +13,12 @@ from layouts import street, write_label_images
 from instaseg_ros import cli
 from instaseg_ros.bench_methods import SYNTHETIC, row
 from instaseg_ros.checkpoint import Checkpoint, save_checkpoint
-from instaseg_ros.config import RuntimeConfig
+from instaseg_ros.config import Config, merge
 from instaseg_ros.evaluation.semantics import frame_confusion
 from instaseg_ros.methods import make_method
 from instaseg_ros.network import ERFNet
 
-TORCH = RuntimeConfig(name="torch")
+TORCH = merge(Config(), {"runtime.name": "torch"})
 
 
 def untrained(path: Path, name: str) -> str:
@@ -32,13 +32,14 @@ def untrained(path: Path, name: str) -> str:
 
 def test_a_row_tells_what_the_weights_are(tmp_path: Path) -> None:
     weights = untrained(tmp_path / "w.safetensors", "discriminative")
-    found = row(weights, SYNTHETIC, (64, 128), 2, TORCH)
+    config = merge(TORCH, {"weights": weights})
+    found = row(config, SYNTHETIC, (64, 128), 2)
     assert found.method == "discriminative" and found.ap >= 0 and found.network_ms > 0
     assert 0 <= found.mean_iou <= 1
     heads = make_method("discriminative", 2).heads
     assert found.parameters == sum(p.numel() for p in ERFNet(heads).parameters())
     recorded = write_label_images(tmp_path / "data", street(2), "val")
-    assert row(weights, str(recorded), (1, 1), 5, TORCH).method == "discriminative"
+    assert row(config, str(recorded), (1, 1), 5).method == "discriminative"
 
 
 def test_weights_are_compared_by_command(

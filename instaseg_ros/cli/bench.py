@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--classes: expected at least 0, got {args.classes}")
     about = {"size": args.size, **machine(config.runtime.threads)}
     if args.methods:
-        rows = _methods(args, config, size)
+        rows = _methods(args, size)
         numbers = {**about, "data": args.data, "frames": args.frames, "methods": rows}
     elif args.runtimes:
         numbers = {**about, "frames": args.runtimes}
@@ -80,10 +80,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _methods(args: argparse.Namespace, config: Config, size: tuple[int, int]) -> dict[str, object]:
+def _methods(args: argparse.Namespace, size: tuple[int, int]) -> dict[str, object]:
     from instaseg_ros.bench_methods import compare, table
 
-    rows = compare(args.methods, args.data, size, args.frames, config.runtime)
+    each = {w: _config(argparse.Namespace(**{**vars(args), "weights": w})) for w in args.methods}
+    rows = compare(each, args.data, size, args.frames)
     print(table(rows))
     return {name: row._asdict() for name, row in rows.items()}
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from instaseg_ros.cli import add_config_options, config_from, size_from
 from instaseg_ros.errors import ConfigError
+from instaseg_ros.evaluation.counts import SYNTHETIC_MIN_PIXELS
 
 if TYPE_CHECKING:
     from instaseg_ros.datasets import Dataset
 
 SYNTHETIC = "synthetic"
-SYNTHETIC_FRAMES, SYNTHETIC_SIZE, SYNTHETIC_MIN_PIXELS = 200, "512x1024", 100
+SYNTHETIC_FRAMES, SYNTHETIC_SIZE = 200, "512x1024"
 SYNTHETIC_TRACKED = 20  # frames of a sequence with --tracking, two seconds
 
 log = logging.getLogger(__name__)

@@ -112,6 +112,9 @@ def frame_counts(
     )
 
 
+SYNTHETIC_MIN_PIXELS = 100  # of true objects in synthetic frames, whatever their size
+
+
 def scaled_min_pixels(height: int, width: int) -> float:
     """Cityscapes' least object, 100 pixels of 1024 x 2048, at another size of image."""
     return 100 * height * width / (1024 * 2048)

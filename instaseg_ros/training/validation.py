@@ -9,7 +9,7 @@ import torch
 
 from instaseg_ros.config import Config
 from instaseg_ros.evaluation.average_precision import AveragePrecision, average_precision
-from instaseg_ros.evaluation.counts import frame_counts, scaled_min_pixels
+from instaseg_ros.evaluation.counts import SYNTHETIC_MIN_PIXELS, frame_counts, scaled_min_pixels
 from instaseg_ros.evaluation.semantics import frame_confusion, mean_iou
 from instaseg_ros.methods import Method
 from instaseg_ros.network import ERFNet
@@ -65,7 +65,7 @@ def validate(
         height, width = geometry.scaled
         outputs = {name: output[..., :height, :width].float() for name, output in outputs.items()}
         found = restore(method.decode(outputs, config.decode)[0], geometry)
-        least = scaled_min_pixels(*sample.labels.shape) if recorded else 100
+        least = scaled_min_pixels(*sample.labels.shape) if recorded else SYNTHETIC_MIN_PIXELS
         truth = sample.labels, sample.ids, sample.class_ids
         counts.append(frame_counts(*truth, found, sample.ignore, sample.crowd, least))
         if "semantic" in outputs:
