@@ -115,10 +115,11 @@ def _openvino(order: Order, path: Path) -> Run:
     as_written = {"INFERENCE_PRECISION_HINT": "f32"}  # not in the bf16 of this CPU
     request = openvino.Core().compile_model(path, "CPU", as_written).create_infer_request()
 
-    def run(images: NDArray[np.uint8]) -> dict[str, Tensor]:
-        inputs = [images]
+    def run(images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
+        inputs: list[NDArray[np.uint8] | NDArray[np.float32]] = [images]
         if network.temporal is not None:
-            inputs.append(np.zeros(state_shape(len(images), order.size), np.float32))
+            none = torch.zeros(state_shape(len(images), order.size))
+            inputs.append((none if state is None else state).numpy())
         results = request.infer(inputs)
         return network.split_heads([torch.from_numpy(results[i]) for i in range(len(results))])
 

@@ -28,6 +28,7 @@ from instaseg_ros.temporal import NEXT_STATE, STATE, state_shape
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
+    from instaseg_ros.methods import Method
 
 INPUT = "images"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
@@ -37,6 +38,17 @@ METADATA_KEY = "instaseg_ros"
 TRACED_PROGRAMS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6)
 
 log = logging.getLogger(__name__)
+
+
+def input_names(method: Method) -> list[str]:
+    """What the file takes, in order."""
+    return [INPUT, STATE] if method.temporal else [INPUT]
+
+
+def output_names(method: Method) -> list[str]:
+    """What the file gives, in order."""
+    heads = [head.name for head in method.heads]
+    return [*heads, NEXT_STATE] if method.temporal else heads
 
 
 class CameraNetwork(nn.Module):
@@ -50,8 +62,7 @@ class CameraNetwork(nn.Module):
         super().__init__()
         self.network = checkpoint.network().to(dtype)
         method = checkpoint.method()
-        self.inputs = [INPUT, *[STATE][: method.temporal]]
-        self.outputs = [*(head.name for head in method.heads), *[NEXT_STATE][: method.temporal]]
+        self.inputs, self.outputs = input_names(method), output_names(method)
         self.dtype = dtype
         self.eval()
 

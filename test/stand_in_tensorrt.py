@@ -97,6 +97,16 @@ class Builder:
 class INetworkDefinition:
     def __init__(self, flags: int) -> None:
         self.flags, self.onnx = flags, b""
+        self.inputs: list[ITensor] = []
+        self.num_inputs = 0
+
+    def get_input(self, index: int) -> ITensor:
+        return self.inputs[index]
+
+
+class ITensor:
+    def __init__(self, name: str, shape: tuple[int, ...]) -> None:
+        self.name, self.shape = name, shape
 
 
 class IBuilderConfig:
@@ -151,11 +161,13 @@ class OnnxParser:
 
     def parse(self, model: bytes) -> bool:
         try:
-            onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
         except Exception:
             self.num_errors = 1
             return False
-        self._network.onnx = model
+        given = session.get_inputs()
+        self._network.onnx, self._network.num_inputs = model, len(given)
+        self._network.inputs = [ITensor(one.name, (-1, *one.shape[1:])) for one in given]
         return True
 
     def get_error(self, index: int) -> ParserError:
@@ -214,10 +226,10 @@ class IExecutionContext:
     def execute_async_v3(self, stream_handle: int) -> bool:
         inputs = {}
         for name, shape in self._shapes.items():
-            size = int(np.prod(shape))
-            inputs[name] = np.frombuffer(
-                ctypes.string_at(self._addresses[name], size), np.uint8
-            ).reshape(shape)
+            kind = np.dtype(np.uint8 if name == "images" else np.float32)
+            size = int(np.prod(shape)) * kind.itemsize
+            memory = ctypes.string_at(self._addresses[name], size)
+            inputs[name] = np.frombuffer(memory, kind).reshape(shape)
         for output, value in zip(
             self._engine.session.get_outputs(), self._engine.session.run(None, inputs), strict=True
         ):

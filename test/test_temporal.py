@@ -153,9 +153,6 @@ def test_exports_name_the_state(checkpoint: Checkpoint, tmp_path: Path) -> None:
 
 
 def test_what_cannot_carry_a_state_says_so(checkpoint: Checkpoint) -> None:
-    for name in ("tensorrt", "torch2trt"):
-        with pytest.raises(ConfigError, match=rf"{name} runs networks without a memory.*torch or"):
-            RUNTIMES[name](RuntimeConfig(), checkpoint)
     with pytest.raises(ConfigError, match="quantize` calibrates on single images"):
         quantize(checkpoint, DecodeConfig(), QuantizeOrder(None, SIZE, 1, 1))
 

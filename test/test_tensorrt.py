@@ -1,4 +1,4 @@
-"""What stands around a TensorRT engine: when it is kept, refused and built anew, and why.
+"""TensorRT as a runtime: from weights to an engine that is found again, runs, and is exported.
 
 The engine itself is a stand-in here (see `stand_in_tensorrt.py`); the last test, marker gpu, takes
 the real one.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
-import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,134 +28,18 @@ from instaseg_ros.checkpoint import Checkpoint
 from instaseg_ros.config import EngineConfig, RuntimeConfig
 from instaseg_ros.errors import ConfigError, EngineError
 from instaseg_ros.export import Order, export, prepare_engine
+from instaseg_ros.methods import make_method
+from instaseg_ros.network import ERFNet
 from instaseg_ros.onnx_model import cached_onnx
 from instaseg_ros.runtimes import tensorrt_runtime
-from instaseg_ros.runtimes.comparison import Comparison, Difference
-from instaseg_ros.runtimes.tensorrt_engine import EngineSpec, build_engine, engine, refusal, sidecar
+from instaseg_ros.runtimes.comparison import Comparison
+from instaseg_ros.runtimes.tensorrt_engine import sidecar
 from instaseg_ros.runtimes.tensorrt_runtime import Engine, TensorRTRuntime, engine_path
 from instaseg_ros.runtimes.torch2trt_runtime import Torch2TrtRuntime, load_plan
 
 Install = Callable[[StandInTensorRT], None]
 pytestmark = pytest.mark.xdist_group("converting")
 SIZE = (48, 80)
-SPEC = EngineSpec("0a1b", "10.0.1", "Orin", "8.7", "fp16", (512, 1024), (1, 1, 4))
-SMALL = Difference(0.02, 0.001, 0.004)
-LARGE = Difference(2.0, 0.5, 0.2)
-
-
-def build(path: Path, spec: EngineSpec = SPEC, difference: Difference = SMALL) -> list[str]:
-    """Ask for an engine; says whether it had to be built."""
-    built: list[str] = []
-
-    def make() -> bytes:
-        built.append(path.name)
-        return b"the engine"
-
-    assert engine(path, spec, make, lambda plan: difference) == b"the engine"
-    return built
-
-
-def test_an_engine_is_built_once_and_its_sidecar_says_for_what(tmp_path: Path) -> None:
-    path = tmp_path / "a.engine"
-    assert build(path)
-    assert not build(path)
-    facts = json.loads(sidecar(path).read_text())
-    assert facts.items() >= json.loads(json.dumps(dataclasses.asdict(SPEC))).items()
-    assert facts["difference"] == {"largest": 0.02, "mean": 0.001, "relative": 0.004}
-    assert facts["build_s"] >= 0
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.engine", "a.engine.json"]
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"onnx_sha256": "ff"}, "onnx_sha256 is ff here, the engine was built for 0a1b"),
-        ({"tensorrt": "11.4.0"}, "tensorrt is 11.4.0 here, the engine was built for 10.0.1"),
-        ({"gpu": "NVIDIA L4"}, "gpu is NVIDIA L4 here, the engine was built for Orin"),
-        ({"compute_capability": "8.9"}, "compute_capability is 8.9 here"),
-        ({"precision": "fp32"}, "precision is fp32 here, the engine was built for fp16"),
-        ({"size": (512, 1032)}, "size is (512, 1032) here"),
-        ({"batch": (1, 1, 8)}, "batch is (1, 1, 8) here"),
-    ],
-)
-def test_an_engine_for_something_else_is_built_anew_and_the_log_says_why(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, change: dict[str, object], reason: str
-) -> None:
-    path = tmp_path / "a.engine"
-    build(path)
-    other = dataclasses.replace(SPEC, **change)
-    difference = Difference(1e-5, 1e-7, 1e-6)
-    with caplog.at_level(logging.WARNING):
-        assert build(path, other, difference)
-    assert reason in caplog.text
-    assert not build(path, other, difference)
-
-
-@pytest.mark.parametrize(
-    ("harm", "reason"),
-    [
-        (lambda path: sidecar(path).unlink(), "its sidecar a.engine.json cannot be used"),
-        (lambda path: sidecar(path).write_text("{"), "cannot be used (JSONDecodeError"),
-        (lambda path: sidecar(path).write_text("[]"), "cannot be used (TypeError"),
-        (lambda path: sidecar(path).write_text('{"difference": {}}'), "cannot be used (TypeError"),
-        (lambda path: path.write_bytes(b"the eng"), "not the file that its sidecar describes"),
-        (
-            lambda path: sidecar(path).write_text(
-                sidecar(path).read_text().replace('"relative": 0.004', '"relative": 0.4')
-            ),
-            "is above 0.03",
-        ),
-        (lambda path: path.unlink(), "there is none yet"),
-    ],
-)
-def test_a_damaged_engine_is_built_anew(
-    tmp_path: Path, harm: Callable[[Path], object], reason: str
-) -> None:
-    path = tmp_path / "a.engine"
-    build(path)
-    assert refusal(path, SPEC) is None
-    harm(path)
-    assert reason in str(refusal(path, SPEC))
-    assert build(path)
-    assert refusal(path, SPEC) is None
-
-
-@pytest.mark.parametrize(
-    "difference", [LARGE, Difference(float("inf"), float("nan"), float("nan"))]
-)
-def test_an_engine_too_far_from_torch_is_not_kept(tmp_path: Path, difference: Difference) -> None:
-    path = tmp_path / "a.engine"
-    with pytest.raises(EngineError, match="not kept: expected at most"):
-        build(path, SPEC, difference)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("version", "precision", "flags"),
-    [
-        ("8.6.1", "fp16", {"FP16"}),
-        ("8.6.1", "fp32", set()),
-        ("10.0.1", "fp16", set()),  # strongly typed: as the ONNX file says
-        ("11.4.0.106", "fp16", set()),
-    ],
-)
-def test_what_the_builder_is_told(
-    tmp_path: Path, cpu_as_cuda: None, version: str, precision: str, flags: set[str]
-) -> None:
-    from test_tensorrt_api import small_onnx
-
-    trt = StandInTensorRT(version)
-    spec = dataclasses.replace(SPEC, precision=precision, size=(8, 16), batch=(1, 2, 4))
-    cache = tmp_path / "timing.cache"
-    for _ in range(2):
-        build_engine(trt, small_onnx(), spec, 64, cache)
-    first, second = trt.builds
-    assert first.flags == flags  # TF32, which the builder has by default, is gone
-    assert first.workspace == 64 << 20
-    assert first.profile is not None
-    assert first.profile.shapes == {"images": [(1, 8, 16, 3), (2, 8, 16, 3), (4, 8, 16, 3)]}
-    assert (first.cache, second.cache) == (b"", b"timed;")  # what the first one measured
-    assert cache.read_bytes() == b"timed;timed;"
 
 
 @pytest.fixture(scope="module")
@@ -229,12 +112,12 @@ class StandInTRTModule:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._names = state["output_names"]
-        assert state["input_names"] == ["images"]
+        assert state["input_names"] == ["images", "state"][: len(state["input_names"])]
         trt = sys.modules["tensorrt"]
         self._engine = Engine(trt, bytes(state["engine"]), torch.device("cpu"))
 
-    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        outputs = self._engine(images.numpy())
+    def __call__(self, images: torch.Tensor, *state: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        outputs = self._engine(images.numpy(), *state)
         return tuple(outputs[name] for name in self._names)
 
 
@@ -250,6 +133,41 @@ def test_torch2trt_runs_the_same_engine(
     assert Comparison(small, SIZE)(runtime).relative < 1e-4
     TensorRTRuntime(CONFIG, small).plan(SIZE)
     assert len(trt.builds) == 1
+
+
+@pytest.fixture(scope="module")
+def temporal(small_profiles: None, cache: None) -> Checkpoint:
+    """A small network that looks at its state."""
+    torch.manual_seed(0)
+    method = make_method("spatio_temporal", 2)
+    network = ERFNet(method.heads, "small", method.temporal)
+    assert network.temporal is not None
+    torch.nn.init.normal_(network.temporal.expand.weight, std=0.3)
+    names = ("car", "bus")
+    found = Checkpoint(network.state_dict(), names, "spatio_temporal", profile="small")
+    cached_onnx(found, SIZE, "fp32")
+    return found
+
+
+@pytest.mark.parametrize("kind", [TensorRTRuntime, Torch2TrtRuntime])
+def test_the_state_goes_in_and_out(
+    temporal: Checkpoint,
+    with_stand_in: Install,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[TensorRTRuntime],
+) -> None:
+    trt = StandInTensorRT()
+    with_stand_in(trt)
+    monkeypatch.setitem(sys.modules, "torch2trt", SimpleNamespace(TRTModule=StandInTRTModule))
+    runtime = kind(CONFIG, temporal)
+    runtime.device = torch.device("cpu")
+    comparison = Comparison(temporal, SIZE)
+    assert comparison(runtime).relative < 1e-4  # each frame with the state after the last
+    forgetful = comparison(lambda images, state=None: runtime(images))
+    assert forgetful.relative > 1e-3
+    (built,) = trt.builds
+    assert built.profile is not None
+    assert built.profile.shapes["state"] == [(1, 64, 6, 10), (1, 64, 6, 10), (2, 64, 6, 10)]
 
 
 @pytest.mark.parametrize(("target", "name"), [("tensorrt", "a.engine"), ("torch2trt", "a.pth")])
@@ -289,11 +207,13 @@ def test_settings_of_no_engine_are_refused(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 @pytest.mark.skipif(not importlib.util.find_spec("tensorrt"), reason="tensorrt is not installed")
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("weights", ["untrained", "temporal"])
 def test_a_real_engine_computes_what_torch_does(
-    untrained: Checkpoint, cache: None, precision: str
+    request: pytest.FixtureRequest, cache: None, weights: str, precision: str
 ) -> None:
+    checkpoint = request.getfixturevalue(weights)
     config = dataclasses.replace(CONFIG, precision=precision)
-    difference = Comparison(untrained, SIZE)(TensorRTRuntime(config, untrained))
+    difference = Comparison(checkpoint, SIZE)(TensorRTRuntime(config, checkpoint))
     assert difference.relative < {"fp32": 1e-3, "fp16": 0.03}[precision]
-    spent = json.loads(sidecar(engine_path(untrained, SIZE, precision)).read_text())
+    spent = json.loads(sidecar(engine_path(checkpoint, SIZE, precision)).read_text())
     assert spent["difference"]["relative"] == pytest.approx(difference.relative, rel=0.5)

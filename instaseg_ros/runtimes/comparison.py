@@ -17,6 +17,7 @@ from torch import Tensor
 from instaseg_ros.config import InputConfig
 from instaseg_ros.preprocess import preprocess
 from instaseg_ros.sources import open_source
+from instaseg_ros.temporal import NEXT_STATE
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
@@ -52,14 +53,21 @@ class Comparison:
         recording of the synthetic street that comes with the package."""
         self.frames = [frame[None] for frame in sample_frames(size, images)]  # (1, H, W, 3) each
         network = checkpoint.network().eval()
+        self.expected: list[dict[str, Tensor]] = []
         with torch.inference_mode():
-            self.expected = [network(_pixels(frame)) for frame in self.frames]
+            for frame in self.frames:
+                past = self.expected[-1].get(NEXT_STATE) if self.expected else None
+                self.expected.append(network(_pixels(frame), past))
 
-    def __call__(self, run: Callable[[NDArray[np.uint8]], dict[str, Tensor]]) -> Difference:
-        """The difference of `run`, which is called as a runtime is, once a frame."""
+    def __call__(self, run: Callable[..., dict[str, Tensor]]) -> Difference:
+        """The difference of `run`, which is called as a runtime is, once a frame; a network with a
+        memory goes on from frame to frame."""
+        past: tuple[Tensor, ...] = ()
         largest, total, count, relative = 0.0, 0.0, 0, 0.0
         for frame, heads in zip(self.frames, self.expected, strict=True):
-            outputs = run(frame)
+            outputs = run(frame, *past)
+            if NEXT_STATE in outputs:
+                past = (outputs[NEXT_STATE].clone(),)
             for name, expected in heads.items():
                 difference = (outputs[name].cpu().float() - expected).abs()
                 worst = float(difference.max())

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from instaseg_ros.errors import EngineError
-from instaseg_ros.onnx_model import INPUT
 from instaseg_ros.runtimes.comparison import TOLERANCES, Difference
 
 log = logging.getLogger(__name__)
@@ -133,7 +132,9 @@ def build_engine(
     if spec.precision == "fp16" and not typed:
         config.set_flag(trt.BuilderFlag.FP16)
     profile = builder.create_optimization_profile()
-    profile.set_shape(INPUT, *((batch, *spec.size, 3) for batch in spec.batch))
+    for given in map(network.get_input, range(network.num_inputs)):
+        shapes = ((batch, *tuple(given.shape)[1:]) for batch in spec.batch)
+        profile.set_shape(given.name, *shapes)
     config.add_optimization_profile(profile)
     known = timing_cache.read_bytes() if timing_cache.is_file() else b""
     config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False)

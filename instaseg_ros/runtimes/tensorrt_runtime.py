@@ -19,12 +19,14 @@ from instaseg_ros.output_files import cache_dir
 from instaseg_ros.runtimes.comparison import Comparison
 from instaseg_ros.runtimes.tensorrt_engine import EngineSpec, build_engine, engine
 from instaseg_ros.runtimes.torch_runtime import pick_device
+from instaseg_ros.temporal import STATE, state_shape
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
     from instaseg_ros.config import RuntimeConfig
 
-Run = Callable[[NDArray[np.uint8]], dict[str, Tensor]]
+# From images and, of a temporal network, the state before them; None: there is none.
+Run = Callable[[NDArray[np.uint8], Tensor | None], dict[str, Tensor]]
 
 
 class TensorRTRuntime:
@@ -36,12 +38,6 @@ class TensorRTRuntime:
     name = "tensorrt"
 
     def __init__(self, config: RuntimeConfig, checkpoint: Checkpoint) -> None:
-        if checkpoint.method().temporal:
-            raise ConfigError(
-                f"runtime.name: {self.name} runs networks without a memory, and method "
-                f"{checkpoint.method_name} has one; use runtime.name: torch or onnx. An ONNX file "
-                "that `instaseg export --to onnx` writes has the state as input and output"
-            )
         try:
             import tensorrt
         except ModuleNotFoundError as error:
@@ -65,7 +61,7 @@ class TensorRTRuntime:
         self._checkpoint = checkpoint
         self._runs: dict[tuple[int, int], Run] = {}
 
-    def __call__(self, images: NDArray[np.uint8]) -> dict[str, Tensor]:
+    def __call__(self, images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
         batch, height, width = images.shape[:3]
         if batch > self._config.max_batch:
             raise ConfigError(
@@ -78,7 +74,7 @@ class TensorRTRuntime:
             except EngineError as error:
                 run = _failing(error)
             self._runs[height, width] = run
-        return run(images)
+        return run(images, state)
 
     def plan(self, size: tuple[int, int], images: str | Path | None = None) -> bytes:
         """The serialised engine for images of `size`, from the cache folder or built now.
@@ -123,14 +119,16 @@ class Engine:
                 raise EngineError(f"TensorRT {trt.__version__} cannot load the engine")
             self._context = self._engine.create_execution_context()
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
-        self._heads = [name for name in names if name != INPUT]
+        self._temporal = STATE in names
+        self._results = [name for name in names if name not in (INPUT, STATE)]
         self._device = device
         self._stream = torch.cuda.Stream(device)  # TensorRT waits needlessly on the default one
         self._pixels = torch.empty(0, dtype=torch.uint8)
+        self._state = torch.empty(0)
         self._outputs: dict[str, Tensor] = {}
 
-    def __call__(self, images: NDArray[np.uint8]) -> dict[str, Tensor]:
-        """Raw head outputs on the device, overwritten by the next call."""
+    def __call__(self, images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
+        """Raw head outputs, and `next_state`, on the device; overwritten by the next call."""
         if self._pixels.shape != images.shape:
             self._allocate(images.shape)
         # What the caller did with the last outputs comes first, what it does with these after.
@@ -138,6 +136,10 @@ class Engine:
         self._stream.wait_stream(caller)
         with torch.cuda.stream(self._stream):
             self._pixels.copy_(torch.from_numpy(images))
+            if state is not None:
+                self._state.copy_(state)
+            elif self._temporal:
+                self._state.zero_()
             if not self._context.execute_async_v3(self._stream.cuda_stream):
                 raise EngineError("TensorRT did not run the engine; the reason stands above")
         caller.wait_stream(self._stream)
@@ -145,10 +147,18 @@ class Engine:
 
     def _allocate(self, shape: tuple[int, ...]) -> None:
         self._pixels = torch.empty(shape, dtype=torch.uint8, device=self._device)
-        if not self._context.set_input_shape(INPUT, shape):
-            raise EngineError(f"the TensorRT engine does not take images of shape {shape}")
-        self._context.set_tensor_address(INPUT, self._pixels.data_ptr())
-        for name in self._heads:
+        inputs = {INPUT: self._pixels}
+        if self._temporal:
+            size = shape[1], shape[2]
+            self._state = torch.empty(state_shape(shape[0], size), device=self._device)
+            inputs[STATE] = self._state
+        for name, tensor in inputs.items():
+            if not self._context.set_input_shape(name, tuple(tensor.shape)):
+                raise EngineError(
+                    f"the TensorRT engine does not take {name} of shape {tuple(tensor.shape)}"
+                )
+            self._context.set_tensor_address(name, tensor.data_ptr())
+        for name in self._results:
             size = tuple(self._context.get_tensor_shape(name))
             self._outputs[name] = torch.empty(size, device=self._device)
             self._context.set_tensor_address(name, self._outputs[name].data_ptr())
@@ -157,7 +167,7 @@ class Engine:
 def _failing(error: EngineError) -> Run:
     """Says again what was wrong: building anew for every frame would take minutes each time."""
 
-    def run(images: NDArray[np.uint8]) -> dict[str, Tensor]:
+    def run(images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
         raise EngineError(str(error))
 
     return run

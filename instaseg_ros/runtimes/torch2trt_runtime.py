@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instaseg_ros.errors import ConfigError, WeightsError
-from instaseg_ros.onnx_model import INPUT
+from instaseg_ros.onnx_model import input_names, output_names
 from instaseg_ros.runtimes.tensorrt_runtime import Run, TensorRTRuntime
+from instaseg_ros.temporal import state_shape
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
@@ -42,12 +43,17 @@ class Torch2TrtRuntime(TensorRTRuntime):
     def load(self, plan: bytes) -> Run:
         module = self._module()
         module.load_state_dict(module_state(plan, self._checkpoint))
-        heads = [head.name for head in self._checkpoint.method().heads]
+        method = self._checkpoint.method()
+        names = output_names(method)
 
-        def run(images: NDArray[np.uint8]) -> dict[str, Tensor]:
+        def run(images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
             with torch.cuda.device(self.device):
-                outputs = module(torch.from_numpy(images).to(self.device))
-            return dict(zip(heads, outputs, strict=True))
+                given = [torch.from_numpy(images).to(self.device)]
+                if method.temporal:
+                    shape = state_shape(len(images), (images.shape[1], images.shape[2]))
+                    given.append(torch.zeros(shape, device=self.device) if state is None else state)
+                outputs = module(*given)
+            return dict(zip(names, outputs, strict=True))
 
         return run
 
@@ -55,12 +61,13 @@ class Torch2TrtRuntime(TensorRTRuntime):
 def module_state(plan: bytes, checkpoint: Checkpoint) -> dict[str, Any]:
     """What `TRTModule.state_dict()` of this engine is: plain data, no code.
 
-    Without the flatteners of newer versions: one input, and a tuple of outputs.
+    Without the flatteners of newer versions: inputs one by one, and a tuple of outputs.
     """
+    method = checkpoint.method()
     return {
         "engine": bytearray(plan),
-        "input_names": [INPUT],
-        "output_names": [head.name for head in checkpoint.method().heads],
+        "input_names": input_names(method),
+        "output_names": output_names(method),
     }
 
 
