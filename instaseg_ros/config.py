@@ -218,8 +218,9 @@ class TrainConfig:
     weight_instance: float = param(1.0, "weight of the instance (Lovasz) term", low=0.0)
     weight_smooth: float = param(10.0, "weight of the bandwidth smoothness term", low=0.0)
     weight_seed: float = param(1.0, "weight of the seed term", low=0.0)
-    weight_semantic: float = param(
-        1.0, "weight of the classes of pixels, in methods with a semantic head", low=0.0
+    weight_semantic: float = param(1.0, "weight of pixels' classes, in a semantic head", low=0.0)
+    weight_dense: float = param(
+        0.0, "weight of a dataset's dense classes, learned along; 0: they are left out", low=0.0
     )
     weight_depth: float = param(1.0, "weight of the depth task, if any; 0: none", low=0.0)
     ego_motion: str = param(

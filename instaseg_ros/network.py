@@ -200,7 +200,12 @@ class ERFNet(nn.Module):
         self, x: Tensor, state: Tensor | None = None, frames: int = 1
     ) -> list[Tensor]:
         """(B, channels of its heads, H, W) of each decoder; of a temporal network, its state."""
-        x = self.encoder(x)
+        return self.decode_features(self.encoder(x), state, frames)
+
+    def decode_features(
+        self, x: Tensor, state: Tensor | None = None, frames: int = 1
+    ) -> list[Tensor]:
+        """`decoder_outputs` from the encoder's features (B, 128, H/8, W/8)."""
         memory = []
         if self.temporal is not None:
             x, next_state = self.temporal(x, state, frames)

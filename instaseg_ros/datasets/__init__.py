@@ -14,9 +14,9 @@ from .coco import Coco
 from .cvppp import PATTERNS, Cvppp
 from .kitti_mots import KittiMots
 from .label_images import LabelImages
-from .sample import Dataset, Sample, Sequences
+from .sample import Dataset, Sample, Sequences, semantic_names
 
-__all__ = ["KINDS", "Dataset", "Sample", "Sequences", "open_dataset"]
+__all__ = ["KINDS", "Dataset", "Sample", "Sequences", "open_dataset", "semantic_names"]
 
 
 def _bag(path: Path, _: str) -> Dataset:
@@ -72,7 +72,7 @@ KINDS = (  # the first that fits
     Kind(
         "label images",
         "images/[SPLIT/]NAME.jpg, and instances/[SPLIT/]NAME.png (16-bit, Cityscapes' class * 1000 "
-        "+ instance) or labels/[SPLIT/]NAME.png (instance); ignore/[SPLIT/]NAME.png, if any",
+        "+ instance) or labels/[SPLIT/]NAME.png (instance); ignore/ and semantic/, if any",
         LabelImages,
         ("images", "instances|labels"),
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection
 from pathlib import Path
 
@@ -24,6 +25,20 @@ CITYSCAPES = {
     32: "motorcycle",
     33: "bicycle",
 }
+SEMANTIC = {
+    7: "road",
+    8: "sidewalk",
+    11: "building",
+    12: "wall",
+    13: "fence",
+    17: "pole",
+    19: "traffic light",
+    20: "traffic sign",
+    21: "vegetation",
+    22: "terrain",
+    23: "sky",
+    **CITYSCAPES,
+}
 NOT_EVALUATED = (29, 30)  # caravan, trailer: things, but of no class of the benchmark
 # The labels that the benchmark does not evaluate: unlabelled, own car, rectification border, out
 # of the region, static, dynamic, ground, parking, rail track, guard rail, bridge, tunnel, pole
@@ -31,6 +46,8 @@ NOT_EVALUATED = (29, 30)  # caravan, trailer: things, but of no class of the ben
 VOID = (*range(7), 9, 10, 14, 15, 16, 18, *NOT_EVALUATED)
 _INDEX = np.full(1 << 16, -1, np.int64)
 _INDEX[list(CITYSCAPES)] = range(len(CITYSCAPES))
+_DENSE = np.zeros(1 << 16, np.uint8)
+_DENSE[list(SEMANTIC)] = np.arange(1, 1 + len(SEMANTIC))
 
 
 def from_cityscapes_ids(
@@ -62,6 +79,15 @@ def from_cityscapes_ids(
     )
 
 
+def dense_classes(encoded: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """(H, W) uint8, index into SEMANTIC + 1, 0 for what is not evaluated.
+
+    encoded: (H, W), Cityscapes' label ids, or class * 1000 + instance.
+    """
+    ids = np.where(encoded >= 1000, encoded // 1000, encoded)
+    return _DENSE[ids]
+
+
 class Cityscapes:
     """`leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png` with the truth of
     `gtFine/SPLIT/CITY/NAME_gtFine_instanceIds.png`.
@@ -70,6 +96,7 @@ class Cityscapes:
     """
 
     class_names = tuple(CITYSCAPES.values())
+    semantic_names = tuple(SEMANTIC.values())
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
         self._images, self._truth = Path(root, "leftImg8bit"), Path(root, "gtFine")
@@ -97,4 +124,6 @@ class Cityscapes:
     def __getitem__(self, index: int) -> Sample:
         image_file, truth_file = self.files(index)
         image = read_image(image_file)
-        return from_cityscapes_ids(image, read_labels(truth_file, image.shape[:2]), VOID)
+        encoded = read_labels(truth_file, image.shape[:2])
+        sample = from_cityscapes_ids(image, encoded, VOID)
+        return dataclasses.replace(sample, semantic=dense_classes(encoded))

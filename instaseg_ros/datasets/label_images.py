@@ -7,7 +7,8 @@
 - `labels/[SPLIT/]NAME.png`: a pixel is the instance number, and all objects are of one class,
   unless `meta.json` of the synthetic street's export says which is what.
 
-`ignore/[SPLIT/]NAME.png`, where there is one, is not 0 on ignored ground.
+`ignore/[SPLIT/]NAME.png`, where there is one, is not 0 on ignored ground. Beside `instances`,
+`semantic/[SPLIT/]NAME.png` may hold Cityscapes' label id of every pixel.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 from instaseg_ros.errors import InputError
 from instaseg_ros.types import Frame
 
-from .cityscapes import CITYSCAPES, from_cityscapes_ids
+from .cityscapes import CITYSCAPES, SEMANTIC, dense_classes, from_cityscapes_ids
 from .reading import (
     images_in,
     read_image,
@@ -49,6 +50,9 @@ class LabelImages:
         self._images = images_in(root / "images" / split)
         self._labels = root / ("instances" if self._coded else "labels") / split
         self._ignore = root / "ignore" / split
+        self._semantic = root / "semantic" / split
+        dense = self._coded and self._semantic.is_dir()
+        self.semantic_names = tuple(SEMANTIC.values()) if dense else ()
         self.class_names = tuple(CITYSCAPES.values()) if self._coded else (class_name,)
         self._classes: dict[str, dict[int, int]] | None = None  # by file name and instance
         if not self._coded and (root / "meta.json").is_file():
@@ -73,12 +77,12 @@ class LabelImages:
 
     def files(self, index: int) -> tuple[Path, ...]:
         image = self._images[index]
-        ignore = self._ignore / f"{image.stem}.png"
-        truth = self._labels / f"{image.stem}.png"
-        return (image, ignore, truth) if self._ignore.is_dir() else (image, truth)
+        folders = [self._ignore] if self._ignore.is_dir() else []
+        folders += [self._semantic] if self.semantic_names else []
+        return image, *(folder / f"{image.stem}.png" for folder in (*folders, self._labels))
 
     def __getitem__(self, index: int) -> Sample:
-        image_file, *ignore_file, label_file = self.files(index)
+        image_file, *more, label_file = self.files(index)
         image = read_image(image_file)
         labels = read_labels(label_file, image.shape[:2])
         if self._coded:
@@ -86,10 +90,13 @@ class LabelImages:
         else:
             ids = present_ids(labels)
             sample = Sample(Frame(image), labels, ids, self._class_ids(label_file, ids))
-        for file in ignore_file:
-            marked = read_labels(file, image.shape[:2]) > 0
-            ignore = marked if sample.ignore is None else marked | sample.ignore
-            sample = dataclasses.replace(sample, ignore=ignore)
+        for file in more:
+            values = read_labels(file, image.shape[:2])
+            if file.is_relative_to(self._semantic):
+                sample = dataclasses.replace(sample, semantic=dense_classes(values))
+            else:
+                ignore = values > 0 if sample.ignore is None else (values > 0) | sample.ignore
+                sample = dataclasses.replace(sample, ignore=ignore)
         return sample
 
     def _class_ids(self, label_file: Path, ids: np.ndarray) -> np.ndarray:

@@ -24,6 +24,8 @@ class Sample:
         there are none.
     crowd: (H, W) uint8, class index + 1 where objects of that class stand uncounted (Cityscapes'
         groups, COCO's crowds), 0 elsewhere; None: there are none. `labels` is 0 there.
+    semantic: (H, W) uint8, index into the dataset's `semantic_names` + 1 of every pixel, also where
+        no object is, 0 where unknown; None: unknown everywhere.
     pose: (4, 4) float64 camera to world, x right, y down, z forward; None when unknown.
     """
 
@@ -34,6 +36,7 @@ class Sample:
     ignore: np.ndarray | None = None
     pose: np.ndarray | None = None
     crowd: np.ndarray | None = None
+    semantic: np.ndarray | None = None
 
 
 class Dataset(Protocol):
@@ -61,6 +64,12 @@ class Sequences(Dataset, Protocol):
     def sequence(self, index: int) -> str:
         """The name of the sequence that the frame is of."""
         ...
+
+
+def semantic_names(dataset: Dataset) -> tuple[str, ...]:
+    """The dense classes that `Sample.semantic` of a dataset speaks of; none of most datasets."""
+    names: tuple[str, ...] = getattr(dataset, "semantic_names", ())
+    return names
 
 
 def present_ids(labels: NDArray[np.uint16]) -> NDArray[np.uint16]:

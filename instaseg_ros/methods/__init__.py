@@ -36,6 +36,7 @@ class Targets(NamedTuple):
     images: (B, 3, H, W) float32 in [0, 1], what the network saw.
     poses: (B, 4, 4) float32, camera to the clip's first camera, metres; None when unknown.
     intrinsics: (B, 3, 3) float32, pixels; None when unknown.
+    semantic: (B, H, W) int64, dense class of every pixel + 1, 0 unknown; None: all unknown.
     """
 
     labels: torch.Tensor
@@ -45,6 +46,7 @@ class Targets(NamedTuple):
     images: torch.Tensor | None = None
     poses: torch.Tensor | None = None
     intrinsics: torch.Tensor | None = None
+    semantic: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> Targets:
         """The same on another device."""
@@ -53,7 +55,7 @@ class Targets(NamedTuple):
             [c.to(device) for c in self.class_ids],
             self.ignore.to(device),
             self.frames,
-            *(x if x is None else x.to(device) for x in (self.images, self.poses, self.intrinsics)),
+            *(x if x is None else x.to(device) for x in self[4:]),
         )
 
 

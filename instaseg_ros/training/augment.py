@@ -51,6 +51,7 @@ def random_view(
     if sample.ignore is not None:
         ignore = ignore | warp(sample.ignore.astype(np.uint8), cv2.INTER_NEAREST).astype(bool)
     crowd = None if sample.crowd is None else warp(sample.crowd, cv2.INTER_NEAREST)
+    semantic = None if sample.semantic is None else warp(sample.semantic, cv2.INTER_NEAREST)
     present = np.bincount(labels.ravel(), minlength=1 << 16)[sample.ids] > 0
     return dataclasses.replace(
         sample,
@@ -65,6 +66,7 @@ def random_view(
         class_ids=sample.class_ids[present],
         ignore=ignore,
         crowd=crowd,
+        semantic=semantic,
     )
 
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from instaseg_ros.config import TrainConfig
-from instaseg_ros.datasets import Dataset, Sample, open_dataset
+from instaseg_ros.datasets import Dataset, Sample, open_dataset, semantic_names
 from instaseg_ros.datasets.synthetic_street import SyntheticStreet
 from instaseg_ros.errors import ConfigError, InputError
 from instaseg_ros.methods import Targets
@@ -58,6 +58,10 @@ def to_batch(items: Sequence[Sample | Clip], min_object_px: int = 0) -> Batch:
     targets = Targets(
         torch.from_numpy(np.stack(labels)), class_ids, torch.from_numpy(np.stack(ignore))
     )
+    if any(sample.semantic is not None for sample in samples):
+        unknown = np.zeros(samples[0].labels.shape, np.uint8)
+        dense = [unknown if s.semantic is None else s.semantic for s in samples]
+        targets = targets._replace(semantic=torch.from_numpy(np.stack(dense).astype(np.int64)))
     if len(clips[0]) > 1:
         poses, intrinsics = _cameras(clips)
         targets = targets._replace(frames=len(clips[0]), poses=poses, intrinsics=intrinsics)
@@ -146,6 +150,7 @@ class Part:
     def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
         self._dataset, self._indices = dataset, indices
         self.class_names = dataset.class_names
+        self.semantic_names = semantic_names(dataset)
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -188,23 +193,27 @@ class Source(NamedTuple):
     """Where a training takes its samples from.
 
     views: endless, samples or clips; held_out: for validation; objects: index of recorded ones,
-    None: drawn ones.
+    None: drawn ones; semantic_names: dense classes that the samples know.
     """
 
     views: TorchDataset[Any]
     held_out: Dataset
     class_names: tuple[str, ...]
     objects: NDArray[np.void] | None
+    semantic_names: tuple[str, ...] = ()
 
 
 def open_source(config: TrainConfig, run_dir: Path) -> Source:
     """The configured dataset, all of it read once; what was found is kept in `run_dir`."""
     if config.dataset == "synthetic":
+        _check_dense(config, ())
         views = EndlessStreet(config)
         size = config.crop_height, config.crop_width
         held_out = held_out_street(config.validation_frames, size)
         return Source(views, held_out, SyntheticStreet.class_names, None)
     train, val = open_splits(config.dataset)
+    dense = semantic_names(train)
+    _check_dense(config, dense)
     object_index(val, run_dir / "objects_val.npz")
     objects = object_index(train, run_dir / "objects.npz")
     names = train.class_names
@@ -215,7 +224,15 @@ def open_source(config: TrainConfig, run_dir: Path) -> Source:
                 f"{config.dataset} has {len(names)}: {', '.join(names)}"
             )
         names = (config.class_name,)
-    return Source(ObjectViews(train, objects, config), val, names, objects)
+    return Source(ObjectViews(train, objects, config), val, names, objects, dense)
+
+
+def _check_dense(config: TrainConfig, names: tuple[str, ...]) -> None:
+    if config.weight_dense and not names:
+        raise ConfigError(
+            f"train.weight_dense: {config.dataset} has no dense classes (Cityscapes has, and label "
+            "images with a folder semantic/); set it to 0"
+        )
 
 
 def _single_threaded(_: int) -> None:

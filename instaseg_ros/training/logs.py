@@ -36,13 +36,17 @@ class TrainingLog:
         seconds = f"{time.monotonic() - self._started:.1f}"
         self._write("log", {"step": step, "seconds": seconds}, terms)
 
-    def validation(self, step: int, table: Mapping[str, AveragePrecision]) -> None:
-        """AP per class after so many steps."""
+    def validation(
+        self, step: int, table: Mapping[str, AveragePrecision], mean_iou: float | None = None
+    ) -> None:
+        """AP per class after so many steps, and mean IoU of the classes of pixels, if any."""
         values = {
             f"{name}_{which}": getattr(row, which)
             for name, row in table.items()
             for which in ("ap", "ap50")
         }
+        if mean_iou is not None:
+            values["mean_iou"] = mean_iou
         self._write("validation", {"step": step}, values)
 
     def close(self) -> None:

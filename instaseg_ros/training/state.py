@@ -17,6 +17,7 @@ from instaseg_ros.config import Config
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.evaluation.average_precision import AveragePrecision
 from instaseg_ros.methods import BACKGROUND, Method
+from instaseg_ros.methods.dense_semantics import DenseSemantics
 from instaseg_ros.methods.depth import EgoMotion
 from instaseg_ros.network import ERFNet
 from instaseg_ros.training.data import Batch
@@ -29,16 +30,19 @@ class State:
     """Everything that a step changes.
 
     ego_motion: learns along, where depth is learned and the camera's motion is not known.
+    dense: learns along, where a dataset's dense classes are wanted.
     """
 
     network: ERFNet
     average: ERFNet
     optimizer: torch.optim.Optimizer
     ego_motion: EgoMotion | None = None
+    dense: DenseSemantics | None = None
 
     def _parts(self) -> dict[str, Any]:
-        parts = {"network": self.network, "average": self.average, "optimizer": self.optimizer}
-        return parts if self.ego_motion is None else {**parts, "ego_motion": self.ego_motion}
+        fields = (field.name for field in dataclasses.fields(self))
+        parts = {name: getattr(self, name) for name in fields}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def save(self, path: Path, step: int) -> None:
         """Write the state after `step` steps, complete or not at all."""

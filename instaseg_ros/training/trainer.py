@@ -17,6 +17,7 @@ from instaseg_ros.config import Config, TrainConfig
 from instaseg_ros.errors import ConfigError, InstasegError
 from instaseg_ros.evaluation.average_precision import AveragePrecision
 from instaseg_ros.methods import Method, make_method
+from instaseg_ros.methods.dense_semantics import DenseSemantics, dense_loss
 from instaseg_ros.methods.depth import EgoMotion
 from instaseg_ros.network import STRIDE, ERFNet
 from instaseg_ros.training.data import Batch, Source, open_source, training_batches
@@ -61,20 +62,23 @@ class Run(NamedTuple):
         return depth and options.clip_frames > 1 and options.ego_motion == "learned"
 
 
-class Both(nn.Module):
-    """The network, and the camera's motion as one more output, `motion`."""
+class Learners(nn.Module):
+    """The network and what learns along with it, whose outputs are `motion`, the camera's, and
+    `dense`, scores of dense classes."""
 
-    def __init__(self, network: ERFNet, ego_motion: EgoMotion) -> None:
+    def __init__(self, state: State) -> None:
         super().__init__()
-        self.network, self.ego_motion = network, ego_motion
+        self.network, self.ego_motion, self.dense = state.network, state.ego_motion, state.dense
 
-    def forward(
-        self, images: Tensor, state: Tensor | None, frames: int, intrinsics: Tensor
-    ) -> dict[str, Tensor]:
-        outputs: dict[str, Tensor] = self.network(images, state, frames)
-        with torch.autocast(images.device.type, enabled=False):
-            clips = (x.unflatten(0, (-1, frames)) for x in (images, intrinsics))
-            outputs["motion"] = self.ego_motion(*clips)
+    def forward(self, images: Tensor, frames: int, intrinsics: Tensor | None) -> dict[str, Tensor]:
+        features = self.network.encoder(images)
+        outputs = self.network.split_heads(self.network.decode_features(features, frames=frames))
+        if self.dense is not None:
+            outputs["dense"] = self.dense(features)
+        if self.ego_motion is not None and intrinsics is not None:
+            with torch.autocast(images.device.type, enabled=False):
+                clips = (x.unflatten(0, (-1, frames)) for x in (images, intrinsics))
+                outputs["motion"] = self.ego_motion(*clips)
         return outputs
 
 
@@ -130,17 +134,20 @@ def _fresh_state(run: Run, init: str | None) -> State:
             module.p *= options.dropout
     network.to(run.group.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     ego_motion = EgoMotion().to(run.group.device) if run.learns_motion else None
-    parameters = [*network.parameters(), *(ego_motion.parameters() if ego_motion else ())]
+    dense = None
+    if options.weight_dense:
+        dense = DenseSemantics(len(run.source.semantic_names)).to(run.group.device)
+    along = [module for module in (ego_motion, dense) if module is not None]
+    parameters = [p for module in (network, *along) for p in module.parameters()]
     optimizer = torch.optim.Adam(
         parameters, options.learning_rate, weight_decay=options.weight_decay
     )
-    return State(network, copy.deepcopy(network).eval(), optimizer, ego_motion)
+    return State(network, copy.deepcopy(network).eval(), optimizer, ego_motion, dense)
 
 
 def _loop(run: Run, state: State, first_step: int) -> None:
     options, group, source = run.config.train, run.group, run.source
-    trained = Both(state.network, state.ego_motion) if state.ego_motion else state.network
-    model = group.wrap(trained, options.fixed_batchnorm)
+    model = group.wrap(Learners(state), options.fixed_batchnorm)
     writes = group.rank == 0
     log = TrainingLog(run.directory, first_step, options.tensorboard) if writes else None
     if writes and not first_step:
@@ -167,12 +174,12 @@ def _loop(run: Run, state: State, first_step: int) -> None:
             if log:
                 log.loss(done, values)
         if done % options.validate_every == 0 or last:
-            table, iou = validate(state.average, run.method, run.config, source, group)
+            table, iou = validate(state.average, run.method, run.config, source, group, state.dense)
             if log:
                 row = ", ".join(f"{name} {r.ap50:.3f}" for name, r in table.items())
                 semantic = "" if iou is None else f"; mean IoU {iou:.3f}"
                 progress.write(f"step {done}: AP {table['mean'].ap:.3f}, AP50 {row}{semantic}")
-                log.validation(done, table)
+                log.validation(done, table, iou)
                 _save_weights(run, state.average, done, table)
         if writes and (done % options.save_every == 0 or last):
             state.save(run.directory / "state.pt", done)  # comes last: all before it is done
@@ -194,9 +201,13 @@ def _step(
         targets = batch.targets.to(group.device)._replace(images=images)
         with autocast(group.device):
             given = images.contiguous(memory_format=torch.channels_last)
-            clips = (given, None, targets.frames)
-            outputs = model(*clips, targets.intrinsics) if run.learns_motion else model(*clips)
+            outputs = model(given, targets.frames, targets.intrinsics)
         terms = run.method.loss(outputs, targets, options, run.class_weights)
+        if "dense" in outputs:
+            known = targets.semantic
+            known = torch.zeros_like(targets.labels) if known is None else known
+            terms["dense"] = dense_loss(outputs["dense"], known)
+            terms["total"] = terms["total"] + options.weight_dense * terms["dense"]
         optimizer.zero_grad(set_to_none=True)
         terms["total"].backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), options.clip_norm or math.inf)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate
 
 from instaseg_ros.config import Config
 from instaseg_ros.evaluation.average_precision import AveragePrecision, average_precision
 from instaseg_ros.evaluation.counts import SYNTHETIC_MIN_PIXELS, frame_counts, scaled_min_pixels
-from instaseg_ros.evaluation.semantics import frame_confusion, mean_iou
+from instaseg_ros.evaluation.semantics import confusion, frame_confusion, mean_iou
 from instaseg_ros.methods import Method
-from instaseg_ros.network import ERFNet
-from instaseg_ros.preprocess import preprocess, restore
+from instaseg_ros.methods.dense_semantics import DenseSemantics
+from instaseg_ros.network import STRIDE, ERFNet
+from instaseg_ros.preprocess import Geometry, preprocess, restore
 from instaseg_ros.runtimes.torch_runtime import pick_precision
 from instaseg_ros.temporal import NEXT_STATE, Memory
 from instaseg_ros.training.data import Source
@@ -21,8 +26,8 @@ from instaseg_ros.training.processes import Group
 
 
 class Validation(NamedTuple):
-    """table: AP by class name and under `mean`. mean_iou: of the classes of pixels; None of methods
-    without a head `semantic`."""
+    """table: AP by class name and under `mean`. mean_iou: of the classes of pixels, the dense ones
+    where they are learned along, else those of a head `semantic`; None without either."""
 
     table: dict[str, AveragePrecision]
     mean_iou: float | None
@@ -40,7 +45,12 @@ def autocast(device: torch.device) -> torch.autocast:
 
 @torch.inference_mode()
 def validate(
-    network: ERFNet, method: Method, config: Config, source: Source, group: Group
+    network: ERFNet,
+    method: Method,
+    config: Config,
+    source: Source,
+    group: Group,
+    dense: DenseSemantics | None = None,
 ) -> Validation:
     """AP and mean IoU on held-out samples, spread over the set and shared out among the processes.
 
@@ -58,8 +68,9 @@ def validate(
         pixels, geometry = preprocess([sample.frame.image], config.input)
         image = torch.from_numpy(pixels).to(group.device).permute(0, 3, 1, 2)
         with autocast(group.device):
-            past = memory and memory.before([sample.frame], pixels.shape[1:3])
-            outputs = network(image.float() / 255, past)
+            past = memory.before([sample.frame], pixels.shape[1:3]) if memory else None
+            features = network.encoder(image.float() / 255)
+            outputs = network.split_heads(network.decode_features(features, past))
         if memory is not None:
             memory.keep([sample.frame], outputs.pop(NEXT_STATE))
         height, width = geometry.scaled
@@ -68,10 +79,25 @@ def validate(
         least = scaled_min_pixels(*sample.labels.shape) if recorded else SYNTHETIC_MIN_PIXELS
         truth = sample.labels, sample.ids, sample.class_ids
         counts.append(frame_counts(*truth, found, sample.ignore, sample.crowd, least))
-        if "semantic" in outputs:
+        if dense is not None:
+            if sample.semantic is not None:
+                confusions.append(_dense_confusion(dense, features, geometry, sample.semantic))
+        elif "semantic" in outputs:
             classes = outputs["semantic"][0].argmax(0).cpu().numpy()
             known = len(source.class_names) + 1
             confusions.append(frame_confusion(*truth, classes, known, sample.ignore, sample.crowd))
     table = average_precision(group.gather(counts), source.class_names)
     matrices = group.gather(confusions)
     return Validation(table, mean_iou(np.sum(matrices, axis=0)) if matrices else None)
+
+
+def _dense_confusion(
+    dense: DenseSemantics, features: Tensor, geometry: Geometry, semantic: NDArray[np.uint8]
+) -> NDArray[np.int64]:
+    """Pixels of one image by true and seen class, 0 being those of no known class."""
+    scores = interpolate(dense(features).float(), scale_factor=STRIDE, mode="bilinear")
+    height, width = geometry.scaled
+    seen = scores[0, :, :height, :width].argmax(0).cpu().numpy().astype(np.uint8) + 1
+    size = semantic.shape[::-1]
+    there = cv2.resize(seen, size, interpolation=cv2.INTER_NEAREST)
+    return confusion(semantic, there, scores.shape[1] + 1, semantic == 0)
