@@ -107,7 +107,7 @@ def test_two_processes_do_what_one_does_with_twice_the_images(tmp_path: Path) ->
     assert first.keys() == second.keys()
     for key, value in first.items():  # the averaged gradients, up to rounding, perhaps of bf16
         difference = (value["exp_avg"] - second[key]["exp_avg"]).norm()
-        assert difference <= 3e-2 * value["exp_avg"].norm() + 1e-7
+        assert difference <= 0.1 * value["exp_avg"].norm() + 1e-7
     notes = [load_checkpoint(tmp_path / run / "best.safetensors").notes for run in ("one", "two")]
     assert notes[0]["validation"] == notes[1]["validation"], "frames are shared out, none is lost"
     assert notes[0]["validation"]["mean"]["objects"] > 5
