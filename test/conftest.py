@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from networks import SMALL, by_chance
+from networks import SMALL, by_chance, remembering
 
 from instaseg_ros.checkpoint import Checkpoint
 from instaseg_ros.network import PROFILES
@@ -51,6 +51,12 @@ def small_profiles() -> Iterator[None]:
 def small(small_profiles: None) -> Checkpoint:
     """A small network for the first classes of the synthetic street, whose weights are chance."""
     return by_chance("small", ("person", "rider", "car"))
+
+
+@pytest.fixture(scope="session")
+def temporal(small_profiles: None) -> Checkpoint:
+    """A small network with a memory, for two classes."""
+    return remembering()
 
 
 @pytest.fixture(scope="session")

@@ -29,15 +29,8 @@ FRAMES = 4
 
 
 @pytest.fixture(scope="module")
-def checkpoint(small_profiles: None, cache: None) -> Checkpoint:
-    """A small network whose module has something to say: fresh, it is the identity."""
-    torch.manual_seed(0)
-    method = make_method("spatio_temporal", 2)
-    network = ERFNet(method.heads, "small", method.temporal)
-    assert network.temporal is not None
-    torch.nn.init.normal_(network.temporal.expand.weight, std=0.3)
-    names = ("car", "bus")
-    return Checkpoint(network.state_dict(), names, "spatio_temporal", profile="small")
+def checkpoint(temporal: Checkpoint, cache: None) -> Checkpoint:
+    return temporal
 
 
 @pytest.fixture(scope="module")

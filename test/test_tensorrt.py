@@ -28,8 +28,6 @@ from instaseg_ros.checkpoint import Checkpoint
 from instaseg_ros.config import EngineConfig, RuntimeConfig
 from instaseg_ros.errors import ConfigError, EngineError
 from instaseg_ros.export import Order, export, prepare_engine
-from instaseg_ros.methods import make_method
-from instaseg_ros.network import ERFNet
 from instaseg_ros.onnx_model import cached_onnx
 from instaseg_ros.runtimes import tensorrt_runtime
 from instaseg_ros.runtimes.comparison import Comparison
@@ -43,9 +41,10 @@ SIZE = (48, 80)
 
 
 @pytest.fixture(scope="module")
-def written(small: Checkpoint, cache: None) -> None:
-    """The ONNX file, written while torch.cuda is what it is: torch imports parts for it."""
-    cached_onnx(small, SIZE, "fp32")
+def written(small: Checkpoint, temporal: Checkpoint, cache: None) -> None:
+    """The ONNX files, written while torch.cuda is what it is: torch imports parts for it."""
+    for checkpoint in (small, temporal):
+        cached_onnx(checkpoint, SIZE, "fp32")
 
 
 @pytest.fixture
@@ -133,20 +132,6 @@ def test_torch2trt_runs_the_same_engine(
     assert Comparison(small, SIZE)(runtime).relative < 1e-4
     TensorRTRuntime(CONFIG, small).plan(SIZE)
     assert len(trt.builds) == 1
-
-
-@pytest.fixture(scope="module")
-def temporal(small_profiles: None, cache: None) -> Checkpoint:
-    """A small network that looks at its state."""
-    torch.manual_seed(0)
-    method = make_method("spatio_temporal", 2)
-    network = ERFNet(method.heads, "small", method.temporal)
-    assert network.temporal is not None
-    torch.nn.init.normal_(network.temporal.expand.weight, std=0.3)
-    names = ("car", "bus")
-    found = Checkpoint(network.state_dict(), names, "spatio_temporal", profile="small")
-    cached_onnx(found, SIZE, "fp32")
-    return found
 
 
 @pytest.mark.parametrize("kind", [TensorRTRuntime, Torch2TrtRuntime])
