@@ -55,6 +55,8 @@ def with_stand_in(
 
     def install(trt: StandInTensorRT) -> None:
         monkeypatch.setitem(sys.modules, "tensorrt", trt)
+        torch2trt = SimpleNamespace(TRTModule=StandInTRTModule)
+        monkeypatch.setitem(sys.modules, "torch2trt", torch2trt)
         gpu = SimpleNamespace(name="stand-in GPU", major=8, minor=7)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
         monkeypatch.setattr(tensorrt_runtime, "pick_device", lambda name: torch.device("cuda"))
@@ -120,12 +122,9 @@ class StandInTRTModule:
         return tuple(outputs[name] for name in self._names)
 
 
-def test_torch2trt_runs_the_same_engine(
-    small: Checkpoint, with_stand_in: Install, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_torch2trt_runs_the_same_engine(small: Checkpoint, with_stand_in: Install) -> None:
     trt = StandInTensorRT()
     with_stand_in(trt)
-    monkeypatch.setitem(sys.modules, "torch2trt", SimpleNamespace(TRTModule=StandInTRTModule))
     runtime = Torch2TrtRuntime(CONFIG, small)
     runtime.device = torch.device("cpu")
     assert runtime.name == "torch2trt"
@@ -138,12 +137,10 @@ def test_torch2trt_runs_the_same_engine(
 def test_the_state_goes_in_and_out(
     temporal: Checkpoint,
     with_stand_in: Install,
-    monkeypatch: pytest.MonkeyPatch,
     kind: type[TensorRTRuntime],
 ) -> None:
     trt = StandInTensorRT()
     with_stand_in(trt)
-    monkeypatch.setitem(sys.modules, "torch2trt", SimpleNamespace(TRTModule=StandInTRTModule))
     runtime = kind(CONFIG, temporal)
     runtime.device = torch.device("cpu")
     comparison = Comparison(temporal, SIZE)

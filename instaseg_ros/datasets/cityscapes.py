@@ -46,8 +46,9 @@ NOT_EVALUATED = (29, 30)  # caravan, trailer: things, but of no class of the ben
 VOID = (*range(7), 9, 10, 14, 15, 16, 18, *NOT_EVALUATED)
 _INDEX = np.full(1 << 16, -1, np.int64)
 _INDEX[list(CITYSCAPES)] = range(len(CITYSCAPES))
-_DENSE = np.zeros(1 << 16, np.uint8)
-_DENSE[list(SEMANTIC)] = np.arange(1, 1 + len(SEMANTIC))
+_DENSE = np.zeros(1 << 16, np.uint8)  # by label id, and by class * 1000 + instance
+for _number, _id in enumerate(SEMANTIC, 1):
+    _DENSE[[_id, *range(_id * 1000, (_id + 1) * 1000)]] = _number
 
 
 def from_cityscapes_ids(
@@ -84,8 +85,7 @@ def dense_classes(encoded: NDArray[np.uint16]) -> NDArray[np.uint8]:
 
     encoded: (H, W), Cityscapes' label ids, or class * 1000 + instance.
     """
-    ids = np.where(encoded >= 1000, encoded // 1000, encoded)
-    return _DENSE[ids]
+    return _DENSE[encoded]
 
 
 class Cityscapes:

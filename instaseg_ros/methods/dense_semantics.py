@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from instaseg_ros.methods.semantic import IGNORED
+from instaseg_ros.network import STRIDE
 
 FEATURES = 128  # channels of the encoder
-STRIDE = 8  # of its features, in pixels
+UNKNOWN = -1
 
 
 class DenseSemantics(nn.Module):
@@ -37,11 +37,7 @@ def dense_loss(scores: Tensor, semantic: Tensor) -> Tensor:
     features has the class of the pixel in its middle.
     """
     truth = semantic[:, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE] - 1
-    known = truth >= 0
-    count = torch.bincount(truth[known], minlength=scores.shape[1])
+    count = torch.bincount(truth[truth != UNKNOWN], minlength=scores.shape[1]).float()
     weight = 1 / torch.log(1.1 + count / count.sum().clamp(min=1))
-    losses = cross_entropy(
-        scores.float(), truth.masked_fill(~known, IGNORED), ignore_index=IGNORED, reduction="none"
-    )
-    weights = weight[truth.clamp(min=0)] * known
-    return (losses * weights).sum() / weights.sum().clamp(min=1e-6)
+    total = cross_entropy(scores.float(), truth, weight, ignore_index=UNKNOWN, reduction="sum")
+    return total / (weight @ count).clamp(min=1e-6)

@@ -203,10 +203,8 @@ def _step(
             given = images.contiguous(memory_format=torch.channels_last)
             outputs = model(given, targets.frames, targets.intrinsics)
         terms = run.method.loss(outputs, targets, options, run.class_weights)
-        if "dense" in outputs:
-            known = targets.semantic
-            known = torch.zeros_like(targets.labels) if known is None else known
-            terms["dense"] = dense_loss(outputs["dense"], known)
+        if "dense" in outputs and targets.semantic is not None:
+            terms["dense"] = dense_loss(outputs["dense"], targets.semantic)
             terms["total"] = terms["total"] + options.weight_dense * terms["dense"]
         optimizer.zero_grad(set_to_none=True)
         terms["total"].backward()
