@@ -43,3 +43,10 @@ def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
     robot = Robot(tmp_path_factory.mktemp("node") / "node.log")
     yield robot
     robot.close()
+
+
+@pytest.fixture
+def cameras_end_with_their_test(robot: Robot) -> Iterator[None]:
+    """Leave no publisher behind for the next test of the same node, also where a test fails."""
+    yield
+    robot.unplug()

@@ -17,7 +17,7 @@ from instaseg_ros.images import compressed_to_rgb
 from instaseg_ros.pipeline import Pipeline
 from instaseg_ros.types import Frame
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("cameras_end_with_their_test")]
 
 
 INPUT = {"input.height": 192, "input.width": 320}
@@ -40,17 +40,15 @@ def test_no_publisher(node: Robot):
 
 
 def test_no_publisher_here_but_elsewhere(node: Robot):
-    other = node.camera("/left/image_raw")
+    node.camera("/left/image_raw")
     message, _ = node.diagnosis("/left/image_raw")
     assert "remap one: --ros-args -r image:=/left/image_raw" in message
-    node.node.destroy_publisher(other)
 
 
 def test_publisher_of_another_type(node: Robot):
-    camera = node.camera(kind=CompressedImage)
+    node.camera(kind=CompressedImage)
     message, _ = node.diagnosis("publishes sensor_msgs/msg/CompressedImage", level=2)
     assert "set node.image_transport to compressed" in message
-    node.node.destroy_publisher(camera)
 
 
 @pytest.mark.parametrize("qos", [BEST_EFFORT, RELIABLE], ids=["best_effort", "reliable"])
@@ -59,7 +57,6 @@ def test_publisher_sets_the_reliability(node: Robot, qos):
     node.await_match(camera, qos.reliability)
     labels, _ = node.label(camera, image_message(scene()))
     assert label_image(labels).max() == 3
-    node.node.destroy_publisher(camera)
 
 
 def test_two_megapixels(node: Robot, pipeline):
@@ -71,7 +68,6 @@ def test_two_megapixels(node: Robot, pipeline):
     assert expected.shape == (1024, 2048)
     assert expected.max() == 3
     assert np.array_equal(label_image(labels), expected)
-    node.node.destroy_publisher(camera)
 
 
 def test_silent_best_effort_publisher_is_suspected(node: Robot):
@@ -80,7 +76,6 @@ def test_silent_best_effort_publisher_is_suspected(node: Robot):
     message, values = node.diagnosis("loses best-effort images")
     assert "fastdds_shm.xml" in message
     assert values["subscription reliability"] == "best_effort"
-    node.node.destroy_publisher(camera)
 
 
 def test_mixed_publishers_are_all_heard(node: Robot):
@@ -93,8 +88,6 @@ def test_mixed_publishers_are_all_heard(node: Robot):
     for camera in cameras:
         node.await_match(camera, QoSReliabilityPolicy.BEST_EFFORT)
         node.label(camera, image_message(scene()))
-    for camera in cameras:
-        node.node.destroy_publisher(camera)
 
 
 def test_users_override_wins_and_a_mismatch_is_named(node: Robot, network):
@@ -106,13 +99,12 @@ def test_users_override_wins_and_a_mismatch_is_named(node: Robot, network):
     }
     node.start({**network, **INPUT, **overrides, "node.autostart": True, "node.stale_after_s": 0.5})
     assert node.state() == "active"
-    camera = node.camera(qos=BEST_EFFORT)
+    node.camera(qos=BEST_EFFORT)
     message, values = node.diagnosis("QoS mismatch in RELIABILITY", level=2)
     assert "offers best_effort, this node asks for reliable" in message
     assert values["subscription reliability"] == "reliable"
     (publisher,) = node.node.get_publishers_info_by_topic("/instaseg_node/labels")
     assert publisher.qos_profile.reliability == QoSReliabilityPolicy.BEST_EFFORT
-    node.node.destroy_publisher(camera)
 
 
 def test_compressed_images(node: Robot, network, pipeline):

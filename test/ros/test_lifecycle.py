@@ -11,7 +11,7 @@ from coloured_shapes import scene
 from rclpy.qos import QoSReliabilityPolicy
 from robot import RELIABLE, Robot, image_message
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("cameras_end_with_their_test")]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,6 @@ def test_nothing_is_processed_while_inactive(node: Robot):
     node.spin_for(0.5)
     assert camera.get_subscription_count() == 0
     assert not node.labels
-    node.node.destroy_publisher(camera)
 
 
 def test_what_shapes_the_engine_is_fixed_while_configured(node: Robot):
@@ -68,7 +67,6 @@ def test_activate_labels_and_latches_the_class_names(node: Robot):
     node.await_match(camera, QoSReliabilityPolicy.RELIABLE)
     labels, _ = node.label(camera, image_message(scene()))
     assert max(labels.data) == 3
-    node.node.destroy_publisher(camera)
 
 
 def test_cycles_give_everything_back(node: Robot):
