@@ -18,6 +18,7 @@ from instaseg_ros.types import Frame
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 DETECTIONS = "vision_msgs/msg/Detection2DArray"
 TO_RGB: dict[str, Callable[[Any], NDArray[np.uint8]]] = {
     IMAGE: images.image_to_rgb,

@@ -17,7 +17,7 @@ from instaseg_ros.evaluation.average_precision import average_precision
 from instaseg_ros.evaluation.counts import SYNTHETIC_MIN_PIXELS, frame_counts, scaled_min_pixels
 from instaseg_ros.evaluation.semantics import frame_confusion, mean_iou
 from instaseg_ros.pipeline import Pipeline
-from instaseg_ros.training.data import held_out_street
+from instaseg_ros.training.source import held_out_street
 
 SYNTHETIC = "synthetic"
 

@@ -19,7 +19,7 @@ from instaseg_ros.evaluation.average_precision import average_precision
 from instaseg_ros.evaluation.counts import frame_counts
 from instaseg_ros.preprocess import preprocess
 from instaseg_ros.runtimes import RUNTIMES, Runtime, open_runtime
-from instaseg_ros.training.data import held_out_street
+from instaseg_ros.training.source import held_out_street
 
 REFERENCE = "reference"  # the float32 network in eager torch
 

@@ -21,7 +21,7 @@ from instaseg_ros.methods import make_method
 from instaseg_ros.network import ERFNet
 from instaseg_ros.training import objects
 from instaseg_ros.training.augment import random_view
-from instaseg_ros.training.data import open_splits
+from instaseg_ros.training.source import open_splits
 from instaseg_ros.training.state import start_from
 from instaseg_ros.training.trainer import train
 

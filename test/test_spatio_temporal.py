@@ -238,13 +238,6 @@ def test_a_resumed_run_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert all(torch.equal(value, two[part][name]) for name, value in one[part].items()), part
 
 
-def test_clips_are_refused_where_they_make_no_sense(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="expected 1 for method spatial_embedding, got 3"):
-        train(merge(Config(), {**QUICK, "method.name": "spatial_embedding"}), tmp_path)
-    with pytest.raises(ConfigError, match="clips are made of the synthetic street only"):
-        train(merge(Config(), {**QUICK, "train.dataset": "recorded"}), tmp_path)
-
-
 def test_the_recipe_trains_clips() -> None:
     config = load(ROOT / "config" / "train" / "spatio_temporal.yaml")
     assert config.method.name == "spatio_temporal" and config.train.clip_frames == 3

@@ -131,7 +131,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _dataset(args: argparse.Namespace) -> Dataset:
     from instaseg_ros.datasets import Sequences, open_dataset
-    from instaseg_ros.training.data import held_out_street
+    from instaseg_ros.training.source import held_out_street
 
     if args.data != SYNTHETIC:
         dataset = open_dataset(args.data, args.split)

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from instaseg_ros import bag_types
 from instaseg_ros.bag_storage import open_recording
 from instaseg_ros.bags import (
+    CAMERA_INFO,
     DETECTIONS,
     TO_LABELS,
     TO_RGB,
@@ -41,8 +43,10 @@ class LabelledBag:
     stamp, under any namespace, raw or compressed; in order of stamp.
 
     topic: of the images; None where one is unmistakable. Classes are those of the detections, by
-    name. Opening reads the recording once for the stamps and keeps nothing else; a frame is found
-    by time then, in a file with an index (one whose recorder was killed is read from its start).
+    name; intrinsics those of the first message on `camera_info` beside the images, which are taken
+    for undistorted, or unknown. Opening reads the recording once for the stamps and keeps nothing
+    else; a frame is found by time then, in a file with an index (one whose recorder was killed is
+    read from its start).
     """
 
     def __init__(self, path: str | Path, topic: str | None = None) -> None:
@@ -53,6 +57,7 @@ class LabelledBag:
             truth_topic(path, topics, "detections", (DETECTIONS,)),
         )
         self._topics = (BagSource(path, topic).topic, *self._truth)
+        self._intrinsics = _intrinsics(self._path, self._topics[0])
         received: dict[int, dict[str, int]] = {}  # by stamp and topic
         names: set[str] = set()
         for name, received_ns, message in self._messages():
@@ -113,8 +118,21 @@ class LabelledBag:
                 f"found {truth.shape} pixels, and {sorted(unknown)} without one"
             )
         class_ids = [self.class_names.index(class_of[i]) for i in ids.tolist()]
-        frame = Frame(np.array(pixels), moment.stamp_ns, image.header.frame_id)
+        stamp_ns, name = moment.stamp_ns, image.header.frame_id
+        frame = Frame(np.array(pixels), stamp_ns, name, intrinsics=self._intrinsics)
         return Sample(frame, np.array(truth), ids, np.array(class_ids, np.int64))
+
+
+def _intrinsics(path: Path, image_topic: str) -> NDArray[np.float64] | None:
+    recording = _recording(path)
+    camera = image_topic.removesuffix("/compressed").rpartition("/")[0]
+    topic = f"{camera}/camera_info"
+    if topic not in recording.topics or recording.topics[topic].type != CAMERA_INFO:
+        return None
+    for raw in recording.messages([topic]):
+        matrix = np.array(deserialize(raw, CAMERA_INFO).k, np.float64).reshape(3, 3)
+        return matrix if matrix[0, 0] else None
+    return None
 
 
 def _classes(detections: Any) -> dict[int, str]:

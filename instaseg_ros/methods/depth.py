@@ -68,12 +68,7 @@ def project(inverse_depth: Tensor, motion: Tensor, intrinsics: Tensor) -> Tensor
     inverse_depth: (B, 1, H, W). motion: (B, 4, 4), from one to the other. intrinsics: (B, 3, 3).
     """
     height, width = inverse_depth.shape[2:]
-    y, x = torch.meshgrid(
-        torch.arange(height, device=inverse_depth.device, dtype=inverse_depth.dtype),
-        torch.arange(width, device=inverse_depth.device, dtype=inverse_depth.dtype),
-        indexing="ij",
-    )
-    pixels = torch.stack([x, y, torch.ones_like(x)]).flatten(1)  # (3, H W)
+    pixels = _pixels(inverse_depth, height, width)
     # Of a point X and its inverse depth d: d (R X + t) = R ray + d t, finite however far it is.
     turned = intrinsics @ motion[:, :3, :3] @ torch.linalg.inv(intrinsics) @ pixels
     shifted = intrinsics @ motion[:, :3, 3:] * inverse_depth.flatten(2)
@@ -161,8 +156,15 @@ def rigid(turn: Tensor, shift: Tensor) -> Tensor:
 def _rays(intrinsics: Tensor, size: torch.Size) -> Tensor:
     """(B, 2, H, W): slopes to the right and downwards of the line of sight of every pixel."""
     height, width = size
-    x = torch.arange(width, device=intrinsics.device, dtype=intrinsics.dtype)
-    y = torch.arange(height, device=intrinsics.device, dtype=intrinsics.dtype)[:, None]
-    fx, fy, cx, cy = (intrinsics[:, i, j, None, None] for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
-    shape = (len(intrinsics), height, width)
-    return torch.stack([((x - cx) / fx).expand(shape), ((y - cy) / fy).expand(shape)], 1)
+    rays = torch.linalg.inv(intrinsics) @ _pixels(intrinsics, height, width)
+    return rays[:, :2].unflatten(2, (height, width))
+
+
+def _pixels(like: Tensor, height: int, width: int) -> Tensor:
+    """(3, H W): x, y and 1 of every pixel, on the device and of the dtype of `like`."""
+    y, x = torch.meshgrid(
+        torch.arange(height, device=like.device, dtype=like.dtype),
+        torch.arange(width, device=like.device, dtype=like.dtype),
+        indexing="ij",
+    )
+    return torch.stack([x, y, torch.ones_like(x)]).flatten(1)

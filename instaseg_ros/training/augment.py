@@ -59,7 +59,7 @@ def random_view(
             sample.frame,
             image=photometric(warp(soft, cv2.INTER_LINEAR), config, rng),
             depth=None,
-            intrinsics=None,
+            intrinsics=_through(matrix, sample.frame.intrinsics),
         ),
         labels=labels,
         ids=sample.ids[present],
@@ -95,6 +95,14 @@ def _linear(scale: float, flip: bool, quarter_turns: int) -> NDArray[np.float64]
     """(2, 2) matrix of source to view coordinates."""
     matrix = np.diag([-scale if flip else scale, scale])
     return np.linalg.matrix_power(np.array([[0, -1], [1, 0]]), quarter_turns) @ matrix
+
+
+def _through(
+    matrix: NDArray[np.float64], intrinsics: NDArray[np.float64] | None
+) -> NDArray[np.float64] | None:
+    """Intrinsics (3, 3) of a view, the image of `matrix` (2, 3); a mirrored one's have a negative
+    focal length."""
+    return None if intrinsics is None else np.vstack([matrix, [0, 0, 1]]) @ intrinsics
 
 
 def _origin(

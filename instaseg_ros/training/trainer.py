@@ -20,10 +20,11 @@ from instaseg_ros.methods import Method, make_method
 from instaseg_ros.methods.dense_semantics import DenseSemantics, dense_loss
 from instaseg_ros.methods.depth import EgoMotion
 from instaseg_ros.network import STRIDE, ERFNet
-from instaseg_ros.training.data import Batch, Source, open_source, training_batches
+from instaseg_ros.training.data import Batch, training_batches
 from instaseg_ros.training.logs import TrainingLog
 from instaseg_ros.training.objects import class_weights
 from instaseg_ros.training.processes import Group, process_group
+from instaseg_ros.training.source import Source, open_source
 from instaseg_ros.training.state import State, mean_ap, save_batch, save_weights, start_from
 from instaseg_ros.training.validation import autocast, validate
 
@@ -95,7 +96,11 @@ def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
             raise ConfigError(
                 f"train.{name}: expected a multiple of {STRIDE}, got {getattr(options, name)}"
             )
-    _check_clips(config)
+    clip = options.clip_frames
+    if clip > 1 and not make_method(config.method.name, 1).temporal:
+        raise ConfigError(
+            f"train.clip_frames: expected 1 for method {config.method.name}, got {clip}"
+        )
     with process_group(config.runtime.device, options.batch_size) as group:
         run_dir.mkdir(parents=True, exist_ok=True)
         with group.first_alone():
@@ -109,17 +114,6 @@ def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
         state = _fresh_state(run, init)
         _loop(run, state, state.resume(run_dir / "state.pt"))
     return run_dir / "weights.safetensors"
-
-
-def _check_clips(config: Config) -> None:
-    frames, method = config.train.clip_frames, config.method.name
-    if frames > 1 and not make_method(method, 1).temporal:
-        raise ConfigError(f"train.clip_frames: expected 1 for method {method}, got {frames}")
-    if frames > 1 and config.train.dataset != "synthetic":
-        raise ConfigError(
-            "train.clip_frames: clips are made of the synthetic street only; expected 1 for "
-            f"train.dataset {config.train.dataset}, got {frames}"
-        )
 
 
 def _fresh_state(run: Run, init: str | None) -> State:

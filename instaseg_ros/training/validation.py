@@ -21,8 +21,8 @@ from instaseg_ros.network import STRIDE, ERFNet
 from instaseg_ros.preprocess import Geometry, preprocess, restore
 from instaseg_ros.runtimes.torch_runtime import pick_precision
 from instaseg_ros.temporal import NEXT_STATE, Memory
-from instaseg_ros.training.data import Source
 from instaseg_ros.training.processes import Group
+from instaseg_ros.training.source import Source
 
 
 class Validation(NamedTuple):
@@ -54,14 +54,13 @@ def validate(
 ) -> Validation:
     """AP and mean IoU on held-out samples, spread over the set and shared out among the processes.
 
-    A method with a memory goes on from frame to frame of a sequence. True objects count from 100
+    A method with a memory goes on from frame to frame of a clip. True objects count from 100
     pixels on; on recorded images, from as many as 100 pixels of a 2048 x 1024 frame are at their
     size.
     """
     data, counts, confusions = source.held_out, [], []
     recorded = config.train.dataset != "synthetic"
-    frames = min(config.train.validation_frames, len(data))
-    wanted = np.linspace(0, len(data), frames, endpoint=False).astype(int)
+    wanted = spread(len(data), config.train.validation_frames, config.train.clip_frames)
     memory = Memory() if method.temporal else None
     for index in np.array_split(wanted, group.size)[group.rank]:
         sample = data[int(index)]
@@ -89,6 +88,14 @@ def validate(
     table = average_precision(group.gather(counts), source.class_names)
     matrices = group.gather(confusions)
     return Validation(table, mean_iou(np.sum(matrices, axis=0)) if matrices else None)
+
+
+def spread(count: int, frames: int, clip: int) -> NDArray[np.int64]:
+    """About `frames` of `count` indices, in clips of `clip`, ascending; all if there are fewer."""
+    if frames >= count:
+        return np.arange(count)
+    starts = np.linspace(0, max(1, count - clip + 1), max(1, frames // clip), endpoint=False)
+    return np.unique(starts.astype(int)[:, None] + np.arange(min(clip, count)))
 
 
 def _dense_confusion(

@@ -1,0 +1,158 @@
+"""Where a training takes its samples from: what is learned, and what is held out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Dataset as TorchDataset
+
+from instaseg_ros.config import TrainConfig
+from instaseg_ros.datasets import Dataset, Sample, Sequences, open_dataset, semantic_names
+from instaseg_ros.datasets.synthetic_street import SyntheticStreet
+from instaseg_ros.errors import ConfigError, InputError
+from instaseg_ros.training.objects import object_index
+from instaseg_ros.training.views import EndlessStreet, ObjectViews, clip_starts
+
+log = logging.getLogger(__name__)
+
+
+class Part:
+    """Some samples of a dataset, as a dataset."""
+
+    def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
+        self._dataset, self._indices = dataset, indices
+        self.class_names = dataset.class_names
+        self.semantic_names = semantic_names(dataset)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._dataset[self._indices[index]]
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        return self._dataset.files(self._indices[index])
+
+
+class SequencePart(Part):
+    """Some frames of sequences, in their order."""
+
+    def sequence(self, index: int) -> str:
+        assert isinstance(self._dataset, Sequences)
+        return self._dataset.sequence(self._indices[index])
+
+
+def open_splits(path: str) -> tuple[Dataset, Dataset]:
+    """What to train on and what to validate on: the splits `train` and `val`. Where there is no
+    `val`, every tenth image, or the last of fewer, is held out of what there is. Of sequences it is
+    the last tenth of the frames: those between others would be nearly known.
+
+    Raises InputError where nothing can be read, or there is but one image.
+    """
+    if not path:
+        raise ConfigError("train.dataset: this recipe needs a dataset: give it with --data DIR")
+    train = open_dataset(path, "train")
+    try:
+        held_out = open_dataset(path, "val")
+        reason = "it has no splits"
+    except InputError as error:
+        held_out, reason = train, str(error)
+    if train.files(0) != held_out.files(0):
+        return train, held_out
+    count = len(train)
+    if count < 2:
+        raise InputError(f"dataset {path}: expected at least two images, found {count}")
+    held = range(9, count, 10) if count >= 10 else range(count - 1, count)
+    part: type[Part] = Part
+    which = ""
+    if isinstance(train, Sequences):
+        part, which, held = SequencePart, "the last ", range(count - len(held), count)
+    log.info(
+        "dataset %s: %s; %s%d of its %d images are held out for validation",
+        *(path, reason, which, len(held), count),
+    )
+    rest = [i for i in range(count) if i not in held]
+    return part(train, rest), part(train, held)
+
+
+class Source(NamedTuple):
+    """Where a training takes its samples from.
+
+    views: endless, samples or clips; held_out: for validation; objects: index of recorded ones,
+    None: drawn ones; semantic_names: dense classes that the samples know.
+    """
+
+    views: TorchDataset[Any]
+    held_out: Dataset
+    class_names: tuple[str, ...]
+    objects: NDArray[np.void] | None
+    semantic_names: tuple[str, ...] = ()
+
+
+def open_source(config: TrainConfig, run_dir: Path) -> Source:
+    """The configured dataset, all of it read once; what was found is kept in `run_dir`."""
+    if config.dataset == "synthetic":
+        _check_dense(config, ())
+        views = EndlessStreet(config)
+        size = config.crop_height, config.crop_width
+        held_out = held_out_street(config.validation_frames, size)
+        return Source(views, held_out, SyntheticStreet.class_names, None)
+    train, val = open_splits(config.dataset)
+    dense = semantic_names(train)
+    _check_dense(config, dense)
+    _check_clips(config, train)
+    object_index(val, run_dir / "objects_val.npz")
+    objects = object_index(train, run_dir / "objects.npz")
+    names = train.class_names
+    if config.class_name:
+        if len(names) > 1:
+            raise ConfigError(
+                f"train.class_name: '{config.class_name}' is for a dataset of one class; "
+                f"{config.dataset} has {len(names)}: {', '.join(names)}"
+            )
+        names = (config.class_name,)
+    return Source(ObjectViews(train, objects, config), val, names, objects, dense)
+
+
+def _check_dense(config: TrainConfig, names: tuple[str, ...]) -> None:
+    if config.weight_dense and not names:
+        raise ConfigError(
+            f"train.weight_dense: {config.dataset} has no dense classes (Cityscapes has, and label "
+            "images with a folder semantic/); set it to 0"
+        )
+
+
+def _check_clips(config: TrainConfig, dataset: Dataset) -> None:
+    """Before all is read."""
+    clip_starts(dataset, config.clip_frames)
+    if config.clip_frames > 1 and config.weight_depth:
+        sample = dataset[0]
+        missing = [
+            ("camera intrinsics", sample.frame.intrinsics is None),
+            (
+                "camera poses (train.ego_motion: known)",
+                config.ego_motion == "known" and sample.pose is None,
+            ),
+        ]
+        for what, absent in missing:
+            if absent:
+                raise ConfigError(
+                    f"train.weight_depth: depth learns from {what}, which {config.dataset} does "
+                    "not have; set it to 0"
+                )
+
+
+def held_out_street(frames: int, size: tuple[int, int], per_sequence: int = 4) -> SyntheticStreet:
+    """Held-out sequences, at least `frames` frames of (H, W) in all, `per_sequence` of each."""
+    return SyntheticStreet(
+        size=size,
+        split="val",
+        sequences=-(-frames // per_sequence),
+        frames_per_sequence=per_sequence,
+        depth=False,
+    )

@@ -1,0 +1,93 @@
+"""What training looks at: endless views of a dataset, or of drawn streets."""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Dataset as TorchDataset
+
+from instaseg_ros.config import TrainConfig
+from instaseg_ros.datasets import Dataset, Sequences
+from instaseg_ros.datasets.synthetic_street import SyntheticStreet
+from instaseg_ros.errors import ConfigError, InputError
+from instaseg_ros.training.augment import random_view
+from instaseg_ros.training.data import Clip
+
+
+class EndlessStreet(TorchDataset[Clip]):
+    """Clip `index` of a run is a function of (seed, index) alone, so a resumed run goes on with
+    exactly the frames an uninterrupted one would see."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.street = SyntheticStreet(
+            size=(config.crop_height, config.crop_width), seed=config.seed, depth=False
+        )
+        self.seed = config.seed
+        self.rows = config.horizon_rows or config.crop_height
+        self.frames = config.clip_frames
+
+    def __getitem__(self, index: int) -> Clip:
+        rng = np.random.default_rng([self.seed, index])
+        return self.street.training_clip(rng, self.frames, self.rows)
+
+
+class ObjectViews(TorchDataset[Clip]):
+    """Random views of a dataset, each around an object; likewise a function of (seed, index).
+
+    A clip ends with the frame of its object where the sequence has as many before it, and all its
+    frames are seen through one window. objects: an `object_index` of the dataset.
+    """
+
+    def __init__(self, dataset: Dataset, objects: NDArray[np.void], config: TrainConfig) -> None:
+        self.dataset, self.config = dataset, config
+        self.starts = clip_starts(dataset, config.clip_frames)
+        self.objects = objects[objects["pixels"] >= config.min_object_px]
+        if not len(self.objects):
+            raise InputError(
+                f"train.dataset {config.dataset}: no object of at least {config.min_object_px} "
+                "pixels (train.min_object_px) in it"
+            )
+        self.objects = self.objects[self.starts[self.objects["image"]] >= 0]
+        if not len(self.objects):
+            raise ConfigError(
+                f"train.clip_frames: {config.dataset} has no sequence of {config.clip_frames} "
+                "frames with an object; lower it"
+            )
+        frequency = np.bincount(self.objects["class_id"])
+        weight = frequency[self.objects["class_id"]] ** -config.class_balance
+        self.cumulative = np.cumsum(weight / weight.sum())
+
+    def __getitem__(self, index: int) -> Clip:
+        rng = np.random.default_rng([self.config.seed, index])
+        row = int(np.searchsorted(self.cumulative, rng.random()))
+        chosen = self.objects[min(row, len(self.objects) - 1)]
+        size = self.config.crop_height, self.config.crop_width
+        center = float(chosen["x"]), float(chosen["y"])
+        first = int(self.starts[chosen["image"]])
+        return [
+            random_view(self.dataset[i], center, size, self.config.augment, copy.deepcopy(rng))
+            for i in range(first, first + self.config.clip_frames)
+        ]
+
+
+def clip_starts(dataset: Dataset, frames: int) -> NDArray[np.int64]:
+    """By frame, where the clip of `frames` frames begins that shows it, -1 in shorter sequences.
+
+    Raises ConfigError where clips are wanted of a dataset without sequences.
+    """
+    index = np.arange(len(dataset))
+    if frames == 1:
+        return index
+    if not isinstance(dataset, Sequences):
+        raise ConfigError(
+            "train.clip_frames: expected 1 for a dataset of single images, or a dataset of "
+            f"sequences (synthetic, KITTI MOTS, recordings), got {frames}"
+        )
+    names = [dataset.sequence(i) for i in range(len(dataset))]
+    begins = np.array([True, *(a != b for a, b in pairwise(names))])
+    first = index[begins][np.cumsum(begins) - 1]  # of the frame's sequence
+    end = np.append(index[begins][1:], len(index))[np.cumsum(begins) - 1]
+    return np.where(end - first < frames, -1, np.maximum(index - frames + 1, first))
