@@ -77,8 +77,8 @@ def choose(config: RuntimeConfig, checkpoint: Checkpoint) -> tuple[str, str]:
     """What `auto` stands for on this machine, and why: the first row that holds."""
     device = pick_device(config.device)
     cuda = device.type == "cuda"
-    kind = config.precision  # int8 is openvino's alone, which torch need not know of
-    float32 = kind in ("auto", "fp32") and pick_precision(kind, device) == "fp32"
+    precision = config.precision
+    float32 = precision != "int8" and pick_precision(precision, device) == "fp32"
     engine = cuda and _installed("tensorrt") and prepared(checkpoint, config)
     table = (
         ("tensorrt", engine, "there is a CUDA device, and an engine of these weights was built"),

@@ -128,23 +128,20 @@ def _check_dense(config: TrainConfig, names: tuple[str, ...]) -> None:
 
 
 def _check_clips(config: TrainConfig, dataset: Dataset) -> None:
-    """Before all is read."""
+    """Refuse before all is read."""
     clip_starts(dataset, config.clip_frames)
-    if config.clip_frames > 1 and config.weight_depth:
-        sample = dataset[0]
-        missing = [
-            ("camera intrinsics", sample.frame.intrinsics is None),
-            (
-                "camera poses (train.ego_motion: known)",
-                config.ego_motion == "known" and sample.pose is None,
-            ),
-        ]
-        for what, absent in missing:
-            if absent:
-                raise ConfigError(
-                    f"train.weight_depth: depth learns from {what}, which {config.dataset} does "
-                    "not have; set it to 0"
-                )
+    if config.clip_frames == 1 or not config.weight_depth:
+        return
+    sample = dataset[0]
+    needed: dict[str, Any] = {"camera intrinsics": sample.frame.intrinsics}
+    if config.ego_motion == "known":
+        needed["camera poses (train.ego_motion: known)"] = sample.pose
+    for what, there in needed.items():
+        if there is None:
+            raise ConfigError(
+                f"train.weight_depth: depth learns from {what}, which {config.dataset} does not "
+                "have; set it to 0"
+            )
 
 
 def held_out_street(frames: int, size: tuple[int, int], per_sequence: int = 4) -> SyntheticStreet:

@@ -54,9 +54,9 @@ def validate(
 ) -> Validation:
     """AP and mean IoU on held-out samples, spread over the set and shared out among the processes.
 
-    A method with a memory goes on from frame to frame of a clip. True objects count from 100
-    pixels on; on recorded images, from as many as 100 pixels of a 2048 x 1024 frame are at their
-    size.
+    A method with a memory sees clips, and goes on where `Memory` lets it. True objects count from
+    100 pixels on; on recorded images, from as many as 100 pixels of a 2048 x 1024 frame are at
+    their size.
     """
     data, counts, confusions = source.held_out, [], []
     recorded = config.train.dataset != "synthetic"

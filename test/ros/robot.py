@@ -193,11 +193,11 @@ class Robot:
         self.until(matched, f"a {reliability.name} subscription to {camera.topic_name}")
 
     def publish(self, camera: Publisher, message: Any, frame_id: str = "camera") -> Any:
-        """Publish with the stamp of now; returns the header."""
+        """Publish with the stamp of now; returns a copy of the header."""
         message.header.stamp = self.node.get_clock().now().to_msg()
         message.header.frame_id = frame_id
         camera.publish(message)
-        return message.header
+        return copy.deepcopy(message.header)
 
     def label(self, camera: Publisher, message: Any, frame_id: str = "camera") -> Any:
         """Publish an image and wait for its label image and detections.
@@ -206,13 +206,13 @@ class Robot:
         the subscription before the subscription knows it.
         """
         best_effort = camera.qos_profile.reliability == QoSReliabilityPolicy.BEST_EFFORT
-        headers = [copy.deepcopy(self.publish(camera, message, frame_id))]
+        headers = [self.publish(camera, message, frame_id)]
         again = time.monotonic() + 2
 
         def labelled() -> tuple[Image, Detection2DArray] | None:
             nonlocal again
             if best_effort and time.monotonic() > again:
-                headers.append(copy.deepcopy(self.publish(camera, message, frame_id)))
+                headers.append(self.publish(camera, message, frame_id))
                 again += 2
             return next((found for h in headers if (found := self.result(h))), None)
 
