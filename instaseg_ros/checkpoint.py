@@ -45,7 +45,8 @@ class Checkpoint:
     tensors: state dict of `ERFNet`. n_sigma, dimensions: see `make_method`.
     profile: of the network.
     notes: free facts for people (training configuration, data, licence, metrics).
-    decode: fields of `DecodeConfig` that suit the weights better than its defaults.
+    decode, input: fields of `DecodeConfig` and `InputConfig` that suit the weights better than
+        their defaults.
     """
 
     tensors: Mapping[str, Tensor]
@@ -56,6 +57,7 @@ class Checkpoint:
     profile: str = "published"
     notes: dict[str, Any] = field(default_factory=dict)
     decode: Mapping[str, Any] = field(default_factory=dict)
+    input: Mapping[str, Any] = field(default_factory=dict)
 
     def method(self) -> Method:
         """The method these weights were trained for."""
@@ -77,12 +79,19 @@ def shipped_weights() -> dict[str, Path]:
 
 
 def config_with_weights(build: Callable[[Config], Config]) -> Config:
-    """`build`, which lays what its user sets over a Config, on the defaults and the thresholds of
-    the weights that it asks for. Raises WeightsError where those cannot be read."""
-    path = _file(build(Config()).weights)
-    decode = _header(path).get("decode", {}) if path.suffix == ".safetensors" else PUBLISHED_DECODE
+    """`build`, which lays what its user sets over a Config, on the defaults and what suits the
+    weights that it asks for: their thresholds, and their input size where no side of it is set.
+
+    Raises WeightsError where those cannot be read.
+    """
+    asked = build(Config())
+    path = _file(asked.weights)
+    header = _header(path) if path.suffix == ".safetensors" else {"decode": PUBLISHED_DECODE}
+    suits = {"decode": header.get("decode", {})}
+    if not (asked.input.height or asked.input.width):
+        suits["input"] = header.get("input", {})
     try:
-        return build(merge(Config(), {"decode": decode}))
+        return build(merge(Config(), suits))
     except ConfigError as error:
         raise WeightsError(f"weights {path}: {error}") from error
 
@@ -115,6 +124,7 @@ def save_checkpoint(
         "format": FORMAT,
         **description(checkpoint),
         "decode": dict(checkpoint.decode),
+        "input": dict(checkpoint.input),
         "notes": checkpoint.notes,
     }
     tensors = {
@@ -159,6 +169,7 @@ def _read(path: Path) -> Checkpoint:
         profile,
         header["notes"],
         header.get("decode", {}),
+        header.get("input", {}),
     )
     try:
         method = checkpoint.method()

@@ -20,10 +20,10 @@ __all__ = ["Config", "Parameter", "dump", "load", "merge", "parameters", "parse_
 
 @dataclass(frozen=True, slots=True)
 class InputConfig:
-    """What the network sees of the camera image."""
+    """What the network sees of the camera image: all of its pixels where no side is set."""
 
-    height: int = param(0, "network input height in pixels; 0: as the camera", low=0, high=8192)
-    width: int = param(0, "network input width in pixels; 0: as the camera", low=0, high=8192)
+    height: int = param(0, "network input height in pixels; 0: keeps the shape", low=0, high=8192)
+    width: int = param(0, "network input width in pixels; 0: keeps the shape", low=0, high=8192)
     mirror: bool = param(False, "mean of the image and its mirror image, in twice the time")
 
 

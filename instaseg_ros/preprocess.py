@@ -32,6 +32,7 @@ def preprocess(
 ) -> tuple[NDArray[np.uint8], Geometry]:
     """Scale images of one size to the configured size and pad right and below to the stride.
 
+    A side that the configuration leaves at 0 follows the other, so that the image keeps its shape.
     images: (H, W, 3) uint8 RGB each. Returns (B, H', W', 3) uint8 and the way back.
     Raises ImageError when an image is not of that kind, or the sizes differ within the batch.
     """
@@ -43,7 +44,7 @@ def preprocess(
                 f"batch: expected images of one size {images[0].shape}, got {image.shape}"
             )
     height, width = images[0].shape[:2]
-    scaled = (config.height or height, config.width or width)
+    scaled = _scaled((height, width), config)
     padded = tuple(-(-side // STRIDE) * STRIDE for side in scaled)
     if len(images) == 1 and padded == (height, width):
         return np.ascontiguousarray(images[0])[None], Geometry((height, width), scaled)
@@ -56,6 +57,17 @@ def preprocess(
         else:
             out[:height, :width] = image
     return batch, Geometry((height, width), scaled)
+
+
+def _scaled(camera: tuple[int, int], config: InputConfig) -> tuple[int, int]:
+    height, width = camera
+    if config.height and config.width:
+        return config.height, config.width
+    if config.height:
+        return config.height, max(1, round(width * config.height / height))
+    if config.width:
+        return max(1, round(height * config.width / width)), config.width
+    return camera
 
 
 def restore(instances: Instances, geometry: Geometry) -> Instances:

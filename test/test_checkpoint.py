@@ -129,6 +129,22 @@ def test_thresholds_come_from_the_weights_unless_the_user_sets_them(tmp_path: Pa
     assert published.decode == DecodeConfig(0.9, 0.5, 128, 0.5, first_come=False)
 
 
+def test_the_input_size_comes_from_the_weights_unless_the_user_sets_one(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_checkpoint(
+        Checkpoint(fresh().state_dict(), ("car", "bus"), input={"height": 480, "width": 0}), path
+    )
+
+    def sides(**asked: int) -> tuple[int, int]:
+        tree = {"weights": str(path), "input": asked}
+        found = config_with_weights(lambda base: merge(base, tree)).input
+        return found.height, found.width
+
+    assert sides() == (480, 0)
+    assert sides(width=640) == (0, 640)  # not one side of the user's and one of the weights'
+    assert sides(height=0) == (0, 0)  # as the camera
+
+
 def test_a_threshold_in_the_weights_that_does_not_exist_is_named(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_checkpoint(Checkpoint(fresh().state_dict(), ("car", "bus"), decode={"min_pixel": 7}), path)

@@ -33,6 +33,13 @@ def test_other_sizes_are_padded_right_and_below() -> None:
     assert geometry.scaled == (13, 17)
 
 
+@pytest.mark.parametrize("asked", [InputConfig(height=20), InputConfig(width=40)])
+def test_one_side_alone_keeps_the_shape_of_the_image(asked: InputConfig) -> None:
+    batch, geometry = preprocess([image(40, 80)], asked)
+    assert geometry == ((40, 80), (20, 40))
+    assert batch.shape == (1, 24, 40, 3)
+
+
 def test_labels_boxes_and_centers_come_back_at_camera_size() -> None:
     batch, geometry = preprocess([image(40, 80)], InputConfig(height=10, width=20))
     assert batch.shape == (1, 16, 24, 3)

@@ -148,6 +148,7 @@ def save_weights(
         shape.profile,
         notes,
         dataclasses.asdict(config.decode),
+        {"height": config.input.height, "width": config.input.width},
     )
     save_checkpoint(checkpoint, path, torch.float16)
 
