@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from instaseg_ros.config import Config, merge
+from instaseg_ros.config import Config, InputConfig, merge
 from instaseg_ros.errors import ConfigError, WeightsError
 from instaseg_ros.methods import Method, make_method
 from instaseg_ros.network import PROFILES, ERFNet
@@ -80,7 +80,7 @@ def shipped_weights() -> dict[str, Path]:
 
 def config_with_weights(build: Callable[[Config], Config]) -> Config:
     """`build`, which lays what its user sets over a Config, on the defaults and what suits the
-    weights that it asks for: their thresholds, and their input size where no side of it is set.
+    weights that it asks for: their thresholds, and their input size where none is set.
 
     Raises WeightsError where those cannot be read.
     """
@@ -88,7 +88,7 @@ def config_with_weights(build: Callable[[Config], Config]) -> Config:
     path = _file(asked.weights)
     header = _header(path) if path.suffix == ".safetensors" else {"decode": PUBLISHED_DECODE}
     suits = {"decode": header.get("decode", {})}
-    if not (asked.input.height or asked.input.width):
+    if replace(asked.input, mirror=False) == InputConfig():
         suits["input"] = header.get("input", {})
     try:
         return build(merge(Config(), suits))

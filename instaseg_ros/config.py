@@ -20,10 +20,11 @@ __all__ = ["Config", "Parameter", "dump", "load", "merge", "parameters", "parse_
 
 @dataclass(frozen=True, slots=True)
 class InputConfig:
-    """What the network sees of the camera image: all of its pixels where no side is set."""
+    """What the network sees of the camera image: as it is where nothing is set."""
 
     height: int = param(0, "network input height in pixels; 0: keeps the shape", low=0, high=8192)
     width: int = param(0, "network input width in pixels; 0: keeps the shape", low=0, high=8192)
+    scale: float = param(1.0, "magnification, where neither is set", low=0.1, high=8.0)
     mirror: bool = param(False, "mean of the image and its mirror image, in twice the time")
 
 
@@ -254,9 +255,7 @@ class TrainConfig:
     fixed_batchnorm: bool = param(
         False, "normalise with the statistics that the weights came with (the paper's second stage)"
     )
-    learned_center: bool = param(
-        False, "false: centroid of the mask; true: mean embedding of the instance"
-    )
+    learned_center: bool = param(False, "true: mean embedding of an instance, not its centroid")
     seed: int = param(0, "random seed of weights and data", low=0)
     workers: int = param(1, "data loading processes", low=0, high=256)
     tensorboard: bool = param(False, "also write TensorBoard's files; needs the extra `train`")

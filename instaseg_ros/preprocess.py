@@ -32,7 +32,8 @@ def preprocess(
 ) -> tuple[NDArray[np.uint8], Geometry]:
     """Scale images of one size to the configured size and pad right and below to the stride.
 
-    A side that the configuration leaves at 0 follows the other, so that the image keeps its shape.
+    A side that the configuration leaves at 0 follows the other, so that the image keeps its shape;
+    both follow the magnification.
     images: (H, W, 3) uint8 RGB each. Returns (B, H', W', 3) uint8 and the way back.
     Raises ImageError when an image is not of that kind, or the sizes differ within the batch.
     """
@@ -63,11 +64,10 @@ def _scaled(camera: tuple[int, int], config: InputConfig) -> tuple[int, int]:
     height, width = camera
     if config.height and config.width:
         return config.height, config.width
-    if config.height:
-        return config.height, max(1, round(width * config.height / height))
-    if config.width:
-        return max(1, round(height * config.width / width)), config.width
-    return camera
+    scale = config.scale
+    if config.height or config.width:
+        scale = config.height / height or config.width / width
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def restore(instances: Instances, geometry: Geometry) -> Instances:

@@ -15,7 +15,7 @@ from instaseg_ros.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from instaseg_ros.config import Config, DecodeConfig, merge
+from instaseg_ros.config import Config, DecodeConfig, InputConfig, merge
 from instaseg_ros.errors import WeightsError
 from instaseg_ros.methods import make_method
 from instaseg_ros.network import ERFNet
@@ -135,14 +135,17 @@ def test_the_input_size_comes_from_the_weights_unless_the_user_sets_one(tmp_path
         Checkpoint(fresh().state_dict(), ("car", "bus"), input={"height": 480, "width": 0}), path
     )
 
-    def sides(**asked: int) -> tuple[int, int]:
+    def seen(**asked: float) -> InputConfig:
         tree = {"weights": str(path), "input": asked}
-        found = config_with_weights(lambda base: merge(base, tree)).input
-        return found.height, found.width
+        return config_with_weights(lambda base: merge(base, tree)).input
 
-    assert sides() == (480, 0)
-    assert sides(width=640) == (0, 640)  # not one side of the user's and one of the weights'
-    assert sides(height=0) == (0, 0)  # as the camera
+    assert seen() == InputConfig(height=480)
+    assert seen(mirror=True) == InputConfig(height=480, mirror=True)
+    assert seen(width=640) == InputConfig(
+        width=640
+    )  # no side of the user's and one of the weights'
+    assert seen(scale=0.5) == InputConfig(scale=0.5)
+    assert seen(height=0) == InputConfig()  # as the camera
 
 
 def test_a_threshold_in_the_weights_that_does_not_exist_is_named(tmp_path: Path) -> None:

@@ -33,8 +33,10 @@ def test_other_sizes_are_padded_right_and_below() -> None:
     assert geometry.scaled == (13, 17)
 
 
-@pytest.mark.parametrize("asked", [InputConfig(height=20), InputConfig(width=40)])
-def test_one_side_alone_keeps_the_shape_of_the_image(asked: InputConfig) -> None:
+@pytest.mark.parametrize(
+    "asked", [InputConfig(height=20), InputConfig(width=40), InputConfig(scale=0.5)]
+)
+def test_one_side_or_a_scale_keeps_the_shape_of_the_image(asked: InputConfig) -> None:
     batch, geometry = preprocess([image(40, 80)], asked)
     assert geometry == ((40, 80), (20, 40))
     assert batch.shape == (1, 24, 40, 3)

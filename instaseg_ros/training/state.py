@@ -148,7 +148,7 @@ def save_weights(
         shape.profile,
         notes,
         dataclasses.asdict(config.decode),
-        {"height": config.input.height, "width": config.input.width},
+        {side: getattr(config.input, side) for side in ("height", "width", "scale")},
     )
     save_checkpoint(checkpoint, path, torch.float16)
 
