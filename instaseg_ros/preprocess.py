@@ -71,16 +71,31 @@ def _scaled(camera: tuple[int, int], config: InputConfig) -> tuple[int, int]:
 
 
 def restore(instances: Instances, geometry: Geometry) -> Instances:
-    """Instances of the scaled image brought to camera resolution; ids stay as they are."""
+    """Instances of the scaled image brought to camera resolution; ids stay as they are.
+
+    Where the image was magnified, an instance too thin for a pixel of the camera is left out.
+    """
     (height, width), scaled = geometry
     if scaled == (height, width):
         return instances
     labels = cv2.resize(instances.labels, (width, height), interpolation=cv2.INTER_NEAREST)
     ratio = np.array([width / scaled[1], height / scaled[0]], np.float32)
-    return dataclasses.replace(
+    restored = dataclasses.replace(
         instances,
         labels=np.asarray(labels, np.uint16),
         boxes_xyxy=instances.boxes_xyxy * np.tile(ratio, 2),
         centers_xy=instances.centers_xy * ratio,
         bandwidths=instances.bandwidths * ratio,
     )
+    magnified = min(ratio) < 1
+    return _with_pixels(restored) if magnified and len(restored) else restored
+
+
+def _with_pixels(instances: Instances) -> Instances:
+    kept = np.bincount(instances.labels.ravel(), minlength=2**16)[instances.ids] > 0
+    rows = {
+        name: values[kept]
+        for name in (field.name for field in dataclasses.fields(instances))
+        if name != "labels" and (values := getattr(instances, name)) is not None
+    }
+    return dataclasses.replace(instances, **rows)

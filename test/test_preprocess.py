@@ -63,6 +63,28 @@ def test_labels_boxes_and_centers_come_back_at_camera_size() -> None:
     assert large.bandwidths.tolist() == [[8, 4]]
 
 
+def test_an_instance_that_no_pixel_of_the_camera_shows_is_left_out() -> None:
+    _, geometry = preprocess([image(8, 16)], InputConfig(scale=2))
+    large = Instances.empty(16, 32)
+    large.labels[4:12, 8:20] = 1
+    large.labels[:, 31] = 2  # half a pixel of the camera wide
+    found = dataclasses.replace(
+        large,
+        ids=np.array([1, 2], np.uint16),
+        class_ids=np.array([3, 4]),
+        scores=np.array([0.9, 0.8], np.float32),
+        boxes_xyxy=np.array([[8, 4, 20, 12], [31, 0, 32, 16]], np.float32),
+        centers_xy=np.array([[14, 8], [31, 8]], np.float32),
+        bandwidths=np.ones((2, 2), np.float32),
+        embeddings=np.eye(2, dtype=np.float32),
+    )
+    small = restore(found, geometry)
+    assert set(np.unique(small.labels)) == {0, 1}
+    assert (small.ids.tolist(), small.class_ids.tolist()) == ([1], [3])
+    assert small.boxes_xyxy.tolist() == [[4, 2, 10, 6]]
+    assert small.embeddings is not None and small.embeddings.tolist() == [[1, 0]]
+
+
 @pytest.mark.parametrize(
     "bad",
     [
