@@ -38,6 +38,8 @@ def test_ten_images_are_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str
     weights = load_checkpoint(run / "best.safetensors")
     assert weights.class_names == ("disc",)
     assert weights.notes["train"]["fixed_batchnorm"] and weights.notes["step"] == 2
+    assert weights.notes["train"]["dataset"] == data.name  # where it lay is nobody's business
+    assert (weights.input["height"], weights.input["scale"]) == (0, 1)
     assert weights.notes["validation"]["mean"]["objects"] > 0
     # Statistics of BatchNorm are those of the weights that it started from.
     kept, old = (w.tensors for w in (weights, load_checkpoint("street-synthetic")))

@@ -135,7 +135,7 @@ def save_weights(
     notes = {
         "step": step,
         "version": __version__,
-        "train": dataclasses.asdict(config.train),
+        "train": {**dataclasses.asdict(config.train), "dataset": Path(config.train.dataset).name},
         "validation": {name: row._asdict() for name, row in table.items()},
     }
     shape = config.method
