@@ -1,0 +1,55 @@
+"""The weights that come with the package do what they are shipped for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from instaseg_ros.checkpoint import config_with_weights, load_checkpoint, shipped_weights
+from instaseg_ros.config import merge
+from instaseg_ros.datasets import Dataset, open_dataset
+from instaseg_ros.evaluation.average_precision import average_precision
+from instaseg_ros.evaluation.counts import FrameCounts, frame_counts
+from instaseg_ros.evaluation.nuclei import ap_dsb
+from instaseg_ros.pipeline import Pipeline
+from instaseg_ros.training.source import held_out_street
+
+NUCLEI = Path(__file__).parent / "nuclei"
+
+
+def counts(weights: str, dataset: Dataset, frames: int) -> list[FrameCounts]:
+    pipeline = Pipeline(config_with_weights(lambda base: merge(base, {"weights": weights})))
+    samples = [dataset[index] for index in range(frames)]
+    return [
+        frame_counts(s.labels, s.ids, s.class_ids, pipeline.process([s.frame])[0].instances)
+        for s in samples
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(shipped_weights()))
+def test_weights_are_small_and_say_where_they_come_from(name: str) -> None:
+    assert shipped_weights()[name].stat().st_size < 5e6
+    notes = load_checkpoint(name).notes
+    assert notes["licence"] and notes["data"]
+    assert "/" not in notes["train"]["dataset"]  # no folder of the machine that trained
+
+
+def test_street_synthetic_finds_what_is_drawn() -> None:
+    found = average_precision(
+        counts("street-synthetic", held_out_street(8, (256, 512)), 8),
+        load_checkpoint("street-synthetic").class_names,
+    )
+    assert found["mean"].ap50 > 0.8
+
+
+def test_street_finds_cars_that_are_drawn_though_it_learned_photographs() -> None:
+    found = average_precision(
+        counts("street", held_out_street(8, (256, 512)), 8), load_checkpoint("street").class_names
+    )
+    assert found["car"].ap50 > 0.15
+
+
+def test_nuclei_finds_nuclei_of_an_image_it_has_not_seen() -> None:
+    (frame,) = counts("nuclei", open_dataset(NUCLEI, "val"), 1)
+    assert ap_dsb([frame], 0).total[0] > 0.8
