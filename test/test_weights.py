@@ -19,7 +19,8 @@ NUCLEI = Path(__file__).parent / "nuclei"
 
 
 def counts(weights: str, dataset: Dataset, frames: int) -> list[FrameCounts]:
-    pipeline = Pipeline(config_with_weights(lambda base: merge(base, {"weights": weights})))
+    asked = {"weights": weights, "runtime.name": "torch"}
+    pipeline = Pipeline(config_with_weights(lambda base: merge(base, asked)))
     samples = [dataset[index] for index in range(frames)]
     return [
         frame_counts(s.labels, s.ids, s.class_ids, pipeline.process([s.frame])[0].instances)
