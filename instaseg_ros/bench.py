@@ -170,6 +170,7 @@ def bench(
     stages, yardstick = our_clock.table(), their_clock.table()
     return {
         "size": f"{size[0]}x{size[1]}",
+        "network_size": "x".join(map(str, ours.images.shape[1:3])),
         "objects": len(instances),
         "rounds": rounds,
         "weights": config.weights,
@@ -218,8 +219,9 @@ def _scaled(label_maps: list[Tensor], size: tuple[int, int]) -> list[Tensor]:
 def table(numbers: dict[str, Any]) -> str:
     """The numbers for people."""
     lines = [
-        f"{numbers['size']}, {numbers['objects']} objects, {numbers['weights']}, "
-        f"{numbers['runtime']} {numbers['precision']}, {numbers['rounds']} rounds",
+        f"{numbers['size']} (network: {numbers['network_size']}), {numbers['objects']} objects, "
+        f"{numbers['weights']}, {numbers['runtime']} {numbers['precision']}, "
+        f"{numbers['rounds']} rounds",
         f"{numbers['threads']} threads of {numbers['cpu']}"
         + (f", {numbers['gpu']}" if numbers["gpu"] else ""),
         f"at most {numbers['rss_mb']:.0f} MB resident"

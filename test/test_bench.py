@@ -88,6 +88,7 @@ def test_every_stage_is_measured_beside_the_published_way(
 ) -> None:
     numbers = bench(merge(config, overrides), (96, 200), objects=2, rounds=2)
     assert numbers["objects"] == 2
+    assert numbers["network_size"] == ("64x120" if overrides else "96x200")
     stages = {"convert", "preprocess", "network", "decode", "label_image", "messages", "total"}
     assert numbers["stages"].keys() == stages
     assert numbers["yardstick"].keys() == numbers["ratio"].keys() == {"network", "decode", "total"}
