@@ -64,9 +64,7 @@ def _scaled(camera: tuple[int, int], config: InputConfig) -> tuple[int, int]:
     height, width = camera
     if config.height and config.width:
         return config.height, config.width
-    scale = config.scale
-    if config.height or config.width:
-        scale = config.height / height or config.width / width
+    scale = config.height / height or config.width / width or config.scale
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
@@ -94,8 +92,8 @@ def restore(instances: Instances, geometry: Geometry) -> Instances:
 def _with_pixels(instances: Instances) -> Instances:
     kept = np.bincount(instances.labels.ravel(), minlength=2**16)[instances.ids] > 0
     rows = {
-        name: values[kept]
-        for name in (field.name for field in dataclasses.fields(instances))
-        if name != "labels" and (values := getattr(instances, name)) is not None
+        field.name: values[kept]
+        for field in dataclasses.fields(instances)
+        if field.name != "labels" and (values := getattr(instances, field.name)) is not None
     }
     return dataclasses.replace(instances, **rows)

@@ -141,9 +141,8 @@ def test_the_input_size_comes_from_the_weights_unless_the_user_sets_one(tmp_path
 
     assert seen() == InputConfig(height=480)
     assert seen(mirror=True) == InputConfig(height=480, mirror=True)
-    assert seen(width=640) == InputConfig(
-        width=640
-    )  # no side of the user's and one of the weights'
+    # Never one side of the user's and one of the weights'.
+    assert seen(width=640) == InputConfig(width=640)
     assert seen(scale=0.5) == InputConfig(scale=0.5)
     assert seen(height=0) == InputConfig()  # as the camera
 

@@ -32,7 +32,7 @@ class Labeller:
         if not self.pipeline.warm_up():
             self._logger.info(
                 f"not warmed up: {self.pipeline.runtime.name} builds for one image size at a time, "
-                "and input.height and input.width are not set; the first image waits for it"
+                "and input.height and input.width are not both set; the first image waits for it"
             )
         self._config = config
         self._last_stamp_ns = 0

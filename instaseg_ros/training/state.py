@@ -135,7 +135,10 @@ def save_weights(
     notes = {
         "step": step,
         "version": __version__,
-        "train": {**dataclasses.asdict(config.train), "dataset": Path(config.train.dataset).name},
+        "train": {
+            **dataclasses.asdict(config.train),
+            "dataset": Path(config.train.dataset).resolve().name,
+        },
         "validation": {name: row._asdict() for name, row in table.items()},
     }
     shape = config.method
