@@ -17,7 +17,7 @@ SOURCES = sorted((ROOT / "instaseg_ros").rglob("*.py"))
 FLOORS = (
     {"types", "errors", "__version__"},
     {"config_tree", "evaluation"},
-    {"config"},
+    {"config", "config_train"},
     {"grouping", "methods", "mirroring", "network", "preprocess", "temporal", "tracking"},
     {"checkpoint", "folding", "output_files", "images", "visualization"},
     {"onnx_model"},
