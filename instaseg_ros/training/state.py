@@ -138,6 +138,7 @@ def save_weights(
         "train": {
             **dataclasses.asdict(config.train),
             "dataset": Path(config.train.dataset).resolve().name,
+            "teacher": Path(config.train.teacher).name,
         },
         "validation": {name: row._asdict() for name, row in table.items()},
     }

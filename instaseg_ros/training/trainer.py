@@ -26,6 +26,7 @@ from instaseg_ros.training.objects import class_weights
 from instaseg_ros.training.processes import Group, process_group
 from instaseg_ros.training.source import Source, open_source
 from instaseg_ros.training.state import State, mean_ap, save_batch, save_weights, start_from
+from instaseg_ros.training.teacher import Teacher, imitation_loss
 from instaseg_ros.training.validation import autocast, validate
 
 BEST = "best.safetensors"
@@ -54,6 +55,7 @@ class Run(NamedTuple):
     source: Source
     method: Method
     class_weights: torch.Tensor
+    teacher: Teacher | None = None
 
     @property
     def learns_motion(self) -> bool:
@@ -75,7 +77,7 @@ class Learners(nn.Module):
         features = self.network.encoder(images)
         outputs = self.network.split_heads(self.network.decode_features(features, frames=frames))
         if self.dense is not None:
-            outputs["dense"] = self.dense(features)
+            outputs["dense"] = self.dense(features.coarse)
         if self.ego_motion is not None and intrinsics is not None:
             with torch.autocast(images.device.type, enabled=False):
                 clips = (x.unflatten(0, (-1, frames)) for x in (images, intrinsics))
@@ -110,7 +112,10 @@ def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
         torch.manual_seed(options.seed)
         shape = config.method
         method = make_method(shape.name, len(names), shape.n_sigma, shape.dimensions)
-        run = Run(config, run_dir, group, source, method, weights.to(group.device))
+        teacher = None
+        if options.teacher:
+            teacher = Teacher(options.teacher, method, names).to(group.device)
+        run = Run(config, run_dir, group, source, method, weights.to(group.device), teacher)
         state = _fresh_state(run, init)
         _loop(run, state, state.resume(run_dir / "state.pt"))
     return run_dir / "weights.safetensors"
@@ -196,10 +201,14 @@ def _step(
         with autocast(group.device):
             given = images.contiguous(memory_format=torch.channels_last)
             outputs = model(given, targets.frames, targets.intrinsics)
+            taught = run.teacher(given, targets.frames) if run.teacher else None
         terms = run.method.loss(outputs, targets, options, run.class_weights)
         if "dense" in outputs and targets.semantic is not None:
             terms["dense"] = dense_loss(outputs["dense"], targets.semantic)
             terms["total"] = terms["total"] + options.weight_dense * terms["dense"]
+        if taught is not None:
+            terms["teacher"] = imitation_loss(outputs, taught, run.method, targets, options)
+            terms["total"] = terms["total"] + options.weight_teacher * terms["teacher"]
         optimizer.zero_grad(set_to_none=True)
         terms["total"].backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), options.clip_norm or math.inf)

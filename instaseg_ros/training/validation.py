@@ -80,7 +80,8 @@ def validate(
         counts.append(frame_counts(*truth, found, sample.ignore, sample.crowd, least))
         if dense is not None:
             if sample.semantic is not None:
-                confusions.append(_dense_confusion(dense, features, geometry, sample.semantic))
+                scores = dense(features.coarse)
+                confusions.append(_dense_confusion(scores, geometry, sample.semantic))
         elif "semantic" in outputs:
             classes = outputs["semantic"][0].argmax(0).cpu().numpy()
             known = len(source.class_names) + 1
@@ -99,10 +100,13 @@ def spread(count: int, frames: int, clip: int) -> NDArray[np.int64]:
 
 
 def _dense_confusion(
-    dense: DenseSemantics, features: Tensor, geometry: Geometry, semantic: NDArray[np.uint8]
+    scores: Tensor, geometry: Geometry, semantic: NDArray[np.uint8]
 ) -> NDArray[np.int64]:
-    """Pixels of one image by true and seen class, 0 being those of no known class."""
-    scores = interpolate(dense(features).float(), scale_factor=STRIDE, mode="bilinear")
+    """Pixels of one image by true and seen class, 0 being those of no known class.
+
+    scores: of `DenseSemantics`.
+    """
+    scores = interpolate(scores.float(), scale_factor=STRIDE, mode="bilinear")
     height, width = geometry.scaled
     seen = scores[0, :, :height, :width].argmax(0).cpu().numpy().astype(np.uint8) + 1
     size = semantic.shape[::-1]

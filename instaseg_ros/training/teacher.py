@@ -1,0 +1,98 @@
+"""Learning from what another network says, beside the truth (Hinton et al. 2015)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import smooth_l1_loss
+
+from instaseg_ros.checkpoint import load_checkpoint
+from instaseg_ros.config import TrainConfig
+from instaseg_ros.errors import ConfigError
+from instaseg_ros.folding import fold
+from instaseg_ros.methods import BACKGROUND, Method, Targets
+
+SHARP = 0.1  # differences beyond this share of a channel's spread count linearly
+
+
+class Teacher(nn.Module):
+    """The network that is learned from.
+
+    weights: a shipped name or a file. Raises ConfigError unless they are of this method, with the
+    same heads and classes; of which profile is all the same.
+    """
+
+    def __init__(self, weights: str, method: Method, class_names: tuple[str, ...]) -> None:
+        super().__init__()
+        checkpoint = load_checkpoint(weights)
+        theirs = checkpoint.method()
+        for what, expected, found in (
+            ("method", method.name, theirs.name),
+            ("classes", class_names, checkpoint.class_names),
+            ("heads", method.heads, theirs.heads),
+        ):
+            if expected != found:
+                raise ConfigError(
+                    f"train.teacher: {weights}: expected {what} {expected}, got {found}"
+                )
+        self.network = fold(checkpoint.network())
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, frames: int) -> dict[str, Tensor]:
+        """Raw head outputs of (B, 3, H, W) images in [0, 1], clips of `frames` each."""
+        outputs: dict[str, Tensor] = self.network(images, frames=frames)
+        return {head.name: outputs[head.name].float() for head in self.network.heads}
+
+
+def imitation_loss(
+    outputs: Mapping[str, Tensor],
+    taught: Mapping[str, Tensor],
+    method: Method,
+    targets: Targets,
+    config: TrainConfig,
+) -> Tensor:
+    """How far `outputs` are from the teacher's, both raw and (B, C, H, W) by head; ours.
+
+    Class scores are compared at every pixel, by the Kullback-Leibler divergence from the teacher's,
+    with the weights of pixels that the seed term has; everything else at pixels of objects, as
+    shares of the spread that the teacher's has there, averaged first over the pixels of an
+    instance.
+    """
+    area = _own_area(targets)
+    objects = area > 0
+    boost = (config.small_object_px / area.clamp(min=1)).clamp(min=1)
+    weight = torch.where(objects, config.foreground_weight * boost, 1.0)
+    share = torch.where(objects, 1 / area.clamp(min=1), 0.0)[objects]
+    total = area.new_zeros(())
+    for name, theirs in taught.items():
+        own = outputs[name].float()
+        if channels := method.class_channels.get(name):
+            total = total + (_divergence(own, theirs, list(channels)) * weight).mean()
+        elif len(share) > 1:
+            given, wanted = (x.movedim(1, 0)[:, objects] for x in (own, theirs))  # (C, N)
+            spread = wanted.std(1, keepdim=True).clamp(min=1e-6)
+            off = smooth_l1_loss(given / spread, wanted / spread, reduction="none", beta=SHARP)
+            total = total + (off.mean(0) * share).sum() / share.sum()
+    return total
+
+
+def _own_area(targets: Targets) -> Tensor:
+    """(B, H, W) float32: pixels that the instance of a pixel has in its image; 0: no instance."""
+    labels = targets.labels.masked_fill(targets.ignore, 0).flatten(1)
+    n = 1 + int(labels.max())
+    area = torch.zeros(len(labels), n, device=labels.device)
+    area.scatter_add_(1, labels, torch.ones_like(labels, dtype=torch.float32))
+    area[:, 0] = 0
+    return area.gather(1, labels).view(targets.labels.shape)
+
+
+def _divergence(own: Tensor, theirs: Tensor, channels: list[int]) -> Tensor:
+    """(B, H, W) of raw scores (B, C, H, W): over classes that exclude each other where there is a
+    background among the channels, once for each; else every channel is a yes or no."""
+    if groups := channels.count(BACKGROUND):
+        logs = [x.unflatten(1, (groups, -1)).log_softmax(2) for x in (theirs, own)]
+    else:
+        logs = [nn.functional.logsigmoid(torch.stack([x, -x], 2)) for x in (theirs, own)]
+    return (logs[0].exp() * (logs[0] - logs[1])).sum((1, 2))
