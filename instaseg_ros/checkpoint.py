@@ -35,6 +35,7 @@ PUBLISHED_DECODE = {
     "min_pixels": 128,
     "min_new_fraction": 0.5,
     "first_come": False,
+    "agreement": False,
 }
 
 

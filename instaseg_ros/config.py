@@ -42,7 +42,7 @@ class InputConfig:
 
 @dataclass(frozen=True, slots=True)
 class DecodeConfig:
-    """How pixels become instances (Neven et al. 2019; published values: 0.9, 0.5, 128, 0.5, false).
+    """How pixels become instances (Neven et al. 2019; published: 0.9, 0.5, 128, 0.5, false, false).
 
     All but the fourth are ours: best for the shipped weights on validation sequences.
     """
@@ -66,6 +66,12 @@ class DecodeConfig:
     first_come: bool = param(
         True,
         "pixels that two instances of a class claim go to the surer one; false: to the other",
+        live=True,
+    )
+    agreement: bool = param(
+        True,
+        "an instance's score is its seed's times how well its pixels agree with the seed; false: "
+        "its seed's alone",
         live=True,
     )
 

@@ -27,6 +27,7 @@ def random_scene(number: int) -> tuple[Outputs, DecodeConfig]:
         min_pixels=rng.choice([0, 1, 4, 10]).item(),
         min_new_fraction=rng.choice([0, 0.3, 0.5, 0.9, 1.0]).item(),
         first_come=number % 2 == 0,
+        agreement=number % 3 > 0,
     )
 
 

@@ -126,7 +126,7 @@ def test_thresholds_come_from_the_weights_unless_the_user_sets_them(tmp_path: Pa
 
     torch.save({"model_state_dict": fresh().state_dict()}, tmp_path / "w.pth")
     published = config_with_weights(lambda base: merge(base, {"weights": str(tmp_path / "w.pth")}))
-    assert published.decode == DecodeConfig(0.9, 0.5, 128, 0.5, first_come=False)
+    assert published.decode == DecodeConfig(0.9, 0.5, 128, 0.5, first_come=False, agreement=False)
 
 
 def test_the_input_size_comes_from_the_weights_unless_the_user_sets_one(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from instaseg_ros.methods.spatial_embedding import STEP_X, STEP_Y, SpatialEmbedd
 
 Disc = tuple[float, float, float, float, float]  # centre x, y, radius, raw bandwidth, top logit
 
-PUBLISHED = DecodeConfig(0.9, 0.5, 128, 0.5, first_come=False)
+PUBLISHED = DecodeConfig(0.9, 0.5, 128, 0.5, first_come=False, agreement=False)
 DISCS: list[Disc] = [
     (100, 80, 40, 0.60, 3.0),
     (300, 120, 60, 0.50, 4.0),

@@ -31,6 +31,7 @@ from instaseg_ros.methods import spatial_embedding as method
         min_pixels=st.sampled_from([0, 1, 4, 10, 50]),
         min_new_fraction=st.sampled_from([0.0, 0.3, 0.5, 0.9, 1.0]),
         first_come=st.booleans(),
+        agreement=st.booleans(),
     ),
 )
 def test_kernels_agree_with_the_oracle(
@@ -66,7 +67,7 @@ def test_everything_is_one_object() -> None:
 
 
 def test_equal_seeds_are_taken_in_image_order() -> None:
-    groups = assert_same(flat(24, 48, 4, 3), SMALL)
+    groups = assert_same(flat(24, 48, 4, 3), dataclasses.replace(SMALL, agreement=False))
     assert groups.labels[0, 0] == 1
     assert groups.centers[0].tolist() == [0, 0]
     assert len(groups.scores) > 10
@@ -76,7 +77,8 @@ def test_equal_logits_beyond_float32_probability_tie() -> None:
     """Logits 20 and 30 are both the score 1.0: the first pixel wins, not the higher logit."""
     outputs = flat(8, 8, 2, 20)
     outputs[2][0, 4, 4] = 30
-    assert assert_same(outputs, SMALL).centers[0].tolist() == [0, 0]
+    groups = assert_same(outputs, dataclasses.replace(SMALL, agreement=False))
+    assert groups.centers[0].tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(("left", "labelled"), [(4, 5), (5, 10)])
@@ -127,6 +129,30 @@ def test_pixels_that_two_instances_of_a_class_claim(first_come: bool) -> None:
     groups = assert_same((offset, bandwidth, seed), config)
     in_a_row = [[1] * 10, [1 if first_come else 2] * 10, [2] * 10]
     assert groups.labels[0].tolist() == [label for ten in in_a_row for label in ten]
+
+
+def test_the_score_tells_how_well_the_members_agree() -> None:
+    """Half of them point at the seed's centre, the others half a radius beside it."""
+    offset, bandwidth, seed = flat(2, 12, 1, 3)
+    offset[0] = np.arctanh(-np.arange(12) * method.STEP_X)
+    offset[1, 1] = np.arctanh(-0.5 * method.STEP_Y)
+    seed[0, 0, 0] = 5
+    alone = 1 / (1 + np.exp(-5))
+    for agreement, expected in ((False, alone), (True, alone * method.MEMBERSHIP ** (1 / 8))):
+        config = dataclasses.replace(SMALL, agreement=agreement)
+        (score,) = assert_same((offset, bandwidth, seed), config).scores
+        assert score == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_better_seed_whose_members_agree_less_comes_later() -> None:
+    offset, bandwidth, seed = flat(2, 12, 1, 3, n_classes=2)
+    seed[0, 1], seed[1, 0] = -5, -5  # a row for each class
+    seed[0, 0, 0], seed[1, 1, 0] = 4, 5
+    offset[0] = np.arctanh(-np.arange(12) * method.STEP_X)
+    offset[1, 1, 1:] = np.arctanh(0.9 * method.STEP_Y)
+    for agreement, classes in ((False, [1, 0]), (True, [0, 1])):
+        config = dataclasses.replace(SMALL, agreement=agreement)
+        assert assert_same((offset, bandwidth, seed), config).class_ids.tolist() == classes
 
 
 @pytest.mark.parametrize(("left", "kept"), [(25, [1, 0]), (24, [1])])

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MEMBERSHIP = 0.5  # a pixel belongs to an instance when its phi is above this
+DISTANCE_UNIT = 2.0**-20  # distances are summed as multiples of it, in any order the same sum
 MAX_INSTANCES = 65535  # what a uint16 label image can tell apart
 
 
@@ -20,7 +21,8 @@ class Groups(NamedTuple):
 
     labels: (H, W) uint16; 0 = background, k = instance k of the arrays, counted from 1.
     class_ids: (K,) int64.
-    scores: (K,) float32, the seed's score.
+    scores: (K,) float32 in [0, 1], the seed's score; with `agreement` (ours) times the geometric
+        mean of phi over the members of the instance, those that others took too.
     boxes_xyxy: (K, 4) float32, pixels of the label image; right and lower edges exclusive.
     centers: (K, 2) float32, the seed's embedding, x and y, in units of the embedding.
     scales: (K, 2) float32, the seed's inverse bandwidth along x and y.

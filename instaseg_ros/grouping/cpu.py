@@ -80,6 +80,7 @@ class Claims(NamedTuple):
     counts: list[int]  # (C,) of instances
     owner: NDArray[np.int32]  # (N,) in cell order: 1 + index in the class; 0: none
     seeds: NDArray[np.int32]  # (K,) indices of points
+    scores: Float  # (K,) see `Groups`
 
 
 def warm_up() -> None:
@@ -186,6 +187,7 @@ def _cluster(points: Points, n_classes: int, cells: Cells, config: DecodeConfig)
     n = len(score)
     starts = row_starts[:: (len(row_starts) - 1) // n_classes]  # (C + 1,)
     owner, accepted = buffer("owner", np.int32, n), buffer("accepted", np.int32, n)
+    agreement = buffer("agreement", np.float64, n)
     keys, least_key = score.view(np.int32), np.float32(config.seed_threshold).view(np.int32)
     counts = [0] * n_classes
 
@@ -200,23 +202,27 @@ def _cluster(points: Points, n_classes: int, cells: Cells, config: DecodeConfig)
             *(*cells, largest_distance()),
             *(config.min_pixels, config.min_new_fraction, config.first_come),
             tuple(buffer(f"tree{k}", np.int32, -(-size // CHUNK**k)) for k in (1, 2, 3)),
-            *(buffer("free", np.bool_, size), owner[own], accepted[own]),
+            *(buffer("free", np.bool_, size), owner[own], accepted[own], agreement[own]),
         )
 
     sizes = np.diff(starts)
     each(cluster, [c for c in np.argsort(-sizes) if sizes[c]])
-    seeds = [starts[c] + accepted[starts[c] :][: counts[c]] for c in range(n_classes)]
-    return Claims(counts, owner, np.concatenate(seeds))
+    slots = np.concatenate([np.arange(a, a + n) for a, n in zip(starts, counts, strict=False)])
+    seeds = np.repeat(starts[:-1], counts) + accepted[slots]
+    scores = score[seeds]
+    if config.agreement:
+        scores = (scores * agreement[slots]).astype(np.float32)
+    return Claims(counts, owner, seeds, scores)
 
 
 def _merge(
     points: Points, claims: Claims, size: tuple[int, int], min_new_fraction: float
 ) -> Groups:
     """One label image of all classes."""
-    counts, _, seeds = claims
+    counts, _, seeds, scores = claims
     class_ids = np.repeat(np.arange(len(counts)), counts)
     in_class = np.arange(len(seeds)) - np.repeat(np.cumsum(counts) - counts, counts)
-    best_first = np.argsort(-points.score[seeds], kind="stable")[:MAX_INSTANCES]
+    best_first = np.argsort(-scores, kind="stable")[:MAX_INSTANCES]
     ranks = np.zeros((len(counts), max(counts) + 1), np.uint16)  # by class and owner
     ranks[class_ids[best_first], in_class[best_first] + 1] = np.arange(1, len(best_first) + 1)
     labels, boxes = _paint(points, claims.owner, ranks, len(best_first), size, min_new_fraction)
@@ -230,7 +236,7 @@ def _merge(
     return Groups(
         labels=labels,
         class_ids=class_ids[kept],
-        scores=points.score[best],
+        scores=scores[kept],
         boxes_xyxy=boxes[alive].astype(np.float32),
         centers=points.embedding[:, best].T,
         scales=np.broadcast_to(points.scale[:, best], (2, len(best))).T,

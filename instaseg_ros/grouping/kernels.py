@@ -12,9 +12,11 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from instaseg_ros.grouping import DISTANCE_UNIT
 from instaseg_ros.grouping.compiled import kernel
 
 CHUNK = 64  # as many scores are summarised by the best of them
+PER_UNIT = np.float32(1 / DISTANCE_UNIT)
 
 
 @numba.njit(inline="always")
@@ -79,29 +81,33 @@ def sort_points(
 
 
 @numba.njit(inline="always")
-def _is_member(x, y, ellipse):
-    """Whether a point's distance from the seed is small enough, in the oracle's arithmetic."""
-    seed_x, seed_y, scale_x, scale_y, largest_distance = ellipse
+def _distance(x, y, ellipse):
+    """A point's distance from the seed, in the oracle's arithmetic."""
+    seed_x, seed_y, scale_x, scale_y, _ = ellipse
     dx, dy = x - seed_x, y - seed_y
-    return dx * dx * scale_x + dy * dy * scale_y <= largest_distance
+    return dx * dx * scale_x + dy * dy * scale_y
 
 
 @numba.njit
 def _take(x, y, free, ellipse):
-    """Free no member any more. Returns how many members there are and how many were free."""
-    size = new = 0
+    """Free no member any more. Returns how many members there are, how many were free, and the sum
+    of the distances of all in DISTANCE_UNIT."""
+    size = new = total = 0
     for j in range(x.shape[0]):
-        member = _is_member(x[j], y[j], ellipse)
+        distance = _distance(x[j], y[j], ellipse)
+        member = distance <= ellipse[4]
         size += member
         new += member & free[j]
         free[j] &= not member
-    return size, new
+        total += np.int32((distance if member else np.float32(0.0)) * PER_UNIT)
+    return size, new, total
 
 
 @numba.njit
 def _mark(x, y, owner, ellipse, number, first_come):
     for j in range(x.shape[0]):
-        takes = _is_member(x[j], y[j], ellipse) & ((owner[j] == 0) | (not first_come))
+        member = _distance(x[j], y[j], ellipse) <= ellipse[4]
+        takes = member & ((owner[j] == 0) | (not first_come))
         owner[j] = number if takes else owner[j]
 
 
@@ -168,7 +174,8 @@ def _next_seed(keys, free, places, least_key, tree):
 @kernel(
     "int64(int32[::1], int32, int32[::1], float32[::1], float32[::1],"
     " float32[::1], float32[::1], int32[::1], int32, int32, float32, float32, float32,"
-    " int64, float64, boolean, UniTuple(int32[::1], 3), boolean[::1], int32[::1], int32[::1])"
+    " int64, float64, boolean, UniTuple(int32[::1], 3), boolean[::1], int32[::1], int32[::1],"
+    " float64[::1])"
 )
 def grow(
     keys,  # (N,) in image order, at least 0 and ordered as the scores are
@@ -191,6 +198,7 @@ def grow(
     free,  # scratch: (N,) in cell order, true: in no proposal yet
     owner,  # out: (N,) in cell order, 1 + the accepted proposal that has the point
     accepted,  # out: (N,) seeds of the accepted proposals
+    agreement,  # out: (N,) geometric mean of the phi of their members
 ):
     """The published loop, each proposal looking only at the cells its ellipse touches.
 
@@ -216,16 +224,18 @@ def grow(
         ellipse = (x[at], y[at], scale_x[seed], scale_y[seed], largest_distance)
         left, right = _span(x[at], ellipse[2], largest_distance, columns_per_unit, columns)
         top, bottom = _span(y[at], ellipse[3], largest_distance, rows_per_unit, rows)
-        size = new = 0
+        size = new = total = 0
         for row in range(top * columns, bottom * columns, columns):
             a, b = cell_starts[row + left], cell_starts[row + right]
             in_row = _take(x[a:b], y[a:b], free[a:b], ellipse)
             size += in_row[0]
             new += in_row[1]
+            total += in_row[2]
         n_free -= new
         if not (size > min_pixels and new / size > min_new_fraction):
             continue
         accepted[n_accepted] = seed
+        agreement[n_accepted] = np.exp(-total * DISTANCE_UNIT / size)
         n_accepted += 1
         for row in range(top * columns, bottom * columns, columns):
             a, b = cell_starts[row + left], cell_starts[row + right]

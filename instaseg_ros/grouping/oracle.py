@@ -1,29 +1,32 @@
 """The published clustering loop (Neven et al. 2019), literally, in plain torch: the yardstick.
 
 Every proposal looks at every foreground pixel of its class. Slow, short, and what the kernels must
-agree with, label for label. Ours is only `first_come`, the rule for pixels that two instances of a
-class claim.
+agree with, label for label. Ours are only `first_come`, the rule for pixels that two instances of a
+class claim, and `agreement` as a part of the score.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from instaseg_ros.grouping import MAX_INSTANCES, MEMBERSHIP, Groups
+from instaseg_ros.grouping import DISTANCE_UNIT, MAX_INSTANCES, MEMBERSHIP, Groups
 
 if TYPE_CHECKING:
     from instaseg_ros.config import DecodeConfig
 
 
 class Proposal(NamedTuple):
-    """An accepted instance: its seed among the N foreground pixels, and its mask (N,) bool."""
+    """An accepted instance: its seed among the N foreground pixels, its mask (N,) bool, and its
+    score in [0, 1] (see `Groups`)."""
 
     seed: int
     mask: Tensor
+    score: float
 
 
 def cluster(
@@ -42,11 +45,15 @@ def cluster(
             break
         unclustered[seed] = False  # before its share of new pixels is counted
         difference = embedding - embedding[:, seed, None]
-        phi = torch.exp(-(difference.square() * scale[:, seed, None]).sum(0))
-        mask = phi > MEMBERSHIP  # over all pixels, clustered ones too
+        distance = (difference.square() * scale[:, seed, None]).sum(0)
+        mask = torch.exp(-distance) > MEMBERSHIP  # over all pixels, clustered ones too
         size, new = int(mask.sum()), int(unclustered[mask].sum())
         if size > config.min_pixels and new / size > config.min_new_fraction:
-            proposals.append(Proposal(seed, mask))
+            its_score = float(score[seed])
+            if config.agreement:
+                total = int((distance[mask] / DISTANCE_UNIT).long().sum())
+                its_score *= math.exp(-total * DISTANCE_UNIT / size)
+            proposals.append(Proposal(seed, mask, its_score))
         unclustered[mask] = False  # even when refused
     return proposals
 
@@ -66,16 +73,18 @@ def group(embedding: Tensor, scale: Tensor, score: Tensor, config: DecodeConfig)
     embedding, scale, score = (t.flatten(1).cpu() for t in (embedding, scale, score))
     usable = ~(embedding.isnan().any(0) | scale.isnan().any(0))
     claims = torch.zeros(n_classes, height * width, dtype=torch.int64)  # 1 + index into seeds
-    seeds = []  # (class, pixel)
+    seeds, scores = [], []  # (class, pixel)
     for c in range(n_classes):
         pixels = torch.nonzero((score[c] > config.foreground_threshold) & usable).squeeze(1)
-        for seed, mask in cluster(embedding[:, pixels], scale[:, pixels], score[c, pixels], config):
+        points = embedding[:, pixels], scale[:, pixels], score[c, pixels]
+        for seed, mask, its_score in cluster(*points, config):
             seeds.append((c, int(pixels[seed])))
+            scores.append(np.float32(its_score))
             members = pixels[mask]
             if config.first_come:
                 members = members[claims[c, members] == 0]
             claims[c, members] = len(seeds)
-    best_first = sorted(range(len(seeds)), key=lambda k: -float(score[seeds[k]]))  # stable
+    best_first = sorted(range(len(seeds)), key=lambda k: -scores[k])  # stable
     best_first = best_first[:MAX_INSTANCES]
 
     labels = torch.zeros(height * width, dtype=torch.int64)
@@ -84,16 +93,16 @@ def group(embedding: Tensor, scale: Tensor, score: Tensor, config: DecodeConfig)
         own = claims[seeds[k][0]] == k + 1
         new = own & (labels == 0)
         if new.any() and int(new.sum()) / int(own.sum()) > config.min_new_fraction:
-            kept.append(seeds[k])
+            kept.append(k)
             labels[new] = len(kept)
             y, x = np.nonzero(new.view(height, width).numpy())
             boxes.append((x.min(), y.min(), x.max() + 1, y.max() + 1))
-    classes = torch.tensor([c for c, _ in kept], dtype=torch.int64)
-    pixels = torch.tensor([pixel for _, pixel in kept], dtype=torch.int64)
+    classes = torch.tensor([seeds[k][0] for k in kept], dtype=torch.int64)
+    pixels = torch.tensor([seeds[k][1] for k in kept], dtype=torch.int64)
     return Groups(
         labels=labels.view(height, width).numpy().astype(np.uint16),
         class_ids=classes.numpy(),
-        scores=score[classes, pixels].numpy(),
+        scores=np.array([scores[k] for k in kept], np.float32),
         boxes_xyxy=np.array(boxes, np.float32).reshape(-1, 4),
         centers=embedding[:, pixels].T.numpy(),
         scales=scale[:, pixels].expand(2, -1).T.numpy(),

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from instaseg_ros.grouping import MAX_INSTANCES, MEMBERSHIP, Groups
+from instaseg_ros.grouping import DISTANCE_UNIT, MAX_INSTANCES, MEMBERSHIP, Groups
 
 if TYPE_CHECKING:
     from instaseg_ros.config import DecodeConfig
@@ -27,6 +27,7 @@ class Claims(NamedTuple):
 
     owner: Tensor  # (N,) int64: 1 + index of the instance that has the point; 0: none
     seeds: Tensor  # (K,) int64 among the points
+    scores: Tensor  # (K,) float32, see `Groups`
 
 
 def cluster(embedding: Tensor, scale: Tensor, score: Tensor, config: DecodeConfig) -> Claims:
@@ -36,10 +37,10 @@ def cluster(embedding: Tensor, scale: Tensor, score: Tensor, config: DecodeConfi
     owner = torch.zeros(n, dtype=torch.int64, device=device)
     count = torch.zeros((), dtype=torch.int64, device=device)
     running = torch.ones((), dtype=torch.bool, device=device)
-    kept = [owner[:0]]
+    kept, agreements = [owner[:0]], [score[:0].double()]
     going = n > config.min_pixels
     while going:
-        seeds, accepted = [], []
+        seeds, accepted, agreement = [], [], []
         for _ in range(PROPOSALS):
             seed = torch.argmax(score * free).view(1)
             enough = (free.sum() > config.min_pixels) & (score[seed] >= config.seed_threshold)
@@ -49,6 +50,7 @@ def cluster(embedding: Tensor, scale: Tensor, score: Tensor, config: DecodeConfi
             distance = (difference.square() * scale.index_select(1, seed)).sum(0)
             mask = torch.exp(-distance) > MEMBERSHIP
             size, new = mask.sum(), (mask & free).sum()
+            total = (torch.where(mask, distance, 0) / DISTANCE_UNIT).long().sum()
             share = new.double() / size
             accept = running & (size > config.min_pixels) & (share > config.min_new_fraction)
             count = count + accept
@@ -57,9 +59,15 @@ def cluster(embedding: Tensor, scale: Tensor, score: Tensor, config: DecodeConfi
             free &= ~mask
             seeds.append(seed)
             accepted.append(accept)
+            agreement.append(torch.exp(-total.double() * DISTANCE_UNIT / size).view(1))
         kept.append(torch.cat(seeds)[torch.cat(accepted)])
+        agreements.append(torch.cat(agreement)[torch.cat(accepted)])
         going = bool(running)
-    return Claims(owner, torch.cat(kept))
+    found = torch.cat(kept)
+    scores = score[found]
+    if config.agreement:
+        scores = (scores * torch.cat(agreements)).float()
+    return Claims(owner, found, scores)
 
 
 def group(embedding: Tensor, scale: Tensor, score: Tensor, config: DecodeConfig) -> Groups:
@@ -70,6 +78,7 @@ def group(embedding: Tensor, scale: Tensor, score: Tensor, config: DecodeConfig)
     owners = torch.zeros_like(score, dtype=torch.int64)
     classes: list[Tensor] = []  # of the seeds
     pixels: list[Tensor] = []
+    parts: list[Tensor] = []
     for c in range(n_classes):
         points = torch.nonzero((score[c] > config.foreground_threshold) & usable).squeeze(1)
         found = cluster(embedding[:, points], scale[:, points], score[c, points], config)
@@ -77,8 +86,8 @@ def group(embedding: Tensor, scale: Tensor, score: Tensor, config: DecodeConfig)
         owners[c, points] = torch.where(found.owner > 0, found.owner + n_before, 0)
         pixels.append(points[found.seeds])
         classes.append(torch.full_like(pixels[-1], c))
-    class_ids, seeds = torch.cat(classes), torch.cat(pixels)
-    scores = score[class_ids, seeds]
+        parts.append(found.scores)
+    class_ids, seeds, scores = torch.cat(classes), torch.cat(pixels), torch.cat(parts)
     best_first = torch.argsort(scores, descending=True, stable=True)[:MAX_INSTANCES]
 
     # A rank is the place among all instances, best first, from 1; 0: none, or beyond the limit.
@@ -95,7 +104,7 @@ def group(embedding: Tensor, scale: Tensor, score: Tensor, config: DecodeConfig)
     return Groups(
         labels=labels.view(height, width).cpu().numpy().astype(np.uint16),
         class_ids=class_ids.cpu().numpy(),
-        scores=score[class_ids, seeds].cpu().numpy(),
+        scores=scores[order].cpu().numpy(),
         boxes_xyxy=boxes(labels, len(order), width).cpu().numpy(),
         centers=embedding[:, seeds].T.cpu().numpy(),
         scales=scale[:, seeds].expand(2, -1).T.cpu().numpy(),

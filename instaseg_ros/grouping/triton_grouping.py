@@ -106,7 +106,7 @@ class TritonGrouping:
              self.class_ends, self.keys, self.x, self.y, self.best, self.accepted, self.n_accepted,
              self.min_new_fraction, n_pixels, n_classes, self.capacity, least_key,
              config.min_pixels, distance, *self.per_unit, **sigma, **cells, RUN=RUN, RUNS=RUNS,
-             BESTS=BESTS, **slots, num_warps=16)  # fmt: skip
+             BESTS=BESTS, **slots, AGREEMENT=config.agreement, num_warps=16)  # fmt: skip
         _run(merge.rank, (-(-self.slots // 64), n_classes, n_images), *maps[:2],
              self.accepted, self.n_accepted, self.ellipses, self.ranks, self.report, n_pixels,
              n_classes, **sigma, **slots, BLOCK=64, WIDTH=REPORT)  # fmt: skip

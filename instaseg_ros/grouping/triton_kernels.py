@@ -16,6 +16,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from instaseg_ros.grouping import DISTANCE_UNIT
+
+UNIT = tl.constexpr(DISTANCE_UNIT)
+
 
 @triton.jit
 def _cell(value, per_unit, cells: tl.constexpr):
@@ -26,10 +30,10 @@ def _cell(value, per_unit, cells: tl.constexpr):
 
 
 @triton.jit
-def _is_member(x, y, center_x, center_y, scale_x, scale_y, largest_distance):
+def _distance(x, y, center_x, center_y, scale_x, scale_y):
     dx = x - center_x
     dy = y - center_y
-    return dx * dx * scale_x + dy * dy * scale_y <= largest_distance
+    return dx * dx * scale_x + dy * dy * scale_y
 
 
 @triton.jit
@@ -158,13 +162,13 @@ def grow(
     embedding, scale, starts, row_ends, class_ends,
     keys,  # the free points; members of a proposal are freed no more
     xs, ys, best,
-    accepted,  # out: (B, C, SLOTS) int64, keys of accepted seeds
+    accepted,  # out: (B, C, SLOTS) int64, keys of accepted seeds with the scores of instances
     n_accepted,  # out: (B, C) int32, may exceed SLOTS
     min_new_fraction,  # (1,) float64
     n_pixels, n_classes, capacity, least_key, min_pixels, largest_distance,
     columns_per_unit, rows_per_unit,
     SIGMA: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, RUN: tl.constexpr,
-    RUNS: tl.constexpr, BESTS: tl.constexpr, SLOTS: tl.constexpr,
+    RUNS: tl.constexpr, BESTS: tl.constexpr, SLOTS: tl.constexpr, AGREEMENT: tl.constexpr,
 ):  # fmt: skip
     """The published loop, one program for each class of each image.
 
@@ -217,6 +221,7 @@ def grow(
         after = tl.cumsum(runs, 0)
         size = 0
         new = 0
+        total = tl.zeros([], tl.int64)
         for start in range(0, tl.sum(runs), RUNS):
             number = start + tl.arange(0, RUNS)
             in_row = (number[:, None] >= (after - runs)[None, :]) & (
@@ -228,9 +233,12 @@ def grow(
             x = tl.load(xs + at, mask=valid[:, None], other=float("nan"))
             y = tl.load(ys + at, mask=valid[:, None], other=float("nan"))
             key = tl.load(keys + at, mask=valid[:, None], other=0)
-            member = _is_member(x, y, center_x, center_y, scale_x, scale_y, largest_distance)
+            distance = _distance(x, y, center_x, center_y, scale_x, scale_y)
+            member = distance <= largest_distance
             key = tl.where(key == seed, 0, key)  # before its share of new pixels is counted
             size += tl.sum(member.to(tl.int32))
+            units = tl.where(member, distance, 0.0) / UNIT
+            total += tl.sum(units.to(tl.int64))
             new += tl.sum((member & (key != 0)).to(tl.int32))
             key = tl.where(member, 0, key)
             tl.store(keys + at, key, mask=valid[:, None])
@@ -238,7 +246,13 @@ def grow(
         n_free -= 1 + new
         share = tl.cast(new, tl.float64) / tl.maximum(size, 1).to(tl.float64)
         if (size > min_pixels) & (share > fraction):
-            tl.store(accepted + own * SLOTS + n, seed, mask=n < SLOTS)
+            key = seed
+            if AGREEMENT:
+                mean = total.to(tl.float64) * UNIT / size
+                score = (seed >> 32).to(tl.int32).to(tl.float32, bitcast=True) * tl.exp(-mean)
+                bits = score.to(tl.float32).to(tl.int32, bitcast=True).to(tl.int64)
+                key = (bits << 32) | (seed & 0xFFFFFFFF)
+            tl.store(accepted + own * SLOTS + n, key, mask=n < SLOTS)
             n += 1
         tl.debug_barrier()  # all threads have stored what all are about to load
         seed = _best_key(best, first_run, end_run, BESTS)

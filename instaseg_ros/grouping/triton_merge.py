@@ -13,13 +13,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from instaseg_ros.grouping.triton_kernels import _is_member, _points
+from instaseg_ros.grouping.triton_kernels import _distance, _points
 
 
 @triton.jit
 def rank(
     embedding, scale,
-    accepted,  # (B, C, SLOTS) int64 keys, in each class best score first
+    accepted,  # (B, C, SLOTS) int64 keys, score bits above, in each class best seed first
     n_accepted,
     ellipses,  # out: (B, C, SLOTS, 4) float32: centre x, y, scale x, y
     ranks,  # out: (B, C, SLOTS) int32
@@ -33,14 +33,14 @@ def rank(
     own = image * n_classes + class_id
     valid = slot < tl.minimum(tl.load(n_accepted + own), SLOTS)
     key = tl.load(accepted + own * SLOTS + slot, mask=valid, other=0)
-    better = slot + 1
+    better = tl.zeros([BLOCK], tl.int32) + 1
     if tl.max(valid.to(tl.int32)) > 0:
         for other in range(n_classes):
             n_other = tl.minimum(tl.load(n_accepted + image * n_classes + other), SLOTS)
-            n_other = tl.where(other == class_id, 0, n_other)
             for k in range(n_other):
                 rival = tl.load(accepted + (image * n_classes + other) * SLOTS + k) >> 32
-                wins = (rival > (key >> 32)) | ((rival == (key >> 32)) & (other < class_id))
+                earlier = (other < class_id) | ((other == class_id) & (k < slot))
+                wins = (rival > (key >> 32)) | ((rival == (key >> 32)) & earlier)
                 better += wins.to(tl.int32)
         pixel = 0xFFFFFFFF - (key & 0xFFFFFFFF)
         tl.store(ranks + own * SLOTS + slot, better, mask=valid)
@@ -80,10 +80,11 @@ def claim(
     k = 0 if FIRST_COME else left - 1
     while (left > 0) & (n_homeless > 0):
         ellipse = ellipses + (own * SLOTS + k) * 4
-        member = homeless & _is_member(
+        distance = _distance(
             x, y, tl.load(ellipse), tl.load(ellipse + 1), tl.load(ellipse + 2),
-            tl.load(ellipse + 3), largest_distance,
+            tl.load(ellipse + 3),
         )  # fmt: skip
+        member = homeless & (distance <= largest_distance)
         n_members = tl.sum(member.to(tl.int32))
         if n_members > 0:
             its_rank = tl.load(ranks + own * SLOTS + k)
