@@ -70,8 +70,8 @@ class DecodeConfig:
     )
     agreement: bool = param(
         True,
-        "an instance's score is its seed's times how well its pixels agree with the seed; false: "
-        "its seed's alone",
+        "of spatial_embedding: an instance's score is its seed's times how well its pixels agree "
+        "with the seed; false: its seed's alone",
         live=True,
     )
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 from disc_images import QUICK
 
-from instaseg_ros.checkpoint import load_checkpoint
+from instaseg_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from instaseg_ros.config import Config, TrainConfig, merge
 from instaseg_ros.errors import ConfigError, WeightsError
 from instaseg_ros.methods import METHODS, Method, Targets, make_method
+from instaseg_ros.network import ERFNet
 from instaseg_ros.training.teacher import Teacher, imitation_loss
 from instaseg_ros.training.trainer import train
 
@@ -105,6 +106,25 @@ def test_a_teacher_says_what_its_network_says() -> None:
     for head in method.heads:
         torch.testing.assert_close(said[head.name], expected[head.name], atol=1e-4, rtol=1e-4)
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
+
+
+def test_a_teacher_of_clips_remembers(tmp_path: Path) -> None:
+    method = make_method("spatio_temporal", 2)
+    network = ERFNet(method.heads, temporal=True).eval()
+    for parameter in network.temporal.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    path = tmp_path / "w.safetensors"
+    checkpoint = Checkpoint(network.state_dict(), ("car", "bus"), "spatio_temporal")
+    save_checkpoint(checkpoint, path)
+    teacher = Teacher(str(path), method, ("car", "bus"))
+    images = torch.rand(4, 3, 32, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = network(images, frames=2)["embedding"]
+        forgetful = network(images, frames=1)["embedding"]
+    said = teacher(images, 2)
+    assert said.keys() == {head.name for head in method.heads}
+    torch.testing.assert_close(said["embedding"], expected, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(said["embedding"], forgetful, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,8 @@ class Teacher(nn.Module):
         ):
             if expected != found:
                 raise ConfigError(
-                    f"train.teacher: {weights}: expected {what} {expected}, got {found}"
+                    f"train.teacher: {weights}: expected {what} {expected}, got {found}; give "
+                    "weights that say the same things, or none"
                 )
         self.network = fold(checkpoint.network())
 
