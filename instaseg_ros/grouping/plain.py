@@ -78,7 +78,7 @@ def group(embedding: Tensor, scale: Tensor, score: Tensor, config: DecodeConfig)
     owners = torch.zeros_like(score, dtype=torch.int64)
     classes: list[Tensor] = []  # of the seeds
     pixels: list[Tensor] = []
-    parts: list[Tensor] = []
+    their_scores: list[Tensor] = []
     for c in range(n_classes):
         points = torch.nonzero((score[c] > config.foreground_threshold) & usable).squeeze(1)
         found = cluster(embedding[:, points], scale[:, points], score[c, points], config)
@@ -86,8 +86,8 @@ def group(embedding: Tensor, scale: Tensor, score: Tensor, config: DecodeConfig)
         owners[c, points] = torch.where(found.owner > 0, found.owner + n_before, 0)
         pixels.append(points[found.seeds])
         classes.append(torch.full_like(pixels[-1], c))
-        parts.append(found.scores)
-    class_ids, seeds, scores = torch.cat(classes), torch.cat(pixels), torch.cat(parts)
+        their_scores.append(found.scores)
+    class_ids, seeds, scores = torch.cat(classes), torch.cat(pixels), torch.cat(their_scores)
     best_first = torch.argsort(scores, descending=True, stable=True)[:MAX_INSTANCES]
 
     # A rank is the place among all instances, best first, from 1; 0: none, or beyond the limit.

@@ -65,7 +65,7 @@ def imitation_loss(
     objects = area > 0
     boost = (config.small_object_px / area.clamp(min=1)).clamp(min=1)
     weight = torch.where(objects, config.foreground_weight * boost, 1.0)
-    share = torch.where(objects, 1 / area.clamp(min=1), 0.0)[objects]
+    share = 1 / area[objects]
     total = area.new_zeros(())
     for name, theirs in taught.items():
         own = outputs[name].float()

@@ -112,9 +112,8 @@ def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
         torch.manual_seed(options.seed)
         shape = config.method
         method = make_method(shape.name, len(names), shape.n_sigma, shape.dimensions)
-        teacher = None
-        if options.teacher:
-            teacher = Teacher(options.teacher, method, names).to(group.device)
+        taught_by = options.teacher
+        teacher = Teacher(taught_by, method, names).to(group.device) if taught_by else None
         run = Run(config, run_dir, group, source, method, weights.to(group.device), teacher)
         state = _fresh_state(run, init)
         _loop(run, state, state.resume(run_dir / "state.pt"))
