@@ -55,6 +55,7 @@ def detections_message(
 ) -> Any:
     """vision_msgs/Detection2DArray, highest score first: `id` is the decimal label value, the one
     result has class name and score, the box is in pixels."""
+    best_first = np.argsort(-instances.scores, kind="stable")
     detections = [
         msgs.Detection2D(
             header=header,
@@ -73,10 +74,10 @@ def detections_message(
             id=str(label),
         )
         for label, class_id, score, (left, top, right, bottom) in zip(
-            instances.ids.tolist(),
-            instances.class_ids.tolist(),
-            instances.scores.tolist(),
-            instances.boxes_xyxy.tolist(),
+            instances.ids[best_first].tolist(),
+            instances.class_ids[best_first].tolist(),
+            instances.scores[best_first].tolist(),
+            instances.boxes_xyxy[best_first].tolist(),
             strict=True,
         )
     ]

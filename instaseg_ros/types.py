@@ -28,7 +28,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Instances:
-    """The objects of one frame. All per-instance arrays share one order, highest score first.
+    """The objects of one frame. All per-instance arrays share one order.
 
     labels: (H, W) uint16 label image; 0 = background, otherwise one of `ids`.
     ids: (N,) uint16, the label values.

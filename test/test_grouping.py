@@ -144,15 +144,19 @@ def test_the_score_tells_how_well_the_members_agree() -> None:
         assert score == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_better_seed_whose_members_agree_less_comes_later() -> None:
+def test_a_better_seed_keeps_its_pixels_though_its_members_agree_less() -> None:
+    """One class claims both rows, the other the second one, whose pixels point beside its seed."""
     offset, bandwidth, seed = flat(2, 12, 1, 3, n_classes=2)
-    seed[0, 1], seed[1, 0] = -5, -5  # a row for each class
+    seed[1, 0] = -5
     seed[0, 0, 0], seed[1, 1, 0] = 4, 5
     offset[0] = np.arctanh(-np.arange(12) * method.STEP_X)
     offset[1, 1, 1:] = np.arctanh(0.9 * method.STEP_Y)
-    for agreement, classes in ((False, [1, 0]), (True, [0, 1])):
-        config = dataclasses.replace(SMALL, agreement=agreement)
-        assert assert_same((offset, bandwidth, seed), config).class_ids.tolist() == classes
+    for agreement in (False, True):
+        config = dataclasses.replace(SMALL, agreement=agreement, min_new_fraction=0.3)
+        groups = assert_same((offset, bandwidth, seed), config)
+        assert groups.class_ids.tolist() == [1, 0]
+        assert groups.labels[:, 0].tolist() == [2, 1]
+        assert (groups.scores[0] < groups.scores[1]) == agreement
 
 
 @pytest.mark.parametrize(("left", "kept"), [(25, [1, 0]), (24, [1])])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import recordings
@@ -51,6 +53,14 @@ def test_detections_name_label_class_and_box():
     assert second.results[0].hypothesis.score == pytest.approx(0.5)
     assert (first.bbox.center.position.x, first.bbox.center.position.y) == (15, 15)
     assert (first.bbox.size_x, first.bbox.size_y) == (20, 10)
+
+
+def test_the_surest_detection_comes_first():
+    rising = dataclasses.replace(INSTANCES, scores=INSTANCES.scores[::-1].copy())
+    made = outputs.detections_message(message_classes(), HEADER, rising, CLASS_NAMES).detections
+    assert [detection.id for detection in made] == ["7", "300"]
+    assert made[0].results[0].hypothesis.score == INSTANCES.scores.max()
+    assert (made[0].bbox.center.position.x, made[0].bbox.size_x) != (15, 20)
 
 
 def test_markers_project_back_onto_the_outline():

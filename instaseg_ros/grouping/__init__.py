@@ -17,7 +17,8 @@ MAX_INSTANCES = 65535  # what a uint16 label image can tell apart
 
 
 class Groups(NamedTuple):
-    """The instances of one image, highest score first; equal scores in class, then seed order.
+    """The instances of one image in the order in which they took their pixels: best score of the
+    seed first; equal ones in class, then seed order.
 
     labels: (H, W) uint16; 0 = background, k = instance k of the arrays, counted from 1.
     class_ids: (K,) int64.

@@ -222,7 +222,7 @@ def _merge(
     counts, _, seeds, scores = claims
     class_ids = np.repeat(np.arange(len(counts)), counts)
     in_class = np.arange(len(seeds)) - np.repeat(np.cumsum(counts) - counts, counts)
-    best_first = np.argsort(-scores, kind="stable")[:MAX_INSTANCES]
+    best_first = np.argsort(-points.score[seeds], kind="stable")[:MAX_INSTANCES]
     ranks = np.zeros((len(counts), max(counts) + 1), np.uint16)  # by class and owner
     ranks[class_ids[best_first], in_class[best_first] + 1] = np.arange(1, len(best_first) + 1)
     labels, boxes = _paint(points, claims.owner, ranks, len(best_first), size, min_new_fraction)

@@ -64,9 +64,9 @@ def group(embedding: Tensor, scale: Tensor, score: Tensor, config: DecodeConfig)
     embedding: (2, H, W); scale: (n_sigma, H, W); score: (C, H, W); all float32.
     A pixel with a NaN takes no part. A pixel that several instances of a class have for a member is
     the first one's (`first_come`) or, as published, that of the last one to write it. Where classes
-    contest pixels, instances are taken best score first (the lower class on ties): each gets the
+    contest pixels, instances are taken best seed first (the lower class on ties): each gets the
     pixels of its class that no better one has, and is refused unless these are more than
-    `min_new_fraction` of its own. Beyond 65535 instances those of the lowest scores are refused
+    `min_new_fraction` of its own. Beyond 65535 instances those of the lowest seeds are refused
     before that.
     """
     n_classes, height, width = score.shape
@@ -84,7 +84,7 @@ def group(embedding: Tensor, scale: Tensor, score: Tensor, config: DecodeConfig)
             if config.first_come:
                 members = members[claims[c, members] == 0]
             claims[c, members] = len(seeds)
-    best_first = sorted(range(len(seeds)), key=lambda k: -scores[k])  # stable
+    best_first = sorted(range(len(seeds)), key=lambda k: -score[seeds[k]])  # stable
     best_first = best_first[:MAX_INSTANCES]
 
     labels = torch.zeros(height * width, dtype=torch.int64)

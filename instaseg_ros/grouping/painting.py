@@ -1,6 +1,6 @@
 """Compiled loops that put the instances of all classes into one label image.
 
-An instance's rank is its place among all of the image, best score first, from 1; 0: none. Points
+An instance's rank is its place among all of the image, best seed first, from 1; 0: none. Points
 lie class by class and row by row: those of row y in class c from row_starts[c * H + y] on.
 """
 

@@ -88,9 +88,10 @@ def group(embedding: Tensor, scale: Tensor, score: Tensor, config: DecodeConfig)
         classes.append(torch.full_like(pixels[-1], c))
         their_scores.append(found.scores)
     class_ids, seeds, scores = torch.cat(classes), torch.cat(pixels), torch.cat(their_scores)
-    best_first = torch.argsort(scores, descending=True, stable=True)[:MAX_INSTANCES]
+    best_first = torch.argsort(score[class_ids, seeds], descending=True, stable=True)
+    best_first = best_first[:MAX_INSTANCES]
 
-    # A rank is the place among all instances, best first, from 1; 0: none, or beyond the limit.
+    # A rank is the place among all instances, best seed first, from 1; 0: none, or past the limit.
     ranks = seeds.new_zeros(len(seeds) + 1)
     ranks[1 + best_first] = torch.arange(1, len(best_first) + 1, device=ranks.device)
     claims = ranks[owners]  # (C, H*W)

@@ -61,6 +61,7 @@ class TritonGrouping:
         self.x, self.y = room(f32, self.capacity), room(f32, self.capacity)
         self.best = room(i64, self.capacity // RUN)
         self.accepted = room(i64, n_classes, self.slots)
+        self.scores = room(f32, n_classes, self.slots)
         self.n_accepted = room(i32, n_classes)
         self.ellipses = room(f32, n_classes, self.slots, 4)
         self.ranks = room(i32, n_classes, self.slots)
@@ -103,13 +104,13 @@ class TritonGrouping:
         _run(points.crown, (-(-self.capacity // (RUN * RUNS)), n_images), self.keys,
              self.class_ends, self.best, n_classes, self.capacity, RUN=RUN, RUNS=RUNS)  # fmt: skip
         _run(points.grow, (n_classes, n_images), *maps[:2], self.starts, self.row_ends,
-             self.class_ends, self.keys, self.x, self.y, self.best, self.accepted, self.n_accepted,
-             self.min_new_fraction, n_pixels, n_classes, self.capacity, least_key,
+             self.class_ends, self.keys, self.x, self.y, self.best, self.accepted, self.scores,
+             self.n_accepted, self.min_new_fraction, n_pixels, n_classes, self.capacity, least_key,
              config.min_pixels, distance, *self.per_unit, **sigma, **cells, RUN=RUN, RUNS=RUNS,
              BESTS=BESTS, **slots, AGREEMENT=config.agreement, num_warps=16)  # fmt: skip
         _run(merge.rank, (-(-self.slots // 64), n_classes, n_images), *maps[:2],
-             self.accepted, self.n_accepted, self.ellipses, self.ranks, self.report, n_pixels,
-             n_classes, **sigma, **slots, BLOCK=64, WIDTH=REPORT)  # fmt: skip
+             self.accepted, self.scores, self.n_accepted, self.ellipses, self.ranks, self.report,
+             n_pixels, n_classes, **sigma, **slots, BLOCK=64, WIDTH=REPORT)  # fmt: skip
         _run(merge.claim, (grid[0], n_classes, n_images), *maps, self.ellipses, self.ranks,
              self.n_accepted, self.claims, sizes, *of_kind, distance,
              **sigma, **slots, **block, FIRST_COME=config.first_come)  # fmt: skip

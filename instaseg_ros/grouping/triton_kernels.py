@@ -162,7 +162,8 @@ def grow(
     embedding, scale, starts, row_ends, class_ends,
     keys,  # the free points; members of a proposal are freed no more
     xs, ys, best,
-    accepted,  # out: (B, C, SLOTS) int64, keys of accepted seeds with the scores of instances
+    accepted,  # out: (B, C, SLOTS) int64, keys of accepted seeds
+    scores,  # out: (B, C, SLOTS) float32, of their instances
     n_accepted,  # out: (B, C) int32, may exceed SLOTS
     min_new_fraction,  # (1,) float64
     n_pixels, n_classes, capacity, least_key, min_pixels, largest_distance,
@@ -246,13 +247,11 @@ def grow(
         n_free -= 1 + new
         share = tl.cast(new, tl.float64) / tl.maximum(size, 1).to(tl.float64)
         if (size > min_pixels) & (share > fraction):
-            key = seed
+            score = (seed >> 32).to(tl.int32).to(tl.float32, bitcast=True)
             if AGREEMENT:
-                mean = total.to(tl.float64) * UNIT / size
-                score = (seed >> 32).to(tl.int32).to(tl.float32, bitcast=True) * tl.exp(-mean)
-                bits = score.to(tl.float32).to(tl.int32, bitcast=True).to(tl.int64)
-                key = (bits << 32) | (seed & 0xFFFFFFFF)
-            tl.store(accepted + own * SLOTS + n, key, mask=n < SLOTS)
+                score = (score * tl.exp(-total.to(tl.float64) * UNIT / size)).to(tl.float32)
+            tl.store(accepted + own * SLOTS + n, seed, mask=n < SLOTS)
+            tl.store(scores + own * SLOTS + n, score, mask=n < SLOTS)
             n += 1
         tl.debug_barrier()  # all threads have stored what all are about to load
         seed = _best_key(best, first_run, end_run, BESTS)

@@ -1,6 +1,6 @@
 """Triton kernels that bring the accepted instances of all classes into one label image.
 
-The *rank* of an instance is its place among all of its image, best score first, from 1; 0: none.
+The *rank* of an instance is its place among all of its image, best seed first, from 1; 0: none.
 The *report* (B, K, 11) int32 is what the host reads in the end. Row 0 has the numbers of accepted
 instances, of kept ones, of ones not judged yet, the greatest number in one class, and the memory
 that the points needed. Row r has, of the instance of rank r: class, label or 0, and as float32 bits
@@ -19,7 +19,8 @@ from instaseg_ros.grouping.triton_kernels import _distance, _points
 @triton.jit
 def rank(
     embedding, scale,
-    accepted,  # (B, C, SLOTS) int64 keys, score bits above, in each class best seed first
+    accepted,  # (B, C, SLOTS) int64 keys of seeds, score bits above, in each class best first
+    scores,  # (B, C, SLOTS) float32 of their instances
     n_accepted,
     ellipses,  # out: (B, C, SLOTS, 4) float32: centre x, y, scale x, y
     ranks,  # out: (B, C, SLOTS) int32
@@ -46,7 +47,8 @@ def rank(
         tl.store(ranks + own * SLOTS + slot, better, mask=valid)
         out = report + image * (n_classes * SLOTS + 1) * WIDTH + better.to(tl.int64) * WIDTH
         tl.store(out, tl.zeros_like(slot) + class_id, mask=valid)
-        tl.store(out + 2, (key >> 32).to(tl.int32), mask=valid)
+        its_score = tl.load(scores + own * SLOTS + slot, mask=valid)
+        tl.store(out + 2, its_score.to(tl.int32, bitcast=True), mask=valid)
         for axis in tl.static_range(2):
             center = tl.load(embedding + (image * 2 + axis) * n_pixels + pixel, mask=valid)
             sigma = axis * (SIGMA - 1)

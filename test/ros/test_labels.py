@@ -96,8 +96,7 @@ def test_encodings(robot: Robot, camera, pipeline, name):
     labels, _ = robot.label(camera, message)
     expected = expected_labels(pipeline, image_to_rgb(message))
     assert np.array_equal(label_image(labels), expected)
-    whole = np.bincount(expected.ravel())[1:] > 800  # of 1024; halved chroma leaves fringes too
-    assert whole.sum() == (1 if name == "mono8" else 3)  # of one colour, one square is bright
+    assert expected.max() == (1 if name == "mono8" else 3)  # of one colour, one square is bright
 
 
 def test_refused_image_is_counted_and_survived(robot: Robot, camera):
