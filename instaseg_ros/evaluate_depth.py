@@ -21,12 +21,15 @@ from instaseg_ros.temporal import NEXT_STATE
 
 
 class DepthErrors(NamedTuple):
-    """Absolute relative errors, the prediction scaled to each frame's median depth.
+    """Absolute relative errors.
 
-    flat: of the best that knows nothing, everything at that median.
+    scaled: the prediction scaled to each frame's median depth.
+    metric: the prediction as it is, metres if the camera's motion was known in training.
+    flat: of what knows nothing, everything at the median depth.
     """
 
-    predicted: float
+    scaled: float
+    metric: float
     flat: float
 
 
@@ -48,7 +51,8 @@ def evaluate_depth(
     street = SyntheticStreet(
         size, split="val", sequences=sequences, frames_per_sequence=frames, depth=True
     )
-    predicted: list[DepthCounts] = []
+    scaled: list[DepthCounts] = []
+    metric: list[DepthCounts] = []
     flat: list[DepthCounts] = []
     state = None
     for index in tqdm(range(len(street)), unit="frame", disable=None):
@@ -57,11 +61,12 @@ def evaluate_depth(
         pixels = torch.from_numpy(frame.image)[None].permute(0, 3, 1, 2) / 255
         with torch.inference_mode():
             outputs = network(pixels, state if index % frames else None)
-            depth = 1 / inverse_depth(outputs["depth"])
+            depth = (1 / inverse_depth(outputs["depth"]))[0, 0].numpy()
         state = outputs[NEXT_STATE]
-        predicted.append(depth_counts(depth[0, 0].numpy(), frame.depth))
+        scaled.append(depth_counts(depth, frame.depth))
+        metric.append(depth_counts(depth, frame.depth, scaled=False))
         flat.append(depth_counts(np.ones(size), frame.depth))
-    return DepthErrors(absolute_relative_error(predicted), absolute_relative_error(flat))
+    return DepthErrors(*map(absolute_relative_error, (scaled, metric, flat)))
 
 
 if __name__ == "__main__":
@@ -72,6 +77,6 @@ if __name__ == "__main__":
     options = parser.parse_args()
     errors = evaluate_depth(options.weights, options.sequences, options.frames)
     print(
-        f"absolute relative error, median-scaled: {errors.predicted:.4f} "
-        f"(everything equally far: {errors.flat:.4f})"
+        f"absolute relative error: {errors.scaled:.4f} scaled to the median depth, "
+        f"{errors.metric:.4f} in metres as it is (everything equally far: {errors.flat:.4f})"
     )

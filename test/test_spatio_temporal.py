@@ -186,6 +186,7 @@ def test_absolute_relative_error_by_hand() -> None:
     assert counts == DepthCounts(pytest.approx(0.5 + 0 + 0.5), 3)
     assert depth_counts(true + 1, np.zeros((2, 2))) == (0.0, 0)
     assert depth_counts(true / 7 + 1e-9, true).relative_error < 1e-6
+    assert depth_counts(true * 1.5, true, scaled=False) == DepthCounts(pytest.approx(1.5), 3)
     assert absolute_relative_error([counts, DepthCounts(0.5, 1)]) == pytest.approx(1.5 / 4)
     assert np.isnan(absolute_relative_error([]))
 
@@ -212,7 +213,7 @@ def test_a_training_leaves_weights_whose_depth_can_be_measured(tmp_path: Path) -
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
     assert "ego_motion" in state
     errors = evaluate_depth(str(weights), sequences=1, frames=2, size=(64, 128))
-    assert 0 < errors.predicted < 10 and 0 < errors.flat < 10
+    assert all(0 < error < 10 for error in errors)
     with pytest.raises(ConfigError, match="spatial_embedding predicts no depth"):
         evaluate_depth("street-synthetic")
 

@@ -1,4 +1,4 @@
-"""Absolute relative error of predicted depth, as pictures alone can give it: up to a scale."""
+"""Absolute relative error of predicted depth, which pictures alone can give up to a scale only."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ class DepthCounts(NamedTuple):
     pixels: int
 
 
-def depth_counts(predicted: NDArray[np.floating], true: NDArray[np.floating]) -> DepthCounts:
-    """Of one frame, (H, W) metres each, the prediction scaled so that the medians are equal.
+def depth_counts(
+    predicted: NDArray[np.floating], true: NDArray[np.floating], scaled: bool = True
+) -> DepthCounts:
+    """Of one frame, (H, W) metres each.
 
     Pixels whose true depth is 0 (unknown) or above FARTHEST_M do not count.
+    scaled: the prediction, so that the medians are equal.
     """
     counted = (true > 0) & (true <= FARTHEST_M)
     if not counted.any():
         return DepthCounts(0.0, 0)
     truth, guess = true[counted].astype(np.float64), predicted[counted].astype(np.float64)
-    guess *= np.median(truth) / np.median(guess)
+    if scaled:
+        guess *= np.median(truth) / np.median(guess)
     return DepthCounts(float((np.abs(guess - truth) / truth).sum()), len(truth))
 
 
