@@ -35,6 +35,7 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 
 NODE = "/instaseg_node"
 PATIENCE_S = 90.0  # a test ends as soon as it can; this only bounds it on a busy machine
+KNOWN_AFTER_S = 0.25  # until the node knows a new client of its services
 RELIABLE = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.RELIABLE)
 BEST_EFFORT = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
@@ -146,8 +147,11 @@ class Robot:
     # Services
 
     def call(self, kind: Any, name: str, **request: Any) -> Any:
+        """The answer of the node. Fast DDS drops it if the node does not know the client after a
+        tenth of a second, which is why a new client waits before it asks."""
         client = self.node.create_client(kind, f"{NODE}/{name}")
         self.until(client.service_is_ready, f"service {name}")
+        self.spin_for(KNOWN_AFTER_S)
         future = client.call_async(kind.Request(**request))
         self.until(future.done, f"answer of {name}")
         self.node.destroy_client(client)
