@@ -1,9 +1,9 @@
 """ERFNet (Romera et al. 2018) with one decoder per group of heads, as Neven et al. 2019 use it.
 
 Module names follow the published checkpoints, so that their weights load key by key. The profile
-`fast` is ours: the same blocks, fewer of them, and one decoder that stays at a quarter of the
-resolution, to which the encoder's finer features come by shortcuts. A temporal network, ours too,
-sees earlier frames through a `TemporalModule` between encoder and decoders.
+`fast` is ours: the same without the residual blocks that a trained network misses least. A
+temporal network, ours too, sees earlier frames through a `TemporalModule` between encoder and
+decoders.
 """
 
 from __future__ import annotations
@@ -22,31 +22,23 @@ STRIDE = 8  # height and width of the input are multiples of this
 
 
 class Profile(NamedTuple):
-    """How much network there is.
+    """How many residual blocks the network has.
 
-    blocks: residual blocks of the encoder at a quarter of the resolution.
+    blocks: of the encoder at a quarter of the resolution.
     dilations: of those at an eighth, one block each.
-    shared_decoder: all heads come out of one `FastDecoder`, instead of `Decoder`s of their own.
+    decoders: of the first decoder, at a quarter and at half of the resolution, the same of the
+        second, ...; a decoder beyond them has as many as the last.
     """
 
     blocks: int
     dilations: tuple[int, ...]
-    shared_decoder: bool
+    decoders: tuple[tuple[int, int], ...]
 
 
 PROFILES = {
-    "published": Profile(5, (2, 4, 8, 16) * 2, shared_decoder=False),
-    "fast": Profile(2, (2, 4, 8, 16, 2, 4), shared_decoder=True),  # 57 % of the multiplications
+    "published": Profile(5, (2, 4, 8, 16) * 2, ((2, 2),)),
+    "fast": Profile(2, (2, 4, 2, 4), ((1, 2), (0, 1))),
 }
-
-
-class Features(NamedTuple):
-    """What an encoder sees: at its end (B, 128, H/8, W/8), and on the way there, fine (B, 64, H/4,
-    W/4) and finest (B, 16, H/2, W/2)."""
-
-    coarse: Tensor
-    fine: Tensor
-    finest: Tensor
 
 
 class Downsampler(nn.Module):
@@ -97,7 +89,7 @@ class Upsampler(nn.Module):
 
 
 class Encoder(nn.Module):
-    """(B, 3, H, W) to `Features`."""
+    """(B, 3, H, W) to features (B, 128, H/8, W/8)."""
 
     def __init__(self, n_outputs: int, profile: Profile) -> None:
         super().__init__()
@@ -110,83 +102,38 @@ class Encoder(nn.Module):
                 *(NonBottleneck1d(128, 0.3, d) for d in profile.dilations),
             ]
         )
-        self.n_fine = 1 + profile.blocks  # so many layers are at a quarter of the resolution
         # Only ERFNet's encoder pre-training uses it; kept so that published weights load whole.
         self.output_conv = nn.Conv2d(128, n_outputs, 1)
 
-    def forward(self, x: Tensor) -> Features:
-        x = finest = self.initial_block(x)
-        for layer in self.layers[: self.n_fine]:
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.initial_block(x)
+        for layer in self.layers:
             x = layer(x)
-        fine = x
-        for layer in self.layers[self.n_fine :]:
-            x = layer(x)
-        return Features(x, fine, finest)
+        return x
 
 
 class Decoder(nn.Module):
-    """`Features`, of which it uses the coarse ones, to (B, n_outputs, H, W)."""
+    """Features (B, 128, H/8, W/8) to (B, n_outputs, H, W).
 
-    def __init__(self, n_outputs: int) -> None:
+    blocks: residual blocks at a quarter and at half of the resolution.
+    """
+
+    def __init__(self, n_outputs: int, blocks: tuple[int, int]) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
             [
                 Upsampler(128, 64),
-                NonBottleneck1d(64, 0.0, 1),
-                NonBottleneck1d(64, 0.0, 1),
+                *(NonBottleneck1d(64, 0.0, 1) for _ in range(blocks[0])),
                 Upsampler(64, 16),
-                NonBottleneck1d(16, 0.0, 1),
-                NonBottleneck1d(16, 0.0, 1),
+                *(NonBottleneck1d(16, 0.0, 1) for _ in range(blocks[1])),
             ]
         )
-        self.shortcuts = nn.ModuleList()
         self.output_conv = nn.ConvTranspose2d(16, n_outputs, 2, stride=2)
 
-    def forward(self, features: Features) -> Tensor:
-        x = features.coarse
+    def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers:
             x = layer(x)
         return self.output_conv(x)
-
-    def last_layer(self, channels: slice) -> tuple[Tensor, Tensor]:
-        """Views of what makes these output channels: weight (16, C, 2, 2) and bias (C,)."""
-        assert self.output_conv.bias is not None
-        return self.output_conv.weight[:, channels], self.output_conv.bias[channels]
-
-
-class FastDecoder(nn.Module):
-    """`Features` to (B, n_outputs, H, W): the last layer makes 4 x 4 pixels out of one.
-
-    What is finer than the coarse features is added to them, once they are upsampled.
-    """
-
-    UPSCALE = 4
-
-    def __init__(self, n_outputs: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(
-            [Upsampler(128, 64), NonBottleneck1d(64, 0.0, 1), NonBottleneck1d(64, 0.0, 1)]
-        )
-        self.shortcuts = nn.ModuleList([nn.Conv2d(64, 64, 1), nn.Conv2d(16, 64, 2, stride=2)])
-        for parameter in self.shortcuts.parameters():
-            nn.init.zeros_(parameter)  # training finds out what they are good for
-        self.output_conv = nn.Conv2d(64, n_outputs * self.UPSCALE**2, 1)
-
-    def forward(self, features: Features) -> Tensor:
-        upsample, *blocks = self.layers
-        x = upsample(features.coarse)
-        for shortcut, finer in zip(self.shortcuts, (features.fine, features.finest), strict=True):
-            x = x + shortcut(finer)
-        for block in blocks:
-            x = block(x)
-        return nn.functional.pixel_shuffle(self.output_conv(x), self.UPSCALE)
-
-    def last_layer(self, channels: slice) -> tuple[Tensor, Tensor]:
-        """Views of what makes these output channels: weight (16 C, 64, 1, 1) and bias (16 C,)."""
-        assert self.output_conv.bias is not None
-        pixels = self.UPSCALE**2
-        rows = slice(channels.start * pixels, channels.stop * pixels)
-        return self.output_conv.weight[rows], self.output_conv.bias[rows]
 
 
 class ERFNet(nn.Module):
@@ -204,11 +151,12 @@ class ERFNet(nn.Module):
         shape = PROFILES[profile]
         n_decoders = 1 + max(head.decoder for head in heads)
         self.groups = [[h for h in heads if h.decoder == d] for d in range(n_decoders)]
-        if shape.shared_decoder:
-            self.groups = [list(heads)]
-        decoder = FastDecoder if shape.shared_decoder else Decoder
         self.encoder = Encoder(sum(head.channels for head in heads), shape)
-        self.decoders = nn.ModuleList(decoder(sum(h.channels for h in g)) for g in self.groups)
+        blocks = [shape.decoders[min(d, len(shape.decoders) - 1)] for d in range(n_decoders)]
+        self.decoders = nn.ModuleList(
+            Decoder(sum(head.channels for head in group), n)
+            for group, n in zip(self.groups, blocks, strict=True)
+        )
         self.temporal = TemporalModule() if temporal else None
 
     def forward(self, x: Tensor, state: Tensor | None = None, frames: int = 1) -> dict[str, Tensor]:
@@ -228,13 +176,12 @@ class ERFNet(nn.Module):
         return self.decode_features(self.encoder(x), state, frames)
 
     def decode_features(
-        self, features: Features, state: Tensor | None = None, frames: int = 1
+        self, features: Tensor, state: Tensor | None = None, frames: int = 1
     ) -> list[Tensor]:
         """`decoder_outputs` from the encoder's features."""
         memory = []
         if self.temporal is not None:
-            remembered, next_state = self.temporal(features.coarse, state, frames)
-            features = features._replace(coarse=remembered)
+            features, next_state = self.temporal(features, state, frames)
             memory.append(next_state)
         return [*(decoder(features) for decoder in self.decoders), *memory]
 
@@ -249,35 +196,40 @@ class ERFNet(nn.Module):
         return heads
 
     def head_parameters(self, name: str, channel: int | None = None) -> tuple[Tensor, Tensor]:
-        """Views of the weight and the bias that make one head, or one channel of it, of its
-        decoder's last layer."""
+        """Views of what makes one head, or one channel of it: weight (16, C, 2, 2), bias (C,)."""
         for decoder, group in zip(self._decoders(), self.groups, strict=True):
             start = 0
             for head in group:
                 if head.name == name:
                     first, count = (0, head.channels) if channel is None else (channel, 1)
-                    return decoder.last_layer(slice(start + first, start + first + count))
+                    own = slice(start + first, start + first + count)
+                    weight, bias = decoder.output_conv.weight, decoder.output_conv.bias
+                    assert bias is not None
+                    return weight[:, own], bias[own]
                 start += head.channels
         raise KeyError(name)
 
-    def _decoders(self) -> list[Decoder | FastDecoder]:
+    def _decoders(self) -> list[Decoder]:
         return list(self.decoders)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def start_from(self, other: ERFNet) -> None:
         """Take the weights of every block that the other network has in the same place.
 
-        Places are counted from the start of each stage of the encoder and of the decoders, the
-        last decoder first, so that a smaller profile starts from a larger one's first blocks.
+        Places are counted from the start of each stage of the encoder and of the decoders; the
+        place of a dilated block is that of the next one of its dilation. So a smaller profile
+        starts from a larger one's blocks.
         """
         pairs: list[tuple[nn.Module, nn.Module]] = []
-        for own, theirs in zip(_stages(self.encoder), _stages(other.encoder), strict=True):
-            pairs += zip(own, theirs, strict=False)
-        decoders = self._decoders()[::-1], other._decoders()[::-1]
-        for one, two in zip(*decoders, strict=False):
-            pairs += zip(one.layers, two.layers, strict=False)
-            pairs += zip(one.shortcuts, two.shortcuts, strict=False)
+        parts: list[tuple[Encoder | Decoder, Encoder | Decoder]] = [(self.encoder, other.encoder)]
+        parts += zip(self._decoders(), other._decoders(), strict=False)
+        for one, two in parts:
             pairs.append((one.output_conv, two.output_conv))
+            for own, theirs in zip(_stages(one), _stages(two), strict=True):
+                left = iter(theirs)
+                for block in own:
+                    match = next((x for x in left if _dilation(x) == _dilation(block)), None)
+                    pairs += [(block, match)] if match else []
         if self.temporal is not None and other.temporal is not None:
             pairs.append((self.temporal, other.temporal))
         for target, source in pairs:
@@ -286,11 +238,16 @@ class ERFNet(nn.Module):
                 target.load_state_dict(new)
 
 
-def _stages(encoder: Encoder) -> list[list[nn.Module]]:
-    """The encoder's blocks by resolution, each stage from its downsampler on."""
-    stages: list[list[nn.Module]] = [[encoder.initial_block], [encoder.output_conv]]
-    for layer in encoder.layers:
-        if isinstance(layer, Downsampler):
-            stages.append([])
-        stages[-1].append(layer)
+def _stages(part: Encoder | Decoder) -> list[list[nn.Module]]:
+    """Blocks of an encoder or decoder by resolution, each stage from what changes it on."""
+    stages: list[list[nn.Module]] = []
+    for block in part.modules():
+        if isinstance(block, Downsampler | Upsampler):
+            stages.append([block])
+        elif isinstance(block, NonBottleneck1d):
+            stages[-1].append(block)
     return stages
+
+
+def _dilation(block: nn.Module) -> int:
+    return block.conv3x1_2.dilation[0] if isinstance(block, NonBottleneck1d) else 1

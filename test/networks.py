@@ -10,8 +10,7 @@ from instaseg_ros.network import ERFNet, Profile
 
 # Every kind of layer: a conversion takes a tenth of a second for each one.
 SMALL = {
-    "small": Profile(blocks=1, dilations=(2,), shared_decoder=False),
-    "small fast": Profile(blocks=1, dilations=(2,), shared_decoder=True),
+    "small": Profile(blocks=1, dilations=(2,), decoders=((1, 1),)),
 }
 
 

@@ -54,7 +54,7 @@ def assert_made_once(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_model_is_made_once(
     own_cache: None, small_profiles: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert_made_once(by_chance("small fast"), monkeypatch)
+    assert_made_once(by_chance("small"), monkeypatch)
 
 
 @needs_openvino

@@ -77,7 +77,7 @@ class Learners(nn.Module):
         features = self.network.encoder(images)
         outputs = self.network.split_heads(self.network.decode_features(features, frames=frames))
         if self.dense is not None:
-            outputs["dense"] = self.dense(features.coarse)
+            outputs["dense"] = self.dense(features)
         if self.ego_motion is not None and intrinsics is not None:
             with torch.autocast(images.device.type, enabled=False):
                 clips = (x.unflatten(0, (-1, frames)) for x in (images, intrinsics))

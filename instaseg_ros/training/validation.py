@@ -80,7 +80,7 @@ def validate(
         counts.append(frame_counts(*truth, found, sample.ignore, sample.crowd, least))
         if dense is not None:
             if sample.semantic is not None:
-                scores = dense(features.coarse)
+                scores = dense(features)
                 confusions.append(_dense_confusion(scores, geometry, sample.semantic))
         elif "semantic" in outputs:
             classes = outputs["semantic"][0].argmax(0).cpu().numpy()
