@@ -226,10 +226,12 @@ class ERFNet(nn.Module):
         for one, two in parts:
             pairs.append((one.output_conv, two.output_conv))
             for own, theirs in zip(_stages(one), _stages(two), strict=True):
-                left = iter(theirs)
                 for block in own:
-                    match = next((x for x in left if _dilation(x) == _dilation(block)), None)
-                    pairs += [(block, match)] if match else []
+                    same = (i for i, x in enumerate(theirs) if _dilation(x) == _dilation(block))
+                    place = next(same, None)
+                    if place is not None:
+                        pairs.append((block, theirs[place]))
+                        theirs = theirs[place + 1 :]
         if self.temporal is not None and other.temporal is not None:
             pairs.append((self.temporal, other.temporal))
         for target, source in pairs:

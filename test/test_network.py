@@ -96,6 +96,17 @@ def test_a_fast_network_starts_from_a_published_ones_blocks() -> None:
             assert torch.equal(own[name], theirs[of + name.removeprefix(mine)]), name
 
 
+def test_a_published_network_starts_from_a_fast_ones_blocks() -> None:
+    heads = make_method("spatial_embedding", 2, 2).heads
+    published, fast = ERFNet(heads), ERFNet(heads, "fast")
+    before = published.encoder.layers[9].conv3x1_1.weight.clone()
+    published.start_from(fast)
+    layers, theirs = published.encoder.layers, fast.encoder.layers
+    assert torch.equal(layers[9].conv3x1_1.weight, before)  # it has no block of dilation 8
+    for place, of in ((7, 4), (8, 5), (11, 6), (12, 7)):
+        assert torch.equal(layers[place].conv3x1_1.weight, theirs[of].conv3x1_1.weight), place
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_network_starts_from_all_of_its_own_kind(profile: str) -> None:
     heads = make_method("spatial_embedding", 2, 2).heads
