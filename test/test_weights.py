@@ -38,7 +38,11 @@ def test_weights_are_small_and_say_where_they_come_from(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "of", "least"),
-    [("street-synthetic", "mean", 0.8), ("street", "car", 0.15)],  # `street` knows photographs
+    [
+        ("street-synthetic", "mean", 0.8),
+        ("street-synthetic-fast", "mean", 0.8),
+        ("street", "car", 0.15),  # it knows photographs
+    ],
 )
 def test_weights_of_streets_find_what_is_drawn(name: str, of: str, least: float) -> None:
     frames = counts(name, held_out_street(8, (256, 512)), 8)
