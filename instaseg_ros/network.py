@@ -8,6 +8,7 @@ decoders.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -216,40 +217,33 @@ class ERFNet(nn.Module):
     def start_from(self, other: ERFNet) -> None:
         """Take the weights of every block that the other network has in the same place.
 
-        Places are counted from the start of each stage of the encoder and of the decoders; the
-        place of a dilated block is that of the next one of its dilation. So a smaller profile
-        starts from a larger one's blocks.
+        The place of a residual block is its number among those of its dilation in its stage, so
+        that a smaller profile starts from a larger one's blocks.
         """
-        pairs: list[tuple[nn.Module, nn.Module]] = []
-        parts: list[tuple[Encoder | Decoder, Encoder | Decoder]] = [(self.encoder, other.encoder)]
-        parts += zip(self._decoders(), other._decoders(), strict=False)
-        for one, two in parts:
-            pairs.append((one.output_conv, two.output_conv))
-            for own, theirs in zip(_stages(one), _stages(two), strict=True):
-                for block in own:
-                    same = (i for i, x in enumerate(theirs) if _dilation(x) == _dilation(block))
-                    place = next(same, None)
-                    if place is not None:
-                        pairs.append((block, theirs[place]))
-                        theirs = theirs[place + 1 :]
-        if self.temporal is not None and other.temporal is not None:
-            pairs.append((self.temporal, other.temporal))
-        for target, source in pairs:
-            new, old = source.state_dict(), target.state_dict()
-            if {k: v.shape for k, v in new.items()} == {k: v.shape for k, v in old.items()}:
-                target.load_state_dict(new)
+        sources = _places(other)
+        for place, target in _places(self).items():
+            if place in sources:
+                new, old = sources[place].state_dict(), target.state_dict()
+                if {k: v.shape for k, v in new.items()} == {k: v.shape for k, v in old.items()}:
+                    target.load_state_dict(new)
 
 
-def _stages(part: Encoder | Decoder) -> list[list[nn.Module]]:
-    """Blocks of an encoder or decoder by resolution, each stage from what changes it on."""
-    stages: list[list[nn.Module]] = []
-    for block in part.modules():
-        if isinstance(block, Downsampler | Upsampler):
-            stages.append([block])
-        elif isinstance(block, NonBottleneck1d):
-            stages[-1].append(block)
-    return stages
-
-
-def _dilation(block: nn.Module) -> int:
-    return block.conv3x1_2.dilation[0] if isinstance(block, NonBottleneck1d) else 1
+def _places(network: ERFNet) -> dict[tuple[int | str, ...], nn.Module]:
+    """All blocks of a network by encoder or decoder, stage (what has one resolution), dilation and
+    number."""
+    places: dict[tuple[int | str, ...], nn.Module] = {}
+    for index, part in enumerate([network.encoder, *network.decoders]):
+        stage, found = 0, Counter[int]()
+        for block in part.modules():
+            if isinstance(block, Downsampler | Upsampler):
+                stage, found = stage + 1, Counter()
+                places[index, stage] = block
+            elif isinstance(block, NonBottleneck1d):
+                dilation = block.conv3x1_2.dilation[0]
+                found[dilation] += 1
+                places[index, stage, dilation, found[dilation]] = block
+            elif block is part.output_conv:
+                places[index, "output"] = block
+    if network.temporal is not None:
+        places["temporal",] = network.temporal
+    return places

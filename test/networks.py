@@ -9,9 +9,7 @@ from instaseg_ros.methods import make_method
 from instaseg_ros.network import ERFNet, Profile
 
 # Every kind of layer: a conversion takes a tenth of a second for each one.
-SMALL = {
-    "small": Profile(blocks=1, dilations=(2,), decoders=((1, 1),)),
-}
+SMALL = {"small": Profile(blocks=1, dilations=(2,), decoders=((1, 1),))}
 
 
 def by_chance(
