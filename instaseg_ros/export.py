@@ -20,7 +20,7 @@ from instaseg_ros.onnx_model import DTYPES, INPUT, METADATA_KEY, cached_onnx
 from instaseg_ros.output_files import OutputFile
 from instaseg_ros.runtimes.comparison import TOLERANCES, Comparison
 from instaseg_ros.runtimes.onnx_runtime import Session
-from instaseg_ros.runtimes.openvino_model import model_of
+from instaseg_ros.runtimes.openvino_model import model_of, unpacked
 from instaseg_ros.runtimes.tensorrt_engine import sidecar
 from instaseg_ros.runtimes.tensorrt_runtime import Run, TensorRTRuntime, engine_path
 from instaseg_ros.runtimes.torch2trt_runtime import load_plan, save_module
@@ -91,15 +91,15 @@ def _onnx(order: Order, path: Path) -> Run:
 
 
 def _openvino(order: Order, path: Path) -> Run:
-    """The model that `runtime.name: openvino` runs: (batch, H, W, 3) uint8 RGB in, an output for
-    each decoder, named after the heads in its channels, such as "offset+bandwidth"; `state` in and
-    `next_state` out too, of a temporal network."""
+    """The model that `runtime.name: openvino` runs, its outputs unpacked: (batch, H, W, 3) uint8
+    RGB in, an output (batch, C, H, W) for each decoder, named after the heads in its channels, such
+    as "offset+bandwidth"; `state` in and `next_state` out too, of a temporal network."""
     try:
         import openvino
     except ModuleNotFoundError as error:
         raise MissingExtraError("openvino", "openvino", "export --to openvino") from error
     network = order.checkpoint.network().eval()
-    model = model_of(order.checkpoint, network)
+    model = unpacked(model_of(order.checkpoint, network), len(network.decoders))
     shapes = {0: [-1, *order.size, 3]}
     model.inputs[0].set_names({INPUT})
     names = ["+".join(head.name for head in heads) for heads in network.groups]

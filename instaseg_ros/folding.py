@@ -18,7 +18,13 @@ from instaseg_ros.network import Downsampler, ERFNet, NonBottleneck1d, Upsampler
 
 
 class FoldedDownsampler(nn.Module):
-    """`Downsampler` whose convolution has taken in its share of the BatchNorm."""
+    """`Downsampler` whose convolution has taken in its share of the BatchNorm.
+
+    scale, shift: (C, 1, 1), what is left of it for the C pooled channels.
+    """
+
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, block: Downsampler) -> None:
         super().__init__()

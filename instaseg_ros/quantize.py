@@ -27,7 +27,8 @@ from instaseg_ros.runtimes.openvino_runtime import OpenVinoRuntime
 from instaseg_ros.sources import open_source
 
 CONVOLUTIONS = ("Convolution", "ConvolutionBackpropData")
-FEW_CHANNELS = 16  # of a convolution's input: at half resolution, or the image itself
+QUANTISABLE = (*CONVOLUTIONS, "Add", "MaxPool")
+FEW_CHANNELS = 16  # of what goes in: at half resolution, or the image itself
 
 
 class Order(NamedTuple):
@@ -124,23 +125,23 @@ def calibration_images(order: Order) -> Iterator[NDArray[np.uint8]]:
 
 
 def sensitive(model: Any) -> list[str]:
-    """Names of the convolutions that stay in floating point."""
-    names = [
+    """Names of the operations that stay in floating point."""
+    names = {
         node.get_friendly_name()
         for node in model.get_ordered_ops()
-        if node.get_type_name() in CONVOLUTIONS and _input_channels(node) <= FEW_CHANNELS
-    ]
+        if node.get_type_name() in QUANTISABLE and _few_channels(node)
+    }
     for result in model.get_results():
         node = result
         while node.get_type_name() not in CONVOLUTIONS:
             node = node.input_value(0).get_node()
-        names.append(node.get_friendly_name())
-    return sorted(set(names))
+        names.add(node.get_friendly_name())
+    return sorted(names)
 
 
-def _input_channels(convolution: Any) -> int:
-    axis = 1 if convolution.get_type_name() == "Convolution" else 0
-    return int(convolution.input_value(1).get_shape()[axis])
+def _few_channels(node: Any) -> bool:
+    shape = node.get_input_partial_shape(0)  # (B, C, H, W) in our network
+    return len(shape) == 4 and shape[1].is_static and int(shape[1].get_length()) <= FEW_CHANNELS
 
 
 def _measure(

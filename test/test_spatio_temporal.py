@@ -85,7 +85,7 @@ def test_no_nan_where_embeddings_coincide(labels: list[list[int]]) -> None:
 def batch() -> Batch:
     """Two clips of three frames of the synthetic street."""
     street = SyntheticStreet(size=(64, 128), depth=False)
-    clips = [street.training_clip(np.random.default_rng(seed), 3) for seed in (1, 2)]
+    clips = [street.training_clip(np.random.default_rng(seed), 3) for seed in (3, 4)]
     return to_batch(clips, min_object_px=20)
 
 
@@ -247,7 +247,7 @@ def test_the_recipe_trains_clips() -> None:
 @pytest.mark.slow
 def test_two_clips_are_learned_by_heart_and_objects_known_again() -> None:
     street = SyntheticStreet(size=(64, 128), depth=False)
-    clips = [street.training_clip(np.random.default_rng(seed), 2) for seed in (1, 2)]
+    clips = [street.training_clip(np.random.default_rng(seed), 2) for seed in (3, 4)]
     batch = to_batch(clips, min_object_px=40)
     images, targets = batch.images.float() / 255, batch.targets
     targets = targets._replace(images=images)

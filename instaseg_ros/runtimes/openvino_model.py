@@ -13,21 +13,24 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
 
+from instaseg_ros import folding
 from instaseg_ros import network as network_module
 from instaseg_ros import temporal as temporal_module
 from instaseg_ros.checkpoint import weights_hash
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.output_files import cache_dir
+from instaseg_ros.runtimes import openvino_network
+from instaseg_ros.runtimes.openvino_network import PAIR, PackedNetwork
 from instaseg_ros.temporal import state_shape
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
     from instaseg_ros.network import ERFNet
 
-EXAMPLE_SHAPE = (2, 3, 64, 128)  # the exported graph holds for every batch and size
+EXAMPLE_SIZE = (64, 128)  # (height, width); the exported graph holds for every one and any batch
 
 
 def model_of(checkpoint: Checkpoint, network: ERFNet) -> Any:
@@ -63,7 +66,8 @@ def _code_hash() -> str:
     """What else a model is made from: the code, and the versions of its makers."""
     import openvino
 
-    files = (Path(network_module.__file__), Path(temporal_module.__file__), Path(__file__))
+    modules = (network_module, temporal_module, folding, openvino_network)
+    files = [Path(str(module.__file__)) for module in modules] + [Path(__file__)]
     versions = f"{torch.__version__} {openvino.__version__}"
     made_from = b"".join(path.read_bytes() for path in files) + versions.encode()
     return hashlib.sha256(made_from).hexdigest()[:8]
@@ -87,37 +91,42 @@ def read(path: Path) -> Any:
     return openvino.Core().read_model(path)
 
 
-class _DecoderOutputs(nn.Module):
-    def __init__(self, network: ERFNet) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, ...]:
-        return tuple(self.network.decoder_outputs(x, state))
-
-
 def traced(network: ERFNet) -> Any:
-    """An openvino.Model from (B, H, W, 3) uint8 to the decoder outputs in float32; of a temporal
-    network, its state is a second input and the last output."""
+    """An openvino.Model from (B, H, W, 3) uint8 to the packed outputs of the decoders (see
+    `PackedNetwork`), (B, H/2, W/2, 4 C) float32; of a temporal network, its state is a second input
+    and the last output."""
     import openvino
-    from openvino.preprocess import PrePostProcessor
+    from openvino import opset13 as ops
 
+    height, width = EXAMPLE_SIZE
+    example = [torch.zeros(2, 3 * PAIR, height, width // PAIR)]
+    shapes = {0: [-1, 3 * PAIR, -1, -1]}
+    if network.temporal is not None:
+        example.append(torch.zeros(state_shape(2, EXAMPLE_SIZE)))
+        shapes[1] = [-1, example[1].shape[1], -1, -1]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own, about torch
-        example = [torch.zeros(EXAMPLE_SHAPE)]
-        shapes = {0: [-1, 3, -1, -1]}
-        if network.temporal is not None:
-            state = state_shape(EXAMPLE_SHAPE[0], EXAMPLE_SHAPE[2:])
-            example.append(torch.zeros(state))
-            shapes[1] = [-1, state[1], -1, -1]
-        program = torch.export.export(_DecoderOutputs(network), tuple(example))
+        program = torch.export.export(PackedNetwork(network).eval(), tuple(example))
         model = openvino.convert_model(program)
     model.reshape(shapes)
-    steps = PrePostProcessor(model)
-    pixels = steps.input(0)
-    pixels.tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
-    pixels.model().set_layout(openvino.Layout("NCHW"))
-    pixels.preprocess().convert_element_type(openvino.Type.f32).scale(255.0)
-    for index in range(len(model.outputs)):
-        steps.output(index).tensor().set_element_type(openvino.Type.f32)
-    return steps.build()
+    pairs, *state = model.get_parameters()
+    images = ops.parameter([-1, -1, -1, 3], openvino.Type.u8)
+    seen_as_pairs = ops.reshape(images, np.array([0, 0, -1, 3 * PAIR]), special_zero=True)
+    pixels = ops.transpose(ops.convert(seen_as_pairs, "f32"), np.array([0, 3, 1, 2]))
+    pairs.output(0).replace(pixels.output(0))
+    outputs = [result.input_value(0) for result in model.get_results()]
+    for index in range(len(network.decoders)):
+        outputs[index] = ops.transpose(outputs[index], np.array([0, 2, 3, 1])).output(0)
+    return openvino.Model(outputs, [images, *state])
+
+
+def unpacked(model: Any, n_decoders: int) -> Any:
+    """The model with outputs (B, C, H, W) of its decoders, for who has no `unpack`."""
+    import openvino
+    from openvino import opset13 as ops
+
+    outputs = [result.input_value(0) for result in model.get_results()]
+    for index in range(n_decoders):
+        channels_first = ops.transpose(outputs[index], np.array([0, 3, 1, 2]))
+        outputs[index] = ops.depth_to_space(channels_first, "depth_first", 2).output(0)
+    return openvino.Model(outputs, model.get_parameters())

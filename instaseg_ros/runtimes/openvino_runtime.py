@@ -1,7 +1,8 @@
 """The network in OpenVINO, the fastest on a CPU.
 
-The compiled model takes the camera's uint8 pixels as they lie in memory; type, scale and layout are
-converted inside it. Compiled models are kept on disk, so only the first start of a size compiles.
+The compiled model takes the camera's uint8 pixels as they lie in memory and leaves packed outputs,
+in memory kept for them, which are then brought into their places. Compiled models are kept on disk,
+so only the first start of a size compiles.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instaseg_ros.errors import ConfigError, MissingExtraError
+from instaseg_ros.grouping.compiled import compile_all
 from instaseg_ros.output_files import cache_dir
 from instaseg_ros.runtimes.openvino_model import model_of, quantised_model_of
+from instaseg_ros.runtimes.openvino_network import unpack
 from instaseg_ros.temporal import state_shape
 
 if TYPE_CHECKING:
@@ -58,26 +61,42 @@ class OpenVinoRuntime:
             model, measured = quantised_model_of(checkpoint)
             log.info("int8: %s", measured)
         self._model = model or model_of(checkpoint, self._network)
-        self._requests: dict[tuple[int, ...], Any] = {}
+        compile_all()
+        self._requests: dict[tuple[int, ...], tuple[Any, list[NDArray[np.float32]]]] = {}
 
     def __call__(self, images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
-        request = self._requests.get(images.shape)
-        if request is None:
-            request = self._requests[images.shape] = self._compile(images.shape)
-        # Input and outputs are shared with OpenVINO, not copied.
+        if images.shape not in self._requests:
+            self._requests[images.shape] = self._compile(images.shape)
+        request, outputs = self._requests[images.shape]
         inputs = [images]
         if self._network.temporal is not None:
             if state is None:
                 state = torch.zeros(state_shape(len(images), images.shape[1:3]))
             inputs.append(state.numpy())
+        # Input and results are shared with OpenVINO, not copied.
         results = request.infer(inputs, share_inputs=True, share_outputs=True)
-        decoders = [torch.from_numpy(results[i]) for i in range(len(results))]
-        return self._network.split_heads(decoders)
+        for index, output in enumerate(outputs):
+            packed = results[index]
+            unpack(packed.view(np.uint16) if packed.dtype == np.float16 else packed, output)
+        next_state = [results[index] for index in range(len(outputs), len(results))]
+        return self._network.split_heads(list(map(torch.from_numpy, [*outputs, *next_state])))
 
-    def _compile(self, shape: tuple[int, ...]) -> Any:
-        model = self._model.clone()
+    def _compile(self, shape: tuple[int, ...]) -> tuple[Any, list[NDArray[np.float32]]]:
+        """A request for images of a shape (B, H, W, 3), and memory for each decoder's outputs."""
+        import openvino
+        from openvino.preprocess import PrePostProcessor
+
+        batch, height, width, _ = shape
         shapes = {0: list(shape)}
         if self._network.temporal is not None:
-            shapes[1] = list(state_shape(shape[0], (shape[1], shape[2])))
+            shapes[1] = list(state_shape(batch, (height, width)))
+        model = self._model.clone()
         model.reshape(shapes)
-        return self._core.compile_model(model, "CPU", self._options).create_infer_request()
+        outputs = [(batch, sum(h.channels for h in g), height, width) for g in self._network.groups]
+        if self._options["INFERENCE_PRECISION_HINT"] == "bf16":
+            steps = PrePostProcessor(model)
+            for index in range(len(outputs)):  # NumPy sees them as float16, which has as many bits
+                steps.output(index).tensor().set_element_type(openvino.Type.bf16)
+            model = steps.build()
+        request = self._core.compile_model(model, "CPU", self._options).create_infer_request()
+        return request, [np.empty(output, np.float32) for output in outputs]

@@ -1,0 +1,148 @@
+"""The network as OpenVINO runs it fastest: the same sums, arranged for its convolutions.
+
+OpenVINO's convolutions hand their results on as they lie, channels last and in the precision they
+compute in. Between other operations it converts: layouts, and bfloat16 to float32 all along the way
+from an output back to the first convolution, which a residual network does not meet before its
+input. So the network begins and ends with convolutions here, and nothing is converted between.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from instaseg_ros.folding import FoldedDownsampler, fold
+from instaseg_ros.grouping.compiled import kernel
+from instaseg_ros.grouping.workers import each
+from instaseg_ros.network import ERFNet
+
+PAIR = 2  # pixels that lie side by side are seen as one of six channels: more to do at once
+BAND_ROWS = 64  # of packed outputs, that one thread unpacks at a time
+
+
+class PackedNetwork(nn.Module):
+    """Pairs of pixels (B, 6, H, W/2), in [0, 255], to packed outputs of the decoders.
+
+    Packed: (B, 4 C, H/2, W/2), channel 4 c + 2 y + x being channel c of the pixel (x, y) of each
+    square of four; see `unpack`. The state of a temporal network goes in and out as it is.
+    """
+
+    def __init__(self, network: ERFNet) -> None:
+        super().__init__()
+        self.network = fold(network)
+        encoder = self.network.encoder
+        assert isinstance(encoder.initial_block, FoldedDownsampler)
+        encoder.initial_block = _PairsDownsampler(encoder.initial_block)  # type: ignore[assignment]
+        for decoder in self.network.decoders:
+            assert isinstance(decoder.output_conv, nn.ConvTranspose2d)
+            decoder.output_conv = _PackedOutputs(decoder.output_conv)
+
+    def forward(self, pairs: Tensor, state: Tensor | None = None) -> tuple[Tensor, ...]:
+        return tuple(self.network.decoder_outputs(pairs, state))
+
+
+class _PairsDownsampler(nn.Module):
+    """The `FoldedDownsampler` of the image, from pairs of its pixels.
+
+    The larger of a and b is a + relu(b - a), so that pooling is convolutions too: first within the
+    pairs of both rows, then between the rows. Their weights are 0 and 1 and pixels are integers up
+    to 255, which bfloat16 holds: nothing is rounded. Where the pooled channels come in, those of
+    the large convolution are zero, and the other way around: their sum is the concatenation.
+    """
+
+    def __init__(self, block: FoldedDownsampler) -> None:
+        super().__init__()
+        conv = block.conv
+        assert conv.bias is not None
+        n, colours = conv.out_channels, conv.in_channels
+        left, right = slice(colours), slice(colours, None)  # pixel of a pair
+        one = torch.eye(colours)
+
+        weight = torch.zeros(n + colours, PAIR * colours, 3, 2)  # over the pair before, and this
+        weight[:n, right, :, 0], weight[:n, left, :, 1], weight[:n, right, :, 1] = (
+            conv.weight.detach() / 255
+        ).unbind(3)
+        self.conv = _convolution(weight, (2, 1))
+        self.conv.bias = nn.Parameter(torch.cat([conv.bias.detach(), block.shift.flatten()]))
+
+        rows = torch.zeros(2, 2, colours, PAIR * colours, 2, 1)  # of each row: left, right - left
+        for row in range(2):
+            rows[row, 0, :, left, row, 0] = rows[row, 1, :, right, row, 0] = one
+            rows[row, 1, :, left, row, 0] = -one
+        self.in_pairs = _convolution(rows.flatten(0, 2), (2, 1))
+        upper = torch.cat([one, one, 0 * one, 0 * one], 1)  # left + relu(right - left)
+        lower = upper.roll(2 * colours, 1)
+        between = torch.cat([upper, lower - upper])
+        self.in_rows = _convolution(between[..., None, None])
+        scale = torch.diag(block.scale.flatten()) / 255
+        pooled = torch.cat([torch.zeros(n, PAIR * colours), torch.cat([scale, scale], 1)])
+        self.pooled = _convolution(pooled[..., None, None])
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        largest = torch.relu(self.in_rows(torch.relu(self.in_pairs(pairs))))
+        before = nn.functional.pad(pairs, (1, 0, 1, 0))
+        return torch.relu(self.conv(before) + self.pooled(largest))
+
+
+class _PackedOutputs(nn.Module):
+    """A transposed convolution of 2 x 2 kernels and stride 2, its four results side by side."""
+
+    def __init__(self, conv: nn.ConvTranspose2d) -> None:
+        super().__init__()
+        assert conv.bias is not None
+        weight = conv.weight.detach().permute(1, 2, 3, 0).flatten(0, 2)  # (4 C, 16)
+        self.conv = _convolution(weight[..., None, None])
+        self.conv.bias = nn.Parameter(conv.bias.detach().repeat_interleave(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+def _convolution(weight: Tensor, stride: tuple[int, int] = (1, 1)) -> nn.Conv2d:
+    c_out, c_in, height, width = weight.shape
+    conv = nn.Conv2d(c_in, c_out, (height, width), stride, bias=False)
+    conv.weight = nn.Parameter(weight.contiguous())
+    return conv
+
+
+def unpack(packed: NDArray[np.uint16] | NDArray[np.float32], outputs: NDArray[np.float32]) -> None:
+    """Bring packed outputs into their places.
+
+    packed: (B, H/2, W/2, 4 C), float32 or bfloat16 as uint16. outputs: (B, C, H, W), written.
+    """
+    half = packed.dtype == np.uint16
+    pairs = packed.view(np.uint32 if half else np.uint64)  # of neighbours in a row
+    spread = spread_bfloat16 if half else spread_float32
+    rows = range(0, packed.shape[1], BAND_ROWS)
+
+    def spread_band(band: tuple[int, int]) -> None:
+        image, first = band
+        spread(pairs[image], first, first + BAND_ROWS, outputs[image].view(np.uint64))
+
+    each(spread_band, list(itertools.product(range(len(packed)), rows)))
+
+
+@kernel("void(uint64[:,:,::1], int64, int64, uint64[:,:,::1])")
+def spread_float32(pairs, first, end, out):  # type: ignore[no-untyped-def]
+    """Unpack the rows first to end of pairs (H/2, W/2, 2 C) into out (C, H, W/2)."""
+    for y in range(first, min(end, pairs.shape[0])):
+        for k in range(pairs.shape[2]):
+            row = out[k // 2, 2 * y + k % 2]
+            for x in range(row.shape[0]):
+                row[x] = pairs[y, x, k]
+
+
+@kernel("void(uint32[:,:,::1], int64, int64, uint64[:,:,::1])")
+def spread_bfloat16(pairs, first, end, out):  # type: ignore[no-untyped-def]
+    """`spread_float32` of bfloat16, which is the upper half of float32."""
+    for y in range(first, min(end, pairs.shape[0])):
+        for k in range(pairs.shape[2]):
+            row = out[k // 2, 2 * y + k % 2]
+            for x in range(row.shape[0]):
+                pair = np.uint64(pairs[y, x, k])
+                right, left = pair >> np.uint64(16), pair & np.uint64(0xFFFF)
+                row[x] = (right << np.uint64(48)) | (left << np.uint64(16))
