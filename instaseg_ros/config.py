@@ -170,7 +170,7 @@ class MethodConfig:
     )
     profile: str = param(
         "published",
-        "the network: as published, or ours of three fifths of the work",
+        "the network: as published, or ours of half the work",
         choices=("published", "fast"),
     )
 

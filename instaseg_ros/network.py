@@ -38,7 +38,7 @@ class Profile(NamedTuple):
 
 PROFILES = {
     "published": Profile(5, (2, 4, 8, 16) * 2, ((2, 2),)),
-    "fast": Profile(2, (2, 4, 8, 16, 2, 4), ((1, 2), (0, 1))),
+    "fast": Profile(2, (2, 8, 2, 4), ((1, 2), (0, 1))),
 }
 
 

@@ -63,8 +63,8 @@ def multiplications(profile: str) -> int:
     return total
 
 
-def test_the_fast_profile_does_three_fifths_of_the_work() -> None:
-    assert multiplications("fast") < 0.6 * multiplications("published")
+def test_the_fast_profile_does_half_of_the_work() -> None:
+    assert multiplications("fast") < 0.5 * multiplications("published")
 
 
 def test_a_fast_network_starts_from_a_published_ones_blocks() -> None:
@@ -78,8 +78,10 @@ def test_a_fast_network_starts_from_a_published_ones_blocks() -> None:
         "encoder.initial_block": "encoder.initial_block",
         "encoder.layers.2": "encoder.layers.2",
         "encoder.layers.3": "encoder.layers.6",  # the downsampler
-        "encoder.layers.5": "encoder.layers.8",
-        "encoder.layers.9": "encoder.layers.12",
+        "encoder.layers.4": "encoder.layers.7",
+        "encoder.layers.5": "encoder.layers.9",  # dilation 8
+        "encoder.layers.6": "encoder.layers.11",  # the second of dilation 2
+        "encoder.layers.7": "encoder.layers.8",
         "encoder.output_conv": "encoder.output_conv",
         "decoders.0.layers.1": "decoders.0.layers.1",
         "decoders.0.layers.2": "decoders.0.layers.3",  # the upsampler
