@@ -74,8 +74,10 @@ def gather(
     while first < end:
         row_end = min(row_starts[y + 1], end)
         while first < row_end:
-            k = first
-            while first < row_end and pixels[first] - pixels[k] == first - k:
+            k, ahead = first, pixels[first] - first
+            if pixels[row_end - 1] - (row_end - 1) == ahead:  # the rest of the row is one run
+                first = row_end
+            while first < row_end and pixels[first] - first == ahead:
                 first += 1
             x = pixels[k] - y * width
             for c in range(2):
@@ -83,9 +85,9 @@ def gather(
             for c in range(bandwidths.shape[0]):
                 _copy(bandwidth, bandwidth_strides, c, y, x, bandwidths[c, k:first])
             _copy(seed, seed_strides, class_id, y, x, seeds[k:first])
-            for j in range(first - k):
-                lattice[0, k - lattice_first + j] = lattice_x[x + j]
-                lattice[1, k - lattice_first + j] = lattice_y[y]
+            of_run = slice(k - lattice_first, first - lattice_first)
+            lattice[0, of_run] = lattice_x[x : x + first - k]
+            lattice[1, of_run] = lattice_y[y]
         y += 1
 
 

@@ -21,14 +21,14 @@ from torch import Tensor
 from instaseg_ros.grouping import MAX_INSTANCES, MEMBERSHIP, Groups, collecting, kernels, painting
 from instaseg_ros.grouping.compiled import compile_all
 from instaseg_ros.grouping.kernels import CHUNK
-from instaseg_ros.grouping.workers import buffer, each
+from instaseg_ros.grouping.workers import buffer, each, shares
 
 if TYPE_CHECKING:
     from instaseg_ros.config import DecodeConfig
 
 CELL_PX = 8  # side of a grid cell, as long as embeddings lie as dense as pixels
 BLOCK_ROWS = 64  # image rows that one thread searches at a time
-PART_POINTS = 32768  # points that one thread evaluates at a time
+PART_POINTS = 65536  # points that one thread evaluates at a time, at most
 
 Float = NDArray[np.float32]
 Formula = Callable[[Tensor, Tensor, Tensor, Tensor], None]
@@ -160,8 +160,7 @@ def _evaluate(
     places = buffer("places", np.int32, n)
     maps = [part for array in outputs[:3] for part in as_map(array)]
 
-    def evaluate(first: int) -> None:
-        end = min(first + PART_POINTS, n)
+    def evaluate(first: int, end: int) -> None:
         lattice = buffer("lattice", np.float32, 2, end - first)  # of the thread it runs in
         for c in range(n_classes):
             own_rows = row_starts[c * height : (c + 1) * height + 1]
@@ -177,7 +176,7 @@ def _evaluate(
         rows = (*embedding[part], scale[0, first:end], scale[-1, first:end])
         kernels.find_cells(*rows, *cells, places[part])
 
-    each(evaluate, range(0, n, PART_POINTS))
+    each(lambda part: evaluate(*part), shares(n, PART_POINTS))
     return Points(row_starts, pixels, embedding, scale, score, places)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,23 @@ def each(function: Callable[[Any], None], items: Sequence[Any]) -> None:
         for item in items:
             function(item)
     else:
-        list(_pool(threads).map(function, items))  # raises what a call raised
+        left = iter(items)  # a thread takes the next one when it is done with its last
+
+        def work() -> None:
+            for item in left:
+                function(item)
+
+        running = [_pool(threads).submit(work) for _ in range(min(threads, len(items)))]
+        wait(running)
+        for one in running:
+            one.result()  # raises what a call raised
+
+
+def shares(n: int, most: int) -> list[tuple[int, int]]:
+    """n items in parts (first, end), about equal, at most `most` long, as many for each thread."""
+    threads = torch.get_num_threads()
+    edges = np.linspace(0, n, threads * math.ceil(n / (threads * most)) + 1).astype(int).tolist()
+    return list(itertools.pairwise(edges))
 
 
 @functools.cache
