@@ -197,7 +197,7 @@ def test_a_class_that_weighs_more_counts_so_often() -> None:
 
 def test_it_starts_from_positions_and_no_object(small_profiles: None) -> None:
     method = make_method("metric_learning", 3)
-    network = ERFNet(method.heads, "small").eval()
+    network = ERFNet(method.heads, "fast").eval()
     method.initialise(network)
     with torch.inference_mode():
         outputs = network(torch.rand(1, 3, 32, 64))
@@ -228,7 +228,7 @@ def test_one_dimension_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_it_learns_four_images_by_heart(small_profiles: None) -> None:
+def test_it_learns_four_images_by_heart() -> None:
     targets = discs(64, 96, 2)
     keep = torch.rand(4, 55, generator=torch.manual_seed(0)) < 0.4
     keep[:, 0] = False
@@ -241,7 +241,7 @@ def test_it_learns_four_images_by_heart(small_profiles: None) -> None:
 
     torch.manual_seed(0)
     method = MetricLearning(2)
-    network = ERFNet(method.heads, "small")
+    network = ERFNet(method.heads, "fast")
     method.initialise(network)
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
     config = TrainConfig(weight_instance=10)

@@ -259,7 +259,7 @@ def test_two_clips_are_learned_by_heart_and_objects_known_again() -> None:
         if isinstance(module, torch.nn.Dropout2d):
             module.p = 0.0
     optimizer = torch.optim.Adam(network.parameters(), 2e-3)
-    for _ in range(150):
+    for _ in range(250):
         terms = method.loss(network(images, None, 2), targets, TrainConfig(weight_depth=0.1))
         optimizer.zero_grad()
         terms["total"].backward()
