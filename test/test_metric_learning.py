@@ -197,7 +197,7 @@ def test_a_class_that_weighs_more_counts_so_often() -> None:
 
 def test_it_starts_from_positions_and_no_object(small_profiles: None) -> None:
     method = make_method("metric_learning", 3)
-    network = ERFNet(method.heads, "fast").eval()
+    network = ERFNet(method.heads, "small").eval()
     method.initialise(network)
     with torch.inference_mode():
         outputs = network(torch.rand(1, 3, 32, 64))
