@@ -39,7 +39,7 @@ class PackedNetwork(nn.Module):
         encoder.initial_block = _PairsDownsampler(encoder.initial_block)  # type: ignore[assignment]
         for decoder in self.network.decoders:
             assert isinstance(decoder.output_conv, nn.ConvTranspose2d)
-            decoder.output_conv = _PackedOutputs(decoder.output_conv)
+            decoder.output_conv = _packed(decoder.output_conv)
 
     def forward(self, pairs: Tensor, state: Tensor | None = None) -> tuple[Tensor, ...]:
         return tuple(self.network.decoder_outputs(pairs, state))
@@ -49,8 +49,8 @@ class _PairsDownsampler(nn.Module):
     """The `FoldedDownsampler` of the image, from pairs of its pixels.
 
     The larger of a and b is a + relu(b - a), so that pooling is convolutions too: first within the
-    pairs of both rows, then between the rows. Their weights are 0 and 1 and pixels are integers up
-    to 255, which bfloat16 holds: nothing is rounded. Where the pooled channels come in, those of
+    pairs of both rows, then between the rows. Their weights are -1, 0 and 1 and pixels are integers
+    up to 255, which bfloat16 holds: nothing is rounded. Where the pooled channels come in, those of
     the large convolution are zero, and the other way around: their sum is the concatenation.
     """
 
@@ -66,8 +66,8 @@ class _PairsDownsampler(nn.Module):
         weight[:n, right, :, 0], weight[:n, left, :, 1], weight[:n, right, :, 1] = (
             conv.weight.detach() / 255
         ).unbind(3)
-        self.conv = _convolution(weight, (2, 1))
-        self.conv.bias = nn.Parameter(torch.cat([conv.bias.detach(), block.shift.flatten()]))
+        bias = torch.cat([conv.bias.detach(), block.shift.flatten()])
+        self.conv = _convolution(weight, (2, 1), bias)
 
         rows = torch.zeros(2, 2, colours, PAIR * colours, 2, 1)  # of each row: left, right - left
         for row in range(2):
@@ -88,24 +88,20 @@ class _PairsDownsampler(nn.Module):
         return torch.relu(self.conv(before) + self.pooled(largest))
 
 
-class _PackedOutputs(nn.Module):
-    """A transposed convolution of 2 x 2 kernels and stride 2, its four results side by side."""
-
-    def __init__(self, conv: nn.ConvTranspose2d) -> None:
-        super().__init__()
-        assert conv.bias is not None
-        weight = conv.weight.detach().permute(1, 2, 3, 0).flatten(0, 2)  # (4 C, 16)
-        self.conv = _convolution(weight[..., None, None])
-        self.conv.bias = nn.Parameter(conv.bias.detach().repeat_interleave(4))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
+def _packed(conv: nn.ConvTranspose2d) -> nn.Conv2d:
+    """The transposed convolution of 2 x 2 kernels and stride 2, its four results side by side."""
+    assert conv.bias is not None
+    weight = conv.weight.detach().permute(1, 2, 3, 0).flatten(0, 2)  # (4 C, 16)
+    return _convolution(weight[..., None, None], bias=conv.bias.detach().repeat_interleave(4))
 
 
-def _convolution(weight: Tensor, stride: tuple[int, int] = (1, 1)) -> nn.Conv2d:
+def _convolution(
+    weight: Tensor, stride: tuple[int, int] = (1, 1), bias: Tensor | None = None
+) -> nn.Conv2d:
     c_out, c_in, height, width = weight.shape
-    conv = nn.Conv2d(c_in, c_out, (height, width), stride, bias=False)
+    conv = nn.Conv2d(c_in, c_out, (height, width), stride, bias=bias is not None)
     conv.weight = nn.Parameter(weight.contiguous())
+    conv.bias = None if bias is None else nn.Parameter(bias)
     return conv
 
 
