@@ -85,7 +85,7 @@ def test_no_nan_where_embeddings_coincide(labels: list[list[int]]) -> None:
 def batch() -> Batch:
     """Two clips of three frames of the synthetic street."""
     street = SyntheticStreet(size=(64, 128), depth=False)
-    clips = [street.training_clip(np.random.default_rng(seed), 3) for seed in (3, 4)]
+    clips = [street.training_clip(np.random.default_rng(seed), 3) for seed in (1, 2)]
     return to_batch(clips, min_object_px=20)
 
 
