@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from instaseg_ros.config import DecodeConfig
 
 CELL_PX = 8  # side of a grid cell, as long as embeddings lie as dense as pixels
-BLOCK_ROWS = 64  # image rows that one thread searches at a time
+BLOCK_ROWS = 64  # image rows that one thread searches at a time, at most
 PART_POINTS = 65536  # points that one thread evaluates at a time, at most
 
 Float = NDArray[np.float32]
@@ -115,7 +115,7 @@ def _find(
         np.copyto(rows, seed)
         seed = rows
     values, (plane, pitch, _) = as_map(seed)
-    blocks = [(y, min(y + BLOCK_ROWS, height)) for y in range(0, height, BLOCK_ROWS)]
+    blocks = shares(height, BLOCK_ROWS)
     each(
         lambda rows: collecting.find(
             values, plane, pitch, width, least_logit, *rows, found, row_counts
@@ -257,8 +257,7 @@ def _paint(
     row_starts, pixels, *_, places = points
     labels = np.empty(size, np.uint16)
     rank = buffer("rank", np.uint16, len(pixels))
-    edges = np.linspace(0, size[0], torch.get_num_threads() + 1).astype(int)
-    bands = list(zip(range(len(edges)), edges[:-1], edges[1:], strict=False))  # one for each thread
+    bands = [(band, *rows) for band, rows in enumerate(shares(size[0], size[0]))]  # one a thread
     claimed, won = np.zeros((2, len(bands), n_instances + 1), np.int64)
     boxes = np.empty((len(bands), n_instances + 1, 4), np.int64)
 

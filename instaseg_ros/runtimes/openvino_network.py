@@ -9,6 +9,7 @@ input. So the network begins and ends with convolutions here, and nothing is con
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +18,11 @@ from torch import Tensor, nn
 
 from instaseg_ros.folding import FoldedDownsampler, fold
 from instaseg_ros.grouping.compiled import kernel
-from instaseg_ros.grouping.workers import each
+from instaseg_ros.grouping.workers import each, shares
 from instaseg_ros.network import ERFNet
 
 PAIR = 2  # pixels that lie side by side are seen as one of six channels: more to do at once
-BAND_ROWS = 64  # of packed outputs, that one thread unpacks at a time
+BAND_ROWS = 64  # of packed outputs, that one thread unpacks at a time, at most
 
 
 class PackedNetwork(nn.Module):
@@ -105,27 +106,28 @@ def _convolution(
     return conv
 
 
-def unpack(packed: NDArray[np.uint16] | NDArray[np.float32], outputs: NDArray[np.float32]) -> None:
+def unpack(packed: NDArray[Any], outputs: NDArray[np.float32]) -> None:
     """Bring packed outputs into their places.
 
-    packed: (B, H/2, W/2, 4 C), float32 or bfloat16 as uint16. outputs: (B, C, H, W), written.
+    packed: (B, H/2, W/2, 4 C), float32, or bfloat16, which NumPy does not know, as any type of two
+    bytes. outputs: (B, C, H, W), written.
     """
-    half = packed.dtype == np.uint16
+    half = packed.itemsize == 2
     pairs = packed.view(np.uint32 if half else np.uint64)  # of neighbours in a row
     spread = spread_bfloat16 if half else spread_float32
-    rows = range(0, packed.shape[1], BAND_ROWS)
 
-    def spread_band(band: tuple[int, int]) -> None:
-        image, first = band
-        spread(pairs[image], first, first + BAND_ROWS, outputs[image].view(np.uint64))
+    def spread_band(band: tuple[int, tuple[int, int]]) -> None:
+        image, rows = band
+        spread(pairs[image], *rows, outputs[image].view(np.uint64))
 
-    each(spread_band, list(itertools.product(range(len(packed)), rows)))
+    bands = itertools.product(range(len(packed)), shares(packed.shape[1], BAND_ROWS))
+    each(spread_band, list(bands))
 
 
 @kernel("void(uint64[:,:,::1], int64, int64, uint64[:,:,::1])")
 def spread_float32(pairs, first, end, out):  # type: ignore[no-untyped-def]
     """Unpack the rows first to end of pairs (H/2, W/2, 2 C) into out (C, H, W/2)."""
-    for y in range(first, min(end, pairs.shape[0])):
+    for y in range(first, end):
         for k in range(pairs.shape[2]):
             row = out[k // 2, 2 * y + k % 2]
             for x in range(row.shape[0]):
@@ -135,7 +137,7 @@ def spread_float32(pairs, first, end, out):  # type: ignore[no-untyped-def]
 @kernel("void(uint32[:,:,::1], int64, int64, uint64[:,:,::1])")
 def spread_bfloat16(pairs, first, end, out):  # type: ignore[no-untyped-def]
     """`spread_float32` of bfloat16, which is the upper half of float32."""
-    for y in range(first, min(end, pairs.shape[0])):
+    for y in range(first, end):
         for k in range(pairs.shape[2]):
             row = out[k // 2, 2 * y + k % 2]
             for x in range(row.shape[0]):

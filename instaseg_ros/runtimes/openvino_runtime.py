@@ -76,8 +76,7 @@ class OpenVinoRuntime:
         # Input and results are shared with OpenVINO, not copied.
         results = request.infer(inputs, share_inputs=True, share_outputs=True)
         for index, output in enumerate(outputs):
-            packed = results[index]
-            unpack(packed.view(np.uint16) if packed.dtype == np.float16 else packed, output)
+            unpack(results[index], output)
         next_state = [results[index] for index in range(len(outputs), len(results))]
         return self._network.split_heads(list(map(torch.from_numpy, [*outputs, *next_state])))
 
@@ -95,7 +94,7 @@ class OpenVinoRuntime:
         outputs = [(batch, sum(h.channels for h in g), height, width) for g in self._network.groups]
         if self._options["INFERENCE_PRECISION_HINT"] == "bf16":
             steps = PrePostProcessor(model)
-            for index in range(len(outputs)):  # NumPy sees them as float16, which has as many bits
+            for index in range(len(outputs)):
                 steps.output(index).tensor().set_element_type(openvino.Type.bf16)
             model = steps.build()
         request = self._core.compile_model(model, "CPU", self._options).create_infer_request()
