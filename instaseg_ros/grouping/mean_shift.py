@@ -11,12 +11,12 @@ from instaseg_ros.grouping import mean_shift_kernels as kernels
 from instaseg_ros.grouping.compiled import compile_all
 from instaseg_ros.grouping.cpu import as_map
 from instaseg_ros.grouping.mean_shift_kernels import BLOCK
-from instaseg_ros.grouping.workers import buffer, each
+from instaseg_ros.grouping.workers import buffer, each, shares
 
 if TYPE_CHECKING:
     from instaseg_ros.config import DecodeConfig
 
-BAND_ROWS = 64  # image rows that one thread looks at together
+BAND_ROWS = 64  # image rows that one thread looks at together, at most
 
 Float = NDArray[np.float32]
 
@@ -46,7 +46,7 @@ def foreground(semantic: Float, embedding: Float, threshold: float) -> Foregroun
     classes = buffer("classes", np.uint16, height, width)
     score = buffer("class_score", np.float32, height, width)
     counts = np.empty((n_classes, height), np.int32)
-    bands = [(top, min(top + BAND_ROWS, height)) for top in range(0, height, BAND_ROWS)]
+    bands = shares(height, BAND_ROWS)
     first = *as_map(semantic), np.float32(threshold)
     each(lambda rows: kernels.find(*first, *rows, classes, score, counts), bands)
     counts[0] = 0
