@@ -77,7 +77,9 @@ class Ours:
         self.pipeline = Pipeline(config)
         height, width = size
         noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-        self.images, geometry = preprocess([noise], config.input)  # (1, H', W', 3)
+        self.images, geometry = preprocess(
+            [noise], config.input, self.pipeline.checkpoint.stride
+        )  # (1, H', W', 3)
         self.decoded_size = geometry.scaled
         self._message = SimpleNamespace(
             encoding="bgr8",

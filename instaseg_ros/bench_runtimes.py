@@ -74,7 +74,7 @@ def compare(
     data = held_out_street(frames, size)
     for index in tqdm(range(frames), unit="frame"):
         sample = data[index]
-        images, geometry = preprocess([sample.frame.image], InputConfig())
+        images, geometry = preprocess([sample.frame.image], InputConfig(), checkpoint.stride)
         height, width = geometry.scaled
         expected = reference(images)
         for name, run in sides.items():

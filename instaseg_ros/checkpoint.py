@@ -60,6 +60,11 @@ class Checkpoint:
     decode: Mapping[str, Any] = field(default_factory=dict)
     input: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def stride(self) -> int:
+        """What height and width of the network's input are multiples of."""
+        return PROFILES[self.profile].stride
+
     def method(self) -> Method:
         """The method these weights were trained for."""
         return make_method(self.method_name, len(self.class_names), self.n_sigma, self.dimensions)

@@ -170,8 +170,9 @@ class MethodConfig:
     )
     profile: str = param(
         "published",
-        "the network: as published, or ours of half the work",
-        choices=("published", "fast"),
+        "the network: as published; fast: ours of half the work; lite: ours whose encoder has seen "
+        "ImageNet, of less than half",
+        choices=("published", "fast", "lite"),
     )
 
 

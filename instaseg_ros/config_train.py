@@ -40,6 +40,15 @@ class TrainConfig:
     new_heads: bool = param(
         False, "of weights to start from take no head, for images of another kind and scale"
     )
+    encoder: str = param(
+        "random",
+        "how the encoder of profile lite begins where no weights of that profile are started from; "
+        "imagenet: trained on images of 1000 kinds (extra `train`)",
+        choices=("random", "imagenet"),
+    )
+    encoder_rate: float = param(
+        1.0, "times learning_rate, for what train.encoder brings", low=0.0, high=100.0
+    )
     class_balance: float = param(
         0.5, "0: objects as often as they occur; 1: every class as often", low=0.0, high=1.0
     )
@@ -52,8 +61,10 @@ class TrainConfig:
     steps: int = param(20_000, "optimiser steps in all", low=1)
     batch_size: int = param(4, "images or clips per step, of all processes", low=1, high=1024)
     clip_frames: int = param(1, "frames of a clip, for methods with a memory", low=1, high=64)
-    crop_height: int = param(256, "training crop height, a multiple of 8", low=64, high=4096)
-    crop_width: int = param(512, "training crop width, a multiple of 8", low=64, high=4096)
+    crop_height: int = param(
+        256, "training crop height, a multiple of 8, or of 32 for profile lite", low=64, high=4096
+    )
+    crop_width: int = param(512, "training crop width, likewise", low=64, high=4096)
     horizon_rows: int = param(
         0,
         "so many rows of a crop, around the horizon, where small objects are; 0: the whole crop",

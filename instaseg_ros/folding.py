@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from instaseg_ros.lite import InvertedResidual, Stem
 from instaseg_ros.network import Downsampler, ERFNet, NonBottleneck1d, Upsampler
 
 
@@ -69,6 +70,18 @@ def fold(network: ERFNet) -> ERFNet:
         elif isinstance(parent, Upsampler):
             parent.conv = fuse_conv_bn_eval(parent.conv, parent.bn, transpose=True)
             parent.bn = nn.Identity()  # type: ignore[assignment]
+        elif isinstance(parent, Stem):
+            parent.conv = fuse_conv_bn_eval(parent.conv, parent.bn)
+            parent.bn = nn.Identity()  # type: ignore[assignment]
+        elif isinstance(parent, InvertedResidual):
+            for conv, bn in (
+                ("expand_conv", "bn0"),
+                ("depthwise_conv", "bn1"),
+                ("project_conv", "bn2"),
+            ):
+                if isinstance(norm := getattr(parent, bn), nn.BatchNorm2d):
+                    setattr(parent, conv, fuse_conv_bn_eval(getattr(parent, conv), norm))
+                    setattr(parent, bn, nn.Identity())
         for name, child in list(parent.named_children()):
             if isinstance(child, Downsampler):
                 setattr(parent, name, FoldedDownsampler(child))

@@ -1,9 +1,9 @@
 """ERFNet (Romera et al. 2018) with one decoder per group of heads, as Neven et al. 2019 use it.
 
-Module names follow the published checkpoints, so that their weights load key by key. The profile
-`fast` is ours: the same without the residual blocks that a trained network misses least. A
-temporal network, ours too, sees earlier frames through a `TemporalModule` between encoder and
-decoders.
+Module names follow the published checkpoints, so that their weights load key by key. Two profiles
+are ours: `fast` is the same without the residual blocks that a trained network misses least; the
+encoder of `lite` has seen ImageNet (see `instaseg_ros.lite`). A temporal network, ours too, sees
+earlier frames through a `TemporalModule` between encoder and decoders.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from instaseg_ros.lite import FINE_CHANNELS, TopDown, Trunk
 from instaseg_ros.methods import Head
 from instaseg_ros.temporal import NEXT_STATE, TemporalModule
 
 BN_EPS = 1e-3
-STRIDE = 8  # height and width of the input are multiples of this
+STRIDE = 8  # of the encoder's features, in pixels
 
 
 class Profile(NamedTuple):
@@ -29,17 +30,33 @@ class Profile(NamedTuple):
     dilations: of those at an eighth, one block each.
     decoders: of the first decoder, at a quarter and at half of the resolution, the same of the
         second, ...; a decoder beyond them has as many as the last.
+    lite: the encoder is a `LiteEncoder`, which has no blocks at a quarter.
     """
 
     blocks: int
     dilations: tuple[int, ...]
     decoders: tuple[tuple[int, int], ...]
+    lite: bool = False
+
+    @property
+    def stride(self) -> int:
+        """What height and width of the network's input are multiples of."""
+        return 32 if self.lite else STRIDE
 
 
 PROFILES = {
     "published": Profile(5, (2, 4, 8, 16) * 2, ((2, 2),)),
     "fast": Profile(2, (2, 8, 2, 4), ((1, 2), (0, 1))),
+    "lite": Profile(0, (1,), ((1, 2), (0, 1)), lite=True),
 }
+
+
+class Features(NamedTuple):
+    """What an encoder sees. deep: (B, 128, H/8, W/8). fine: (B, 24, H/4, W/4), for the decoders'
+    first stage; None where the encoder offers none."""
+
+    deep: Tensor
+    fine: Tensor | None = None
 
 
 class Downsampler(nn.Module):
@@ -78,19 +95,26 @@ class NonBottleneck1d(nn.Module):
 
 
 class Upsampler(nn.Module):
-    """Doubles the resolution with a transposed convolution."""
+    """Doubles the resolution with a transposed convolution.
 
-    def __init__(self, c_in: int, c_out: int) -> None:
+    c_fine: channels of what has that resolution already and is added, if any.
+    """
+
+    def __init__(self, c_in: int, c_out: int, c_fine: int = 0) -> None:
         super().__init__()
         self.conv = nn.ConvTranspose2d(c_in, c_out, 3, stride=2, padding=1, output_padding=1)
         self.bn = nn.BatchNorm2d(c_out, eps=BN_EPS)
+        self.shortcut = nn.Conv2d(c_fine, c_out, 1) if c_fine else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.bn(self.conv(x)))
+    def forward(self, x: Tensor, fine: Tensor | None = None) -> Tensor:
+        x = self.bn(self.conv(x))
+        if self.shortcut is not None:
+            x = x + self.shortcut(fine)
+        return torch.relu(x)
 
 
 class Encoder(nn.Module):
-    """(B, 3, H, W) to features (B, 128, H/8, W/8)."""
+    """(B, 3, H, W) to `Features` without fine ones."""
 
     def __init__(self, n_outputs: int, profile: Profile) -> None:
         super().__init__()
@@ -106,24 +130,42 @@ class Encoder(nn.Module):
         # Only ERFNet's encoder pre-training uses it; kept so that published weights load whole.
         self.output_conv = nn.Conv2d(128, n_outputs, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Features:
         x = self.initial_block(x)
         for layer in self.layers:
             x = layer(x)
-        return x
+        return Features(x)
+
+
+class LiteEncoder(nn.Module):
+    """(B, 3, H, W), sides multiples of 32, to `Features`."""
+
+    def __init__(self, profile: Profile) -> None:
+        super().__init__()
+        self.trunk = Trunk()
+        self.top_down = TopDown(128)
+        self.layers = nn.ModuleList(NonBottleneck1d(128, 0.3, d) for d in profile.dilations)
+
+    def forward(self, x: Tensor) -> Features:
+        fine, *coarser = self.trunk(x)
+        x = torch.relu(self.top_down(coarser))
+        for layer in self.layers:
+            x = layer(x)
+        return Features(x, fine)
 
 
 class Decoder(nn.Module):
-    """Features (B, 128, H/8, W/8) to (B, n_outputs, H, W).
+    """`Features` to (B, n_outputs, H, W).
 
-    blocks: residual blocks at a quarter and at half of the resolution.
+    blocks: residual blocks at a quarter and at half of the resolution. c_fine: channels of the fine
+    features, 0: there are none.
     """
 
-    def __init__(self, n_outputs: int, blocks: tuple[int, int]) -> None:
+    def __init__(self, n_outputs: int, blocks: tuple[int, int], c_fine: int = 0) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
             [
-                Upsampler(128, 64),
+                Upsampler(128, 64, c_fine),
                 *(NonBottleneck1d(64, 0.0, 1) for _ in range(blocks[0])),
                 Upsampler(64, 16),
                 *(NonBottleneck1d(16, 0.0, 1) for _ in range(blocks[1])),
@@ -131,14 +173,16 @@ class Decoder(nn.Module):
         )
         self.output_conv = nn.ConvTranspose2d(16, n_outputs, 2, stride=2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers:
+    def forward(self, features: Features) -> Tensor:
+        first, *others = self.layers
+        x = first(features.deep, features.fine)
+        for layer in others:
             x = layer(x)
         return self.output_conv(x)
 
 
 class ERFNet(nn.Module):
-    """RGB in [0, 1], (B, 3, H, W) with H and W multiples of 8, to {head name: (B, C, H, W)}.
+    """RGB in [0, 1], (B, 3, H, W) with H and W multiples of `stride`, to {head name: (B, C, H, W)}.
 
     Heads that name the same decoder share its last convolution, in the order given.
     profile: one of `PROFILES`. temporal: with a `TemporalModule`.
@@ -152,10 +196,15 @@ class ERFNet(nn.Module):
         shape = PROFILES[profile]
         n_decoders = 1 + max(head.decoder for head in heads)
         self.groups = [[h for h in heads if h.decoder == d] for d in range(n_decoders)]
-        self.encoder = Encoder(sum(head.channels for head in heads), shape)
+        self.stride = shape.stride
+        self.encoder: Encoder | LiteEncoder
+        if shape.lite:
+            self.encoder = LiteEncoder(shape)
+        else:
+            self.encoder = Encoder(sum(head.channels for head in heads), shape)
         blocks = [shape.decoders[min(d, len(shape.decoders) - 1)] for d in range(n_decoders)]
         self.decoders = nn.ModuleList(
-            Decoder(sum(head.channels for head in group), n)
+            Decoder(sum(head.channels for head in group), n, FINE_CHANNELS * shape.lite)
             for group, n in zip(self.groups, blocks, strict=True)
         )
         self.temporal = TemporalModule() if temporal else None
@@ -177,12 +226,13 @@ class ERFNet(nn.Module):
         return self.decode_features(self.encoder(x), state, frames)
 
     def decode_features(
-        self, features: Tensor, state: Tensor | None = None, frames: int = 1
+        self, features: Features, state: Tensor | None = None, frames: int = 1
     ) -> list[Tensor]:
         """`decoder_outputs` from the encoder's features."""
         memory = []
         if self.temporal is not None:
-            features, next_state = self.temporal(features, state, frames)
+            deep, next_state = self.temporal(features.deep, state, frames)
+            features = features._replace(deep=deep)
             memory.append(next_state)
         return [*(decoder(features) for decoder in self.decoders), *memory]
 
@@ -238,11 +288,13 @@ def _places(network: ERFNet) -> dict[tuple[int | str, ...], nn.Module]:
             if isinstance(block, Downsampler | Upsampler):
                 stage, found = stage + 1, Counter()
                 places[index, stage] = block
+            elif isinstance(block, Trunk | TopDown):
+                places[index, type(block).__name__] = block
             elif isinstance(block, NonBottleneck1d):
                 dilation = block.conv3x1_2.dilation[0]
                 found[dilation] += 1
                 places[index, stage, dilation, found[dilation]] = block
-            elif block is part.output_conv:
+            elif isinstance(part, Encoder | Decoder) and block is part.output_conv:
                 places[index, "output"] = block
     if network.temporal is not None:
         places["temporal",] = network.temporal

@@ -75,7 +75,9 @@ class Pipeline:
         network waits for it before it runs again, as both share the memory of the outputs."""
         stage_ms: dict[str, float] = {}
         with _timed(stage_ms, "preprocess"):
-            pixels, geometry = preprocess([f.image for f in frames], self.config.input)
+            pixels, geometry = preprocess(
+                [f.image for f in frames], self.config.input, self.checkpoint.stride
+            )
             if self.config.input.mirror:
                 pixels = with_mirror_images(pixels)
             if isinstance(self.runtime, Uploading):  # while the last frame is still in work

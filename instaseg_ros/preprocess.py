@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from instaseg_ros.config import InputConfig
 
-STRIDE = 8  # the network halves its input three times
+STRIDE = 8  # a network that halves its input three times; of others see `Profile.stride`
 
 
 class Geometry(NamedTuple):
@@ -28,9 +28,10 @@ class Geometry(NamedTuple):
 
 
 def preprocess(
-    images: Sequence[NDArray[np.uint8]], config: InputConfig
+    images: Sequence[NDArray[np.uint8]], config: InputConfig, stride: int = STRIDE
 ) -> tuple[NDArray[np.uint8], Geometry]:
-    """Scale images of one size to the configured size and pad right and below to the stride.
+    """Scale images of one size to the configured size and pad right and below to the
+    network's stride.
 
     A side that the configuration leaves at 0 follows the other, so that the image keeps its shape;
     both follow the magnification.
@@ -46,7 +47,7 @@ def preprocess(
             )
     height, width = images[0].shape[:2]
     scaled = _scaled((height, width), config)
-    padded = tuple(-(-side // STRIDE) * STRIDE for side in scaled)
+    padded = tuple(-(-side // stride) * stride for side in scaled)
     if len(images) == 1 and padded == (height, width):
         return np.ascontiguousarray(images[0])[None], Geometry((height, width), scaled)
     batch = np.zeros((len(images), *padded, 3), np.uint8)

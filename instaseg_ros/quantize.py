@@ -80,7 +80,7 @@ def quantize(checkpoint: Checkpoint, decode: DecodeConfig, order: Order) -> Quan
     model = model_of(checkpoint, checkpoint.network().eval())
     quantised = nncf.quantize(
         model,
-        nncf.Dataset(list(calibration_images(order))),
+        nncf.Dataset(list(calibration_images(order, checkpoint.stride))),
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=order.frames,
         ignored_scope=nncf.IgnoredScope(names=sensitive(model)),
@@ -110,7 +110,7 @@ def keep_quantised(quantised: Quantised, checkpoint: Checkpoint, max_loss: float
     keep(quantised.model, model_path(checkpoint, "int8"))
 
 
-def calibration_images(order: Order) -> Iterator[NDArray[np.uint8]]:
+def calibration_images(order: Order, stride: int) -> Iterator[NDArray[np.uint8]]:
     """`order.frames` images (1, H, W, 3) uint8 from all over the source, at `order.size`."""
     if order.images:
         source = open_source(order.images)
@@ -121,7 +121,7 @@ def calibration_images(order: Order) -> Iterator[NDArray[np.uint8]]:
             size=order.size, sequences=order.frames, frames_per_sequence=1, depth=False
         )
         images = (street[index].frame.image for index in range(order.frames))
-    return (preprocess([image], InputConfig(*order.size))[0] for image in images)
+    return (preprocess([image], InputConfig(*order.size), stride)[0] for image in images)
 
 
 def sensitive(model: Any) -> list[str]:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from networks import SMALL, by_chance, remembering
+from networks import SMALL, SMALL_STAGES, SMALL_TAPPED, by_chance, remembering
 
+from instaseg_ros import lite
 from instaseg_ros.checkpoint import Checkpoint
 from instaseg_ros.network import PROFILES
 
@@ -51,6 +52,14 @@ def small_profiles() -> Iterator[None]:
 def small(small_profiles: None) -> Checkpoint:
     """A small network for the first classes of the synthetic street, whose weights are chance."""
     return by_chance("small", ("person", "rider", "car"))
+
+
+@pytest.fixture
+def small_lite(small_profiles: None, monkeypatch: pytest.MonkeyPatch) -> Checkpoint:
+    """A small network of the profile `lite`, for two classes, whose weights are chance."""
+    monkeypatch.setattr(lite, "STAGES", SMALL_STAGES)
+    monkeypatch.setattr(lite, "TAPPED", SMALL_TAPPED)
+    return by_chance("small_lite")
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,19 @@ from instaseg_ros.methods import make_method
 from instaseg_ros.network import ERFNet, Profile
 
 # Every kind of layer: a conversion takes a tenth of a second for each one.
-SMALL = {"small": Profile(blocks=1, dilations=(2,), decoders=((1, 1),))}
+SMALL = {
+    "small": Profile(blocks=1, dilations=(2,), decoders=((1, 1),)),
+    "small_lite": Profile(blocks=0, dilations=(1,), decoders=((1, 1),), lite=True),
+}
+# Of `lite.STAGES`, one block of each kernel and stride.
+SMALL_STAGES = (
+    (1, 3, 1, 1, 16),
+    (1, 3, 2, 6, 24),
+    (1, 5, 2, 6, 40),
+    (1, 3, 2, 6, 112),
+    (2, 5, 2, 6, 320),
+)
+SMALL_TAPPED = (1, 2, 3, 4)
 
 
 def by_chance(

@@ -69,4 +69,4 @@ def test_folded_network_stays_channels_last() -> None:
     network.to(memory_format=torch.channels_last)
     x = torch.rand(2, 16, 24, 3).permute(0, 3, 1, 2)
     with torch.inference_mode():
-        assert network.encoder(x).is_contiguous(memory_format=torch.channels_last)
+        assert network.encoder(x).deep.is_contiguous(memory_format=torch.channels_last)

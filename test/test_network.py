@@ -24,11 +24,11 @@ def test_heads_come_out_by_name_at_input_size(profile: str) -> None:
     method = make_method("spatial_embedding", 3, 2)
     network = ERFNet(method.heads, profile).eval()
     with torch.inference_mode():
-        outputs = network(torch.rand(2, 3, 24, 40))
+        outputs = network(torch.rand(2, 3, 32, 64))
     assert {name: tuple(o.shape) for name, o in outputs.items()} == {
-        "offset": (2, 2, 24, 40),
-        "bandwidth": (2, 2, 24, 40),
-        "seed": (2, 3, 24, 40),
+        "offset": (2, 2, 32, 64),
+        "bandwidth": (2, 2, 32, 64),
+        "seed": (2, 3, 32, 64),
     }
 
 
@@ -38,7 +38,7 @@ def test_a_fresh_network_predicts_no_offset_and_a_six_pixel_bandwidth(profile: s
     network = ERFNet(method.heads, profile).eval()
     method.initialise(network)
     with torch.inference_mode():
-        outputs = network(torch.rand(1, 3, 16, 16))
+        outputs = network(torch.rand(1, 3, 32, 32))
     assert torch.equal(outputs["offset"], torch.zeros_like(outputs["offset"]))
     assert torch.equal(outputs["bandwidth"], torch.ones_like(outputs["bandwidth"]))
     assert outputs["seed"].std() > 0

@@ -25,9 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 when the runtime that `auto` takes agrees with torch, else 1."""
-    from instaseg_ros.preprocess import STRIDE
-
-    size, config = size_from(args.size, STRIDE), config_from(args)
+    size_from(args.size)
+    config = config_from(args)
     if args.rounds < 1:
         raise ConfigError(f"--rounds: expected at least 1, got {args.rounds}")
 
@@ -35,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from instaseg_ros.doctor import examine, table
 
     checkpoint = load_checkpoint(config.weights)
+    size = size_from(args.size, checkpoint.stride)
     runtimes = logging.getLogger("instaseg_ros.runtimes")
     level = runtimes.level
     runtimes.setLevel(logging.WARNING)  # the table says it all

@@ -41,9 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from instaseg_ros.preprocess import STRIDE
-
-    size = size_from(args.size, STRIDE)
+    size_from(args.size)
     given: dict[str, Any] = {"precision": args.precision or PRECISIONS[args.to]}
     if args.batch:
         given["engine.best_batch"], given["engine.max_batch"] = args.batch
@@ -56,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
     from instaseg_ros.checkpoint import load_checkpoint
     from instaseg_ros.export import TARGETS, Order, export, prepare_engine
 
-    order = Order(load_checkpoint(args.weights), size, runtime, args.images)
+    checkpoint = load_checkpoint(args.weights)
+    size = size_from(args.size, checkpoint.stride)
+    order = Order(checkpoint, size, runtime, args.images)
     if args.to == "tensorrt" and args.output is None:
         print(prepare_engine(order))
         return 0

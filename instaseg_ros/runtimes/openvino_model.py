@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from instaseg_ros import folding
+from instaseg_ros import lite as lite_module
 from instaseg_ros import network as network_module
 from instaseg_ros import temporal as temporal_module
 from instaseg_ros.checkpoint import weights_hash
@@ -66,7 +67,7 @@ def _code_hash() -> str:
     """What else a model is made from: the code, and the versions of its makers."""
     import openvino
 
-    modules = (network_module, temporal_module, folding, openvino_network)
+    modules = (network_module, lite_module, temporal_module, folding, openvino_network)
     files = [Path(str(module.__file__)) for module in modules] + [Path(__file__)]
     versions = f"{torch.__version__} {openvino.__version__}"
     made_from = b"".join(path.read_bytes() for path in files) + versions.encode()

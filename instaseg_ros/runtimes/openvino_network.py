@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from instaseg_ros.folding import FoldedDownsampler, fold
 from instaseg_ros.grouping.compiled import kernel
 from instaseg_ros.grouping.workers import each, shares
-from instaseg_ros.network import ERFNet
+from instaseg_ros.lite import PIXEL_MEAN, PIXEL_SCALE, Stem
+from instaseg_ros.network import ERFNet, LiteEncoder
 
 PAIR = 2  # pixels that lie side by side are seen as one of six channels: more to do at once
 BAND_ROWS = 64  # of packed outputs, that one thread unpacks at a time, at most
@@ -36,8 +37,11 @@ class PackedNetwork(nn.Module):
         super().__init__()
         self.network = fold(network)
         encoder = self.network.encoder
-        assert isinstance(encoder.initial_block, FoldedDownsampler)
-        encoder.initial_block = _PairsDownsampler(encoder.initial_block)  # type: ignore[assignment]
+        if isinstance(encoder, LiteEncoder):
+            encoder.trunk.stem = _PairsStem(encoder.trunk.stem)  # type: ignore[assignment]
+        else:
+            assert isinstance(encoder.initial_block, FoldedDownsampler)
+            encoder.initial_block = _PairsDownsampler(encoder.initial_block)  # type: ignore[assignment]
         for decoder in self.network.decoders:
             assert isinstance(decoder.output_conv, nn.ConvTranspose2d)
             decoder.output_conv = _packed(decoder.output_conv)
@@ -87,6 +91,29 @@ class _PairsDownsampler(nn.Module):
         largest = torch.relu(self.in_rows(torch.relu(self.in_pairs(pairs))))
         before = nn.functional.pad(pairs, (1, 0, 1, 0))
         return torch.relu(self.conv(before) + self.pooled(largest))
+
+
+class _PairsStem(nn.Module):
+    """The folded `Stem` from pairs of pixels.
+
+    Pixels minus their mean are integers up to 128, which bfloat16 holds, and 0 is what is padded.
+    """
+
+    def __init__(self, stem: Stem) -> None:
+        super().__init__()
+        conv = stem.conv
+        assert conv.bias is not None
+        colours = conv.in_channels
+        left, right = slice(colours), slice(colours, None)  # pixel of a pair
+        weight = torch.zeros(conv.out_channels, PAIR * colours, 3, 2)  # over this pair and the next
+        weight[:, left, :, 0], weight[:, right, :, 0], weight[:, left, :, 1] = (
+            conv.weight.detach() / PIXEL_SCALE
+        ).unbind(3)
+        self.conv = _convolution(weight, (2, 1), conv.bias.detach())
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        centred = nn.functional.pad(pairs - PIXEL_MEAN, (0, 1, 0, 1))
+        return nn.functional.relu6(self.conv(centred))
 
 
 def _packed(conv: nn.ConvTranspose2d) -> nn.Conv2d:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from instaseg_ros.checkpoint import load_checkpoint
 from instaseg_ros.config import Config, TrainConfig
 from instaseg_ros.errors import ConfigError, InstasegError
 from instaseg_ros.evaluation.average_precision import AveragePrecision
+from instaseg_ros.lite import imagenet_trunk
 from instaseg_ros.methods import Method, make_method
 from instaseg_ros.methods.dense_semantics import DenseSemantics, dense_loss
 from instaseg_ros.methods.depth import EgoMotion
-from instaseg_ros.network import STRIDE, ERFNet
+from instaseg_ros.network import PROFILES, ERFNet, LiteEncoder
 from instaseg_ros.training.data import Batch, training_batches
 from instaseg_ros.training.logs import TrainingLog
 from instaseg_ros.training.objects import class_weights
@@ -30,6 +33,7 @@ from instaseg_ros.training.teacher import Teacher, imitation_loss
 from instaseg_ros.training.validation import autocast, validate
 
 BEST = "best.safetensors"
+log = logging.getLogger(__name__)
 
 
 class DivergedError(InstasegError):
@@ -77,7 +81,7 @@ class Learners(nn.Module):
         features = self.network.encoder(images)
         outputs = self.network.split_heads(self.network.decode_features(features, frames=frames))
         if self.dense is not None:
-            outputs["dense"] = self.dense(features)
+            outputs["dense"] = self.dense(features.deep)
         if self.ego_motion is not None and intrinsics is not None:
             with torch.autocast(images.device.type, enabled=False):
                 clips = (x.unflatten(0, (-1, frames)) for x in (images, intrinsics))
@@ -93,11 +97,16 @@ def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
     of the best mean AP, `best.safetensors`. Started by torchrun, the processes share each batch.
     """
     options = config.train
+    stride = PROFILES[config.method.profile].stride
     for name in ("crop_height", "crop_width", "horizon_rows"):
-        if getattr(options, name) % STRIDE:
+        if getattr(options, name) % stride:
             raise ConfigError(
-                f"train.{name}: expected a multiple of {STRIDE}, got {getattr(options, name)}"
+                f"train.{name}: expected a multiple of {stride}, got {getattr(options, name)}"
             )
+    if options.encoder == "imagenet" and not PROFILES[config.method.profile].lite:
+        raise ConfigError(
+            f"train.encoder: imagenet is for method.profile lite, got {config.method.profile}"
+        )
     clip = options.clip_frames
     if clip > 1 and not make_method(config.method.name, 1).temporal:
         raise ConfigError(
@@ -124,6 +133,12 @@ def _fresh_state(run: Run, init: str | None) -> State:
     options = run.config.train
     network = ERFNet(run.method.heads, run.config.method.profile, run.method.temporal)
     run.method.initialise(network)
+    profile = load_checkpoint(init).profile if init else ""
+    if isinstance(network.encoder, LiteEncoder) and profile != run.config.method.profile:
+        if options.encoder == "imagenet":
+            network.encoder.trunk.load_state_dict(imagenet_trunk())
+        else:
+            log.warning("the trunk of the encoder is chance: train.encoder=imagenet is not")
     if init:
         names = run.source.class_names
         start_from(network, run.method, names, init, options.new_heads)
@@ -136,10 +151,13 @@ def _fresh_state(run: Run, init: str | None) -> State:
     if options.weight_dense:
         dense = DenseSemantics(len(run.source.semantic_names)).to(run.group.device)
     along = [module for module in (ego_motion, dense) if module is not None]
-    parameters = [p for module in (network, *along) for p in module.parameters()]
-    optimizer = torch.optim.Adam(
-        parameters, options.learning_rate, weight_decay=options.weight_decay
-    )
+    parameters = {id(p): p for module in (network, *along) for p in module.parameters()}
+    groups: list[dict[str, Any]] = []
+    if isinstance(network.encoder, LiteEncoder):
+        trunk = [parameters.pop(id(p)) for p in network.encoder.trunk.parameters()]
+        groups.append({"params": trunk, "rate": options.encoder_rate})
+    groups.insert(0, {"params": list(parameters.values())})
+    optimizer = torch.optim.Adam(groups, options.learning_rate, weight_decay=options.weight_decay)
     return State(network, copy.deepcopy(network).eval(), optimizer, ego_motion, dense)
 
 
@@ -193,7 +211,7 @@ def _step(
     # Dropout is the same in a resumed run, and another in each process.
     torch.manual_seed(hash((options.seed, step)) + group.rank)
     for settings in optimizer.param_groups:
-        settings["lr"] = learning_rate(options, step)
+        settings["lr"] = learning_rate(options, step) * settings.get("rate", 1.0)
     with _naming_the_size(options):
         images = batch.images.to(group.device, non_blocking=True).float() / 255
         targets = batch.targets.to(group.device)._replace(images=images)

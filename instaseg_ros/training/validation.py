@@ -64,7 +64,7 @@ def validate(
     memory = Memory() if method.temporal else None
     for index in np.array_split(wanted, group.size)[group.rank]:
         sample = data[int(index)]
-        pixels, geometry = preprocess([sample.frame.image], config.input)
+        pixels, geometry = preprocess([sample.frame.image], config.input, network.stride)
         image = torch.from_numpy(pixels).to(group.device).permute(0, 3, 1, 2)
         with autocast(group.device):
             past = memory.before([sample.frame], pixels.shape[1:3]) if memory else None
@@ -80,7 +80,7 @@ def validate(
         counts.append(frame_counts(*truth, found, sample.ignore, sample.crowd, least))
         if dense is not None:
             if sample.semantic is not None:
-                scores = dense(features)
+                scores = dense(features.deep.float())
                 confusions.append(_dense_confusion(scores, geometry, sample.semantic))
         elif "semantic" in outputs:
             classes = outputs["semantic"][0].argmax(0).cpu().numpy()
