@@ -28,7 +28,7 @@ from instaseg_ros.sources import open_source
 
 CONVOLUTIONS = ("Convolution", "ConvolutionBackpropData")
 QUANTISABLE = (*CONVOLUTIONS, "Add", "MaxPool")
-FEW_CHANNELS = 16  # of what goes in: at half resolution, or the image itself
+FEW_CHANNELS = 16  # at half resolution, or of the image itself
 
 
 class Order(NamedTuple):
@@ -140,8 +140,12 @@ def sensitive(model: Any) -> list[str]:
 
 
 def _few_channels(node: Any) -> bool:
-    shape = node.get_input_partial_shape(0)  # (B, C, H, W) in our network
-    return len(shape) == 4 and shape[1].is_static and int(shape[1].get_length()) <= FEW_CHANNELS
+    """Whether few channels go in, and few come out: what makes many of few is worth quantising."""
+    shapes = node.get_input_partial_shape(0), node.get_output_partial_shape(0)  # (B, C, H, W)
+    return all(
+        len(shape) == 4 and shape[1].is_static and int(shape[1].get_length()) <= FEW_CHANNELS
+        for shape in shapes
+    )
 
 
 def _measure(
