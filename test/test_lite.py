@@ -19,6 +19,7 @@ from instaseg_ros.config import Config, RuntimeConfig, merge
 from instaseg_ros.errors import ConfigError, MissingExtraError, WeightsError
 from instaseg_ros.folding import fold
 from instaseg_ros.lite import PIXEL_MEAN, PIXEL_SCALE, SamePadding, Stem, Trunk, imagenet_trunk
+from instaseg_ros.methods import METHODS
 from instaseg_ros.pipeline import Pipeline
 from instaseg_ros.runtimes import open_runtime
 from instaseg_ros.training.trainer import train
@@ -210,3 +211,14 @@ def test_folding_leaves_no_batchnorm_in_the_trunk() -> None:
     trained_like(network)
     names = [type(module).__name__ for module in fold(network).encoder.modules()]
     assert "BatchNorm2d" not in names and names.count("Conv2d") > 50
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_learns_with_it(name: str, tmp_path: Path) -> None:
+    clip = 2 if name == "spatio_temporal" else 1
+    found = trained(tmp_path, method__name=name, train__encoder="imagenet", train__clip_frames=clip)
+    assert found.method_name == name and found.profile == "lite"
+    moved = [
+        float((t.float() - imagenet_trunk()[n]).abs().max()) for n, t in trunk_of(found).items()
+    ]
+    assert max(moved) > 1e-5
