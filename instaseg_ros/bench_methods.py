@@ -11,10 +11,10 @@ from tqdm import tqdm
 
 from instaseg_ros.bench import peak_memory
 from instaseg_ros.config import Config
-from instaseg_ros.datasets import open_dataset
+from instaseg_ros.datasets import least_pixels, open_dataset
 from instaseg_ros.evaluate import in_common, match_classes, spread
 from instaseg_ros.evaluation.average_precision import average_precision
-from instaseg_ros.evaluation.counts import SYNTHETIC_MIN_PIXELS, frame_counts, scaled_min_pixels
+from instaseg_ros.evaluation.counts import SYNTHETIC_MIN_PIXELS, frame_counts
 from instaseg_ros.evaluation.semantics import frame_confusion, mean_iou
 from instaseg_ros.pipeline import Pipeline
 from instaseg_ros.training.source import held_out_street
@@ -81,7 +81,7 @@ def row(config: Config, data: str, size: tuple[int, int], frames: int) -> Row:
             common = np.append(0, classes.predicted + 1)[seen]
             known = len(classes.names) + 1
             confusions.append(frame_confusion(labels, ids, class_ids, common, known, ignore, crowd))
-        pixels = scaled_min_pixels(*labels.shape) if least is None else least
+        pixels = least_pixels(dataset, *labels.shape) if least is None else least
         counts.append(frame_counts(*sides, min_pixels=pixels))
     mean = average_precision(counts, classes.names)["mean"]
     network_ms, decode_ms = (

@@ -135,3 +135,24 @@ def runs(mask: np.ndarray) -> list[int]:
     starts = np.flatnonzero(np.diff(values))
     first = [] if values[1] == 0 else [0]
     return first + np.diff(np.concatenate([[0], starts])).tolist()[len(first) :]
+
+
+def write_coco_of_one(root: Path, annotations: list[dict], /, **others: object) -> Path:
+    """COCO of one black image; `others` replaces parts of the file."""
+    write(root / "images" / "a.png", np.zeros((*SIZE, 3), np.uint8))
+    image = {"id": 7, "file_name": "a.png", "height": SIZE[0], "width": SIZE[1]}
+    ground = {"image_id": 7, "category_id": 3, "iscrowd": 0}
+    document = {
+        "images": [image],
+        "annotations": [{"id": n, **ground, **a} for n, a in enumerate(annotations)],
+        "categories": [{"id": 3, "name": "cat"}, {"id": 90, "name": "cup"}],
+        **others,
+    }
+    path = root / "some.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def square(left: int, top: int, side: int) -> list[list[int]]:
+    right, bottom = left + side, top + side
+    return [[left, top, right, top, right, bottom, left, bottom]]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import layouts
 import numpy as np
 import pytest
-from layouts import SIZE, assert_same, street, write
+from layouts import SIZE, assert_same, square, street, write_coco_of_one
 from pycocotools import mask as mask_api
 
 from instaseg_ros.datasets import open_dataset
@@ -38,7 +37,13 @@ def test_runs_are_decoded_as_pycocotools_does(seed: int) -> None:
         ("d", "breaks off"),
         ("5~", "expected characters"),
         ("oooooooooooooooo1", "more than 30 bits"),
+        ("oooo0", "within 20 pixels, got one of 1048575"),
         ([3, 18], "got 21 pixels"),
+        ([2**62, 2**62, 2**62, 2**62 + 20], "got one of 46116860184273879"),  # 20 in 64 bits
+        ([2**63 + 20], "got one of 9223372036854775828"),
+        ([10**30], "whole numbers from 0"),
+        ([float("nan"), 20.0], "whole numbers from 0"),
+        ([[3], [18, 1]], "inhomogeneous"),
         ([30, -10], "whole numbers from 0"),
         ([19.5, 0.5], "whole numbers from 0"),
         (["a"], "whole numbers from 0"),
@@ -64,40 +69,35 @@ def test_polygons_are_those_of_pycocotools() -> None:
             decode_polygons(wrong, 32, 64)
 
 
+@pytest.mark.parametrize("far", [200, 4e7, 1e30])
+def test_points_far_from_the_image_change_nothing_in_it(far: float) -> None:
+    """pycocotools, given such points, writes where it must not."""
+    for polygon, expected in (
+        ([-far, -far, far, -far, far, far, -far, far], np.ones((16, 24), bool)),
+        ([0, 0, far, 0, far, far], decode_polygons([[0, 0, 40, 0, 40, 40]], 16, 24)),
+        ([-far, -far, -far, far, 9, far, 9, -far], np.arange(24) < np.full((16, 1), 9)),
+        ([far, far, 2 * far, far, far, 2 * far], np.zeros((16, 24), bool)),
+    ):
+        np.testing.assert_array_equal(decode_polygons([polygon], 16, 24), expected)
+    with pytest.raises(ValueError, match="finite"):
+        decode_polygons([[0, 0, 1e200, 0, 1e200, 1e200]], 16, 24)
+    with pytest.raises(ValueError, match="pixels of outline"):
+        decode_polygons([[0, 0, 9000, 9000] * 300], 9000, 9000)
+
+
 def test_round_trip_with_categories_that_are_not_contiguous(tmp_path: Path) -> None:
     samples = street()
     path = layouts.write_coco(tmp_path, samples)
-    for dataset in (open_dataset(tmp_path, "train"), open_dataset(path, "val")):
+    for dataset in (open_dataset(tmp_path, "all"), open_dataset(path, "all")):
         assert isinstance(dataset, Coco)
         assert_same(dataset, samples)
         assert dataset.class_names == ("person", "rider", "car", "truck", "bus")
 
 
-def one_image(root: Path, annotations: list[dict], **others: object) -> Path:
-    """A dataset of one black image; `others` replaces parts of the file."""
-    write(root / "images" / "a.png", np.zeros((*SIZE, 3), np.uint8))
-    image = {"id": 7, "file_name": "a.png", "height": SIZE[0], "width": SIZE[1]}
-    ground = {"image_id": 7, "category_id": 3, "iscrowd": 0}
-    document = {
-        "images": [image],
-        "annotations": [{"id": n, **ground, **a} for n, a in enumerate(annotations)],
-        "categories": [{"id": 3, "name": "cat"}, {"id": 90, "name": "cup"}],
-        **others,
-    }
-    path = root / "some.json"
-    path.write_text(json.dumps(document))
-    return path
-
-
-def square(left: int, top: int, side: int) -> list[list[int]]:
-    right, bottom = left + side, top + side
-    return [[left, top, right, top, right, bottom, left, bottom]]
-
-
 def test_smaller_objects_lie_on_larger_ones_and_crowds_below_all(tmp_path: Path) -> None:
     crowd = np.zeros(SIZE, np.uint8)
     crowd[:, :40] = 1
-    path = one_image(
+    path = write_coco_of_one(
         tmp_path,
         [
             {"segmentation": square(20, 10, 10), "category_id": 90},
@@ -114,21 +114,23 @@ def test_smaller_objects_lie_on_larger_ones_and_crowds_below_all(tmp_path: Path)
     np.testing.assert_array_equal(sample.crowd, crowd * (sample.labels == 0))
 
 
+def test_a_thousand_objects_need_no_thousand_masks(tmp_path: Path) -> None:
+    runs = [{"size": SIZE, "counts": [k, 1, SIZE[0] * SIZE[1] - k - 1]} for k in range(1000)]
+    sample = Coco(write_coco_of_one(tmp_path, [{"segmentation": one} for one in runs]))[0]
+    assert len(sample.ids) == 1000 and sample.labels[9, 0] == 10 and sample.labels[0, 1] == 65
+
+
 @pytest.mark.parametrize(
     ("annotation", "said"),
     [
-        ({"segmentation": []}, r"annotation 0: expected a segmentation of polygons or runs, found"),
-        ({}, "expected a segmentation of polygons or runs, found None"),
-        ({"segmentation": [[1, 2, 3, 4, 5]]}, r"annotation 0: expected polygons \[x, y"),
+        ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, r"annotation 0: expected polygons \[x, y"),
+        ({"segmentation": [[10**400, 2, 3, 4, 5, 6]]}, "annotation 0: int too large"),
         ({"segmentation": {"size": [64, 128], "counts": "1"}}, "annotation 0: expected runs that"),
         ({"segmentation": {"size": [9, 9], "counts": [81]}}, r"expected a mask of \(64, 128\)"),
-        ({"segmentation": {"size": [64, 128]}}, "polygons or runs, found {'size': "),
-        ({"category_id": 4}, "annotation 0 has category_id 4, which is not in the file"),
-        ({"image_id": 8}, "annotation 0 has image_id 8, which is not in the file"),
     ],
 )
 def test_broken_annotations_are_named(tmp_path: Path, annotation: dict, said: str) -> None:
-    path = one_image(tmp_path, [annotation])
+    path = write_coco_of_one(tmp_path, [annotation])
     with pytest.raises(InputError, match=said) as caught:
         Coco(path)[0]
     assert str(caught.value).startswith(f"{path}: ")
@@ -136,16 +138,22 @@ def test_broken_annotations_are_named(tmp_path: Path, annotation: dict, said: st
 
 def test_broken_files_are_named(tmp_path: Path) -> None:
     small = {"id": 1, "file_name": "a.png", "height": 9, "width": 9}
-    path = one_image(tmp_path, [], images=[small])
+    path = write_coco_of_one(tmp_path, [], images=[small])
     with pytest.raises(InputError, match=r"a\.png: expected \(9, 9\) pixels as .*some\.json says"):
         Coco(path)[0]
     with pytest.raises(InputError, match=r"expected its images, such as b\.png, in one of"):
-        Coco(one_image(tmp_path, [], images=[{**small, "file_name": "b.png"}]))
+        Coco(write_coco_of_one(tmp_path, [], images=[{**small, "file_name": "b.png"}]))
     with pytest.raises(InputError, match=r"some\.json: expected images, found none"):
-        Coco(one_image(tmp_path, [], images=[]))
+        Coco(write_coco_of_one(tmp_path, [], images=[]))
     with pytest.raises(InputError, match=r"expected `images`, .*KeyError: 'id'"):
-        Coco(one_image(tmp_path, [], categories=[{"name": "cat"}]))
-    for content, said in (("[1]", "JSON object, found list"), ('{"images": [', "expected JSON")):
+        Coco(write_coco_of_one(tmp_path, [], categories=[{"name": "cat"}]))
+    deep = "[" * 100_000
+    for content, said in (
+        ("[1]", "JSON object, found list"),
+        ('{"images": [', "expected JSON"),
+        (deep, "expected JSON, found: maximum recursion"),
+        (f'{{"images": [], "categories": [{{"id": {"9" * 5000}}}]}}', "expected JSON"),
+    ):
         path.write_text(content)
         with pytest.raises(InputError, match=said):
             Coco(path)
@@ -156,12 +164,14 @@ def test_the_file_of_a_split_is_found_or_asked_for(tmp_path: Path) -> None:
     layouts.write_coco(tmp_path, samples, "train2017")
     layouts.write_coco(tmp_path, samples, "train2014")
     assert len(open_dataset(tmp_path, "train2014")) == 1
-    with pytest.raises(InputError, match=r"one annotations/instances_train\*\.json, found .*2014"):
-        open_dataset(tmp_path, "train")
-    with pytest.raises(InputError, match=r"one annotations/instances_val\*\.json, found"):
-        open_dataset(tmp_path, "val")
+    for split in ("train", "val"):  # which would be held out of it
+        with pytest.raises(InputError, match=r"one annotations/instances_train\*\.json.*2014"):
+            open_dataset(tmp_path, split)
     layouts.write_coco(tmp_path / "other", samples, "default")
     assert_same(open_dataset(tmp_path / "other", "val"), samples)
+    for name in ("Train", "Validation"):  # as CVAT writes them
+        layouts.write_coco(tmp_path / "cvat", street(1 + (name == "Train")), name)
+    assert [len(open_dataset(tmp_path / "cvat", split)) for split in ("train", "val")] == [2, 1]
 
 
 def test_without_pycocotools_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 from layouts import CITYSCAPES_IDS, KITTI_IDS, SIZE, assert_same, street, write
 
-from instaseg_ros.datasets import KINDS, Sequences, open_dataset
+from instaseg_ros.datasets import (
+    KINDS,
+    Sequences,
+    open_dataset,
+)
 from instaseg_ros.datasets.cityscapes import Cityscapes
 from instaseg_ros.datasets.cvppp import Cvppp
 from instaseg_ros.datasets.kitti_mots import KittiMots
@@ -25,11 +29,9 @@ IMAGE = np.zeros((*SIZE, 3), np.uint8)
 def test_label_images_of_cityscapes_numbers(tmp_path: Path) -> None:
     samples = street()
     layouts.write_label_images(tmp_path, samples, "train")
-    dataset = open_dataset(tmp_path, "train")
+    dataset = open_dataset(tmp_path, "all")
     assert isinstance(dataset, LabelImages)
     assert_same(dataset, samples)
-    with pytest.raises(InputError, match="expected a split of train, got 'val'"):
-        open_dataset(tmp_path, "val")
 
 
 def test_plain_labels_are_of_one_class_and_need_no_split(tmp_path: Path) -> None:
@@ -49,7 +51,7 @@ def test_plain_labels_are_of_one_class_and_need_no_split(tmp_path: Path) -> None
 def test_folder_of_the_synthetic_street_keeps_its_classes(tmp_path: Path) -> None:
     data = SyntheticStreet(SIZE, sequences=1, frames_per_sequence=2, seed=3)
     write_png_folder(data, tmp_path / "out")
-    dataset = open_dataset(tmp_path / "out", "train")
+    dataset = open_dataset(tmp_path / "out", "all")
     assert_same(dataset, [data[0], data[1]])
     np.testing.assert_array_equal(dataset[1].ignore, data[1].ignore)
     (tmp_path / "out" / "meta.json").write_text('{"class_names": ["car"], "frames": [{}]}')
@@ -60,12 +62,12 @@ def test_folder_of_the_synthetic_street_keeps_its_classes(tmp_path: Path) -> Non
 def test_cityscapes_groups_are_crowds_and_void_is_ignored(tmp_path: Path) -> None:
     samples = street()
     layouts.write_cityscapes(tmp_path, samples)
-    dataset = open_dataset(tmp_path, "train")
+    dataset = open_dataset(tmp_path, "all")
     assert isinstance(dataset, Cityscapes)
     assert_same(dataset, samples)
     truth = np.full(SIZE, 7, np.uint16)  # road
-    # a group of cars, unlabelled, own car, a caravan, another car
-    for row, value in enumerate((26, 0, 1, 29003, 26011)):
+    # a group of cars, unlabelled, own car, a group of caravans, another car, a caravan
+    for row, value in enumerate((26, 0, 1, 29, 26011, 29003)):
         truth[row] = value
     write(dataset.files(1)[1], truth)
     sample = dataset[1]

@@ -38,12 +38,12 @@ def test_label_images_have_them_in_a_folder_of_their_own(tmp_path: Path) -> None
     samples = street(2)
     root = write_label_images(tmp_path, samples)
     assert (
-        semantic_names(open_dataset(root, "train")) == ()
-        and open_dataset(root, "train")[0].semantic is None
+        semantic_names(open_dataset(root, "all")) == ()
+        and open_dataset(root, "all")[0].semantic is None
     )
     for n, sample in enumerate(samples):
         write(root / "semantic" / f"{n}.png", dense_labels(sample.labels))
-    dataset = open_dataset(root, "train")
+    dataset = open_dataset(root, "all")
     assert semantic_names(dataset) == NAMES and len(NAMES) == 19
     semantic = dataset[1].semantic
     assert semantic is not None and semantic.dtype == np.uint8

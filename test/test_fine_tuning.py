@@ -58,7 +58,7 @@ def test_every_tenth_image_is_held_out(
     stems = {train_part.files(i)[0].stem for i in range(len(train_part))}
     assert len(stems) == count - len(held) and not stems & set(held)
     assert f"{len(held)} of its {count} images are held out" in caplog.text
-    assert (held_out[0].labels == open_dataset(data, "val")[int(held[0])].labels).all()
+    assert (held_out[0].labels == open_dataset(data, "all")[int(held[0])].labels).all()
 
 
 def test_a_split_of_the_dataset_is_taken_where_there_is_one(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_split_of_the_dataset_is_taken_where_there_is_one(tmp_path: Path) -> N
 def test_objects_are_read_anew_only_when_a_file_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = open_dataset(write_discs(tmp_path / "data", 3), "train")
+    data = open_dataset(write_discs(tmp_path / "data", 3), "all")
     cache = tmp_path / "objects.npz"
     first = objects.object_index(data, cache)
     sample = data[int(first["image"][4])]

@@ -12,7 +12,8 @@ import pytest
 from layouts import street, write
 
 from instaseg_ros import cli
-from instaseg_ros.datasets import LabelImages, open_dataset
+from instaseg_ros.datasets import open_dataset
+from instaseg_ros.datasets.label_images import LabelImages
 from instaseg_ros.datasets.survey import content, spread
 
 ROOT = Path(__file__).parents[1]
@@ -25,10 +26,10 @@ def test_counts_sizes_and_quantiles(tmp_path: Path, capsys: pytest.CaptureFixtur
     write(tmp_path / "images" / "a.png", np.zeros((40, 60, 3), np.uint8))
     write(tmp_path / "instances" / "a.png", truth)
     write(tmp_path / "images" / "b.png", np.zeros((20, 30, 3), np.uint8))
-    write(tmp_path / "instances" / "b.png", np.full((20, 30), 29001, np.uint16))
+    write(tmp_path / "instances" / "b.png", np.full((20, 30), 29, np.uint16))
     assert cli.main(["info", str(tmp_path), "--min-pixels", "9"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"{tmp_path} train: LabelImages of 2 images"
+    assert lines[0] == f"{tmp_path} all: LabelImages of 2 images"
     assert lines[1] == "height x width 20 x 30 (1), 40 x 60 (1)"
     assert lines[2] == "ignored ground 20.00%, uncounted objects 10.00% of all pixels"
     rows = {words[0]: words[1:] for words in map(str.split, lines[4:])}
@@ -39,7 +40,7 @@ def test_counts_sizes_and_quantiles(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_counts_are_those_of_the_samples(tmp_path: Path) -> None:
     samples = street()
-    dataset = open_dataset(layouts.write_label_images(tmp_path, samples), "train")
+    dataset = open_dataset(layouts.write_label_images(tmp_path, samples), "all")
     for i, sample in enumerate(samples):
         counted = content(dataset[i])
         assert sorted(counted.object_px) == sorted((sample.labels == k).sum() for k in sample.ids)

@@ -22,7 +22,7 @@ from instaseg_ros.errors import InputError, TruncatedInputError
 
 def test_any_frame_is_read_alone_and_in_any_process(tmp_path: Path) -> None:
     path = write_street_bag(tmp_path / "street.mcap", 40)
-    opened = open_dataset(path, "train")
+    opened = open_dataset(path, "all")
     assert isinstance(opened, LabelledBag) and len(opened) == 40
     for dataset in (opened, pickle.loads(pickle.dumps(opened))):
         assert dataset.class_names == ("car", "person") and dataset.files(3) == (path,)
@@ -38,7 +38,7 @@ def test_any_frame_is_read_alone_and_in_any_process(tmp_path: Path) -> None:
 def test_exported_street_comes_back(tmp_path: Path, jpeg_quality: int | None) -> None:
     street = SyntheticStreet((64, 128), sequences=1, frames_per_sequence=3, seed=3)
     export.write_bag(street, tmp_path / "bag.mcap", jpeg_quality=jpeg_quality)
-    for dataset in (open_dataset(tmp_path / "bag.mcap", "val"), open_dataset(tmp_path, "val")):
+    for dataset in (open_dataset(tmp_path / "bag.mcap", "all"), open_dataset(tmp_path, "all")):
         for i in range(3):
             read, made = dataset[i], street[i]
             np.testing.assert_array_equal(read.labels, made.labels)

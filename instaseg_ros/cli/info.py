@@ -17,7 +17,11 @@ SHEET_IMAGES, SHEET_COLUMNS = 20, 4
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", help="`synthetic`, or a folder or file of a known layout")
-    parser.add_argument("--split", default="train", help="`train` (default) or `val`")
+    parser.add_argument(
+        "--split",
+        help="of those that the dataset has (default: train); where it has no val, train and val "
+        "are what training learns and holds out, and `all` (default) is all of it",
+    )
     parser.add_argument(
         "--check", action="store_true", help="read every file, and say only which are broken"
     )
@@ -39,14 +43,15 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--limit: expected at least 1, got {args.limit}")
     if args.sheet and args.sheet.suffix.lower() not in (".png", ".jpg"):
         raise ConfigError(f"--sheet: expected a name in .png or .jpg, got {args.sheet}")
-    if args.check:
-        return check(args.dataset, args.split)
-
-    from instaseg_ros.datasets import open_dataset
+    from instaseg_ros.datasets import ALL, kind_name, lacks_val, open_dataset, splits_of
     from instaseg_ros.datasets.survey import spread, survey, table
 
-    dataset = open_dataset(args.dataset, args.split)
-    print(f"{args.dataset} {args.split}: {type(dataset).__name__} of {len(dataset)} images")
+    known = splits_of(args.dataset)
+    split = args.split or (ALL if lacks_val(known) else "train" if "train" in known else known[0])
+    if args.check:
+        return check(args.dataset, split)
+    dataset = open_dataset(args.dataset, split)
+    print(f"{args.dataset} {split}: {kind_name(dataset)} of {len(dataset)} images")
     contents, broken = survey(dataset, spread(len(dataset), args.limit or len(dataset)))
     if contents:
         print(table(contents, dataset.class_names, args.min_pixels))

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from instaseg_ros.errors import InputError
 from instaseg_ros.sources import BAG_SUFFIXES
 
-from .cityscapes import Cityscapes
-from .coco import Coco
-from .cvppp import PATTERNS, Cvppp
-from .kitti_mots import KittiMots
-from .label_images import LabelImages
-from .sample import Dataset, Sample, Sequences, semantic_names
+from . import cityscapes, coco, cvppp, kitti_mots, label_images
+from .border import named
+from .parts import TRAIN, VAL, Part, part
+from .reading import unknown_split
+from .sample import Dataset, Sample, Sequences, least_pixels, remarks, semantic_names
 
-__all__ = ["KINDS", "Dataset", "Sample", "Sequences", "open_dataset", "semantic_names"]
+__all__ = [
+    "ALL",
+    "KINDS",
+    "Dataset",
+    "Sample",
+    "Sequences",
+    "kind_name",
+    "lacks_val",
+    "least_pixels",
+    "open_dataset",
+    "remarks",
+    "semantic_names",
+    "splits_of",
+]
+
+ALL = "all"  # in place of a split, of a dataset that has none
+SYNTHETIC = "synthetic"
+
+log = logging.getLogger(__name__)
 
 
 def _bag(path: Path, _: str) -> Dataset:
@@ -28,13 +46,15 @@ def _bag(path: Path, _: str) -> Dataset:
 class Kind(NamedTuple):
     """One kind of dataset, and how it is known.
 
-    layout: in words. signs: patterns, each of which something in the folder fits; "a|b": one of
+    layout: in words. splits: those that are there, none where the data has no splits; then `open`
+    takes any for all. signs: patterns, each of which something in the folder fits; "a|b": one of
     the two. suffixes: of the file that may be given in place of a folder.
     """
 
     name: str
     layout: str
     open: Callable[[Path, str], Dataset]
+    splits: Callable[[Path], tuple[str, ...]]
     signs: tuple[str, ...]
     suffixes: tuple[str, ...] = ()
 
@@ -51,21 +71,24 @@ KINDS = (  # the first that fits
     Kind(
         "Cityscapes",
         "leftImg8bit/SPLIT/CITY/*_leftImg8bit.png, gtFine/SPLIT/CITY/*_gtFine_instanceIds.png",
-        Cityscapes,
+        cityscapes.Cityscapes,
+        cityscapes.splits,
         ("leftImg8bit", "gtFine"),
     ),
     Kind(
         "KITTI MOTS",
         "[training/]image_02/SEQUENCE/*.png, [training/]instances/SEQUENCE/*.png or "
         "instances_txt/SEQUENCE.txt; the official split",
-        KittiMots,
+        kitti_mots.KittiMots,
+        kitti_mots.splits,
         ("image_02|training/image_02", "instances*|training/instances*"),
     ),
     Kind(
         "COCO",
         "annotations/instances_SPLIT*.json, or such a file itself; images in SPLIT*/, "
         "images/SPLIT*/, images/ or beside it",
-        Coco,
+        coco.Coco,
+        coco.splits,
         ("annotations/instances*.json",),
         (".json",),
     ),
@@ -73,19 +96,22 @@ KINDS = (  # the first that fits
         "label images",
         "images/[SPLIT/]NAME.jpg, and instances/[SPLIT/]NAME.png (16-bit, Cityscapes' class * 1000 "
         "+ instance) or labels/[SPLIT/]NAME.png (instance); ignore/ and semantic/, if any",
-        LabelImages,
+        label_images.LabelImages,
+        label_images.splits,
         ("images", "instances|labels"),
     ),
     Kind(
         "CVPPP leaves",
         "plant*_rgb.png beside plant*_label.png, up to two folders deep; val: every fifth plant",
-        Cvppp,
-        ("|".join(PATTERNS),),
+        cvppp.Cvppp,
+        cvppp.splits,
+        ("|".join(cvppp.PATTERNS),),
     ),
     Kind(
         "recording",
         "a rosbag2 folder, .mcap or .db3 with image, ground_truth/labels, ground_truth/detections",
         _bag,
+        lambda _: (),
         ("|".join(f"*{suffix}" for suffix in BAG_SUFFIXES),),
         BAG_SUFFIXES,
     ),
@@ -96,21 +122,70 @@ def open_dataset(path: str | Path, split: str) -> Dataset:
     """The dataset at `path`, its kind told by KINDS from what lies there; the word `synthetic`: 50
     sequences of the synthetic street, four frames of each.
 
-    split: `train` or `val`; a dataset without splits gives all it has for either.
-    Raises InputError, with the layouts that are known, when nothing fits.
+    split: of those that it has (`splits_of`). Where it has no `val`, `train` and `val` are what
+    training learns and holds out of it (`parts.part`), and ALL is both.
+    What was left out is logged. Raises InputError, with the layouts that are known, when nothing
+    fits, and for another split.
     """
-    root = Path(path)
-    if str(path) == "synthetic":
+    if str(path) == SYNTHETIC:
         from .synthetic_street import SyntheticStreet
 
+        if split not in (TRAIN, VAL):
+            raise unknown_split(path, split, (TRAIN, VAL))
         return SyntheticStreet(split=split, sequences=50, frames_per_sequence=4, depth=False)
+    root = Path(path)
+    kind = _kind(root)
+    with named(f"dataset {root}"):
+        known = kind.splits(root)
+        if split in known and not (split == TRAIN and lacks_val(known)):
+            return _said(root, kind.open(root, split))
+        there = [*dict.fromkeys((*known, TRAIN, VAL, ALL))] if lacks_val(known) else known
+        if split not in there:
+            raise unknown_split(root, split, there)
+        whole = _said(root, kind.open(root, TRAIN if known else ""))
+    if split == ALL:
+        return whole
+    chosen, rule = part(whole, split)
+    reason = "no split `val`" if known else "no splits"
+    log.info("dataset %s, %s: it has %s; %s (`%s` takes all)", root, split, reason, rule, ALL)
+    return chosen
+
+
+def splits_of(path: str | Path) -> tuple[str, ...]:
+    """The splits that lie at a path, none where the data has no splits. Raises InputError as
+    `open_dataset` does."""
+    if str(path) == SYNTHETIC:
+        return TRAIN, VAL
+    root = Path(path)
+    with named(f"dataset {root}"):
+        return _kind(root).splits(root)
+
+
+def lacks_val(splits: Sequence[str]) -> bool:
+    """Whether data with these splits has no `val` of its own: then one is held out of it."""
+    return not splits or (TRAIN in splits and VAL not in splits)
+
+
+def kind_name(dataset: Dataset) -> str:
+    """What reads it, of a part what reads the whole."""
+    return type(dataset.whole if isinstance(dataset, Part) else dataset).__name__
+
+
+def _said(root: Path, dataset: Dataset) -> Dataset:
+    """The dataset, once people know what it could not read."""
+    for remark in remarks(dataset):
+        log.warning("dataset %s: %s", root, remark)
+    return dataset
+
+
+def _kind(root: Path) -> Kind:
     if not root.exists():
         raise InputError(
             f"dataset {root}: expected `synthetic` or a path; no such file or directory"
         )
     for kind in KINDS:
         if kind.fits(root):
-            return kind.open(root, split)
+            return kind
     known = "".join(f"\n  {kind.name}: {kind.layout}" for kind in KINDS)
     found = ", ".join(sorted(p.name for p in root.iterdir())[:8]) if root.is_dir() else "a file"
     raise InputError(

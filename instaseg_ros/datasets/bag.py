@@ -24,6 +24,7 @@ from instaseg_ros.bags import (
 from instaseg_ros.errors import ImageError, InputError
 from instaseg_ros.types import Frame
 
+from .border import reads_files
 from .sample import Sample, present_ids
 
 # By path, not in the dataset, which is sent to the processes that load training data.
@@ -95,6 +96,7 @@ class LabelledBag:
     def sequence(self, index: int) -> str:
         return self._path.stem
 
+    @reads_files
     def __getitem__(self, index: int) -> Sample:
         moment = self._moments[index]
         found = {

@@ -2,20 +2,52 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from instaseg_ros.errors import InputError
 from instaseg_ros.types import Frame
 
+from .border import named, reads_files
+from .coco_entries import (
+    Annotation,
+    box_of,
+    boxes,
+    file_name,
+    find_file,
+    id_of,
+    last_part,
+    segmentation_of,
+    why_objects,
+)
 from .reading import read_image, read_json
-from .rle import decode_polygons, decode_rle
-from .sample import Sample, present_ids
+from .rle import Runs, area, pixels_inside, runs_of_counts, runs_of_polygons
+from .sample import Remarks, Sample, class_name, present_ids, whole
 
 SPLITS = ("train", "val", "test")
+MOST_OBJECTS = (1 << 16) - 1  # of an image: labels have 16 bits
+
+Size = tuple[int, int]  # (H, W)
+
+
+def annotation_files(folder: Path) -> dict[str, Path]:
+    """`annotations/instances_NAME.json` by NAME."""
+    files = sorted((folder / "annotations").glob("instances*.json"))
+    return {file.stem.removeprefix("instances").lstrip("_"): file for file in files}
+
+
+def splits(path: Path) -> tuple[str, ...]:
+    """Of a folder or a file: the NAMEs of its files, and the SPLITS that these begin with (CVAT
+    writes `Train`); none where the only file names no split."""
+    names = [path.stem.removeprefix("instances_")] if path.is_file() else [*annotation_files(path)]
+    words = [word for word in SPLITS if any(name.lower().startswith(word) for name in names)]
+    if not words and len(names) < 2:
+        return ()
+    return tuple(dict.fromkeys([*words, *names]))
 
 
 def annotations_file(path: Path, split: str) -> Path:
@@ -23,85 +55,122 @@ def annotations_file(path: Path, split: str) -> Path:
     whose only `annotations/instances*.json` names no split gives that for any."""
     if path.is_file():
         return path
-    every = sorted((path / "annotations").glob("instances*.json"))
-    found = [file for file in every if file.stem.startswith(f"instances_{split}")]
-    if len(every) == 1 and not any(word in every[0].stem for word in SPLITS):
-        found = every
+    every = annotation_files(path)
+    found = [file for name, file in every.items() if name.lower().startswith(split.lower())]
+    found = [every[split]] if split in every else found
+    if len(every) == 1 and not splits(path):
+        found = [*every.values()]
     if len(found) != 1:
         raise InputError(
             f"dataset {path}: expected one annotations/instances_{split}*.json, found "
-            f"{', '.join(file.name for file in every) or 'none'}; the file itself may be given"
+            f"{', '.join(file.name for file in every.values()) or 'none'}; the file itself may be "
+            "given"
         )
     return found[0]
-
-
-class Annotation(NamedTuple):
-    """One object or crowd. segmentation: polygons, or a dictionary of `size` and `counts`."""
-
-    id: Any
-    class_id: int
-    is_crowd: bool
-    segmentation: Any
 
 
 class Coco:
     """The images of one annotation file; see `annotations_file`.
 
-    Classes are the categories in order of their ids. Images lie in the first of NAME, images/NAME,
-    images and the folder itself that holds one, beside the file or its folder; NAME is that of
-    `instances_NAME.json`.
+    Classes are the categories in order of their ids, those of one name together. Images lie in the
+    first of NAME, images/NAME, images, data and the folder itself that holds one, beside the file
+    or its folder; NAME is that of `instances_NAME.json`. Of a path of another machine the end will
+    do that is found there.
 
     A pixel that several objects claim belongs to the smallest of them, since things in front of and
-    upon others are mostly smaller; crowds lie below all objects.
+    upon others are mostly smaller; crowds lie below all objects. The box of an object without a
+    mask or a known class is ignored ground; `remarks` counts them, and whatever else was left out.
     """
+
+    counts_all = True
 
     def __init__(self, path: str | Path, split: str = "train") -> None:
         self._file = annotations_file(Path(path), split)
         document = read_json(self._file)
-        try:
-            self._parse(document)
-        except (KeyError, TypeError) as error:
-            raise InputError(
-                f"{self._file}: expected `images`, `annotations` and `categories` as COCO has "
-                f"them; {type(error).__name__}: {error}"
-            ) from error
+        remarks = Remarks()
+        expected = "expected `images`, `annotations` and `categories` as COCO has them"
+        with named(str(self._file), expected):
+            index = self._categories(_listed(document, "categories"))
+            rows = self._list_images(_listed(document, "images"), remarks)
+            self._annotate(_listed(document, "annotations"), index, rows, remarks)
         if not self._images:
-            raise InputError(f"{self._file}: expected images, found none")
-        self._folder = self._image_folder()
+            found = f"; {'; '.join(remarks)}" if remarks else ""
+            raise InputError(f"{self._file}: expected images, found none{found}")
+        self.remarks = tuple(remarks)
+        self._folders = self._image_folders()
 
-    def _parse(self, document: dict[str, Any]) -> None:
-        names = {category["id"]: category["name"] for category in document["categories"]}
-        self.class_names = tuple(names[key] for key in sorted(names))
-        index = {key: i for i, key in enumerate(sorted(names))}
-        self._images = [
-            (image["file_name"], (image["height"], image["width"])) for image in document["images"]
-        ]
-        row = {image["id"]: i for i, image in enumerate(document["images"])}
+    def _categories(self, entries: Sequence[Any]) -> dict[Any, int]:
+        """Class by id of a category; sets `class_names`."""
+        names = {id_of(entry["id"]): class_name(entry["name"]) for entry in entries}
+        keys = sorted(names, key=lambda key: (isinstance(key, str), key))
+        self.class_names = tuple(dict.fromkeys(names[key] for key in keys))
+        return {key: self.class_names.index(names[key]) for key in keys}
+
+    def _list_images(self, entries: Sequence[Any], remarks: Remarks) -> dict[Any, int]:
+        """Row in `_images` by id. A name that comes twice is one image; of different images with
+        one id nobody can say whose its objects are."""
+        names: dict[Any, set[str]] = {}
+        for entry in entries:
+            names.setdefault(id_of(entry["id"]), set()).add(file_name(entry) or "")
+        row_of: dict[str, int] = {}
+        rows: dict[Any, int] = {}
+        self._images: list[tuple[str, Size | None]] = []
+        for entry in entries:
+            key, name = id_of(entry["id"]), file_name(entry)
+            if name is None:
+                remarks.add("image", "without the name of a file", f"id {key}")
+            elif len(names[key]) > 1:
+                remarks.add("image", "whose id another image has too", f"{name}: {key}")
+            else:
+                if name not in row_of:
+                    row_of[name] = len(self._images)
+                    height, width = whole(entry.get("height")), whole(entry.get("width"))
+                    size = None if height is None or width is None else (height, width)
+                    self._images.append((name, size))
+                rows[key] = row_of[name]
+        return rows
+
+    def _annotate(
+        self, entries: Sequence[Any], index: dict[Any, int], rows: dict[Any, int], remarks: Remarks
+    ) -> None:
         self._annotations: list[list[Annotation]] = [[] for _ in self._images]
-        for entry in document["annotations"]:
-            for key, known in (("category_id", index), ("image_id", row)):
-                if entry[key] not in known:
-                    raise InputError(
-                        f"{self._file}: annotation {entry['id']} has {key} {entry[key]}, which "
-                        "is not in the file"
-                    )
-            self._annotations[row[entry["image_id"]]].append(
-                Annotation(
-                    entry["id"],
-                    index[entry["category_id"]],
-                    bool(entry.get("iscrowd", 0)),
-                    entry.get("segmentation"),
-                )
+        objects = why_objects(entries)
+        for entry in entries:
+            if not isinstance(entry, dict):
+                remarks.add("annotation", "that is no JSON object", repr(entry)[:60])
+                continue
+            what = f"annotation {entry.get('id', '?')}"
+            image, category = (id_of(entry.get(key)) for key in ("image_id", "category_id"))
+            if image not in rows:
+                remarks.add("annotation", "of an image that was not read", f"{what}: {image}")
+                continue
+            is_crowd = bool(whole(entry.get("iscrowd", 0)))
+            segmentation = segmentation_of(entry.get("segmentation"))
+            class_id = index.get(category, -1)
+            if class_id < 0:
+                remarks.add("annotation", "of a category that is not there", f"{what}: {category}")
+            elif segmentation is None:
+                remarks.add("annotation", "without a mask", what)
+            elif is_crowd and objects:
+                remarks.add("annotation", f"with iscrowd 1 taken for an object: {objects}", what)
+                is_crowd = False
+            box = box_of(entry.get("bbox"))
+            self._annotations[rows[image]].append(
+                Annotation(entry.get("id", "?"), class_id, is_crowd, segmentation, box)
             )
 
-    def _image_folder(self) -> Path:
+    def _image_folders(self) -> list[Path]:
+        """Where images may lie, the folder of the first one that is found before the others."""
         name = self._file.stem.removeprefix("instances_")
         beside = (self._file.parent, self._file.parent.parent)
-        folders = [f for b in beside for f in (b / name, b / "images" / name, b / "images", b)]
-        for file_name, _ in self._images:
+        inner = (name, f"images/{name}", "images", "data", "")
+        folders = [b / i for b in beside for i in inner]
+        ends = Counter(last_part(image) for image, _ in self._images)
+        self._shared_ends = {end for end, times in ends.items() if times > 1}
+        for image, _ in self._images:
             for folder in folders:
-                if (folder / file_name).is_file():
-                    return folder
+                if self._find(image, [folder]):
+                    return [folder, *folders]
         raise InputError(
             f"{self._file}: expected its images, such as {self._images[0][0]}, in one of "
             f"{', '.join(map(str, folders))}; found none of them"
@@ -111,46 +180,64 @@ class Coco:
         return len(self._images)
 
     def files(self, index: int) -> tuple[Path, Path]:
-        return self._folder / self._images[index][0], self._file
+        name = self._images[index][0]
+        return self._find(name, self._folders) or self._folders[0] / name, self._file
 
+    def _find(self, name: str, folders: Sequence[Path]) -> Path | None:
+        return find_file(folders, name, 2 if last_part(name) in self._shared_ends else 1)
+
+    @reads_files
     def __getitem__(self, index: int) -> Sample:
         image_file, _ = self.files(index)
-        image, size = read_image(image_file), self._images[index][1]
-        if image.shape[:2] != size:
+        image, claimed = read_image(image_file), self._images[index][1]
+        size = image.shape[0], image.shape[1]
+        if claimed not in (None, size):
             raise InputError(
-                f"{image_file}: expected {size} pixels as {self._file} says, found "
-                f"{image.shape[:2]}"
+                f"{image_file}: expected {claimed} pixels as {self._file} says, found {size}"
             )
-        labels, crowd = np.zeros(size, np.uint16), np.zeros(size, np.uint8)
-        masks = [(a, self._mask(a, size)) for a in self._annotations[index]]
-        for annotation, mask in masks:
+        known = [a for a in self._annotations[index] if a.class_id >= 0 and a.segmentation]
+        if len(known) > MOST_OBJECTS:
+            raise InputError(f"{image_file}: expected at most {MOST_OBJECTS} objects")
+        # (W, H), as runs go down the columns; one object at a time, as images may have thousands.
+        labels, crowd = np.zeros(size[::-1], np.uint16), np.zeros(size[::-1], np.uint8)
+        objects: list[tuple[int, Runs]] = []
+        for annotation in known:
+            runs = self._runs(annotation, size)
             if annotation.is_crowd:
-                crowd[mask] = annotation.class_id + 1
-        objects = [(a.class_id, mask) for a, mask in masks if not a.is_crowd]
-        areas = [int(mask.sum()) for _, mask in objects]
+                crowd.reshape(-1)[pixels_inside(runs)] = annotation.class_id + 1
+            else:
+                objects.append((annotation.class_id, runs))
+        areas = [area(runs) for _, runs in objects]
         for i in sorted(range(len(objects)), key=lambda i: -areas[i]):
-            labels[objects[i][1]] = i + 1
+            labels.reshape(-1)[pixels_inside(objects[i][1])] = i + 1
+        labels, crowd = labels.T.copy(), crowd.T.copy()
         crowd[labels > 0] = 0
         ids = present_ids(labels)  # without those that others hide
         class_ids = np.array([objects[i - 1][0] for i in ids.tolist()], np.int64)
-        return Sample(Frame(image), labels, ids, class_ids, crowd=crowd)
+        rest = [a for a in self._annotations[index] if a.class_id < 0 or not a.segmentation]
+        ignore = boxes(rest, size) & (labels == 0) & (crowd == 0) if rest else None
+        return Sample(Frame(image), labels, ids, class_ids, ignore, crowd=crowd)
 
-    def _mask(self, annotation: Annotation, size: tuple[int, int]) -> NDArray[np.bool_]:
+    def _runs(self, annotation: Annotation, size: Size) -> Runs:
         what = f"{self._file}: annotation {annotation.id}"
         if annotation.is_crowd and annotation.class_id >= 255:
             raise InputError(f"{what}: expected crowds of the first 255 classes only")
         segmentation = annotation.segmentation
         try:
-            if isinstance(segmentation, dict) and {"size", "counts"} <= segmentation.keys():
-                if tuple(segmentation["size"]) != size:
-                    raise ValueError(
-                        f"expected a mask of {size} as its image, got {segmentation['size']}"
-                    )
-                return decode_rle(segmentation["counts"], *size)
-            if isinstance(segmentation, list) and segmentation:
-                return decode_polygons(segmentation, *size)
+            if isinstance(segmentation, list):
+                return runs_of_polygons(segmentation, *size)
+            claimed = tuple(map(whole, segmentation["size"]))
+            if claimed != size:
+                raise ValueError(
+                    f"expected a mask of {size} as its image, got {segmentation['size']}"
+                )
+            return runs_of_counts(segmentation["counts"], *size)
         except (TypeError, ValueError) as error:
             raise InputError(f"{what}: {error}") from error
-        raise InputError(
-            f"{what}: expected a segmentation of polygons or runs, found {segmentation!r}"[:200]
-        )
+
+
+def _listed(document: dict[str, Any], key: str) -> list[Any]:
+    value = document[key]
+    if not isinstance(value, list):
+        raise TypeError(f"`{key}` is {type(value).__name__}, not a list")
+    return value

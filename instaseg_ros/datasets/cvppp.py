@@ -9,10 +9,25 @@ import numpy as np
 from instaseg_ros.errors import InputError
 from instaseg_ros.types import Frame
 
+from .border import reads_files
 from .reading import read_colored_labels, read_image, unknown_split
 from .sample import Sample, present_ids
 
 PATTERNS = tuple(f"{above}plant*_rgb.png" for above in ("", "*/", "*/*/"))  # below A1 to A4, too
+
+
+def plants(root: Path) -> list[list[Path]]:
+    """The images of each folder, by name."""
+    folders: dict[Path, list[Path]] = {}
+    for pattern in PATTERNS:
+        for file in sorted(root.glob(pattern)):
+            folders.setdefault(file.parent, []).append(file)
+    return [*folders.values()]
+
+
+def splits(root: Path) -> tuple[str, ...]:
+    """Both, where some folder has a fifth plant."""
+    return ("train", "val") if max(map(len, plants(root)), default=0) >= 5 else ()
 
 
 class Cvppp:
@@ -23,24 +38,22 @@ class Cvppp:
     """
 
     class_names = ("leaf",)
+    counts_all = True
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
         if split not in ("train", "val", ""):
             raise unknown_split(root, split, ("train", "val"))
-        folders: dict[Path, list[Path]] = {}
-        for pattern in PATTERNS:
-            for file in sorted(Path(root).glob(pattern)):
-                folders.setdefault(file.parent, []).append(file)
+        folders = plants(Path(root))
         self._images = [
             file
-            for files in folders.values()
+            for files in folders
             for number, file in enumerate(files, 1)
             if not split or (number % 5 == 0) == (split == "val")
         ]
         if not self._images:
             raise InputError(
                 f"dataset {root}: expected plant*_rgb.png, at least five for a split `val`; "
-                f"found {sum(map(len, folders.values()))}"
+                f"found {sum(map(len, folders))}"
             )
 
     def __len__(self) -> int:
@@ -50,6 +63,7 @@ class Cvppp:
         image = self._images[index]
         return image, image.with_name(image.name.replace("_rgb", "_label"))
 
+    @reads_files
     def __getitem__(self, index: int) -> Sample:
         image_file, label_file = self.files(index)
         image = read_image(image_file)

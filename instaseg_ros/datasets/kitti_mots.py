@@ -15,12 +15,15 @@ from numpy.typing import NDArray
 from instaseg_ros.errors import InputError
 from instaseg_ros.types import Frame
 
+from .border import reads_files
 from .reading import images_in, read_image, read_labels, subfolders, unknown_split
 from .rle import decode_rle
-from .sample import Sample, present_ids
+from .sample import Remarks, Sample, present_ids
 
-VAL = (2, 6, 7, 8, 10, 13, 14, 16, 18)
-TRAIN = (0, 1, 3, 4, 5, 9, 11, 12, 15, 17, 19, 20)
+OFFICIAL = {
+    "train": (0, 1, 3, 4, 5, 9, 11, 12, 15, 17, 19, 20),
+    "val": (2, 6, 7, 8, 10, 13, 14, 16, 18),
+}
 IGNORED = 10_000
 PERIOD_NS = 100_000_000
 
@@ -35,6 +38,18 @@ class _Mask(NamedTuple):
     rle: str
 
 
+def sequences(root: Path, split: str) -> list[str]:
+    """Those of the official split that are there."""
+    images = _below(root, "image_02")
+    wanted = {f"{number:04d}" for number in OFFICIAL[split]}
+    return sorted(wanted.intersection(subfolders(images))) if images else []
+
+
+def splits(root: Path) -> tuple[str, ...]:
+    """Those of which a sequence is there."""
+    return tuple(split for split in OFFICIAL if sequences(root, split))
+
+
 class KittiMots:
     """Images of `image_02/SEQUENCE/FRAME.png` with `instances/SEQUENCE/FRAME.png`, or where that
     folder is absent `instances_txt/SEQUENCE.txt`; each may lie below `training`.
@@ -44,26 +59,34 @@ class KittiMots:
     """
 
     class_names = ("car", "person")  # pedestrians by the name they have in other datasets
+    counts_all = True
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
         root = Path(root)
-        if split not in ("train", "val"):
-            raise unknown_split(root, split, ("train", "val"))
+        if split not in OFFICIAL:
+            raise unknown_split(root, split, tuple(OFFICIAL))
         images = _below(root, "image_02")
         labels = _below(root, "instances") or _below(root, "instances_txt")
         if images is None or labels is None:
             raise InputError(
                 f"dataset {root}: expected `image_02` beside `instances` or `instances_txt`"
             )
-        wanted = {f"{number:04d}" for number in (TRAIN if split == "train" else VAL)}
-        sequences = sorted(wanted.intersection(subfolders(images)))
-        if not sequences:
-            raise InputError(f"{images}: expected sequences of {split} such as {min(wanted)}")
+        names = sequences(root, split)
+        if not names:
+            example = f"{min(OFFICIAL[split]):04d}"
+            raise InputError(f"{images}: expected sequences of {split} such as {example}")
         self._labels, self._is_text = labels, labels.name == "instances_txt"
-        self._images = [file for name in sequences for file in images_in(images / name)]
+        self._images = [file for name in names for file in images_in(images / name)]
         self._masks: dict[tuple[str, int], list[_Mask]] = {}  # of the text form
-        for name in sequences if self._is_text else ():
-            self._read_text(name)
+        remarks = Remarks()
+        if self._is_text:
+            for name in names:
+                self._read_text(name)
+            there = {(file.parent.name, _number(file)) for file in self._images}
+            for key in sorted(self._masks.keys() - there):
+                for mask in self._masks[key]:
+                    remarks.add("mask", "of a frame that has no image", mask.where)
+        self.remarks = tuple(remarks)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -76,6 +99,7 @@ class KittiMots:
     def sequence(self, index: int) -> str:
         return self._images[index].parent.name
 
+    @reads_files
     def __getitem__(self, index: int) -> Sample:
         image_file, truth_file = self.files(index)
         image = read_image(image_file)
@@ -100,8 +124,8 @@ class KittiMots:
         path = self._labels / f"{sequence}.txt"
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise InputError(f"{path}: expected the masks, found {error.strerror}") from error
+        except (OSError, ValueError) as error:  # of the decoding, too
+            raise InputError(f"{path}: expected the masks, found: {error}") from error
         for number, line in enumerate(lines, 1):
             where = f"{path}, line {number}"
             try:

@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from instaseg_ros.errors import InputError
 from instaseg_ros.types import Frame
 
+from .border import named, reads_files
 from .cityscapes import CITYSCAPES, SEMANTIC, dense_classes, from_cityscapes_ids
 from .reading import (
     images_in,
@@ -30,20 +33,28 @@ from .reading import (
     subfolders,
     unknown_split,
 )
-from .sample import Sample, present_ids
+from .sample import Remarks, Sample, class_name, present_ids, whole
+
+UNKNOWN = -1  # class of an object that meta.json gives one that is not there
+
+
+def splits(root: Path) -> tuple[str, ...]:
+    """The folders below `images`."""
+    return tuple(subfolders(root / "images"))
 
 
 class LabelImages:
     """The layouts above. split: a folder below `images` and the labels; a dataset without such
     folders gives all it has for any.
 
-    class_name: of objects whose class is written nowhere.
+    only_class: of objects whose class is written nowhere. An object of a class that is not there is
+    ignored ground, and one of `remarks`.
     """
 
-    def __init__(self, root: str | Path, split: str = "", class_name: str = "object") -> None:
+    def __init__(self, root: str | Path, split: str = "", only_class: str = "object") -> None:
         root = Path(root)
         self._coded = (root / "instances").is_dir()
-        known = subfolders(root / "images")
+        known = splits(root)
         if known and split not in known:
             raise unknown_split(root, split, known)
         split = split if known else ""
@@ -53,24 +64,41 @@ class LabelImages:
         self._semantic = root / "semantic" / split
         dense = self._coded and self._semantic.is_dir()
         self.semantic_names = tuple(SEMANTIC.values()) if dense else ()
-        self.class_names = tuple(CITYSCAPES.values()) if self._coded else (class_name,)
+        self.class_names = tuple(CITYSCAPES.values()) if self._coded else (only_class,)
+        # The street's export has meta.json, and objects of a single pixel as Cityscapes has.
+        self.counts_all = not (self._coded or (root / "meta.json").is_file())
         self._classes: dict[str, dict[int, int]] | None = None  # by file name and instance
         if not self._coded and (root / "meta.json").is_file():
             self._read_meta(root / "meta.json")
 
     def _read_meta(self, path: Path) -> None:
-        meta = read_json(path)
-        try:
-            self.class_names = tuple(meta["class_names"])
+        meta, remarks = read_json(path), Remarks()
+        with named(
+            str(path),
+            "expected `class_names` and per frame `file`, `ids` and `class_ids`, as the synthetic "
+            "street's export writes them",
+        ):
+            if not isinstance(meta["class_names"], list):
+                raise TypeError("`class_names` is no list")
+            self.class_names = tuple(map(class_name, meta["class_names"]))
+            if len(set(self.class_names)) < len(self.class_names):
+                raise ValueError(f"of {', '.join(self.class_names)} two are alike")
             self._classes = {
-                Path(frame["file"]).stem: dict(zip(frame["ids"], frame["class_ids"], strict=True))
+                Path(frame["file"]).stem: self._known_classes(frame, remarks)
                 for frame in meta["frames"]
             }
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{path}: expected `class_names` and per frame `file`, `ids` and `class_ids`, as "
-                f"the synthetic street's export writes them; {type(error).__name__}: {error}"
-            ) from error
+        self.remarks = tuple(remarks)
+
+    def _known_classes(self, frame: dict[str, Any], remarks: Remarks) -> dict[int, int]:
+        classes: dict[int, int] = {}
+        for instance, class_id in zip(frame["ids"], frame["class_ids"], strict=True):
+            number = whole(class_id)
+            if number is None or not 0 <= number < len(self.class_names):
+                what = f"{frame['file']}, id {instance}: {class_id!r:.40}"
+                remarks.add("object", f"of no class of 0 to {len(self.class_names) - 1}", what)
+                number = UNKNOWN
+            classes[int(instance)] = number
+        return classes
 
     def __len__(self) -> int:
         return len(self._images)
@@ -81,6 +109,7 @@ class LabelImages:
         folders += [self._semantic] if self.semantic_names else []
         return image, *(folder / f"{image.stem}.png" for folder in (*folders, self._labels))
 
+    @reads_files
     def __getitem__(self, index: int) -> Sample:
         image_file, *more, label_file = self.files(index)
         image = read_image(image_file)
@@ -89,7 +118,7 @@ class LabelImages:
             sample = from_cityscapes_ids(image, labels)
         else:
             ids = present_ids(labels)
-            sample = Sample(Frame(image), labels, ids, self._class_ids(label_file, ids))
+            sample = _told(image, labels, ids, self._class_ids(label_file, ids))
         for file in more:
             values = read_labels(file, image.shape[:2])
             if file.is_relative_to(self._semantic):
@@ -109,3 +138,18 @@ class LabelImages:
                 f"{label_file}: expected instances that meta.json lists, found {sorted(unknown)}"
             )
         return np.array([known[i] for i in ids.tolist()], np.int64)
+
+
+def _told(
+    image: NDArray[np.uint8],
+    labels: NDArray[np.uint16],
+    ids: NDArray[np.uint16],
+    class_ids: NDArray[np.int64],
+) -> Sample:
+    """A sample in which objects of class UNKNOWN are ignored ground."""
+    told = class_ids != UNKNOWN
+    if told.all():
+        return Sample(Frame(image), labels, ids, class_ids)
+    ignore = np.isin(labels, ids[~told])
+    labels = np.where(ignore, np.uint16(0), labels)
+    return Sample(Frame(image), labels, ids[told], class_ids[told], ignore)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,7 +57,7 @@ def read_json(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path}: expected JSON, found {error.strerror}") from error
-    except ValueError as error:  # of the decoding of text, too
+    except (ValueError, RecursionError) as error:  # of the decoding of text, too
         raise InputError(f"{path}: expected JSON, found: {error}") from error
     if not isinstance(document, dict):
         raise InputError(f"{path}: expected a JSON object, found {type(document).__name__}")
@@ -80,8 +81,10 @@ def subfolders(folder: Path) -> list[str]:
 
 def unknown_split(root: str | Path, split: str, known: Sequence[str]) -> InputError:
     """What to raise where a dataset has no such split."""
+    near = difflib.get_close_matches(split, known, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
     return InputError(
-        f"dataset {root}: expected a split of {', '.join(known) or 'none'}, got {split!r}"
+        f"dataset {root}: expected a split of {', '.join(known) or 'none'}, got {split!r}{hint}"
     )
 
 

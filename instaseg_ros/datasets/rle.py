@@ -1,7 +1,8 @@
 """Run-length coded masks as COCO defined them: runs of 0 and 1 in turn, down the columns.
 
-Polygons become runs by pycocotools. Runs are decoded here: where they do not fill the image, as in
-a file that was cut, pycocotools returns memory that nobody wrote.
+Polygons become runs by pycocotools, whose C code trusts what it is given: points are brought near
+the image before. Runs are decoded here: where they do not fill the image, as in a file that was
+cut, pycocotools returns memory that nobody wrote.
 """
 
 from __future__ import annotations
@@ -14,44 +15,117 @@ from numpy.typing import NDArray
 
 from instaseg_ros.errors import MissingExtraError
 
+Runs = NDArray[np.int64]  # (R,) lengths that fill an image
+MOST = 1e100  # of a coordinate, so that products of two are finite
+LONGEST_PX = 4_000_000  # outline of an object; pycocotools takes 80 bytes for each
 
-def decode_rle(counts: str | bytes | Sequence[int], height: int, width: int) -> NDArray[np.bool_]:
-    """(H, W) bool mask of `counts`, the lengths of the runs or their string.
+
+def runs_of_counts(counts: str | bytes | Sequence[float], height: int, width: int) -> Runs:
+    """The runs of `counts`, their lengths or the string of them.
 
     Raises ValueError where they are no runs, or do not fill the image.
     """
-    runs = _runs_of_string(counts) if isinstance(counts, (str, bytes)) else np.array(counts)
-    if runs.ndim != 1 or runs.dtype.kind != "i" or (runs < 0).any():
+    pixels = height * width
+    if isinstance(counts, (str, bytes)):
+        runs = _runs_of_string(counts, pixels)
+    else:
+        runs = np.array(counts)
+        if runs.dtype.kind == "f" and (runs == np.floor(runs)).all() and (abs(runs) < 2**53).all():
+            runs = runs.astype(np.int64)  # as some tools write them
+    if runs.ndim != 1 or runs.dtype.kind not in "iu" or (runs < 0).any():
         raise ValueError("expected lengths of runs, got others than whole numbers from 0")
-    if runs.sum() != height * width:
+    if (runs > pixels).any():  # their sum might not fit into 64 bits
+        raise ValueError(
+            f"expected runs that fill {height} x {width} pixels, got one of {runs.max()}"
+        )
+    runs = runs.astype(np.int64)
+    if runs.sum() != pixels:
         raise ValueError(
             f"expected runs that fill {height} x {width} pixels, got {runs.sum()} pixels"
         )
-    values = np.arange(len(runs)) % 2 == 1
-    return np.repeat(values, runs).reshape(width, height).T
+    return runs
 
 
-def decode_polygons(polygons: Sequence[Any], height: int, width: int) -> NDArray[np.bool_]:
-    """(H, W) bool mask of the inside of polygons [x, y, x, y, ...]; fewer than three points have
-    none. Raises ValueError for other content, MissingExtraError without pycocotools."""
+def runs_of_polygons(polygons: Sequence[Any], height: int, width: int) -> Runs:
+    """The runs of the inside of polygons [x, y, x, y, ...]; fewer than three points have none.
+
+    Raises ValueError for other content, MissingExtraError without pycocotools.
+    """
     try:
         from pycocotools import mask as mask_api
     except ModuleNotFoundError as error:
         raise MissingExtraError("pycocotools", "coco", "reading polygons") from error
     try:
         points = [np.asarray(polygon, np.float64) for polygon in polygons]
-    except TypeError as error:
+    except (TypeError, OverflowError) as error:
         raise ValueError(str(error)) from error
-    if any(p.ndim != 1 or len(p) % 2 or not np.isfinite(p).all() for p in points):
+    if any(p.ndim != 1 or len(p) % 2 or not (abs(p) < MOST).all() for p in points):
         raise ValueError("expected polygons [x, y, x, y, ...] of finite numbers")
-    points = [p.tolist() for p in points if len(p) >= 6]
-    if not points:
-        return np.zeros((height, width), bool)
-    parts = mask_api.frPyObjects(points, height, width)
-    return decode_rle(mask_api.merge(parts)["counts"], height, width)
+    near = [_near(p.reshape(-1, 2), height, width) for p in points]
+    near = [p for p in near if len(p) >= 3]
+    if not near:
+        return np.array([height * width])
+    outline = sum(abs(np.diff(p, axis=0, append=p[:1])).max(1).sum() for p in near)
+    if outline > LONGEST_PX:
+        raise ValueError(f"expected polygons of at most {LONGEST_PX} pixels of outline")
+    parts = mask_api.frPyObjects([p.ravel().tolist() for p in near], height, width)
+    return runs_of_counts(mask_api.merge(parts)["counts"], height, width)
 
 
-def _runs_of_string(text: str | bytes) -> NDArray[np.int64]:
+def area(runs: Runs) -> int:
+    """Pixels of the mask."""
+    return int(runs[1::2].sum())
+
+
+def pixels_inside(runs: Runs) -> NDArray[np.int64]:
+    """(area,) places of the mask's pixels, ascending, counted down the columns."""
+    starts, lengths = np.cumsum(runs)[:-1:2], runs[1::2]
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
+
+
+def decode_rle(counts: str | bytes | Sequence[float], height: int, width: int) -> NDArray[np.bool_]:
+    """(H, W) bool mask of `runs_of_counts`."""
+    return _mask(runs_of_counts(counts, height, width), height, width)
+
+
+def decode_polygons(polygons: Sequence[Any], height: int, width: int) -> NDArray[np.bool_]:
+    """(H, W) bool mask of `runs_of_polygons`."""
+    return _mask(runs_of_polygons(polygons, height, width), height, width)
+
+
+def _mask(runs: Runs, height: int, width: int) -> NDArray[np.bool_]:
+    mask = np.zeros(height * width, bool)
+    mask[pixels_inside(runs)] = True
+    return mask.reshape(width, height).T
+
+
+def _near(points: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
+    """The polygon (N, 2) without what is more than the image's own size away from it (Sutherland
+    and Hodgman 1974); as it is where nothing is."""
+    margin = max(height, width)
+    for axis, extent in ((0, width), (1, height)):
+        points = _beyond(points, points[:, axis] + margin)
+        points = _beyond(points, extent + margin - points[:, axis])
+    return points
+
+
+def _beyond(points: NDArray[np.float64], distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The part of a polygon (N, 2) where `distance` (N,) from a line is at least 0."""
+    if (distance >= 0).all():
+        return points
+    kept = []
+    ends = np.roll(points, -1, 0), np.roll(distance, -1)
+    for here, there, d, e in zip(points, ends[0], distance, ends[1], strict=True):
+        if d >= 0:
+            kept.append(here)
+        if (d >= 0) != (e >= 0):  # from the end inside: beside a far one it would be rounded away
+            crossing = here + d / (d - e) * (there - here)
+            kept.append(crossing if d >= 0 else there + e / (e - d) * (here - there))
+    return np.array(kept).reshape(-1, 2)
+
+
+def _runs_of_string(text: str | bytes, pixels: int) -> Runs:
     """COCO's string: 5 bits of a number per character, lowest first; from the third number on, its
     difference from the one before the last."""
     data = text.encode() if isinstance(text, str) else text
@@ -69,6 +143,8 @@ def _runs_of_string(text: str | bytes) -> NDArray[np.int64]:
         if bits & 16:  # negative
             number -= 1 << shift
         runs.append(number + (runs[-2] if len(runs) > 2 else 0))
+        if not 0 <= runs[-1] <= pixels:
+            raise ValueError(f"expected runs within {pixels} pixels, got one of {runs[-1]}")
         number = shift = 0
     if shift:
         raise ValueError("expected whole numbers, got a string that breaks off")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from instaseg_ros.evaluation.counts import scaled_min_pixels
 from instaseg_ros.types import Frame
 
 
@@ -70,6 +72,55 @@ def semantic_names(dataset: Dataset) -> tuple[str, ...]:
     """The dense classes that `Sample.semantic` of a dataset speaks of; none of most datasets."""
     names: tuple[str, ...] = getattr(dataset, "semantic_names", ())
     return names
+
+
+def least_pixels(dataset: Dataset, height: int, width: int) -> float:
+    """Pixels from which on a true object of an image is to be found: on streets as many as 100 of
+    Cityscapes' 1024 x 2048 are at its size. A dataset of anything else has `counts_all`, since no
+    other benchmark leaves small objects out; then it is 1."""
+    return 1 if getattr(dataset, "counts_all", False) else scaled_min_pixels(height, width)
+
+
+class Remarks:
+    """What of a dataset was left out or read in another way, counted by reason."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], tuple[int, str]] = {}
+
+    def add(self, kind: str, reason: str, example: str) -> None:
+        """One `kind` more (in the singular) of which that is so."""
+        count, first = self._found.get((kind, reason), (0, example))
+        self._found[kind, reason] = count + 1, first
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __iter__(self) -> Iterator[str]:
+        """Such as `3 annotations without a mask (first: annotation 7)`."""
+        for (kind, reason), (count, first) in self._found.items():
+            yield f"{count} {kind}{'s' * (count > 1)} {reason} (first: {first})"
+
+
+def remarks(dataset: Dataset) -> tuple[str, ...]:
+    """What a dataset left out of its files or read in another way, for people."""
+    said: tuple[str, ...] = getattr(dataset, "remarks", ())
+    return said
+
+
+def class_name(name: Any) -> str:
+    """The name of a class as it may be printed anywhere. Raises TypeError for what is no name."""
+    if isinstance(name, bool) or not isinstance(name, (str, int, float)):
+        raise TypeError(f"expected the name of a class, got {name!r:.60}")
+    printable = "".join(c if c.isprintable() else "?" for c in str(name))
+    return printable.strip() or "?"
+
+
+def whole(value: Any) -> int | None:
+    """A whole number, however a tool wrote it: 256, 256.0, "256"; None for anything else."""
+    try:
+        return int(value) if int(value) == float(value) else None
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def present_ids(labels: NDArray[np.uint16]) -> NDArray[np.uint16]:

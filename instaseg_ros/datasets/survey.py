@@ -16,6 +16,7 @@ from instaseg_ros.errors import InputError
 from instaseg_ros.sources import IMAGE_SUFFIXES
 from instaseg_ros.visualization import color, contact_sheet, paint, write_name
 
+from .border import named
 from .reading import read_any
 from .sample import Dataset, Sample
 
@@ -71,7 +72,8 @@ def _broken_images(files: Iterable[Path]) -> Iterable[str]:
     for file in files:
         if file.suffix.lower() in IMAGE_SUFFIXES:
             try:
-                read_any(file)
+                with named(str(file)):
+                    read_any(file)
             except InputError as error:
                 yield str(error)
 

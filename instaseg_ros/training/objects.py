@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import logging
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +21,8 @@ from instaseg_ros import __version__
 from instaseg_ros.datasets import Dataset
 from instaseg_ros.errors import ConfigError
 
+log = logging.getLogger(__name__)
+
 KINDS = [("image", "i8"), ("class_id", "i8"), ("pixels", "i8"), ("x", "f8"), ("y", "f8")]
 
 
@@ -33,10 +35,10 @@ def object_index(dataset: Dataset, cache: Path) -> NDArray[np.void]:
     key = _fingerprint(dataset)
     try:
         with np.load(cache, allow_pickle=False) as kept:
-            if kept["key"] == key:
+            if kept["key"] == key and kept["objects"].dtype == KINDS:
                 return kept["objects"]
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
-        pass  # there is none, or not a whole one
+    except Exception as error:  # there is none, or not a whole one: in many ways, all harmless
+        log.debug("%s: %s", cache, error)
     objects = _read(dataset)
     part = cache.with_suffix(".part")
     with part.open("wb") as file:
@@ -91,7 +93,8 @@ def _fingerprint(dataset: Dataset) -> str:
     for index in range(len(dataset)):
         for file in dataset.files(index):
             facts = file.stat() if file.exists() else None  # reading will name the missing one
-            digest.update(f"{file} {facts and (facts.st_size, facts.st_mtime_ns)}\n".encode())
+            line = f"{file} {facts and (facts.st_size, facts.st_mtime_ns)}\n"
+            digest.update(line.encode("utf-8", "replace"))  # a name of a file is bytes, not text
     return digest.hexdigest()
 
 

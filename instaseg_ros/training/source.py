@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,72 +10,24 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset as TorchDataset
 
 from instaseg_ros.config import TrainConfig
-from instaseg_ros.datasets import Dataset, Sample, Sequences, open_dataset, semantic_names
+from instaseg_ros.datasets import Dataset, open_dataset, semantic_names
 from instaseg_ros.datasets.synthetic_street import SyntheticStreet
 from instaseg_ros.errors import ConfigError, InputError
 from instaseg_ros.training.objects import object_index
 from instaseg_ros.training.views import EndlessStreet, ObjectViews, clip_starts
 
-log = logging.getLogger(__name__)
-
-
-class Part:
-    """Some samples of a dataset, as a dataset."""
-
-    def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
-        self._dataset, self._indices = dataset, indices
-        self.class_names = dataset.class_names
-        self.semantic_names = semantic_names(dataset)
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._dataset[self._indices[index]]
-
-    def files(self, index: int) -> tuple[Path, ...]:
-        return self._dataset.files(self._indices[index])
-
-
-class SequencePart(Part):
-    """Some frames of sequences, in their order."""
-
-    def sequence(self, index: int) -> str:
-        assert isinstance(self._dataset, Sequences)
-        return self._dataset.sequence(self._indices[index])
-
 
 def open_splits(path: str) -> tuple[Dataset, Dataset]:
-    """What to train on and what to validate on: the splits `train` and `val`. Where there is no
-    `val`, every tenth image, or the last of fewer, is held out of what there is. Of sequences it is
-    the last tenth of the frames: those between others would be nearly known.
+    """What to train on and what to validate on: `train` and `val` of `open_dataset`.
 
     Raises InputError where nothing can be read, or there is but one image.
     """
     if not path:
         raise ConfigError("train.dataset: this recipe needs a dataset: give it with --data DIR")
-    train = open_dataset(path, "train")
-    try:
-        held_out = open_dataset(path, "val")
-        reason = "it has no splits"
-    except InputError as error:
-        held_out, reason = train, str(error)
-    if train.files(0) != held_out.files(0):
-        return train, held_out
-    count = len(train)
-    if count < 2:
-        raise InputError(f"dataset {path}: expected at least two images, found {count}")
-    held = range(9, count, 10) if count >= 10 else range(count - 1, count)
-    part: type[Part] = Part
-    which = ""
-    if isinstance(train, Sequences):
-        part, which, held = SequencePart, "the last ", range(count - len(held), count)
-    log.info(
-        "dataset %s: %s; %s%d of its %d images are held out for validation",
-        *(path, reason, which, len(held), count),
-    )
-    rest = [i for i in range(count) if i not in held]
-    return part(train, rest), part(train, held)
+    train, held_out = open_dataset(path, "train"), open_dataset(path, "val")
+    if len(train) == 1 and train.files(0) == held_out.files(0):
+        raise InputError(f"dataset {path}: expected at least two images, found 1")
+    return train, held_out
 
 
 class Source(NamedTuple):

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from instaseg_ros.config import Config
+from instaseg_ros.datasets import least_pixels
 from instaseg_ros.evaluation.average_precision import AveragePrecision, average_precision
-from instaseg_ros.evaluation.counts import SYNTHETIC_MIN_PIXELS, frame_counts, scaled_min_pixels
+from instaseg_ros.evaluation.counts import SYNTHETIC_MIN_PIXELS, frame_counts
 from instaseg_ros.evaluation.semantics import confusion, frame_confusion, mean_iou
 from instaseg_ros.methods import Method
 from instaseg_ros.methods.dense_semantics import DenseSemantics
@@ -55,8 +56,7 @@ def validate(
     """AP and mean IoU on held-out samples, spread over the set and shared out among the processes.
 
     A method with a memory sees clips, and goes on where `Memory` lets it. True objects count from
-    100 pixels on; on recorded images, from as many as 100 pixels of a 2048 x 1024 frame are at
-    their size.
+    100 pixels on; on recorded images, as `least_pixels` of the dataset says.
     """
     data, counts, confusions = source.held_out, [], []
     recorded = config.train.dataset != "synthetic"
@@ -75,7 +75,7 @@ def validate(
         height, width = geometry.scaled
         outputs = {name: output[..., :height, :width].float() for name, output in outputs.items()}
         found = restore(method.decode(outputs, config.decode)[0], geometry)
-        least = scaled_min_pixels(*sample.labels.shape) if recorded else SYNTHETIC_MIN_PIXELS
+        least = least_pixels(data, *sample.labels.shape) if recorded else SYNTHETIC_MIN_PIXELS
         truth = sample.labels, sample.ids, sample.class_ids
         counts.append(frame_counts(*truth, found, sample.ignore, sample.crowd, least))
         if dense is not None:
