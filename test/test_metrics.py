@@ -117,6 +117,24 @@ def test_void_excuses_all_classes_and_a_group_its_own() -> None:
         assert frame.counted.tolist() == [True, True, False]
 
 
+@pytest.mark.parametrize("columns", [(0, 40), (0, 20), (20, 60), (-40, 100)])
+def test_ignored_ground_on_an_object_is_no_part_of_it(columns: tuple[int, int]) -> None:
+    """Neither of its pixels nor of those found, so no share is above 1."""
+    ignore = np.zeros((20, 100), bool)
+    ignore[:10, max(columns[0], 0) : columns[1]] = True
+    truth = rows([(1, 0, 40), (2, 50, 90)], [(3, 0, 10)])
+    for predicted in (truth, rows([(1, 0, 40), (2, 50, 90)], [(3, 0, 4)])):
+        frame = counts(truth, predicted, [0.9, 0.8, 0.7], ignore=ignore)
+        assert (frame.overlap.sum(0) + frame.ignored_px <= frame.predicted_px).all()
+        quality = panoptic_quality([frame], 0)
+        perfect = predicted is truth
+        assert quality.pq <= quality.sq <= 1 and (quality.pq == 1) == perfect
+        for value in (*leaf_score([frame], 0)[:1], *region_precision([frame], 0)):
+            assert 0 <= value <= 1
+        expected = 1 + sum((~ignore & (truth == i)).any() for i in (1, 2))
+        assert frame.counted.sum() == expected  # nothing is left of the others
+
+
 def test_least_object_scales_with_the_frame() -> None:
     assert scaled_min_pixels(1024, 2048) == 100
     assert math.ceil(scaled_min_pixels(320, 640)) == 10

@@ -12,9 +12,10 @@ import pytest
 import torch
 from metric_scenes import MetricScene, instances, metric_scene
 
-from instaseg_ros.datasets.label_images import CITYSCAPES
+from instaseg_ros.datasets.cityscapes import CITYSCAPES, VOID, from_cityscapes_ids
 from instaseg_ros.evaluation.average_precision import average_precision
 from instaseg_ros.evaluation.coco import CocoFrames
+from instaseg_ros.evaluation.counts import frame_counts
 from instaseg_ros.evaluation.panoptic import panoptic_quality
 
 NAMES = tuple(CITYSCAPES.values())
@@ -36,14 +37,15 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def write(scene: MetricScene, folder: Path, number: int) -> tuple[str, str]:
-    """The frame as Cityscapes' files: the prediction's text file and the truth's label image."""
+def write(scene: MetricScene, folder: Path, number: int, ignored: int) -> tuple[str, str]:
+    """The frame as Cityscapes' files: the prediction's text file and the truth's label image, which
+    has the value `ignored` where the scene ignores."""
     encoded = np.full(scene.labels.shape, 7, np.uint16)  # road
     for label, class_id in zip(scene.ids, scene.class_ids, strict=True):
         encoded[scene.labels == label] = LABEL_IDS[class_id] * 1000 + int(label)
     for value in np.unique(scene.crowd[scene.crowd > 0]):
         encoded[scene.crowd == value] = LABEL_IDS[value - 1]
-    encoded[scene.ignore] = 0
+    encoded[scene.ignore] = ignored
     truth = folder / f"city_{number:06d}_000000_gtFine_instanceIds.png"
     cv2.imwrite(str(truth), encoded)
     lines = []
@@ -59,16 +61,26 @@ def write(scene: MetricScene, folder: Path, number: int) -> tuple[str, str]:
     return str(text), str(truth)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_cityscapes_ap_is_the_scripts(script: ModuleType, tmp_path: Path, seed: int) -> None:
+# Unlabelled, a group of caravans, and an instance of caravan and of trailer, which are no void.
+@pytest.mark.parametrize(("seed", "ignored"), [*enumerate((0, 29, 29001, 30002))])
+def test_cityscapes_ap_is_the_scripts(
+    script: ModuleType, tmp_path: Path, seed: int, ignored: int
+) -> None:
     rng = np.random.default_rng(seed)
     scenes = [metric_scene(rng, len(NAMES), n_objects=30) for _ in range(6)]
-    predicted, truth = zip(*(write(s, tmp_path, k) for k, s in enumerate(scenes)), strict=True)
+    files = [write(scene, tmp_path, k, ignored) for k, scene in enumerate(scenes)]
+    predicted, truth = zip(*files, strict=True)
     instances_of = script.getGtInstances(list(truth), script.args)
     matches = script.matchGtWithPreds(list(predicted), list(truth), instances_of, script.args)
     expected = script.computeAverages(script.evaluateMatches(matches, script.args), script.args)
 
-    table = average_precision([scene.counts() for scene in scenes], NAMES)
+    counts = []
+    for scene, file in zip(scenes, truth, strict=True):
+        image = np.zeros((*scene.labels.shape, 3), np.uint8)
+        read = from_cityscapes_ids(image, cv2.imread(file, cv2.IMREAD_UNCHANGED), VOID)
+        sides = read.labels, read.ids, read.class_ids, scene.predicted, read.ignore, read.crowd
+        counts.append(frame_counts(*sides))
+    table = average_precision(counts, NAMES)
     assert table["mean"].ap == pytest.approx(expected["allAp"], abs=1e-6)
     assert table["mean"].ap50 == pytest.approx(expected["allAp50%"], abs=1e-6)
     assert 0.05 < table["mean"].ap < table["mean"].ap50 < 0.95
@@ -79,12 +91,16 @@ def test_cityscapes_ap_is_the_scripts(script: ModuleType, tmp_path: Path, seed: 
         )
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_panoptic_quality_is_torchmetrics(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "overlap"), [(0, False), (1, False), (2, True), (3, True)])
+def test_panoptic_quality_is_torchmetrics(seed: int, overlap: bool) -> None:
+    """overlap: ignored ground lies upon objects, too."""
     detection = pytest.importorskip("torchmetrics.detection")
     n_classes, background, void = 3, 50, 99
     rng = np.random.default_rng(seed)
     scenes = [metric_scene(rng, n_classes, groups=False) for _ in range(3)]
+    if overlap:
+        scenes = [s._replace(ignore=np.roll(s.ignore, (20, 30), (0, 1))) for s in scenes]
+        assert any(scene.labels[scene.ignore].any() for scene in scenes)
     reference = detection.PanopticQuality(
         things=set(range(n_classes)),
         stuffs={background},
@@ -137,3 +153,16 @@ def test_coco_ap_of_masks() -> None:
     assert result["ap_small"] == pytest.approx(4 / 10)
     assert result["ap_medium"] == pytest.approx(1)
     assert np.isnan(result["ap_large"])
+
+
+def test_coco_ap_where_ignored_ground_lies_on_objects() -> None:
+    pytest.importorskip("pycocotools")
+    labels = np.zeros((60, 60), np.uint16)
+    labels[0:20, 0:20], labels[30:50, 0:20] = 1, 2
+    ignore = np.zeros(labels.shape, bool)
+    ignore[0:10], ignore[30:60] = True, True  # half of the first, all of the second
+    found = np.where(ignore, 0, labels).astype(np.uint16)
+    coco = CocoFrames(["car"])
+    seen = instances(found, np.zeros(1, np.int64), np.array([0.9]))
+    coco.add(labels, np.array([1, 2], np.uint16), np.zeros(2, np.int64), seen, ignore)
+    assert coco.average_precision()["ap"] == pytest.approx(1)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .counts import FrameCounts, Ranked, rank
+from .counts import FrameCounts, Ranked, counts_at, rank
 
 OVERLAPS = np.arange(0.5, 1.0, 0.05)  # an object is found when IoU is strictly above
 
@@ -87,7 +87,7 @@ def precision_recall(ranked: Ranked, threshold: float) -> Curve | None:
     if not objects:
         return None
     right = ranked.iou > threshold
-    counted = right | (ranked.excused <= threshold)
+    counted = counts_at(ranked.iou, ranked.excused, threshold)
     right, scores = right[counted], ranked.scores[counted]
     order = np.argsort(scores, kind="stable")
     scores, first = np.unique(scores[order], return_index=True)  # one point per distinct score

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .average_precision import AveragePrecision, average_precision
-from .counts import FrameCounts, Ranked
+from .counts import FrameCounts, Ranked, counts_at, judge, of_class
 
 SIZE_STEP = 4.0  # a bin of sizes ends at so many times its lower end
 SIZE_BINS = 6
@@ -73,9 +73,11 @@ def ap_by(
 
 
 def ap_by_size(frames: Sequence[FrameCounts], class_names: Sequence[str]) -> list[Bin]:
-    """AP in bins of the object's pixels, from the least that counts; the last bin has no end."""
+    """AP in bins of the object's pixels, from that of the smallest; the last bin has no end."""
     least = max(1.0, min((frame.min_pixels for frame in frames), default=1.0))
-    edges = [*(least * SIZE_STEP ** np.arange(SIZE_BINS)), np.inf]
+    sizes = np.concatenate([np.zeros(0), *(frame.truth_px[frame.counted] for frame in frames)])
+    first = np.floor(np.emath.logn(SIZE_STEP, sizes.min() / least)) if len(sizes) else 0
+    edges = [*(least * SIZE_STEP ** (first + np.arange(SIZE_BINS))), np.inf]
     truth = [frame.truth_px.astype(float) for frame in frames]
     predicted = [frame.predicted_px.astype(float) for frame in frames]
     bins = ap_by(frames, truth, predicted, edges, class_names)
@@ -89,18 +91,13 @@ def confusion(frames: Sequence[FrameCounts], n_classes: int) -> NDArray[np.int64
     column: missed), where a prediction of any class has an IoU above 0.5 with the object."""
     table = np.zeros((n_classes + 1, n_classes + 1), np.int64)
     for frame in frames:
-        evaluated = frame.predicted_class >= 0
-        overlap, predicted_px = frame.overlap[:, evaluated], frame.predicted_px[evaluated]
-        predicted_class = frame.predicted_class[evaluated]
-        union = frame.truth_px[:, None] + predicted_px[None] - overlap
-        match = overlap > 0.5 * union
-        rows, columns = np.nonzero(match & frame.counted[:, None])
-        np.add.at(table, (frame.truth_class[rows], predicted_class[columns]), 1)
-        missed = frame.counted & ~match.any(1)
-        np.add.at(table[:, -1], frame.truth_class[missed], 1)
-        excused_px = frame.ignored_px[evaluated] + overlap[~frame.counted].sum(0)
-        wrong = ~match.any(0) & (excused_px <= 0.5 * predicted_px) & (predicted_px > 0)
-        np.add.at(table[-1], predicted_class[wrong], 1)
+        found = judge(of_class(frame, None))
+        truth_class = frame.truth_class[frame.counted]
+        predicted_class = frame.predicted_class[frame.predicted_class >= 0]
+        rows, columns = np.nonzero(found.match)
+        np.add.at(table, (truth_class[rows], predicted_class[columns]), 1)
+        np.add.at(table[:, -1], truth_class[~found.match.any(1)], 1)
+        np.add.at(table[-1], predicted_class[found.wrong], 1)
     return table
 
 
@@ -117,7 +114,7 @@ def reliability(ranked: Sequence[Ranked], bins: int = 10) -> Reliability:
     """Of all classes together; excused predictions are left out."""
     scores = np.concatenate([r.scores for r in ranked]).astype(float)
     ious = np.concatenate([r.iou for r in ranked])
-    kept = (ious > 0.5) | (np.concatenate([r.excused for r in ranked]) <= 0.5)
+    kept = counts_at(ious, np.concatenate([r.excused for r in ranked]))
     order = np.flatnonzero(kept)[np.argsort(scores[kept], kind="stable")]
     parts = np.array_split(order, min(bins, len(order))) if len(order) else []
     return Reliability(

@@ -44,7 +44,10 @@ class CocoFrames:
         crowd: NDArray[np.uint8] | None = None,
     ) -> None:
         """A frame, in the terms of `frame_counts`; objects of class -1 are left out. Ignored ground
-        is a crowd of every class."""
+        is a crowd of every class, and no object's."""
+        if ignore is not None:
+            labels = np.where(ignore, np.uint16(0), labels)
+            ids, class_ids = ids[there := np.isin(ids, labels)], class_ids[there]
         image = len(self._images)
         height, width = labels.shape
         self._images.append({"id": image, "height": height, "width": width})

@@ -15,9 +15,10 @@ class FrameCounts(NamedTuple):
     """Pixel counts of G true regions and P predicted instances of one frame.
 
     overlap: (G, P) int64 common pixels; truth_px: (G,), predicted_px: (P,); ignored_px: (P,)
-    predicted pixels on ground that is ignored for every class; truth_class (G,), predicted_class
-    (P,), -1: not evaluated; scores: (P,) in [0, 1]. uncounted: (G,) bool, regions that need not be
-    found and excuse predictions of their class (groups). min_pixels: so do objects below this size.
+    predicted pixels on ground that is ignored for every class and is no object's; truth_class (G,),
+    predicted_class (P,), -1: not evaluated; scores: (P,) in [0, 1]. uncounted: (G,) bool, regions
+    that need not be found and excuse predictions of their class (groups). min_pixels: so do objects
+    below this size.
     """
 
     overlap: NDArray[np.int64]
@@ -33,7 +34,8 @@ class FrameCounts(NamedTuple):
     @property
     def counted(self) -> NDArray[np.bool_]:
         """(G,) bool, the objects that are to be found."""
-        return ~self.uncounted & (self.truth_px >= self.min_pixels) & (self.truth_class >= 0)
+        least = max(self.min_pixels, 1)  # ignored ground may leave nothing of an object
+        return ~self.uncounted & (self.truth_px >= least) & (self.truth_class >= 0)
 
 
 class ClassCounts(NamedTuple):
@@ -48,6 +50,23 @@ class ClassCounts(NamedTuple):
     ignored_px: NDArray[np.int64]
     excused_px: NDArray[np.int64]
     scores: NDArray[np.float32]
+
+
+class Judged(NamedTuple):
+    """What becomes of G objects and P predictions at IoU 0.5.
+
+    match: (G, P) bool, at most one in a row and a column, since neither label image overlaps
+    itself; iou: (G, P); counted: (P,) bool, predictions that are right or wrong, not excused.
+    """
+
+    match: NDArray[np.bool_]
+    iou: NDArray[np.float64]
+    counted: NDArray[np.bool_]
+
+    @property
+    def wrong(self) -> NDArray[np.bool_]:
+        """(P,) bool."""
+        return self.counted & ~self.match.any(0)
 
 
 class Ranked(NamedTuple):
@@ -77,11 +96,15 @@ def frame_counts(
     """Counts of one frame.
 
     labels: (H, W) uint16 true label image; ids, class_ids: (G,) its instances. ignore: (H, W) bool,
-    excuses predictions of any class. crowd: (H, W) uint8, class index + 1 of groups, which excuse
-    predictions of that class. min_pixels: true objects below this size need not be found.
+    is of no object and excuses predictions of any class. crowd: (H, W) uint8, class index + 1 of
+    groups, which excuse predictions of that class. min_pixels: true objects below this size need
+    not be found.
     """
     truth_row = np.zeros(1 << 16, np.int64)
     truth_row[ids] = np.arange(1, len(ids) + 1)
+    if ignore is not None:
+        labels = np.where(ignore, np.uint16(0), labels)
+        crowd = None if crowd is None else np.where(ignore, np.uint8(0), crowd)
     row = truth_row[labels]
     groups = np.zeros(0, np.int64)
     if crowd is not None and crowd.any():
@@ -120,12 +143,16 @@ def scaled_min_pixels(height: int, width: int) -> float:
     return 100 * height * width / (1024 * 2048)
 
 
-def of_class(frame: FrameCounts, class_id: int) -> ClassCounts:
-    """What one class' metrics need. A group below `min_pixels` excuses twice, once as a group and
-    once as small: so does the Cityscapes script, and its numbers are to be met."""
-    own, columns = frame.truth_class == class_id, frame.predicted_class == class_id
+def of_class(frame: FrameCounts, class_id: int | None) -> ClassCounts:
+    """What one class' metrics need; None: all as if they were one. A group below `min_pixels`
+    excuses twice, once as a group and once as small: so does the Cityscapes script, and its numbers
+    are to be met."""
+    if class_id is None:
+        own, columns = np.ones(len(frame.truth_px), bool), frame.predicted_class >= 0
+    else:
+        own, columns = frame.truth_class == class_id, frame.predicted_class == class_id
     small = frame.truth_px < frame.min_pixels
-    times = (own & frame.uncounted).astype(np.int64) + (own & small)
+    times = (own & ~frame.counted).astype(np.int64) + (own & frame.uncounted & small)
     rows = own & frame.counted
     return ClassCounts(
         frame.overlap[rows][:, columns],
@@ -147,6 +174,21 @@ def excused(counts: ClassCounts) -> NDArray[np.float64]:
     """(P,) share of each prediction that is excused; of an empty one all."""
     share = counts.excused_px / np.maximum(counts.predicted_px, 1)
     return np.where(counts.predicted_px > 0, share, np.inf)
+
+
+def counts_at(
+    best_iou: NDArray[np.float64], share: NDArray[np.float64], threshold: float = 0.5
+) -> NDArray[np.bool_]:
+    """(P,) bool: a prediction counts if its IoU with some object is above the threshold, as a right
+    one, or else if no more than that share of it is excused, as a wrong one."""
+    return (best_iou > threshold) | (share <= threshold)
+
+
+def judge(counts: ClassCounts, overlaps: NDArray[np.float64] | None = None) -> Judged:
+    """Objects and predictions of one class in one frame. overlaps: (G, P) in place of `iou`."""
+    overlaps = iou(counts) if overlaps is None else overlaps
+    counted = counts_at(overlaps.max(0, initial=0.0), excused(counts))
+    return Judged(overlaps > 0.5, overlaps, counted)
 
 
 def rank(frames: Sequence[FrameCounts], class_id: int) -> Ranked:

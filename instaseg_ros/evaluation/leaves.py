@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .counts import FrameCounts, excused, iou, of_class
+from .counts import FrameCounts, judge, of_class
 
 
 class LeafScore(NamedTuple):
@@ -24,7 +24,7 @@ def leaf_score(frames: Sequence[FrameCounts], class_id: int) -> LeafScore:
     best, differences = [], []
     for frame in frames:
         counts = of_class(frame, class_id)
-        kept = (excused(counts) <= 0.5) | (iou(counts) > 0.5).any(0)
+        kept = judge(counts).counted
         truth_px, predicted_px = counts.truth_px, counts.predicted_px[kept]
         differences.append(abs(len(predicted_px) - len(truth_px)))
         if not len(truth_px) + len(predicted_px):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .counts import FrameCounts, rank
+from .counts import FrameCounts, counts_at, rank
 
 OVERLAPS = np.arange(5, 10) / 10
 
@@ -25,7 +25,7 @@ def ap_dsb(frames: Sequence[FrameCounts], class_id: int) -> BowlScore:
     """The score of one class. A wrong prediction of which more than half is excused does not count;
     a match has an IoU above the threshold."""
     ranked = rank(frames, class_id)
-    counted = (ranked.iou > OVERLAPS[0]) | (ranked.excused <= 0.5)
+    counted = counts_at(ranked.iou, ranked.excused)
     predicted = np.bincount(ranked.frame[counted], minlength=len(frames))
     total, by_image = [], []
     for threshold in OVERLAPS:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
-from .counts import FrameCounts, excused, of_class
+from .counts import FrameCounts, iou, judge, of_class
 
 
 class PanopticQuality(NamedTuple):
@@ -28,14 +26,12 @@ def panoptic_quality(frames: Sequence[FrameCounts], class_id: int) -> PanopticQu
     total_iou, right, wrong, missed = 0.0, 0, 0, 0
     for frame in frames:
         counts = of_class(frame, class_id)
-        solid = counts.predicted_px - counts.ignored_px
-        union = counts.truth_px[:, None] + solid[None] - counts.overlap
-        overlap = counts.overlap / np.maximum(union, 1)
-        match = overlap > 0.5
-        total_iou += float(overlap[match].sum())
-        right += int(match.sum())
-        wrong += int((~match.any(0) & (excused(counts) <= 0.5)).sum())
-        missed += int((~match.any(1)).sum())
+        solid = counts._replace(predicted_px=counts.predicted_px - counts.ignored_px)
+        found = judge(counts, iou(solid))
+        total_iou += float(found.iou[found.match].sum())
+        right += int(found.match.sum())
+        wrong += int(found.wrong.sum())
+        missed += int((~found.match.any(1)).sum())
     if not right + wrong + missed:
         return PanopticQuality(*[float("nan")] * 3)
     sq, rq = total_iou / max(right, 1), right / (right + 0.5 * wrong + 0.5 * missed)

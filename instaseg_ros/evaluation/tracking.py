@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from instaseg_ros.errors import MissingExtraError
 
-from .counts import FrameCounts, excused, iou, of_class
+from .counts import FrameCounts, judge, of_class
 
 ALPHAS = np.arange(1, 20) / 20  # the IoU that makes a match, in HOTA
 TITLES = {  # of the shares in TrackScore
@@ -136,9 +136,9 @@ def class_overlaps(frame: TrackedFrame, class_id: int) -> Overlaps:
     counts = of_class(frame.counts, class_id)
     rows = (frame.counts.truth_class == class_id) & frame.counts.counted
     columns = frame.counts.predicted_class == class_id
-    overlap = iou(counts)
-    kept = (overlap > 0.5).any(0) | (excused(counts) <= 0.5)
-    return Overlaps(overlap[:, kept], frame.truth_ids[rows], frame.predicted_ids[columns][kept])
+    found = judge(counts)
+    predicted_ids = frame.predicted_ids[columns][found.counted]
+    return Overlaps(found.iou[:, found.counted], frame.truth_ids[rows], predicted_ids)
 
 
 def clear_counts(frames: Sequence[Overlaps]) -> ClearCounts:
