@@ -6,16 +6,17 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from instaseg_ros.checkpoint import weights_hash
-from instaseg_ros.datasets import Dataset, Sample, Sequences
+from instaseg_ros.datasets import Dataset, Sample, Sequences, least_pixels
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.evaluation.breakdown import touching_percent
 from instaseg_ros.evaluation.coco import CocoFrames
-from instaseg_ros.evaluation.counts import FrameCounts, frame_counts, scaled_min_pixels
+from instaseg_ros.evaluation.counts import FrameCounts, frame_counts
 from instaseg_ros.evaluation.summary import summarize
 from instaseg_ros.evaluation.tracking import TrackedFrame, summarize_tracks
 from instaseg_ros.pipeline import Pipeline
@@ -49,12 +50,34 @@ class ClassMatch(NamedTuple):
     remarks: tuple[str, ...] = ()
 
 
+class Seen(NamedTuple):
+    """The instances of a frame, kept to be drawn. png: the label image, 16-bit grey; the others as
+    in Instances."""
+
+    png: bytes
+    ids: NDArray[np.uint16]
+    class_ids: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, found: Instances) -> Seen:
+        """At a hundredth of the memory."""
+        png = cv2.imencode(".png", found.labels, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+        return cls(png, found.ids, found.class_ids, found.scores)
+
+    @property
+    def labels(self) -> NDArray[np.uint16]:
+        """(H, W)."""
+        image = cv2.imdecode(np.frombuffer(self.png, np.uint8), cv2.IMREAD_UNCHANGED)
+        return np.asarray(image, np.uint16)
+
+
 class Evaluation(NamedTuple):
     """What `evaluate` collects, one entry per frame.
 
     counts: classes are indices into `classes.names`. touching: percent of touching border of each
     row (groups: 0) and of each column of the counts. stage_ms: as in Result. tracks: the frames by
-    sequence, None where nobody asked.
+    sequence, and seen: what was scored; None where nobody asked.
     """
 
     classes: ClassMatch
@@ -64,6 +87,7 @@ class Evaluation(NamedTuple):
     stage_ms: list[dict[str, float]]
     coco: CocoFrames | None
     tracks: dict[str, list[TrackedFrame]] | None = None
+    seen: list[Seen] | None = None
 
 
 def match_classes(of_dataset: Sequence[str], of_weights: Sequence[str]) -> ClassMatch:
@@ -109,12 +133,13 @@ def evaluate(
     min_pixels: float | None = None,
     coco: bool = False,
     tracking: bool = False,
+    keep: bool = False,
 ) -> Evaluation:
     """Label the frames at `indices` (None: all) and count overlaps with the truth.
 
-    min_pixels: smaller true objects are left out; None: below 100 pixels of a 1024 x 2048 frame,
-    scaled to each frame's size. coco: keep masks for COCO's AP too. tracking: keep who is who, in a
-    dataset with sequences. The predictor is reset where one begins.
+    min_pixels: smaller true objects are left out; None: as `least_pixels` of the dataset says.
+    coco: keep masks for COCO's AP too. tracking: keep who is who, in a dataset with sequences.
+    keep: what was found, for a report. The predictor is reset where a sequence begins.
     Raises ConfigError when no class is common, InputError for a sample that cannot be read.
     """
     classes = match_classes(dataset.class_names, predictor.class_names)
@@ -122,6 +147,8 @@ def evaluate(
     found = Evaluation(classes, indices, [], [], [], CocoFrames(classes.names) if coco else None)
     if tracking:
         found = found._replace(tracks={})
+    if keep:
+        found = found._replace(seen=[])
     sequence = ""
     for index in tqdm(indices, unit="frame", disable=None):
         if isinstance(dataset, Sequences) and dataset.sequence(index) != sequence:
@@ -131,7 +158,7 @@ def evaluate(
         result = predictor.process([sample.frame])[0]
         instances, size = result.instances, sample.labels.shape
         truth = in_common(classes, sample, instances)
-        least = scaled_min_pixels(*size) if min_pixels is None else min_pixels
+        least = least_pixels(dataset, *size) if min_pixels is None else min_pixels
         counts = frame_counts(*truth, min_pixels=least)
         touching = np.zeros(len(counts.truth_px))
         touching[: len(sample.ids)] = touching_percent(sample.labels, sample.ids)
@@ -140,6 +167,8 @@ def evaluate(
         found.stage_ms.append(result.stage_ms)
         if found.coco is not None:
             found.coco.add(*truth)
+        if found.seen is not None:
+            found.seen.append(Seen.of(instances))
         if found.tracks is not None:
             found.tracks.setdefault(sequence, []).append(_tracked(counts, sample, instances))
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instaseg_ros.config import dump
-from instaseg_ros.datasets import Dataset, Sample
-from instaseg_ros.evaluate import Evaluation, in_common
+from instaseg_ros.datasets import Dataset, Sample, Sequences
+from instaseg_ros.evaluate import Evaluation, Seen
 from instaseg_ros.evaluation import breakdown, plots
 from instaseg_ros.evaluation.average_precision import frame_losses
-from instaseg_ros.evaluation.counts import FrameCounts, frame_counts, rank
+from instaseg_ros.evaluation.counts import FrameCounts, judge, of_class, rank
 from instaseg_ros.evaluation.report import Card, Gallery, Picture, page, table
 from instaseg_ros.output_files import OutputFile
 from instaseg_ros.pipeline import Pipeline
@@ -47,11 +47,13 @@ def write_report(
     worst: int = 0,
 ) -> None:
     """Write the folder `output`: report.html, and the `worst` frames as worst/RANK_NAME.jpg."""
+    if found.seen is None:
+        raise ValueError("expected an evaluation that kept what was found (keep=True)")
     losses = frame_losses(found.counts, found.classes.names)
     errors = [v.missed + v.wrong for v in map(verdicts, found.counts)]
     order = np.lexsort((np.negative(errors), -losses))
     shown = {
-        int(k): _picture(found, int(k), losses[k], pipeline, dataset)
+        int(k): _picture(found, int(k), losses[k], found.seen[k], pipeline.class_names, dataset)
         for k in dict.fromkeys([*order[: max(worst, INLINED)], *order[::-1][:BEST]])
     }
     output.part.mkdir(parents=True)
@@ -61,47 +63,49 @@ def write_report(
         name = f"{place:02d}_{_name(dataset, found.indices[k])}.jpg"
         (output.part / "worst" / name).write_bytes(shown[int(k)].jpeg)
     text = _page(found, summary, pipeline, title, [int(k) for k in order], shown, worst)
-    (output.part / PAGE).write_text(text, encoding="utf-8")
+    (output.part / PAGE).write_bytes(text.encode("utf-8", "replace"))  # names of files are bytes
     output.commit()
 
 
 def verdicts(frame: FrameCounts) -> Verdicts:
     """What IoU 0.5 within a class makes of each region."""
-    same = (frame.truth_class[:, None] == frame.predicted_class) & (frame.predicted_class >= 0)
-    union = frame.truth_px[:, None] + frame.predicted_px[None] - frame.overlap
-    match = same & (frame.overlap > 0.5 * union)
-    excused_px = frame.ignored_px + (frame.overlap * (same & ~frame.counted[:, None])).sum(0)
-    hit, right = match.any(1), (match & frame.counted[:, None]).any(0)
-    evaluated = (frame.predicted_class >= 0) & (frame.predicted_px > 0)
-    wrong = evaluated & ~match.any(0) & (excused_px <= 0.5 * frame.predicted_px)
+    hit = np.zeros(len(frame.truth_px), bool)
+    right, wrong = np.zeros((2, len(frame.predicted_px)), bool)
+    for class_id in np.unique(frame.predicted_class[frame.predicted_class >= 0]):
+        found = judge(of_class(frame, int(class_id)))
+        rows = frame.counted & (frame.truth_class == class_id)
+        columns = frame.predicted_class == class_id
+        hit[rows] = found.match.any(1)
+        right[columns], wrong[columns] = found.match.any(0), found.wrong
     kinds = np.array([EXCUSED, FOUND, LOST], np.uint8)
-    truth = kinds[np.where(frame.counted, np.where(hit, 1, 2), 0)]
-    missed = int((frame.counted & ~hit).sum())
     return Verdicts(
-        truth,
+        kinds[np.where(frame.counted, np.where(hit, 1, 2), 0)],
         kinds[np.where(right, 1, np.where(wrong, 2, 0))],
         int(right.sum()),
-        missed,
+        int((frame.counted & ~hit).sum()),
         int(wrong.sum()),
     )
 
 
 def _picture(
-    found: Evaluation, k: int, loss: float, pipeline: Pipeline, dataset: Dataset
+    found: Evaluation,
+    k: int,
+    loss: float,
+    seen: Seen,
+    class_names: Sequence[str],
+    dataset: Dataset,
 ) -> Picture:
-    """Truth beside prediction, coloured by what became of each object."""
+    """Truth beside prediction, coloured by what became of each object. class_names: of `seen`."""
     index = found.indices[k]
     sample = dataset[index]
-    instances = pipeline.process([sample.frame])[0].instances
-    truth = in_common(found.classes, sample, instances)
-    verdict = verdicts(frame_counts(*truth, min_pixels=found.counts[k].min_pixels))
+    verdict = verdicts(found.counts[k])
     image = sample.frame.image
     one_class = len(found.classes.names) == 1  # which goes without saying
     names = ["" if one_class else dataset.class_names[c] for c in sample.class_ids]
     left = _panel(image, _with_ignored(sample), sample.ids, verdict.truth, names)
-    named = zip(instances.class_ids, instances.scores, strict=True)
-    names = [f"{'' if one_class else pipeline.class_names[c]} {s:.2f}" for c, s in named]
-    right = _panel(image, instances.labels, instances.ids, verdict.predicted, names)
+    named = zip(seen.class_ids, seen.scores, strict=True)
+    names = [f"{'' if one_class else class_names[c]} {s:.2f}" for c, s in named]
+    right = _panel(image, seen.labels, seen.ids, verdict.predicted, names)
     gap = np.full((image.shape[0], 8, 3), 255, np.uint8)
     both = np.hstack([left, gap, right])
     if both.shape[1] > WIDTH:
@@ -145,9 +149,13 @@ def _with_ignored(sample: Sample) -> NDArray[np.uint16]:
 
 
 def _name(dataset: Dataset, index: int) -> str:
-    """The name of the frame's file, where it has one."""
-    files = getattr(dataset, "files", None)
-    return Path(files(index)[0]).stem if files else f"frame_{index:05d}"
+    """The name of the frame's file, of its sequence and place in the dataset where it has none of
+    its own."""
+    files = dataset.files(index) if hasattr(dataset, "files") else ()
+    if len(files) > 1:
+        return files[0].stem
+    sequence = f"{dataset.sequence(index)}_" if isinstance(dataset, Sequences) else ""
+    return f"{sequence}frame_{index:05d}"
 
 
 def _page(
@@ -171,8 +179,8 @@ def _page(
         Gallery("Worst frames", heading, key, [shown[k] for k in first]),
         Gallery("Best frames", heading, key, [shown[k] for k in last]),
     ]
-    limits = [frame.min_pixels for frame in found.counts]
-    least = "-".join(f"{math.ceil(px)}" for px in sorted({min(limits), max(limits)}))
+    limits = [math.ceil(frame.min_pixels) for frame in found.counts]
+    least = "-".join(map(str, sorted({min(limits), max(limits)})))
     total = np.sum([list(one.values()) for one in found.stage_ms], axis=1)
     tiles = {
         **{name: f"{summary[k]:.3f}" for k, name in (("ap", "AP"), ("ap50", "AP50"), ("pq", "PQ"))},
@@ -184,7 +192,7 @@ def _page(
     return page(
         title,
         f"weights {pipeline.config.weights}, {pipeline.runtime.name} {pipeline.runtime.precision}; "
-        f"true objects of at least {least} pixels",
+        + (f"true objects of at least {least} pixels" if max(limits) > 1 else "every true object"),
         found.classes.remarks,
         tiles,
         summary,

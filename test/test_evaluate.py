@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
+from html import escape
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from disc_images import write_discs
 from metric_scenes import instances, metric_scene
 
 from instaseg_ros import cli
@@ -17,10 +20,14 @@ from instaseg_ros.checkpoint import Checkpoint, save_checkpoint
 from instaseg_ros.datasets import Sample
 from instaseg_ros.errors import ConfigError, MissingExtraError
 from instaseg_ros.evaluate import evaluate, match_classes, spread
+from instaseg_ros.evaluate_report import EXCUSED, verdicts
+from instaseg_ros.evaluation import plots
 from instaseg_ros.evaluation.average_precision import average_precision
 from instaseg_ros.evaluation.coco import CocoFrames
+from instaseg_ros.evaluation.counts import judge, of_class, rank
 from instaseg_ros.methods import make_method
 from instaseg_ros.network import ERFNet
+from instaseg_ros.pipeline import Pipeline
 from instaseg_ros.types import Frame, Instances, Result
 
 PLAIN = ["--set", "runtime.name=torch", "--set", "decode.seed_threshold=0.5"]
@@ -139,6 +146,7 @@ def test_a_folder_of_label_images(
     assert numbers["config"]["decode"]["seed_threshold"] == 0.5
     assert len(numbers["weights_hash"]) == 16
     assert "is taken for the weights' 'car'" in numbers["remarks"][0]
+    assert numbers["min_pixels"] == [1]  # Cityscapes' least size is for streets
     assert not list(tmp_path.glob("*.part*"))
 
     text = (report / "report.html").read_text(encoding="utf-8")
@@ -155,13 +163,79 @@ def test_a_folder_of_label_images(
 
 def test_the_synthetic_street_with_its_weights(tmp_path: Path) -> None:
     pytest.importorskip("pycocotools")
-    file = tmp_path / "numbers.json"
+    file, report = tmp_path / "numbers.json", tmp_path / "report"
     words = ["evaluate", "synthetic", "--size", "96x192", "--frames", "2", "--min-pixels", "20"]
+    words += ["--report", str(report), "--worst", "1"]
     assert cli.main([*words, "--coco", "--json", str(file), *PLAIN]) == 0
+    assert "0000_frame_0000" in (report / "report.html").read_text(encoding="utf-8")
+    assert len(list((report / "worst").glob("01_0000_frame_0000?.jpg"))) == 1
     numbers = json.loads(file.read_text())
     assert list(numbers["per_class"]) == ["person", "rider", "car", "truck", "bus"]
     assert numbers["min_pixels"] == [20]
     assert set(numbers["coco"]) == {"ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"}
+
+
+def test_a_report_shows_what_was_scored(
+    tmp_path: Path, cells: Path, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second run, out of order, of a network that remembers would see something else."""
+    runs = []
+    process = Pipeline.process
+
+    def counted(self: Pipeline, frames: list[Frame]) -> list[Result]:
+        runs.append(len(frames))
+        return process(self, frames)
+
+    monkeypatch.setattr(Pipeline, "process", counted)
+    words = ["evaluate", str(cells), "--weights", weights, "--report", str(tmp_path / "report")]
+    assert cli.main([*words, *PLAIN]) == 0
+    assert runs == [1] * 3
+
+
+def test_what_was_found_is_kept_as_it_was() -> None:
+    scenes = Scenes()
+    found = {k: scene.predicted for k, scene in enumerate(scenes.scenes)}
+    kept = evaluate(Echo(scenes.class_names, found), scenes, indices=[3, 1], keep=True).seen
+    assert kept is not None
+    for seen, k in zip(kept, (3, 1), strict=True):
+        assert seen.labels.dtype == np.uint16
+        assert (seen.labels == found[k].labels).all() and (seen.scores == found[k].scores).all()
+
+
+def test_verdicts_are_those_of_the_metrics() -> None:
+    for scene in Scenes().scenes:
+        frame = scene.counts()
+        verdict = verdicts(frame)
+        judged = [judge(of_class(frame, c)) for c in range(3)]
+        assert verdict.found == sum(int(one.match.sum()) for one in judged)
+        assert verdict.wrong == sum(int(one.wrong.sum()) for one in judged)
+        assert verdict.missed == frame.counted.sum() - verdict.found
+        excused = (verdict.predicted == EXCUSED).all(1).sum()
+        assert verdict.found + verdict.wrong + excused == len(frame.predicted_px)
+
+
+@pytest.mark.parametrize("name", [r"$\foo{$", "_hidden", "a</text><script>", "n" * 500])
+def test_any_name_of_a_class_can_be_drawn(name: str) -> None:
+    ranked = rank([Scenes().scenes[0].counts()], 0)
+    drawn = [
+        plots.precision_recall_plot({name: ranked}),
+        plots.overlap_plot({name: ranked}),
+        plots.confusion_plot(np.ones((2, 2), np.int64), [name]),
+    ]
+    for svg in drawn:
+        assert escape(plots.label(name), quote=False) in svg and "<script" not in svg
+
+
+def test_data_without_splits_is_measured_on_what_training_holds_out(
+    tmp_path: Path, weights: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, file = write_discs(tmp_path / "data", 12), tmp_path / "numbers.json"
+    words = ["evaluate", str(data), "--weights", weights, "--json", str(file), *PLAIN]
+    for more, images in (([], 1), (["--split", "all"], 12)):
+        with caplog.at_level(logging.INFO):
+            assert cli.main([*words, *more]) == 0
+        assert json.loads(file.read_text())["images"] == images
+    assert "1 of its 12 images are held out for validation (`all` takes all)" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -174,6 +248,7 @@ def test_the_synthetic_street_with_its_weights(tmp_path: Path) -> None:
         (["synthetic", "--split", "train"], "val alone"),
         (["synthetic", "--frames", "0"], "--frames: expected at least 1"),
         (["absent"], "no such file"),
+        (["DATA", "--split", "vla"], "expected a split of val, got 'vla'; did you mean 'val'?"),
         (["DATA", "--report", "TAKEN"], "a folder with report.html"),
     ],
 )

@@ -23,7 +23,12 @@ log = logging.getLogger(__name__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help="`synthetic`, or the path of a dataset")
-    parser.add_argument("--split", default="val", help="train or val, of a dataset that has both")
+    parser.add_argument(
+        "--split",
+        default="val",
+        help="of those that the dataset has (default: val); where it has none, val is what "
+        "training holds out, and `all` is all of it",
+    )
     parser.add_argument(
         "--frames",
         type=int,
@@ -36,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--min-pixels",
         type=float,
         metavar="PX",
-        help="smaller true objects are left out; default: 100 pixels of a 1024x2048 frame, scaled "
-        f"to the frame's size; synthetic: {SYNTHETIC_MIN_PIXELS}",
+        help="smaller true objects are left out; default: of streets 100 pixels of a 1024x2048 "
+        f"frame, scaled to the frame's size (synthetic: {SYNTHETIC_MIN_PIXELS}), else none",
     )
     parser.add_argument("--coco", action="store_true", help="COCO's mask AP too (extra `coco`)")
     parser.add_argument(
@@ -88,7 +93,8 @@ def run(args: argparse.Namespace) -> int:
     min_pixels = args.min_pixels
     if min_pixels is None and args.data == SYNTHETIC:
         min_pixels = SYNTHETIC_MIN_PIXELS
-    found = evaluate(pipeline, dataset, indices, min_pixels, args.coco, args.tracking)
+    keep = report is not None
+    found = evaluate(pipeline, dataset, indices, min_pixels, args.coco, args.tracking, keep)
     summary = summary_of(found)
     print(text_table(summary))
     if args.coco:
@@ -101,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
         json.part.write_text(_plain_json(facts), encoding="utf-8")
         json.commit()
     if report:
-        where = args.data if args.data == SYNTHETIC else Path(args.data).name
+        where = args.data if args.data == SYNTHETIC else Path(args.data).resolve().name
         title = f"{where}, {args.split}: AP {summary['ap']:.3f}"
         write_report(found, summary, pipeline, dataset, title, report, args.worst)
         print(f"report: {args.report / PAGE}")
@@ -130,7 +136,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _dataset(args: argparse.Namespace) -> Dataset:
-    from instaseg_ros.datasets import Sequences, open_dataset
+    from instaseg_ros.datasets import Sequences, kind_name, open_dataset
     from instaseg_ros.training.source import held_out_street
 
     if args.data != SYNTHETIC:
@@ -138,7 +144,7 @@ def _dataset(args: argparse.Namespace) -> Dataset:
         if args.tracking and not isinstance(dataset, Sequences):
             raise ConfigError(
                 f"--tracking: expected a dataset of sequences in which ids last (synthetic, KITTI "
-                f"MOTS, a recording), got {args.data}: {type(dataset).__name__}, single images"
+                f"MOTS, a recording), got {args.data}: {kind_name(dataset)}, single images"
             )
         return dataset
     if args.split != "val":

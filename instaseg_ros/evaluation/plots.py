@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 COLORS = ("#2b7bba", "#e4572e", "#3a9d78", "#8c5fbf", "#c99a16", "#c2528b", "#3aa6b9", "#6b6f76")
 INK, GRID = "#24292f", "#e3e6ea"
+LONGEST_NAME = 24
 
 
 def require_matplotlib() -> None:
@@ -32,16 +33,22 @@ def require_matplotlib() -> None:
 
 
 class Plot:
-    """`with Plot() as axes: ...`; then `svg` has the figure, its text left to the page's font."""
+    """`with Plot() as axes: ...`; then `svg` has the figure, its text left to the page's font. Text
+    is taken as it is: a name may hold a `$`, which else begins a formula."""
 
     svg = ""
 
     def __init__(self, width: float = 5.6, height: float = 3.6) -> None:
+        from matplotlib import rc_context
         from matplotlib.figure import Figure
 
+        self._style = rc_context(
+            {"svg.fonttype": "none", "svg.hashsalt": "instaseg", "text.parse_math": False}
+        )
         self._figure = Figure(figsize=(width, height), layout="constrained")
 
     def __enter__(self) -> Axes:
+        self._style.__enter__()
         axes = self._figure.add_subplot()
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color("#9aa1a9")
@@ -50,13 +57,12 @@ class Plot:
         axes.grid(color=GRID, linewidth=0.8)
         return axes
 
-    def __exit__(self, *error: object) -> None:
-        from matplotlib import rc_context
-
+    def __exit__(self, *error: Any) -> None:
         text = io.StringIO()
-        style: Any = {"svg.fonttype": "none", "svg.hashsalt": "instaseg"}
-        with rc_context(style):
+        try:
             self._figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+        finally:
+            self._style.__exit__(*error)
         svg = text.getvalue()
         self.svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.S)
 
@@ -68,9 +74,11 @@ def precision_recall_plot(ranked: Mapping[str, Ranked]) -> str:
         for color, (name, of_class) in zip(COLORS * 99, ranked.items(), strict=False):
             curve = precision_recall(of_class, 0.5)
             if curve is not None:
-                axes.plot(curve.recall[:-1], curve.precision[:-1], color=color, lw=1.8, label=name)
+                axes.plot(
+                    curve.recall[:-1], curve.precision[:-1], color=color, lw=1.8, label=label(name)
+                )
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-        axes.legend(frameon=False, fontsize=9)
+        _add_legend(axes)
     return plot.svg
 
 
@@ -81,9 +89,11 @@ def overlap_plot(ranked: Mapping[str, Ranked]) -> str:
         for color, (name, of_class) in zip(COLORS * 99, ranked.items(), strict=False):
             if of_class.objects.any():
                 values = class_ap(of_class)
-                axes.plot(OVERLAPS, values, color=color, lw=1.8, marker="o", ms=3.5, label=name)
+                axes.plot(
+                    OVERLAPS, values, color=color, lw=1.8, marker="o", ms=3.5, label=label(name)
+                )
         axes.set(xlabel="IoU that a match needs", ylabel="AP", ylim=(0, 1.02))
-        axes.legend(frameon=False, fontsize=9)
+        _add_legend(axes)
     return plot.svg
 
 
@@ -122,9 +132,10 @@ def confusion_plot(table: NDArray[np.int64], names: Sequence[str]) -> str:
                 place = column + 0.5, row + 0.5
                 axes.text(*place, f"{number}", ha="center", va="center", fontsize=9, color=ink)
         middles = np.arange(len(table)) + 0.5
-        axes.set_xticks(middles, [*names, "missed"], fontsize=9)
-        axes.set_yticks(middles, [*names, "nothing there"], fontsize=9)
-        if sum(map(len, names)) > 30:
+        ticks = [label(name) for name in names]
+        axes.set_xticks(middles, [*ticks, "missed"], fontsize=9)
+        axes.set_yticks(middles, [*ticks, "nothing there"], fontsize=9)
+        if sum(map(len, ticks)) > 30:
             axes.tick_params(axis="x", labelrotation=35)
         axes.set(xlabel="predicted", ylabel="true")
         axes.tick_params(length=0)
@@ -160,6 +171,18 @@ def timing_plot(stage_ms: Mapping[str, NDArray[np.float64]]) -> str:
         axes.grid(visible=False, axis="x")
         axes.legend(frameon=False, fontsize=9, ncols=4, loc="upper center")
     return plot.svg
+
+
+def _add_legend(axes: Axes) -> None:
+    if axes.lines:  # no class has an object: matplotlib would warn
+        axes.legend(frameon=False, fontsize=9)
+
+
+def label(name: str) -> str:
+    """A class's name where there is little room. matplotlib takes what begins with `_` for no
+    name."""
+    short = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
+    return f"\u200b{short}" if short.startswith("_") else short
 
 
 def bin_names(bins: Sequence[Bin]) -> list[str]:
