@@ -1,289 +1,268 @@
 """The raw messages of a rosbag2 recording, whole or broken, with no ROS installed.
 
-Whole files are read by `rosbags`, by their index. A file that it refuses (no footer because the
-recorder was killed, cut by a full disk) is read from its start for as long as that goes.
+What was promised (by a folder's metadata.yaml, by a file's own count) is compared with what was
+given, whatever the recording is stored in.
 """
 
 from __future__ import annotations
 
-import re
-import sqlite3
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator
-from contextlib import closing, suppress
-from dataclasses import dataclass
-from io import BytesIO
-from pathlib import Path
-from typing import NamedTuple, Protocol
+import dataclasses
+import logging
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Collection, Iterator
+from pathlib import Path, PureWindowsPath
+from typing import NamedTuple
 
+import yaml
+import zstandard
+
+from instaseg_ros.bag_mcap import open_mcap
+from instaseg_ros.bag_recording import (
+    FIRST_NS,
+    LAST_NS,
+    RawMessage,
+    Recording,
+    Topic,
+    merged,
+    parsing,
+    reason,
+)
+from instaseg_ros.bag_sqlite import logs_beside, open_db3, recovered
 from instaseg_ros.bag_types import full_type
-from instaseg_ros.errors import InputError, MissingExtraError, TruncatedInputError
-from instaseg_ros.sources import BAG_SUFFIXES
+from instaseg_ros.errors import InputError, TruncatedInputError
+from instaseg_ros.sources import holds_recording, is_storage_file
 
-try:
-    import lz4.frame
-    import zstandard
-    from mcap.data_stream import ReadDataStream
-    from mcap.opcode import Opcode
-    from mcap.records import Channel, Chunk, Header, McapRecord, Message, Schema
-    from mcap.stream_reader import StreamReader, breakup_chunk
-    from rosbags.rosbag2 import Reader
-except ModuleNotFoundError as error:
-    raise MissingExtraError(error.name or "rosbags", "pip", "reading bags") from error
+log = logging.getLogger(__name__)
 
-FOREVER_NS = (1 << 63) - 1
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no CDR message begins so
+METADATA = "metadata.yaml"
+MAX_METADATA = 4 << 20  # bytes; a thousand files of a hundred topics take a tenth
+NAMED = 5  # files that a message names one by one
+# A compressed file may unpack to the larger of these: no camera's images shrink to a hundredth.
+UNPACKED_BYTES, UNPACKED_TIMES = 1 << 30, 100
 
 
-class RawMessage(NamedTuple):
-    """One serialised (CDR) message. received_ns: when the recorder got it."""
+class _Metadata(NamedTuple):
+    """What metadata.yaml says: names of the files in their order, and the topics."""
 
-    topic: str
-    received_ns: int
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Topic:
-    """A topic of a recording: its type (`sensor_msgs/msg/Image`) and number of messages."""
-
-    type: str
-    count: int
-
-
-class Messages(Protocol):
-    """Gives the messages of the topics named, as recorded; those received within
-    [start_ns, stop_ns) only, which a whole file finds by its index.
-
-    Raises TruncatedInputError after the last message before a break.
-    """
-
-    def __call__(
-        self, names: Collection[str], start_ns: int = 0, stop_ns: int = FOREVER_NS
-    ) -> Iterator[RawMessage]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Recording:
-    """A recording's topics and messages."""
-
+    files: list[str]
     topics: dict[str, Topic]
-    messages: Messages
 
 
 def open_recording(path: str | Path) -> Recording:
-    """The recording in a bag directory, a bare `.mcap` or a bare `.db3`.
+    """The recording in a bag directory, an `.mcap` or a `.db3`, which may be compressed (`.zstd`).
 
-    A directory is its storage files in order; its metadata.yaml, which a killed recorder does not
-    write, is not needed. Raises InputError when nothing can be read.
+    A directory is the files that its metadata.yaml lists, in that order; without one, as a killed
+    recorder leaves it, all that there are, in order of time. Raises InputError when nothing can be
+    read; what is missing of the rest is logged, and its `messages` raise TruncatedInputError at
+    their end.
     """
     path = Path(path)
     if path.is_dir():
-        return _chain([_open_file(file) for file in _storage_files(path)])
-    if path.suffix == ".bag":
-        raise InputError(f"bag {path} is of ROS 1: convert it with `rosbags-convert` first")
+        return _counted(path, _open_directory(path))
     if not path.is_file():
         raise InputError(f"bag {path}: no such file or directory")
-    if path.suffix not in BAG_SUFFIXES:
+    if path.suffix.lower() == ".bag":
+        raise InputError(f"bag {path} is of ROS 1: convert it with `rosbags-convert` first")
+    if not is_storage_file(path):
         raise InputError(f"bag {path}: expected a directory or a file of .mcap or .db3")
     return _open_file(path)
 
 
-def _storage_files(directory: Path) -> list[Path]:
-    """Its storage files, `x_2.mcap` before `x_10.mcap`."""
-    files = [file for file in directory.iterdir() if file.suffix in BAG_SUFFIXES]
-    if not files and list(directory.glob("*.zstd")):
-        raise InputError(
-            f"bag {directory} is compressed file by file: unpack it, `unzstd {directory}/*.zstd`"
+def _open_directory(directory: Path) -> Recording:
+    """The recording in the files of a directory. Its `messages` raise ValueError at their end where
+    something is missing."""
+    files, missing, metadata = _storage_files(directory)
+    parts: list[Recording] = []
+    for file in files:
+        try:
+            parts.append(_open_file(file))
+        except InputError as error:
+            missing.append(str(error))
+    if not parts:
+        raise InputError("; ".join(missing[:NAMED]))
+    for sentence in missing[:NAMED]:
+        log.warning("%s", sentence)
+    if metadata is None:  # parts without a message may stand anywhere
+        parts.sort(key=lambda part: LAST_NS if part.start_ns is None else part.start_ns)
+    topics = merged(found for part in parts for found in part.topics.items())
+    for name, topic in metadata.topics.items() if metadata else ():
+        found = topics.get(name, topic)
+        topics[name] = Topic(found.type, max(found.count, topic.count))
+
+    def messages(
+        names: Collection[str], start_ns: int = FIRST_NS, stop_ns: int = LAST_NS
+    ) -> Iterator[RawMessage]:
+        lost = list(missing)
+        for part in parts:
+            try:
+                yield from part.messages(names, start_ns, stop_ns)
+            except TruncatedInputError as error:
+                lost.append(str(error))
+        if lost:
+            raise ValueError("; ".join(lost[:NAMED]))
+
+    starts = [part.start_ns for part in parts if part.start_ns is not None]
+    return Recording(topics, messages, min(starts, default=None))
+
+
+def _storage_files(directory: Path) -> tuple[list[Path], list[str], _Metadata | None]:
+    """The storage files of a recording's directory, what is said of those that are missing, and
+    what metadata.yaml says, if it can be used."""
+    there = {file.name: file for file in sorted(directory.iterdir()) if is_storage_file(file)}
+    if not there:
+        raise InputError(f"bag {directory}: {_what_else(directory)}")
+    metadata = _metadata(directory)
+    if metadata is None:
+        # Beside one that was being compressed when the recorder was killed stands the whole file.
+        halves = {f"{name}.zstd" for name in there}
+        return [file for name, file in there.items() if name not in halves], [], None
+    files, missing = [], []
+    for name in metadata.files:
+        bare = name.removesuffix(".zstd")
+        found = next((n for n in (name, bare, f"{bare}.zstd") if n in there), None)
+        if found is None:
+            missing.append(f"bag {directory}: {name:.80} is listed in {METADATA}, but missing")
+        else:
+            files.append(there[found])
+    extra = [name for name in there if there[name] not in files]
+    if extra:
+        log.warning(
+            "bag %s: not listed in %s and not read: %s", directory, METADATA, _enumerated(extra)
         )
-    if not files:
-        raise InputError(f"bag {directory}: expected .mcap or .db3 files in it, found none")
-    return sorted(files, key=lambda file: [int(n) for n in re.findall(r"\d+", file.stem)[-1:]])
+    return files, missing, metadata
+
+
+def _what_else(directory: Path) -> str:
+    """What a directory without storage files is."""
+    if any(file.suffix.lower() == ".bag" for file in directory.iterdir()):
+        return "its recordings are of ROS 1: convert them with `rosbags-convert` first"
+    inner = sorted(path.name for path in directory.iterdir() if holds_recording(path))
+    if inner:
+        return f"a folder of {len(inner)} recordings: give one of them, {_enumerated(inner)}"
+    return "expected .mcap or .db3 files in it, found none"
+
+
+def _metadata(directory: Path) -> _Metadata | None:
+    """What metadata.yaml says; None where there is none, or none that can be used."""
+    path = directory / METADATA
+    if not path.is_file():
+        return None
+    try:
+        if path.stat().st_size > MAX_METADATA:
+            raise ValueError(f"{path.stat().st_size} bytes, expected at most {MAX_METADATA}")
+        # Not by CSafeLoader, which is faster but crashes on deep nesting.
+        found = yaml.safe_load(path.read_bytes())["rosbag2_bagfile_information"]
+        # Early versions list `bag/bag_0.db3`.
+        files = [PureWindowsPath(name).name for name in found["relative_file_paths"]]
+        topics = {
+            str(one["topic_metadata"]["name"]): Topic(
+                full_type(str(one["topic_metadata"]["type"])), int(one["message_count"])
+            )
+            for one in found["topics_with_message_count"]
+            if one["topic_metadata"].get("serialization_format", "cdr") == "cdr"
+        }
+    except (
+        Exception
+    ) as error:  # by kind of damage: of yaml, KeyError, TypeError, RecursionError, ...
+        log.warning("bag %s cannot be used, the files are read by time: %s", path, reason(error))
+        return None
+    return _Metadata(list(dict.fromkeys(files)), topics) if files else None
+
+
+def _enumerated(names: list[str]) -> str:
+    """The names, as far as they fit into a message."""
+    more = len(names) - NAMED
+    named = ", ".join(f"{name:.80}" for name in names[:NAMED])
+    return f"{named} and {more} more" if more > 0 else named
 
 
 def _open_file(path: Path) -> Recording:
-    """The recording in one file, by its index where it has one."""
-    if path.stat().st_size == 0:
-        raise InputError(f"bag {path} is empty (0 bytes): the recorder wrote nothing")
+    """The recording in one file."""
+    with parsing(path):
+        local, scratch = _local(path)
+        if local.stat().st_size == 0:
+            raise InputError(f"bag {path} is empty (0 bytes): the recorder wrote nothing")
+        found = open_mcap(local) if local.suffix.lower() == ".mcap" else open_db3(local)
+    return _counted(path, dataclasses.replace(found, scratch=scratch))
+
+
+def _local(path: Path) -> tuple[Path, _Scratch | None]:
+    """The file to read in place of `path`: itself, or what was made of it in a temporary folder,
+    which lasts as long as the object beside it. Nothing is written beside the recording."""
+    is_compressed = path.suffix.lower() == ".zstd"
+    has_logs = path.suffix.lower() == ".db3" and bool(logs_beside(path))
+    if not (is_compressed or has_logs):
+        return path, None
+    scratch = _Scratch()
     try:
-        with Reader(path) as reader:
-            topics = _merged((c.topic, c.msgtype, c.msgcount) for c in reader.connections)
-    except Exception:  # rosbags lets out errors of many kinds for a broken file
-        return _open_broken_mcap(path) if path.suffix == ".mcap" else _open_broken_db3(path)
-
-    def messages(names: Collection[str], start_ns: int, stop_ns: int) -> Iterator[RawMessage]:
-        with Reader(path) as reader:
-            wanted = [c for c in reader.connections if c.topic in names]
-            # Without a wanted connection rosbags would give all.
-            found = reader.messages(wanted, start_ns, stop_ns) if wanted else ()
-            for connection, time_ns, data in found:
-                yield RawMessage(connection.topic, time_ns, data)
-
-    return Recording(topics, _guarded(path, messages))
-
-
-def _open_broken_mcap(path: Path) -> Recording:
-    """An MCAP file without a usable index, read chunk by chunk."""
-    topics: Counter[tuple[str, str]] = Counter()
-    encodings: set[str] = set()
-    profile = ""
-    channels: dict[int, tuple[str, str]] = {}
-    schemas: dict[int, str] = {}
-    reason = "it ends before the first"
-    try:
-        for record in _mcap_records(path):
-            if isinstance(record, Header):
-                profile = record.profile
-            elif isinstance(record, Schema):
-                schemas[record.id] = record.name
-            elif isinstance(record, Channel):
-                channels[record.id] = (record.topic, schemas.get(record.schema_id, ""))
-                encodings.add(record.message_encoding)
-            elif isinstance(record, Message):
-                topics[channels[record.channel_id]] += 1
-    except Exception as error:  # by kind of damage: of the library, zstd, struct, ...
-        reason = str(error)
-    if encodings - {"cdr"}:
+        made = (_unzstd if is_compressed else recovered)(path, scratch.path)
+    except OSError as error:
         raise InputError(
-            f"bag {path} is no ROS 2 recording: profile '{profile}', messages encoded as "
-            f"{', '.join(sorted(encodings))}; expected profile 'ros2' and cdr"
-        )
-    if not topics:
-        raise InputError(f"bag {path}: no message can be read from it ({reason})")
-
-    def messages(names: Collection[str], start_ns: int, stop_ns: int) -> Iterator[RawMessage]:
-        ids: dict[int, str] = {}
-        for record in _mcap_records(path):
-            if isinstance(record, Channel) and record.topic in names:
-                ids[record.id] = record.topic
-            elif (
-                isinstance(record, Message)
-                and record.channel_id in ids
-                and start_ns <= record.log_time < stop_ns
-            ):
-                yield RawMessage(ids[record.channel_id], record.log_time, record.data)
-
-    counts = _merged((topic, kind, count) for (topic, kind), count in topics.items())
-    return Recording(counts, _guarded(path, messages))
+            f"bag {path} cannot be {'unpacked' if is_compressed else 'copied'} into "
+            f"{scratch.path}: {error}; TMPDIR names a folder with more room"
+        ) from error
+    return made, scratch
 
 
-def _mcap_records(path: Path) -> Iterator[McapRecord]:
-    """The records of an MCAP file in the order they stand in it."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        records = StreamReader(file, emit_chunks=True, record_size_limit=size).records
-        while True:
-            start = file.tell()
-            try:
-                record = next(records)
-            except StopIteration:
-                return
-            except Exception as error:
-                file.seek(start)
-                yield from _cut_chunk(file.read())
-                raise InputError(f"it ends at byte {size}, in the record at {start}") from error
-            if not isinstance(record, Chunk):
-                yield record
-                continue
-            try:
-                inner = breakup_chunk(record, validate_crc=True)
-            except Exception as error:
-                raise InputError(f"the chunk at byte {start} is damaged: {error}") from error
-            yield from inner
-
-
-def _cut_chunk(data: bytes) -> Iterator[McapRecord]:
-    """The whole records within a chunk record of which only the beginning is there."""
-    with suppress(Exception):  # ends where the data do, in whatever way that shows
-        if data[0] != Opcode.CHUNK:
-            return
-        chunk = Chunk.read(ReadDataStream(BytesIO(data[9:])))  # behind opcode and length
-        unpack = {
-            "zstd": lambda: zstandard.ZstdDecompressor().decompressobj(),
-            "lz4": lambda: lz4.frame.LZ4FrameDecompressor(),
-        }.get(chunk.compression)
-        content = unpack().decompress(chunk.data) if unpack else chunk.data
-        yield from StreamReader(BytesIO(content), skip_magic=True).records
-
-
-def _open_broken_db3(path: Path) -> Recording:
-    """An SQLite file that is shorter than its header says, read row by row."""
-    try:
-        with closing(_open_sqlite(path)) as database:
-            rows = database.execute("SELECT id, name, type FROM topics").fetchall()
-            counts: Counter[int] = Counter()
-            try:
-                for (topic_id,) in database.execute("SELECT topic_id FROM messages ORDER BY id"):
-                    counts[topic_id] += 1
-            except sqlite3.Error:
-                pass  # counted as far as it goes
-    except sqlite3.Error as error:
-        raise InputError(f"bag {path}: no message can be read from it ({error})") from error
-    names_by_id = {topic_id: name for topic_id, name, _ in rows}
-
-    def messages(names: Collection[str], start_ns: int, stop_ns: int) -> Iterator[RawMessage]:
-        with closing(_open_sqlite(path)) as database:
-            query = "SELECT topic_id, timestamp, data FROM messages ORDER BY id"
-            for topic_id, time_ns, data in database.execute(query):
-                if names_by_id[topic_id] in names and start_ns <= time_ns < stop_ns:
-                    yield RawMessage(names_by_id[topic_id], time_ns, data)
-
-    topics = _merged((name, kind, counts[topic_id]) for topic_id, name, kind in rows)
-    return Recording(topics, _guarded(path, messages))
-
-
-def _open_sqlite(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(
-        f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False
-    )
-    database.execute("PRAGMA writable_schema=ON")  # else SQLite refuses a file cut short at once
-    return database
-
-
-def _guarded(
-    path: Path, read: Callable[[Collection[str], int, int], Iterator[RawMessage]]
-) -> Messages:
-    """`read` with messages decompressed where the recorder compressed each; a break is named."""
-
-    def messages(
-        names: Collection[str], start_ns: int = 0, stop_ns: int = FOREVER_NS
-    ) -> Iterator[RawMessage]:
-        count, last_ns = 0, 0
+def _unzstd(path: Path, folder: Path) -> Path:
+    """The content of a zstd file in `folder`; of one that is cut, its beginning."""
+    most = max(UNPACKED_BYTES, UNPACKED_TIMES * path.stat().st_size)
+    log.info("bag %s: unpacking into %s", path, folder)
+    made = folder / path.stem
+    with path.open("rb") as packed, made.open("wb") as file:
+        pieces = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
         try:
-            for message in read(names, start_ns, stop_ns):
-                if message.data[:4] == ZSTD_MAGIC:
-                    data = zstandard.ZstdDecompressor().decompressobj().decompress(message.data)
-                    message = message._replace(data=data)
-                yield message
-                count, last_ns = count + 1, message.received_ns
-        except Exception as error:  # by kind of damage: of rosbags, apsw, sqlite, zstd, struct, ...
-            raise TruncatedInputError(
-                f"bag {path} breaks off after {count} messages of {', '.join(names)}"
-                f"{f', the last received at {last_ns / 1e9:.3f} s' if count else ''}: {error}"
-            ) from error
-
-    return messages
+            while piece := pieces.read(1 << 20):
+                file.write(piece)
+                if file.tell() > most:
+                    raise InputError(
+                        f"bag {path}: {path.stat().st_size} bytes unpack to more than {most}, as "
+                        f"no recording does; if you trust it, `unzstd {path}`"
+                    )
+        except zstandard.ZstdError:
+            if not file.tell():
+                raise
+    return made
 
 
-def _chain(parts: list[Recording]) -> Recording:
-    """Recordings that follow one another."""
-    topics = _merged(
-        (name, topic.type, topic.count) for part in parts for name, topic in part.topics.items()
-    )
+class _Scratch:
+    """A temporary folder that lasts as long as this object."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="instaseg_bag_"))
+        weakref.finalize(self, _remove, self.path, os.getpid())
+
+
+def _remove(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:  # not in a process that was forked
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _counted(path: Path, recording: Recording) -> Recording:
+    """The recording with messages that raise nothing but TruncatedInputError, and that one also
+    where fewer come than it promises."""
 
     def messages(
-        names: Collection[str], start_ns: int = 0, stop_ns: int = FOREVER_NS
+        names: Collection[str], start_ns: int = FIRST_NS, stop_ns: int = LAST_NS
     ) -> Iterator[RawMessage]:
-        for part in parts:
-            yield from part.messages(names, start_ns, stop_ns)
+        is_all = start_ns <= FIRST_NS and stop_ns >= LAST_NS
+        promised = sum(recording.topics[n].count for n in set(names) & recording.topics.keys())
+        given, last_ns, cause = 0, 0, None
+        try:
+            for message in recording.messages(names, start_ns, stop_ns):
+                yield message
+                given, last_ns = given + 1, message.received_ns
+        except Exception as error:  # by kind of damage: of mcap, sqlite3, zstandard, struct, ...
+            cause = error
+        if cause is not None or (is_all and given < promised):
+            of = f" of {promised}" if is_all and given < promised else ""
+            raise TruncatedInputError(
+                f"bag {path} is not whole: it gives {given}{of} messages of {', '.join(names)}"
+                f"{f', the last received at {last_ns / 1e9:.3f} s' if given else ''}"
+                f"{'' if cause is None else f'; {reason(cause)}'}"
+            ) from cause
 
-    return Recording(topics, messages)
-
-
-def _merged(found: Iterator[tuple[str, str, int]]) -> dict[str, Topic]:
-    """Topics by name from (name, type, count); counts of one name are added."""
-    topics: dict[str, Topic] = {}
-    for name, kind, count in found:
-        before = topics[name].count if name in topics else 0
-        topics[name] = Topic(full_type(kind), before + count)
-    return topics
+    return dataclasses.replace(recording, messages=messages)

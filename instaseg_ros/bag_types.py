@@ -38,6 +38,8 @@ VISION_MSGS = {
     "VisionClass": "uint16 class_id\nstring class_name",
     "LabelInfo": "std_msgs/Header header\nvision_msgs/VisionClass[] class_map\nfloat32 threshold",
 }
+# Seconds are of 32 bits; nanoseconds on top of them can make a stamp of more.
+EARLIEST_NS, LATEST_NS = -(1 << 31) * 1_000_000_000, (1 << 31) * 1_000_000_000 - 1
 COMMON = (
     "builtin_interfaces/msg/Time",
     "geometry_msgs/msg/Point",
@@ -69,8 +71,8 @@ def typestore() -> Typestore:
 
 def full_type(name: str) -> str:
     """`sensor_msgs/Image`, as recordings of 2019 have it, -> `sensor_msgs/msg/Image`."""
-    package, _, rest = name.partition("/")
-    return name if "/" in rest else f"{package}/msg/{rest}"
+    package, slash, rest = name.partition("/")
+    return f"{package}/msg/{rest}" if slash and "/" not in rest else name
 
 
 @cache
@@ -83,9 +85,9 @@ def message_classes() -> SimpleNamespace:
 
 
 def make_header(stamp_ns: int, frame_id: str) -> Any:
-    """std_msgs/Header of a time in nanoseconds."""
+    """std_msgs/Header of a time in nanoseconds; of one that it cannot hold, the nearest."""
     msgs = message_classes()
-    seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
+    seconds, nanoseconds = divmod(min(max(stamp_ns, EARLIEST_NS), LATEST_NS), 1_000_000_000)
     return msgs.Header(stamp=msgs.Time(sec=seconds, nanosec=nanoseconds), frame_id=frame_id)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -11,8 +14,9 @@ from mcap.writer import CompressionType, Writer
 from numpy.typing import NDArray
 
 from instaseg_ros import bag_types, images
-from instaseg_ros.bag_storage import RawMessage, Topic, open_recording
-from instaseg_ros.errors import ImageError, InputError
+from instaseg_ros.bag_recording import RawMessage, Topic, reason
+from instaseg_ros.bag_storage import open_recording
+from instaseg_ros.errors import ImageError, InputError, InstasegError
 from instaseg_ros.output_files import OutputFile
 from instaseg_ros.types import Frame
 
@@ -32,6 +36,10 @@ TO_LABELS: dict[str, Callable[[Any], NDArray[np.uint16]]] = {
 # Names of image topics that are no camera's picture: chosen only when asked for.
 NO_CAMERA = ("depth", "ground_truth", "labels", "overlay")
 MAX_WAITING = 64  # messages of truth that wait for the other of their stamp
+LISTED = 40  # topics that an error lists
+LATEST_NS = (1 << 63) - 1  # that rosbag2 can read
+
+log = logging.getLogger(__name__)
 
 
 class BagSource:
@@ -52,20 +60,36 @@ class BagSource:
         self._type, self._to_rgb = found.type, TO_RGB[found.type]
 
     def __iter__(self) -> Iterator[Frame]:
-        return map(self._frame, self._recording.messages([self.topic]))
+        return map(self.frame, self.messages())
 
-    def _frame(self, raw: RawMessage) -> Frame:
+    def messages(self) -> Iterator[RawMessage]:
+        """The images as they were recorded. Raises TruncatedInputError as iterating does."""
+        return self._recording.messages([self.topic])
+
+    def frame(self, raw: RawMessage) -> Frame:
+        """One of `messages` as a frame. Raises ImageError when it cannot be converted."""
         message = deserialize(raw, self._type)
-        header, image = message.header, self._to_rgb(message)
+        header = message.header
+        try:
+            image = self._to_rgb(message)
+        except InstasegError:
+            raise
+        except Exception as error:  # of numpy, OpenCV, ... by kind of damage
+            raise ImageError(
+                f"image of {raw.topic} received at {raw.received_ns / 1e9:.3f} s cannot be "
+                f"converted: {reason(error)}"
+            ) from error
         if not image.flags.writeable:  # a view of the recording's bytes, which torch warns of
             image = image.copy()
-        return Frame(image, bag_types.stamp_ns(header), header.frame_id)
+        stamp_ns = bag_types.stamp_ns(header)
+        return Frame(image, stamp_ns, header.frame_id, received_ns=raw.received_ns)
 
 
 class Truth(NamedTuple):
     """Ground truth of one camera frame.
 
-    labels: (H, W) uint16 label image, 0 = background. class_names: by label value.
+    labels: (H, W) uint16 label image, 0 = background. class_names: by label value; a value without
+    one is an object of unknown class.
     """
 
     stamp_ns: int
@@ -75,15 +99,15 @@ class Truth(NamedTuple):
 
 def read_truth(path: str | Path) -> Iterator[Truth]:
     """The truth a recording carries on `ground_truth/labels` and `ground_truth/detections`, under
-    any namespace, as soon as both of a stamp were read.
+    any namespace, as soon as both of a stamp were read. What cannot be used is logged at the end.
 
     Raises InputError when the recording has no such topics, and ImageError or TruncatedInputError
     where it is damaged.
     """
     recording = open_recording(path)
-    labels_topic = truth_topic(path, recording.topics, "labels", tuple(TO_LABELS))
-    detections_topic = truth_topic(path, recording.topics, "detections", (DETECTIONS,))
+    labels_topic, detections_topic = truth_topics(path, recording.topics)
     to_labels = TO_LABELS[recording.topics[labels_topic].type]
+    left_out: Counter[str] = Counter()
     waiting: dict[int, Any] = {}  # by stamp: the one of the two messages that came first
     for raw in recording.messages([labels_topic, detections_topic]):
         message = deserialize(raw, recording.topics[raw.topic].type)
@@ -95,8 +119,31 @@ def read_truth(path: str | Path) -> Iterator[Truth]:
                 del waiting[next(iter(waiting))]
             continue
         labels, detections = (message, other) if raw.topic == labels_topic else (other, message)
-        names = {int(d.id): d.results[0].hypothesis.class_id for d in detections.detections}
-        yield Truth(stamp_ns, to_labels(labels), names)
+        yield Truth(stamp_ns, to_labels(labels), class_by_label(detections, left_out))
+    if left_out:
+        log.warning("bag %s: left out of the truth: %s", path, counted(left_out))
+
+
+def class_by_label(detections: Any, left_out: Counter[str]) -> dict[int, str]:
+    """Name of the class by label value, of a Detection2DArray of truth.
+
+    Objects that cannot be used are counted in `left_out` by the reason.
+    """
+    names: dict[int, str] = {}
+    for one in detections.detections:
+        if not re.fullmatch("0{0,9}[1-9][0-9]{0,4}", one.id) or int(one.id) >= 1 << 16:
+            left_out["objects whose id is no label value"] += 1
+        elif not one.results:
+            left_out["objects without a class"] += 1
+        else:
+            best = max(one.results, key=lambda result: result.hypothesis.score)
+            names[int(one.id)] = best.hypothesis.class_id
+    return names
+
+
+def counted(left_out: Counter[str]) -> str:
+    """What was left out and how often, in words."""
+    return ", ".join(f"{count} {what}" for what, count in left_out.items())
 
 
 class BagWriter:
@@ -114,6 +161,7 @@ class BagWriter:
         self._writer = Writer(self._file, 768 << 10, CompressionType.LZ4)
         self._writer.start(profile="ros2", library="instaseg_ros")
         self._topics: dict[str, tuple[int, str]] = {}
+        self._impossible = 0
         self._schemas: dict[str, int] = {}
 
     def add_topic(self, topic: str, msgtype: str, latched: bool = False) -> None:
@@ -128,18 +176,28 @@ class BagWriter:
         channel = self._writer.register_channel(topic, "cdr", self._schemas[msgtype], metadata)
         self._topics[topic] = channel, msgtype
 
-    def write(self, topic: str, message: Any, stamp_ns: int) -> None:
-        """Append a message, as received at `stamp_ns`, to a topic announced before."""
+    def write(self, topic: str, message: Any, received_ns: int) -> None:
+        """Append a message to a topic announced before. A time that no recording can hold gives way
+        to the nearest, and is counted."""
         data = self._store.serialize_cdr(message, self._topics[topic][1])
-        self.write_serialized(topic, cast(bytes, data), stamp_ns)  # a view; mcap copies it
+        self.write_serialized(topic, cast(bytes, data), received_ns)  # a view; mcap copies it
 
-    def write_serialized(self, topic: str, data: bytes, stamp_ns: int) -> None:
+    def write_serialized(self, topic: str, data: bytes, received_ns: int) -> None:
         """Append a message that is CDR already."""
         channel, _ = self._topics[topic]
-        self._writer.add_message(channel, stamp_ns, data, publish_time=stamp_ns)
+        time_ns = min(max(received_ns, 0), LATEST_NS)
+        self._impossible += time_ns != received_ns
+        self._writer.add_message(channel, time_ns, data, publish_time=time_ns)
 
     def close(self) -> None:
         """Finish the file and give it its name."""
+        if self._impossible:
+            log.warning(
+                "bag %s: %d messages stand at the nearest possible time, as theirs was none from "
+                "1970 to 2262",
+                self._output.path,
+                self._impossible,
+            )
         self._writer.finish()
         self._file.close()
         self._output.commit()
@@ -153,13 +211,15 @@ class BagWriter:
 def _pick_topic(what: str, topics: dict[str, Topic], asked: str | None) -> str:
     """The topic asked for, or the only one that a camera's picture can be on."""
     known = {name: topic for name, topic in topics.items() if topic.type in TO_RGB}
-    listed = "".join(f"\n  {n}: {t.type}, {t.count} messages" for n, t in sorted(known.items()))
+    lines = [f"\n  {n}: {t.type}, {t.count} messages" for n, t in sorted(known.items())]
+    listed = "".join(lines[:LISTED]) + ("\n  ..." if len(lines) > LISTED else "")
     if asked is not None:
         if asked not in known:
             raise InputError(f"{what} has no image topic '{asked}'; it has:{listed or ' none'}")
         return asked
     if not known:
-        others = ", ".join(f"{name} ({topic.type})" for name, topic in sorted(topics.items()))
+        named = [f"{name} ({topic.type})" for name, topic in sorted(topics.items())]
+        others = ", ".join(named[:LISTED]) + (", ..." if len(named) > LISTED else "")
         raise InputError(f"{what} has no image topic; its topics: {others or 'none'}")
     likely = {
         name
@@ -174,10 +234,16 @@ def _pick_topic(what: str, topics: dict[str, Topic], asked: str | None) -> str:
     return cameras[0]
 
 
-def truth_topic(
+def truth_topics(path: str | Path, topics: dict[str, Topic]) -> tuple[str, str]:
+    """The topics `ground_truth/labels` and `ground_truth/detections`, under any namespace, raw or
+    compressed. Raises InputError where one is missing."""
+    labels = _truth_topic(path, topics, "labels", tuple(TO_LABELS))
+    return labels, _truth_topic(path, topics, "detections", (DETECTIONS,))
+
+
+def _truth_topic(
     path: str | Path, topics: dict[str, Topic], name: str, types: tuple[str, ...]
 ) -> str:
-    """The topic `ground_truth/NAME` of one of `types`, under any namespace, raw or compressed."""
     ending = f"ground_truth/{name}"
     for topic, found in topics.items():
         if topic.removesuffix("/compressed").endswith(ending) and found.type in types:
@@ -188,11 +254,11 @@ def truth_topic(
 def deserialize(raw: RawMessage, msgtype: str) -> Any:
     """The message. Raises ImageError where the bytes are no such message."""
     try:
-        return bag_types.typestore().deserialize_cdr(raw.data, msgtype)
+        return bag_types.typestore().deserialize_cdr(raw.cdr, msgtype)
     except Exception as error:  # by kind of damage: SerdeError, IndexError, AssertionError, ...
         raise ImageError(
             f"message of {raw.topic} received at {raw.received_ns / 1e9:.3f} s is no {msgtype}: "
-            f"{error}"
+            f"{reason(error)}"
         ) from error
 
 

@@ -88,8 +88,10 @@ class BagSink:
             info = outputs.label_info_message(msgs, header, names, self._threshold)
             messages["label_info"] = info
             self._is_first = False
+        # When the image was received: its stamp may be of another clock, or of none.
+        received_ns = frame.stamp_ns if frame.received_ns is None else frame.received_ns
         for name, message in messages.items():
-            self._writer.write(_topic(name), message, frame.stamp_ns)
+            self._writer.write(_topic(name), message, received_ns)
 
     def close(self) -> None:
         self._writer.close()

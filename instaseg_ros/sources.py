@@ -41,7 +41,7 @@ def open_source(path: str | Path, topic: str | None = None) -> Source:
     path = Path(path)
     if not path.exists():
         raise InputError(f"input {path}: no such file or directory")
-    if _is_bag(path):
+    if is_recording(path):
         from instaseg_ros.bags import BagSource  # imports packages that other inputs do not need
 
         return BagSource(path, topic)
@@ -127,12 +127,31 @@ class VideoSource:
         return capture
 
 
-def _is_bag(path: Path) -> bool:
-    """Whether `path` is a recording's file, or a directory that holds one."""
-    if path.is_dir():
-        names = [file.name for file in path.iterdir()]
-        return "metadata.yaml" in names or any(name.endswith(BAG_SUFFIXES) for name in names)
-    return path.suffix in (*BAG_SUFFIXES, ".bag")
+def is_recording(path: Path) -> bool:
+    """Whether `path` is a recording's file or directory, or something that its reader can say more
+    of than others: recordings of ROS 1, a folder of recordings (and of no images)."""
+    if not path.is_dir():
+        return is_storage_file(path) or path.suffix.lower() == ".bag"
+    if holds_recording(path):
+        return True
+    inside = list(path.iterdir())
+    return not any(file.suffix.lower() in IMAGE_SUFFIXES for file in inside) and any(
+        file.suffix.lower() == ".bag" or holds_recording(file) for file in inside
+    )
+
+
+def holds_recording(path: Path) -> bool:
+    """Whether `path` is the directory of a recording."""
+    return path.is_dir() and any(
+        file.name == "metadata.yaml" or is_storage_file(file) for file in path.iterdir()
+    )
+
+
+def is_storage_file(path: Path) -> bool:
+    """Whether `path` is named as a file of a recording is, compressed or not."""
+    name = path.name.lower()
+    is_named_so = name.removesuffix(".zstd").endswith(BAG_SUFFIXES)
+    return is_named_so and not name.startswith(".") and not path.is_dir()
 
 
 def _bgr_to_rgb(image: Any) -> NDArray[np.uint8]:

@@ -17,6 +17,7 @@ class Frame:
     frame_id: the camera's optical frame.
     depth: (H, W) float32, metres along the optical axis; 0 where unknown; None without depth.
     intrinsics: (3, 3) float64 camera matrix in pixels of `image`; None when unknown.
+    received_ns: when a recorder got it, nanoseconds; None of what comes from no recording.
     """
 
     image: NDArray[np.uint8]
@@ -24,6 +25,7 @@ class Frame:
     frame_id: str = ""
     depth: NDArray[np.float32] | None = None
     intrinsics: NDArray[np.float64] | None = None
+    received_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

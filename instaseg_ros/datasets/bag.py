@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,18 +17,21 @@ from instaseg_ros import bag_types
 from instaseg_ros.bag_storage import open_recording
 from instaseg_ros.bags import (
     CAMERA_INFO,
-    DETECTIONS,
     TO_LABELS,
     TO_RGB,
     BagSource,
+    class_by_label,
+    counted,
     deserialize,
-    truth_topic,
+    truth_topics,
 )
-from instaseg_ros.errors import ImageError, InputError
+from instaseg_ros.errors import ImageError, InputError, TruncatedInputError
 from instaseg_ros.types import Frame
 
 from .border import reads_files
 from .sample import Sample, present_ids
+
+log = logging.getLogger(__name__)
 
 # By path, not in the dataset, which is sent to the processes that load training data.
 _recording = lru_cache(maxsize=4)(open_recording)
@@ -48,44 +54,65 @@ class LabelledBag:
     for undistorted, or unknown. Opening reads the recording once for the stamps and keeps nothing
     else; a frame is found by time then, in a file with an index (one whose recorder was killed is
     read from its start).
+
+    left_out: what of the recording is missing, broken or of no use, in words. An object without a
+    class that can be used is ignored ground.
     """
 
     def __init__(self, path: str | Path, topic: str | None = None) -> None:
         self._path = Path(path)
         topics = _recording(self._path).topics
-        self._truth = (
-            truth_topic(path, topics, "labels", tuple(TO_LABELS)),
-            truth_topic(path, topics, "detections", (DETECTIONS,)),
-        )
+        self._truth = truth_topics(path, topics)
         self._topics = (BagSource(path, topic).topic, *self._truth)
         self._intrinsics = _intrinsics(self._path, self._topics[0])
         received: dict[int, dict[str, int]] = {}  # by stamp and topic
         names: set[str] = set()
-        for name, received_ns, message in self._messages():
-            received.setdefault(bag_types.stamp_ns(message.header), {})[name] = received_ns
+        left_out: Counter[str] = Counter()
+        broken: list[str] = []
+        for name, received_ns, message in self._messages(left_out, broken):
+            times = received.setdefault(bag_types.stamp_ns(message.header), {})
+            if name in times:
+                left_out[f"messages of {name} with the stamp of another"] += 1
+                continue
+            times[name] = received_ns
             if name == self._truth[1]:
-                names.update(_classes(message).values())
+                names.update(class_by_label(message, left_out).values())
         self.class_names = tuple(sorted(names))
         self._moments = [
             _Moment(stamp_ns, min(times.values()), max(times.values()))
             for stamp_ns, times in sorted(received.items())
             if len(times) == len(self._topics)
         ]
-        if not self._moments:
-            raise InputError(
-                f"bag {path}: expected an image, labels and detections of one stamp, found none on "
-                f"{', '.join(self._topics)}"
+        self.left_out = (*broken, *([f"bag {path}: {counted(left_out)}"] if left_out else []))
+        if not self._moments or (left_out and not names):
+            expected = (
+                "an image, labels and detections of one stamp"
+                if names
+                else ("detections whose id is a label value and whose first result has a class")
             )
+            raise InputError(
+                f"bag {path}: expected {expected}, found none on {', '.join(self._topics)}"
+                f"{f'; {counted(left_out)}' if left_out else ''}"
+            )
+        for sentence in self.left_out:
+            log.warning("left out: %s", sentence)
 
-    def _messages(self, *span_ns: int) -> Iterator[tuple[str, int, Any]]:
-        """Topic, time of receipt and message. Raises InputError."""
+    def _messages(
+        self, left_out: Counter[str], broken: list[str], *span_ns: int
+    ) -> Iterator[tuple[str, int, Any]]:
+        """Topic, time of receipt and message of all that can be read; what cannot is counted, or
+        said in `broken`."""
         recording = _recording(self._path)
-        for raw in recording.messages(self._topics, *span_ns):
-            try:
-                message = deserialize(raw, recording.topics[raw.topic].type)
-            except ImageError as error:
-                raise InputError(f"bag {self._path}: {error}") from error
-            yield raw.topic, raw.received_ns, message
+        try:
+            for raw in recording.messages(self._topics, *span_ns):
+                try:
+                    message = deserialize(raw, recording.topics[raw.topic].type)
+                except ImageError:
+                    left_out[f"messages of {raw.topic} that cannot be read"] += 1
+                else:
+                    yield raw.topic, raw.received_ns, message
+        except TruncatedInputError as error:
+            broken.append(str(error))
 
     def __len__(self) -> int:
         return len(self._moments)
@@ -99,30 +126,42 @@ class LabelledBag:
     @reads_files
     def __getitem__(self, index: int) -> Sample:
         moment = self._moments[index]
-        found = {
-            topic: message
-            for topic, _, message in self._messages(moment.first_ns, moment.last_ns + 1)
-            if bag_types.stamp_ns(message.header) == moment.stamp_ns
-        }
+        found: dict[str, Any] = {}  # the first of each topic
+        for topic, _, message in self._messages(Counter(), [], moment.first_ns, moment.last_ns + 1):
+            if bag_types.stamp_ns(message.header) == moment.stamp_ns:
+                found.setdefault(topic, message)
+        what = f"bag {self._path}, frame of {moment.stamp_ns / 1e9:.3f} s"
+        if len(found) < len(self._topics):
+            raise InputError(f"{what}: not where it was; did the file change?")
         types = _recording(self._path).topics
         image, labels, detections = (found[topic] for topic in self._topics)
-        what = f"bag {self._path}, frame of {moment.stamp_ns / 1e9:.3f} s"
         try:
             pixels = TO_RGB[types[self._topics[0]].type](image)
             truth = TO_LABELS[types[self._topics[1]].type](labels)
         except ImageError as error:
             raise InputError(f"{what}: {error}") from error
-        ids, class_of = present_ids(truth), _classes(detections)
-        unknown = set(ids.tolist()) - class_of.keys()
-        if unknown or truth.shape != pixels.shape[:2]:
+        if truth.shape != pixels.shape[:2]:
             raise InputError(
-                f"{what}: expected labels of {pixels.shape[:2]} pixels with a detection each, "
-                f"found {truth.shape} pixels, and {sorted(unknown)} without one"
+                f"{what}: expected labels of {pixels.shape[:2]} pixels, found {truth.shape}"
             )
+        class_of = class_by_label(detections, Counter())
+        present = present_ids(truth)
+        ids = present[np.isin(present, list(class_of))]
+        unknown = np.setdiff1d(present, ids)
+        if len(unknown):
+            log.info("%s: ignored, as no detection gives them a class: %s", what, unknown.tolist())
+        without_class = np.isin(truth, unknown)
+        truth = np.where(without_class, np.uint16(0), truth)
         class_ids = [self.class_names.index(class_of[i]) for i in ids.tolist()]
-        stamp_ns, name = moment.stamp_ns, image.header.frame_id
-        frame = Frame(np.array(pixels), stamp_ns, name, intrinsics=self._intrinsics)
-        return Sample(frame, np.array(truth), ids, np.array(class_ids, np.int64))
+        frame = Frame(
+            np.array(pixels),
+            moment.stamp_ns,
+            image.header.frame_id,
+            intrinsics=self._intrinsics,
+            received_ns=moment.first_ns,
+        )
+        ignore = without_class if without_class.any() else None
+        return Sample(frame, truth, ids, np.array(class_ids, np.int64), ignore)
 
 
 def _intrinsics(path: Path, image_topic: str) -> NDArray[np.float64] | None:
@@ -131,12 +170,9 @@ def _intrinsics(path: Path, image_topic: str) -> NDArray[np.float64] | None:
     topic = f"{camera}/camera_info"
     if topic not in recording.topics or recording.topics[topic].type != CAMERA_INFO:
         return None
-    for raw in recording.messages([topic]):
-        matrix = np.array(deserialize(raw, CAMERA_INFO).k, np.float64).reshape(3, 3)
-        return matrix if matrix[0, 0] else None
+    with suppress(TruncatedInputError, ImageError):
+        for raw in recording.messages([topic]):
+            matrix = np.array(deserialize(raw, CAMERA_INFO).k, np.float64).reshape(3, 3)
+            is_usable = np.isfinite(matrix).all() and np.linalg.det(matrix) > 0
+            return matrix if is_usable else None
     return None
-
-
-def _classes(detections: Any) -> dict[int, str]:
-    """Name of the class by label value."""
-    return {int(d.id): d.results[0].hypothesis.class_id for d in detections.detections}

@@ -25,7 +25,8 @@ from rclpy.serialization import deserialize_message
 from std_msgs.msg import Header
 
 from instaseg_ros import outputs
-from instaseg_ros.bags import BagSource, BagWriter, Truth, read_truth
+from instaseg_ros.bag_storage import open_recording
+from instaseg_ros.bags import BagSource, BagWriter, Truth, read_truth, truth_topics
 from instaseg_ros.errors import InstasegError
 from instaseg_ros.evaluation.average_precision import average_precision
 from instaseg_ros.evaluation.counts import FrameCounts, frame_counts
@@ -49,8 +50,10 @@ UNLABELLED = {  # our name: the diagnostics' name
 def run_demo(bag: Path, out: Path, rate_hz: float, parameters: list[str]) -> dict[str, Any]:
     """Play the images of `bag` at `rate_hz` to a node of its own and record what it publishes.
 
-    parameters: `name:=value` for the node. Leaves labelled.mcap, overlay.mp4, overlay.png and
-    summary.json in `out`, and returns the summary. Raises InstasegError if the node does not start.
+    parameters: `name:=value` for the node. Leaves labelled.mcap (the images and their truth as they
+    were recorded, and what the node said, each at the time it was sent or received), overlay.mp4,
+    overlay.png and summary.json in `out`, and returns the summary. Raises InstasegError if the node
+    does not start.
     """
     out.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
@@ -61,7 +64,7 @@ def run_demo(bag: Path, out: Path, rate_hz: float, parameters: list[str]) -> dic
     try:
         with _node_process(parameters) as process:
             peer.wait_until_active(process)
-            peer.play(BagSource(bag), rate_hz)
+            peer.play(bag, rate_hz)
             summary = peer.summary(list(read_truth(bag)))
             summary["node_rss_mb"] = _resident_mb(process.pid)
         summary["node_exit_code"] = process.returncode
@@ -118,17 +121,25 @@ class Peer(Node):
                 )
             rclpy.spin_once(self, timeout_sec=0.1)
 
-    def play(self, source: BagSource, rate_hz: float) -> None:
+    def play(self, bag: Path, rate_hz: float) -> None:
         """Publish every frame on time, then wait until each is labelled or accounted for."""
-        start = time.monotonic()
-        for index, frame in enumerate(source):
-            seconds, nanoseconds = divmod(frame.stamp_ns, 1_000_000_000)
-            header = Header(frame_id=frame.frame_id)
-            header.stamp.sec, header.stamp.nanosec = seconds, nanoseconds
-            message = outputs.overlay_message(MESSAGES, header, frame.image)
-            self._spin_until(start + index / rate_hz)
-            self._sent_s[frame.stamp_ns] = time.monotonic()
-            self._camera.publish(message)
+        source, recording = BagSource(bag), open_recording(bag)
+        truth = truth_topics(bag, recording.topics)
+        for topic in (source.topic, *truth):
+            self._writer.add_topic(topic, recording.topics[topic].type)
+        start, sent = time.monotonic(), 0
+        for raw in recording.messages([source.topic, *truth]):
+            if raw.topic == source.topic:
+                frame = source.frame(raw)
+                seconds, nanoseconds = divmod(frame.stamp_ns, 1_000_000_000)
+                header = Header(frame_id=frame.frame_id)
+                header.stamp.sec, header.stamp.nanosec = seconds, nanoseconds
+                message = outputs.overlay_message(MESSAGES, header, frame.image)
+                self._spin_until(start + sent / rate_hz)
+                self._sent_s[frame.stamp_ns] = time.monotonic()
+                self._camera.publish(message)
+                sent += 1
+            self._writer.write_serialized(raw.topic, raw.cdr, time.time_ns())
         deadline = time.monotonic() + END_PATIENCE_S
         while not self._is_complete() and time.monotonic() < deadline:
             rclpy.spin_once(self, timeout_sec=0.1)
@@ -168,7 +179,8 @@ class Peer(Node):
             found = _instances(labels[one.stamp_ns], detections[one.stamp_ns], names)
             ids = np.array(sorted(one.class_names), np.uint16)
             class_ids = np.array([names.index(one.class_names[int(i)]) for i in ids], np.int64)
-            counts.append(frame_counts(one.labels, ids, class_ids, found))
+            unknown = (one.labels > 0) & ~np.isin(one.labels, ids)  # objects without a class
+            counts.append(frame_counts(one.labels, ids, class_ids, found, ignore=unknown))
         return counts
 
     def _unlabelled(self) -> dict[str, int]:
@@ -197,7 +209,7 @@ class Peer(Node):
         if name == "labels" and stamp_ns in self._sent_s:
             self._latency_ms[stamp_ns] = (arrival_s - self._sent_s[stamp_ns]) * 1e3
         self._received[name][stamp_ns] = message
-        self._writer.write_serialized(path, data, stamp_ns)
+        self._writer.write_serialized(path, data, time.time_ns())
 
     def _diagnose(self, message: DiagnosticArray) -> None:
         for status in message.status:

@@ -1,0 +1,122 @@
+"""What a recording is to its readers, and what all of them hold to: no more memory than is allowed,
+and errors of our own kind that name the file."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from instaseg_ros.errors import InputError, InstasegError, MissingExtraError
+
+try:
+    import lz4.frame
+    import zstandard
+except ModuleNotFoundError as error:
+    raise MissingExtraError(error.name or "zstandard", "pip", "reading bags") from error
+
+FIRST_NS, LAST_NS = -(1 << 63), 1 << 64  # before and behind every time that a recording can hold
+MAX_UNPACKED = 512 << 20  # bytes of one message or chunk: an image of 13,000 x 13,000 pixels
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no CDR message begins so
+
+
+class RawMessage(NamedTuple):
+    """One serialised message. received_ns: when the recorder got it. data: as it is stored, which
+    may be compressed; `cdr` is what the recorder got."""
+
+    topic: str
+    received_ns: int
+    data: bytes
+
+    @property
+    def cdr(self) -> bytes:
+        """The message itself. Raises ValueError or an error of zstandard where it is damaged."""
+        if self.data[:4] != ZSTD_MAGIC:
+            return self.data
+        size = zstandard.frame_content_size(self.data)
+        return unpacked("zstd", self.data, MAX_UNPACKED if size < 0 else size)
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic of a recording: its type (`sensor_msgs/msg/Image`) and number of messages."""
+
+    type: str
+    count: int
+
+
+class Messages(Protocol):
+    """Gives the messages of the topics named, as recorded; those received within
+    [start_ns, stop_ns) only, which a whole file finds by its index.
+
+    Raises TruncatedInputError after the last message that can be read, where there should be more.
+    """
+
+    def __call__(
+        self, names: Collection[str], start_ns: int = FIRST_NS, stop_ns: int = LAST_NS
+    ) -> Iterator[RawMessage]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A recording: its topics, with as many messages as it says that it holds, and the messages.
+
+    start_ns: when the first was received; None where there is none. scratch: what has to last as
+    long as messages are read.
+    """
+
+    topics: dict[str, Topic]
+    messages: Messages
+    start_ns: int | None
+    scratch: object = None
+
+
+def merged(found: Iterable[tuple[str, Topic]]) -> dict[str, Topic]:
+    """Topics by name; counts of one name are added."""
+    topics: dict[str, Topic] = {}
+    for name, topic in found:
+        before = topics[name].count if name in topics else 0
+        topics[name] = Topic(topic.type, before + topic.count)
+    return topics
+
+
+@contextmanager
+def parsing(path: Path) -> Iterator[None]:
+    """Whatever a parser (mcap, sqlite3, zstandard, struct, ...) makes of a foreign file within the
+    block comes out as InputError with the file's name."""
+    try:
+        yield
+    except InstasegError:
+        raise
+    except Exception as error:
+        raise InputError(f"bag {path}: no message can be read from it ({reason(error)})") from error
+
+
+def reason(error: Exception) -> str:
+    """What an error says; some, as MemoryError, say no more than their name."""
+    return str(error) or type(error).__name__
+
+
+def unpacked(compression: str, data: bytes, size: int) -> bytes:
+    """The content of compressed data, which declare that it has `size` bytes; of data that are cut,
+    its beginning.
+
+    compression: `zstd`, `lz4`, or empty for none. Raises ValueError where it is another, or where
+    the content is larger than declared or allowed: no more is ever allocated.
+    """
+    if size > MAX_UNPACKED:
+        raise ValueError(f"it unpacks to {size} bytes; {MAX_UNPACKED} are allowed")
+    if compression == "":
+        content = data
+    elif compression == "zstd":
+        frames = zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True)
+        content = frames.read(size + 1)
+    elif compression == "lz4":
+        content = lz4.frame.LZ4FrameDecompressor().decompress(data, max_length=size + 1)
+    else:
+        raise ValueError(f"compressed as '{compression}', expected zstd or lz4")
+    if len(content) > size:
+        raise ValueError(f"it unpacks to more than the {size} bytes that it declares")
+    return content
