@@ -41,8 +41,8 @@ except ModuleNotFoundError as error:
 MAGIC = b"\x89MCAP0\r\n"
 FOOTER_SIZE = 9 + 20 + len(MAGIC)
 Read = Callable[[int, int], "bytes | memoryview"]  # offset, size
-HEAD = struct.Struct("<BQ")  # opcode, length
 EVERY = range(1 << 16)  # channel
+HEAD = struct.Struct("<BQ")  # opcode, length
 MESSAGE = struct.Struct("<HIQQ")  # channel, sequence, times of receipt and of publication
 
 
@@ -72,14 +72,14 @@ class _CutChunk(Chunk):
 class _Contents:
     """What a file says of itself in its summary, or what was found by reading all of it.
 
-    counts: messages by channel. start_ns: of the first. chunks: all that there are, or none.
+    counts: messages by channel. start_ns: as in Recording. chunks: all that there are, or none.
     """
 
     profile: str = ""
     schemas: dict[int, str] = field(default_factory=dict)
     channels: dict[int, Channel] = field(default_factory=dict)
     counts: Counter[int] = field(default_factory=Counter)
-    start_ns: int | None = None
+    start_ns: int = LAST_NS
     chunks: list[ChunkIndex] = field(default_factory=list)
 
     def note(self, record: object) -> None:
@@ -90,6 +90,9 @@ class _Contents:
             self.schemas[record.id] = record.name
         elif isinstance(record, Channel):
             self.channels[record.id] = record
+        elif isinstance(record, Message):
+            self.counts[record.channel_id] += 1
+            self.start_ns = min(self.start_ns, record.log_time)
 
     @property
     def is_known(self) -> bool:
@@ -158,7 +161,7 @@ def _summary(path: Path) -> _Contents | None:
     if statistics is None:
         return None
     contents.counts.update({i: n for i, n in statistics.channel_message_counts.items() if n})
-    contents.start_ns = statistics.message_start_time if contents.counts else None
+    contents.start_ns = statistics.message_start_time if contents.counts else LAST_NS
     # An index that leaves chunks out, or names one twice, is none.
     if len(chunks) == statistics.chunk_count and sum(c.chunk_length for c in chunks) < size:
         contents.chunks = chunks
@@ -172,14 +175,9 @@ def _scanned(path: Path, promised: _Contents | None) -> _Contents:
         walk = _Walk(file)
         for record in walk.records():
             contents.note(record)
-            if isinstance(record, Message):
-                contents.counts[record.channel_id] += 1
-                if contents.start_ns is None or record.log_time < contents.start_ns:
-                    contents.start_ns = record.log_time
     if walk.damage and not contents.counts:
         raise ValueError(walk.damage[0])
-    if promised is not None:
-        contents.counts |= promised.counts
+    contents.counts |= promised.counts if promised else Counter()
     return contents
 
 

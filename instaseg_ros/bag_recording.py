@@ -63,13 +63,13 @@ class Messages(Protocol):
 class Recording:
     """A recording: its topics, with as many messages as it says that it holds, and the messages.
 
-    start_ns: when the first was received; None where there is none. scratch: what has to last as
+    start_ns: when the first was received; LAST_NS where there is none. scratch: what has to last as
     long as messages are read.
     """
 
     topics: dict[str, Topic]
     messages: Messages
-    start_ns: int | None
+    start_ns: int
     scratch: object = None
 
 

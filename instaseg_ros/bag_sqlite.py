@@ -75,7 +75,7 @@ def open_db3(path: Path) -> Recording:
         if lost:
             raise ValueError("; ".join(lost[:3]))
 
-    return Recording(topics, messages, int(rows.times_ns[0]) if len(rows.times_ns) else None)
+    return Recording(topics, messages, int(rows.times_ns[0]) if len(rows.times_ns) else LAST_NS)
 
 
 def logs_beside(path: Path) -> list[Path]:

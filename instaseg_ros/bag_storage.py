@@ -86,7 +86,7 @@ def _open_directory(directory: Path) -> Recording:
     for sentence in missing[:NAMED]:
         log.warning("%s", sentence)
     if metadata is None:  # parts without a message may stand anywhere
-        parts.sort(key=lambda part: LAST_NS if part.start_ns is None else part.start_ns)
+        parts.sort(key=lambda part: part.start_ns)
     topics = merged(found for part in parts for found in part.topics.items())
     for name, topic in metadata.topics.items() if metadata else ():
         found = topics.get(name, topic)
@@ -104,8 +104,7 @@ def _open_directory(directory: Path) -> Recording:
         if lost:
             raise ValueError("; ".join(lost[:NAMED]))
 
-    starts = [part.start_ns for part in parts if part.start_ns is not None]
-    return Recording(topics, messages, min(starts, default=None))
+    return Recording(topics, messages, min(part.start_ns for part in parts))
 
 
 def _storage_files(directory: Path) -> tuple[list[Path], list[str], _Metadata | None]:
@@ -164,9 +163,7 @@ def _metadata(directory: Path) -> _Metadata | None:
             for one in found["topics_with_message_count"]
             if one["topic_metadata"].get("serialization_format", "cdr") == "cdr"
         }
-    except (
-        Exception
-    ) as error:  # by kind of damage: of yaml, KeyError, TypeError, RecursionError, ...
+    except Exception as error:  # of yaml, KeyError, TypeError, ... by kind of damage
         log.warning("bag %s cannot be used, the files are read by time: %s", path, reason(error))
         return None
     return _Metadata(list(dict.fromkeys(files)), topics) if files else None

@@ -143,7 +143,7 @@ def class_by_label(detections: Any, left_out: Counter[str]) -> dict[int, str]:
 
 def counted(left_out: Counter[str]) -> str:
     """What was left out and how often, in words."""
-    return ", ".join(f"{count} {what}" for what, count in left_out.items())
+    return ", ".join(f"{what}: {count}" for what, count in left_out.items())
 
 
 class BagWriter:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
+from mcap.writer import Writer as McapWriter
+from rosbags.rosbag2 import StoragePlugin, Writer
 
 from instaseg_ros import outputs
-from instaseg_ros.bag_types import make_header
+from instaseg_ros.bag_types import make_header, message_classes, typestore
 from instaseg_ros.bags import COMPRESSED, DETECTIONS, IMAGE, BagWriter
+from instaseg_ros.errors import TruncatedInputError
 from instaseg_ros.types import Frame, Instances, Result
 
 CLASS_NAMES = ("car", "person")
@@ -56,6 +61,68 @@ def stamp_ns(index: int) -> int:
 
 def header(index: int):
     return make_header(stamp_ns(index), "camera_front")
+
+
+def image_message(index: int) -> bytes:
+    """The image as a serialised sensor_msgs/Image."""
+    message = outputs.overlay_message(message_classes(), header(index), image(index))
+    return bytes(typestore().serialize_cdr(message, IMAGE))
+
+
+def write_with_rosbags(
+    folder: Path, storage: StoragePlugin, count: int, first: int = 0, msgtype: str = IMAGE
+) -> Path:
+    """A recording directory as rosbag2 makes it, of the images from `first` on."""
+    with Writer(folder, version=8, storage_plugin=storage) as writer:
+        connection = writer.add_connection("/image", msgtype, typestore=typestore())
+        for i in range(first, first + count):
+            writer.write(connection, stamp_ns(i), image_message(i))
+    return folder
+
+
+def write_mcap(path: Path, count: int = 12, **options: object) -> Path:
+    """Images beside a channel of JSON, in small chunks, written as the options tell."""
+    with path.open("wb") as file:
+        writer = McapWriter(file, chunk_size=20_000, **options)
+        writer.start(profile="")
+        schema = writer.register_schema(IMAGE, "ros2msg", b"")
+        channel = writer.register_channel("/image", "cdr", schema)
+        events = writer.register_channel("/events", "json", 0)
+        for i in range(count):
+            writer.add_message(events, stamp_ns(i), b"{}", stamp_ns(i))
+            writer.add_message(channel, stamp_ns(i), image_message(i), stamp_ns(i))
+        writer.finish()
+    return path
+
+
+def write_db3(path: Path, count: int = 12) -> Path:
+    made = write_with_rosbags(path.with_suffix(""), StoragePlugin.SQLITE3, count)
+    return next(made.glob("*.db3")).rename(path)
+
+
+def change_db3(path: Path, *statements: str) -> Path:
+    database = sqlite3.connect(path)
+    for statement in statements:
+        database.execute(statement)
+    database.commit()
+    database.close()
+    return path
+
+
+def assert_frames(frames, indices) -> None:
+    frames = list(frames)
+    assert [f.stamp_ns for f in frames] == [stamp_ns(i) for i in indices]
+    for frame, i in zip(frames, indices, strict=True):
+        assert frame.frame_id == "camera_front"
+        np.testing.assert_array_equal(frame.image, image(i))
+
+
+def until_broken(source) -> tuple[list[Frame], str]:
+    """The frames that come before TruncatedInputError, and what it says."""
+    frames: list[Frame] = []
+    with pytest.raises(TruncatedInputError) as caught:
+        frames.extend(source)  # extend keeps what came before the error
+    return frames, str(caught.value)
 
 
 def write_bag(path: Path, count: int, topic: str = "/image") -> Path:

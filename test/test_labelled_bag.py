@@ -13,11 +13,13 @@ from recordings import HEIGHT, WIDTH, image, instances, stamp_ns, write_bag, wri
 
 from instaseg_ros import outputs
 from instaseg_ros.bag_storage import open_recording
-from instaseg_ros.bags import DETECTIONS, IMAGE, BagWriter
+from instaseg_ros.bags import DETECTIONS, IMAGE, BagWriter, read_truth
 from instaseg_ros.datasets import open_dataset
 from instaseg_ros.datasets.bag import LabelledBag
 from instaseg_ros.datasets.synthetic_street import SyntheticStreet, export
 from instaseg_ros.errors import InputError, TruncatedInputError
+
+Log = pytest.LogCaptureFixture
 
 
 def test_any_frame_is_read_alone_and_in_any_process(tmp_path: Path) -> None:
@@ -54,7 +56,7 @@ def test_messages_are_found_by_the_time_they_were_received(tmp_path: Path) -> No
     assert found == [stamp_ns(i) for i in (100, 101, 102)]
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) * 9 // 10])  # has no index; is read from its start
-    with pytest.raises(TruncatedInputError, match="breaks off after 3 messages"):
+    with pytest.raises(TruncatedInputError, match="it gives 3 messages of /image"):
         found = []
         found.extend(r.received_ns for r in open_recording(path).messages(["/image"], *span))
     assert found == [stamp_ns(i) for i in (100, 101, 102)]
@@ -94,16 +96,118 @@ def test_frames_without_truth_are_left_out(tmp_path: Path) -> None:
         LabelledBag(write_bag(tmp_path / "c.mcap", 2))
 
 
-def test_broken_truth_is_named(tmp_path: Path) -> None:
+def test_truth_of_another_size_is_named(tmp_path: Path) -> None:
+    small = cv2.resize(instances(1).labels, (WIDTH // 2, HEIGHT // 2), interpolation=0)
+    dataset = LabelledBag(write_partly(tmp_path / "a.mcap", {1: small}))
+    with pytest.raises(InputError, match=r"frame of 12\.050 s: .* \(48, 64\) .*found \(24, 32\)"):
+        dataset[0]
+
+
+def test_broken_recording_gives_the_frames_it_has(tmp_path: Path, caplog: Log) -> None:
+    path = write_street_bag(tmp_path / "cut.mcap", 40)
+    path.write_bytes(path.read_bytes()[:-9000])
+    dataset = LabelledBag(path)
+    assert 30 < len(dataset) < 40
+    np.testing.assert_array_equal(dataset[30].labels, instances(30).labels)
+    assert "cut.mcap is not whole" in dataset.left_out[0] and "cut.mcap" in caplog.text
+
+
+def test_label_without_detection_is_ignored_ground(tmp_path: Path, caplog: Log) -> None:
     stray = instances(0).labels.copy()
     stray[0] = 9
-    small = cv2.resize(instances(1).labels, (WIDTH // 2, HEIGHT // 2), interpolation=0)
-    dataset = LabelledBag(write_partly(tmp_path / "a.mcap", {0: stray, 1: small}))
-    with pytest.raises(InputError, match=r"a\.mcap, frame of 12\.000 s: .* \[9\] without one"):
-        dataset[0]
-    with pytest.raises(InputError, match=r"frame of 12\.050 s: .*found \(24, 32\) pixels"):
-        dataset[1]
-    path = write_street_bag(tmp_path / "cut.mcap", 40)
-    path.write_bytes(path.read_bytes()[:-3000])
-    with pytest.raises(TruncatedInputError, match=r"cut\.mcap breaks off"):
+    sample = LabelledBag(write_partly(tmp_path / "a.mcap", {0: stray}))[0]
+    assert sample.ids.tolist() == [7, 300]
+    assert sample.ignore is not None
+    np.testing.assert_array_equal(sample.ignore, stray == 9)
+    np.testing.assert_array_equal(sample.labels, instances(0).labels)
+    assert "a.mcap, frame of 12.000 s: ignored, as there is no detection: [9]" in caplog.text
+
+
+def write_detections(path: Path, *objects: tuple[str, list[tuple[str, float]]]) -> Path:
+    """Three frames whose detections have the ids and results (class, score) of `objects`."""
+    writer = BagWriter(path)
+    msgs = writer.msgs
+    for topic, kind in (("image", IMAGE), ("labels", IMAGE), ("detections", DETECTIONS)):
+        writer.add_topic(topic if topic == "image" else f"ground_truth/{topic}", kind)
+    for i in range(3):
+        header = recordings.header(i)
+        detections = [
+            msgs.Detection2D(
+                id=name,
+                results=[
+                    msgs.ObjectHypothesisWithPose(
+                        hypothesis=msgs.ObjectHypothesis(class_id=class_id, score=score)
+                    )
+                    for class_id, score in results
+                ],
+            )
+            for name, results in objects
+        ]
+        array = msgs.Detection2DArray(header=header, detections=detections)
+        picture = outputs.overlay_message(msgs, header, image(i))
+        writer.write("image", picture, stamp_ns(i))
+        labels = outputs.labels_message(msgs, header, instances(i).labels)
+        writer.write("ground_truth/labels", labels, stamp_ns(i))
+        writer.write("ground_truth/detections", array, stamp_ns(i))
+    writer.close()
+    return path
+
+
+CAR, PERSON = [("car", 1.0)], [("person", 0.3), ("rider", 0.7)]
+
+
+@pytest.mark.parametrize("odd", ["", "car_1", "0", "-7", "7.0", "65536", "9" * 5000, "\u0667"])
+def test_object_whose_id_is_no_label_value_is_left_out(tmp_path: Path, odd: str) -> None:
+    path = write_detections(tmp_path / "a.mcap", ("300", CAR), (odd, PERSON))
+    dataset = LabelledBag(path)
+    assert dataset.class_names == ("car",) and len(dataset) == 3
+    assert dataset.left_out == (f"bag {path}: objects whose id is no label value: 3",)
+    sample = dataset[1]
+    assert sample.ids.tolist() == [300] and sample.ignore is not None
+    np.testing.assert_array_equal(sample.ignore, instances(1).labels == 7)
+    truths = list(read_truth(path))
+    assert [truth.class_names for truth in truths] == [{300: "car"}] * 3
+
+
+def test_object_without_a_class_is_left_out(tmp_path: Path, caplog: Log) -> None:
+    path = write_detections(tmp_path / "a.mcap", ("300", []), ("7", PERSON))
+    dataset = LabelledBag(path)
+    assert dataset.class_names == ("rider",)  # the likeliest result
+    assert dataset.left_out == (f"bag {path}: objects without a class: 3",)
+    assert dataset[0].ids.tolist() == [7]
+    caplog.clear()
+    assert [truth.class_names for truth in read_truth(path)] == [{7: "rider"}] * 3
+    assert "left out of the truth: objects without a class: 3" in caplog.text
+
+
+def test_truth_without_any_class_is_refused_with_the_reason(tmp_path: Path) -> None:
+    path = write_detections(tmp_path / "a.mcap", ("", CAR), ("7", []))
+    expected = "objects whose id is no label value: 3, objects without a class: 3"
+    with pytest.raises(InputError, match=rf"a\.mcap: expected detections whose id .*{expected}"):
         LabelledBag(path)
+
+
+def test_repeated_stamps_and_damaged_messages_are_counted(tmp_path: Path) -> None:
+    writer = BagWriter(tmp_path / "a.mcap")
+    for topic, kind in (("/image", IMAGE), ("/ground_truth/labels", IMAGE)):
+        writer.add_topic(topic, kind)
+    writer.add_topic("/ground_truth/detections", DETECTIONS)
+    for i in range(4):
+        header, truth = recordings.header(0), instances(i)  # of a clock that stands
+        messages = {
+            "/image": outputs.overlay_message(writer.msgs, header, image(i)),
+            "/ground_truth/labels": outputs.labels_message(writer.msgs, header, truth.labels),
+            "/ground_truth/detections": outputs.detections_message(
+                writer.msgs, header, truth, recordings.CLASS_NAMES
+            ),
+        }
+        for topic, message in messages.items():
+            writer.write(topic, message, stamp_ns(i))
+    writer.write_serialized("/image", b"\0\1\0\0no image", stamp_ns(5))
+    writer.close()
+    dataset = LabelledBag(tmp_path / "a.mcap")
+    assert len(dataset) == 1
+    np.testing.assert_array_equal(dataset[0].frame.image, image(0))
+    (said,) = dataset.left_out
+    assert "messages of /image with the stamp of another: 3" in said
+    assert "messages of /image that cannot be read: 1" in said

@@ -83,19 +83,21 @@ class LabelledBag:
             for stamp_ns, times in sorted(received.items())
             if len(times) == len(self._topics)
         ]
-        self.left_out = (*broken, *([f"bag {path}: {counted(left_out)}"] if left_out else []))
-        if not self._moments or (left_out and not names):
-            expected = (
-                "an image, labels and detections of one stamp"
-                if names
-                else ("detections whose id is a label value and whose first result has a class")
-            )
+        if left_out:
+            broken.append(f"bag {path}: {counted(left_out)}")
+        self.left_out = tuple(broken)
+        expected = ""
+        if not self._moments:
+            expected = "an image, labels and detections of one stamp"
+        elif left_out and not names:
+            expected = "detections whose id is a label value and that have a class"
+        if expected:
             raise InputError(
                 f"bag {path}: expected {expected}, found none on {', '.join(self._topics)}"
-                f"{f'; {counted(left_out)}' if left_out else ''}"
+                + "".join(f"; {said}" for said in self.left_out)
             )
-        for sentence in self.left_out:
-            log.warning("left out: %s", sentence)
+        for said in self.left_out:
+            log.warning("left out: %s", said)
 
     def _messages(
         self, left_out: Counter[str], broken: list[str], *span_ns: int
@@ -127,9 +129,11 @@ class LabelledBag:
     def __getitem__(self, index: int) -> Sample:
         moment = self._moments[index]
         found: dict[str, Any] = {}  # the first of each topic
-        for topic, _, message in self._messages(Counter(), [], moment.first_ns, moment.last_ns + 1):
-            if bag_types.stamp_ns(message.header) == moment.stamp_ns:
-                found.setdefault(topic, message)
+        for span_ns in ((moment.first_ns, moment.last_ns + 1), ()):  # a damaged index tells wrongly
+            if len(found) < len(self._topics):
+                for topic, _, message in self._messages(Counter(), [], *span_ns):
+                    if bag_types.stamp_ns(message.header) == moment.stamp_ns:
+                        found.setdefault(topic, message)
         what = f"bag {self._path}, frame of {moment.stamp_ns / 1e9:.3f} s"
         if len(found) < len(self._topics):
             raise InputError(f"{what}: not where it was; did the file change?")
@@ -144,12 +148,13 @@ class LabelledBag:
             raise InputError(
                 f"{what}: expected labels of {pixels.shape[:2]} pixels, found {truth.shape}"
             )
-        class_of = class_by_label(detections, Counter())
+        left_out: Counter[str] = Counter()
+        class_of = class_by_label(detections, left_out)
         present = present_ids(truth)
         ids = present[np.isin(present, list(class_of))]
         unknown = np.setdiff1d(present, ids)
-        if len(unknown):
-            log.info("%s: ignored, as no detection gives them a class: %s", what, unknown.tolist())
+        if len(unknown) > sum(left_out.values()):  # those were told when it was opened
+            log.warning("%s: ignored, as there is no detection: %s", what, unknown.tolist())
         without_class = np.isin(truth, unknown)
         truth = np.where(without_class, np.uint16(0), truth)
         class_ids = [self.class_names.index(class_of[i]) for i in ids.tolist()]
