@@ -103,13 +103,13 @@ def test_truth_of_another_size_is_named(tmp_path: Path) -> None:
         dataset[0]
 
 
-def test_broken_recording_gives_the_frames_it_has(tmp_path: Path, caplog: Log) -> None:
+def test_broken_recording_gives_the_frames_it_has(tmp_path: Path) -> None:
     path = write_street_bag(tmp_path / "cut.mcap", 40)
     path.write_bytes(path.read_bytes()[:-9000])
     dataset = LabelledBag(path)
     assert 30 < len(dataset) < 40
     np.testing.assert_array_equal(dataset[30].labels, instances(30).labels)
-    assert "cut.mcap is not whole" in dataset.left_out[0] and "cut.mcap" in caplog.text
+    assert "cut.mcap is not whole" in dataset.remarks[0]
 
 
 def test_label_without_detection_is_ignored_ground(tmp_path: Path, caplog: Log) -> None:
@@ -161,7 +161,7 @@ def test_object_whose_id_is_no_label_value_is_left_out(tmp_path: Path, odd: str)
     path = write_detections(tmp_path / "a.mcap", ("300", CAR), (odd, PERSON))
     dataset = LabelledBag(path)
     assert dataset.class_names == ("car",) and len(dataset) == 3
-    assert dataset.left_out == (f"bag {path}: objects whose id is no label value: 3",)
+    assert dataset.remarks == ("left out: objects whose id is no label value: 3",)
     sample = dataset[1]
     assert sample.ids.tolist() == [300] and sample.ignore is not None
     np.testing.assert_array_equal(sample.ignore, instances(1).labels == 7)
@@ -173,7 +173,7 @@ def test_object_without_a_class_is_left_out(tmp_path: Path, caplog: Log) -> None
     path = write_detections(tmp_path / "a.mcap", ("300", []), ("7", PERSON))
     dataset = LabelledBag(path)
     assert dataset.class_names == ("rider",)  # the likeliest result
-    assert dataset.left_out == (f"bag {path}: objects without a class: 3",)
+    assert dataset.remarks == ("left out: objects without a class: 3",)
     assert dataset[0].ids.tolist() == [7]
     caplog.clear()
     assert [truth.class_names for truth in read_truth(path)] == [{7: "rider"}] * 3
@@ -208,6 +208,6 @@ def test_repeated_stamps_and_damaged_messages_are_counted(tmp_path: Path) -> Non
     dataset = LabelledBag(tmp_path / "a.mcap")
     assert len(dataset) == 1
     np.testing.assert_array_equal(dataset[0].frame.image, image(0))
-    (said,) = dataset.left_out
+    (said,) = dataset.remarks
     assert "messages of /image with the stamp of another: 3" in said
     assert "messages of /image that cannot be read: 1" in said

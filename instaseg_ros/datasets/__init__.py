@@ -60,7 +60,7 @@ class Kind(NamedTuple):
 
     def fits(self, path: Path) -> bool:
         if not path.is_dir():
-            return path.suffix in self.suffixes
+            return path.suffix.lower() in self.suffixes
         return all(
             any(next(path.glob(pattern), None) for pattern in sign.split("|"))
             for sign in self.signs

@@ -55,7 +55,7 @@ class LabelledBag:
     else; a frame is found by time then, in a file with an index (one whose recorder was killed is
     read from its start).
 
-    left_out: what of the recording is missing, broken or of no use, in words. An object without a
+    remarks: what of the recording is missing, broken or of no use, in words. An object without a
     class that can be used is ignored ground.
     """
 
@@ -83,9 +83,7 @@ class LabelledBag:
             for stamp_ns, times in sorted(received.items())
             if len(times) == len(self._topics)
         ]
-        if left_out:
-            broken.append(f"bag {path}: {counted(left_out)}")
-        self.left_out = tuple(broken)
+        self.remarks = (*broken, *([f"left out: {counted(left_out)}"] if left_out else []))
         expected = ""
         if not self._moments:
             expected = "an image, labels and detections of one stamp"
@@ -94,10 +92,8 @@ class LabelledBag:
         if expected:
             raise InputError(
                 f"bag {path}: expected {expected}, found none on {', '.join(self._topics)}"
-                + "".join(f"; {said}" for said in self.left_out)
+                + "".join(f"; {remark}" for remark in self.remarks)
             )
-        for said in self.left_out:
-            log.warning("left out: %s", said)
 
     def _messages(
         self, left_out: Counter[str], broken: list[str], *span_ns: int
@@ -128,15 +124,10 @@ class LabelledBag:
     @reads_files
     def __getitem__(self, index: int) -> Sample:
         moment = self._moments[index]
-        found: dict[str, Any] = {}  # the first of each topic
-        for span_ns in ((moment.first_ns, moment.last_ns + 1), ()):  # a damaged index tells wrongly
-            if len(found) < len(self._topics):
-                for topic, _, message in self._messages(Counter(), [], *span_ns):
-                    if bag_types.stamp_ns(message.header) == moment.stamp_ns:
-                        found.setdefault(topic, message)
         what = f"bag {self._path}, frame of {moment.stamp_ns / 1e9:.3f} s"
+        found = self._messages_of(moment)
         if len(found) < len(self._topics):
-            raise InputError(f"{what}: not where it was; did the file change?")
+            raise InputError(f"{what}: no longer there; did the file change?")
         types = _recording(self._path).topics
         image, labels, detections = (found[topic] for topic in self._topics)
         try:
@@ -155,8 +146,8 @@ class LabelledBag:
         unknown = np.setdiff1d(present, ids)
         if len(unknown) > sum(left_out.values()):  # those were told when it was opened
             log.warning("%s: ignored, as there is no detection: %s", what, unknown.tolist())
-        without_class = np.isin(truth, unknown)
-        truth = np.where(without_class, np.uint16(0), truth)
+        ignore = np.isin(truth, unknown) if len(unknown) else None
+        truth = np.array(truth) if ignore is None else np.where(ignore, np.uint16(0), truth)
         class_ids = [self.class_names.index(class_of[i]) for i in ids.tolist()]
         frame = Frame(
             np.array(pixels),
@@ -165,8 +156,19 @@ class LabelledBag:
             intrinsics=self._intrinsics,
             received_ns=moment.first_ns,
         )
-        ignore = without_class if without_class.any() else None
         return Sample(frame, truth, ids, np.array(class_ids, np.int64), ignore)
+
+    def _messages_of(self, moment: _Moment) -> dict[str, Any]:
+        """The messages of a frame by topic, the first of each."""
+        found: dict[str, Any] = {}
+        # By time; in a file whose index tells wrong times, by looking at all of it.
+        for span_ns in ((moment.first_ns, moment.last_ns + 1), ()):
+            for topic, _, message in self._messages(Counter(), [], *span_ns):
+                if bag_types.stamp_ns(message.header) == moment.stamp_ns:
+                    found.setdefault(topic, message)
+            if len(found) == len(self._topics):
+                break
+        return found
 
 
 def _intrinsics(path: Path, image_topic: str) -> NDArray[np.float64] | None:

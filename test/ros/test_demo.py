@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
@@ -14,6 +16,7 @@ from robot import free_domain
 
 from instaseg_ros import cli
 from instaseg_ros.bags import BagSource
+from instaseg_ros.datasets import open_dataset
 from instaseg_ros.datasets.synthetic_street import SyntheticStreet
 from instaseg_ros.datasets.synthetic_street.export import write_bag
 from instaseg_ros.outputs import NODE_NAME
@@ -41,6 +44,16 @@ def test_every_frame_is_labelled_or_counted(
     recorded = BagSource(out / "labelled.mcap", f"/{NODE_NAME}/labels")
     assert recorded.total == summary["frames_labelled"]
     assert next(iter(recorded)).image.shape == (128, 256, 3)
+    # It stands alone: the images as they were recorded, and the truth about them.
+    labelled = open_dataset(out / "labelled.mcap", "val")
+    original = open_dataset(tmp_path / "street.mcap", "val")
+    assert len(labelled) == 12
+    for i in range(12):
+        np.testing.assert_array_equal(labelled[i].frame.image, original[i].frame.image)
+        np.testing.assert_array_equal(labelled[i].labels, original[i].labels)
+    received_ns = [frame.received_ns for frame in BagSource(out / "labelled.mcap")]
+    assert received_ns == sorted(received_ns)
+    assert received_ns[0] / 1e9 == pytest.approx(time.time(), abs=600)  # when it was, not stamps
     assert cv2.imread(str(out / "overlay.png")) is not None
     assert cv2.VideoCapture(str(out / "overlay.mp4")).read()[0]
     assert not list(out.glob("*.part*"))
