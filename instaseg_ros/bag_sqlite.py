@@ -7,6 +7,7 @@ index of times nor a damaged page keeps the rows back that can be read.
 from __future__ import annotations
 
 import itertools
+import logging
 import shutil
 import sqlite3
 from array import array
@@ -21,6 +22,8 @@ from numpy.typing import NDArray
 from instaseg_ros.bag_recording import FIRST_NS, LAST_NS, RawMessage, Recording, Topic, merged
 from instaseg_ros.bag_types import full_type
 from instaseg_ros.errors import InputError
+
+log = logging.getLogger(__name__)
 
 LEAST_ROW = 4  # bytes that a row takes at least
 STEPS = 1_000_000  # of SQLite's, between two looks at how many there were
@@ -85,12 +88,17 @@ def logs_beside(path: Path) -> list[Path]:
 
 
 def recovered(path: Path, folder: Path) -> Path:
-    """A copy of the file in `folder` into which SQLite has worked the logs beside it."""
+    """A copy of the file in `folder` into which SQLite has worked the logs beside it; without them
+    where it cannot."""
     copy = folder / path.name
     for part in (path, *logs_beside(path)):
         shutil.copyfile(part, folder / part.name)
-    with closing(sqlite3.connect(copy)) as database:
-        database.execute("PRAGMA journal_mode=DELETE").fetchall()
+    try:
+        with closing(sqlite3.connect(copy)) as database:
+            database.execute("PRAGMA journal_mode=DELETE").fetchall()
+    except sqlite3.Error as error:
+        names = ", ".join(file.name for file in logs_beside(path))
+        log.warning("bag %s is read without %s, which cannot be used: %s", path, names, error)
     return copy
 
 

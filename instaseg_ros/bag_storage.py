@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 import weakref
+from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
@@ -61,7 +62,7 @@ def open_recording(path: str | Path) -> Recording:
     """
     path = Path(path)
     if path.is_dir():
-        return _counted(path, _open_directory(path))
+        return _checked(path, _open_directory(path))
     if not path.is_file():
         raise InputError(f"bag {path}: no such file or directory")
     if path.suffix.lower() == ".bag":
@@ -183,7 +184,7 @@ def _open_file(path: Path) -> Recording:
         if local.stat().st_size == 0:
             raise InputError(f"bag {path} is empty (0 bytes): the recorder wrote nothing")
         found = open_mcap(local) if local.suffix.lower() == ".mcap" else open_db3(local)
-    return _counted(path, dataclasses.replace(found, scratch=scratch))
+    return _checked(path, dataclasses.replace(found, scratch=scratch))
 
 
 def _local(path: Path) -> tuple[Path, _Scratch | None]:
@@ -238,28 +239,32 @@ def _remove(folder: Path, owner: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _counted(path: Path, recording: Recording) -> Recording:
+def _checked(path: Path, recording: Recording) -> Recording:
     """The recording with messages that raise nothing but TruncatedInputError, and that one also
-    where fewer come than it promises."""
+    where fewer come of a topic than it promises."""
 
     def messages(
         names: Collection[str], start_ns: int = FIRST_NS, stop_ns: int = LAST_NS
     ) -> Iterator[RawMessage]:
-        is_all = start_ns <= FIRST_NS and stop_ns >= LAST_NS
-        promised = sum(recording.topics[n].count for n in set(names) & recording.topics.keys())
-        given, last_ns, cause = 0, 0, None
+        given: Counter[str] = Counter()
+        last_ns, why = 0, ""
         try:
             for message in recording.messages(names, start_ns, stop_ns):
                 yield message
-                given, last_ns = given + 1, message.received_ns
+                given[message.topic] += 1
+                last_ns = message.received_ns
         except Exception as error:  # by kind of damage: of mcap, sqlite3, zstandard, struct, ...
-            cause = error
-        if cause is not None or (is_all and given < promised):
-            of = f" of {promised}" if is_all and given < promised else ""
-            raise TruncatedInputError(
-                f"bag {path} is not whole: it gives {given}{of} messages of {', '.join(names)}"
-                f"{f', the last received at {last_ns / 1e9:.3f} s' if given else ''}"
-                f"{'' if cause is None else f'; {reason(cause)}'}"
-            ) from cause
+            why = f"; {reason(error)}"
+        is_all = start_ns <= FIRST_NS and stop_ns >= LAST_NS
+        promised = {n: recording.topics[n].count for n in names if n in recording.topics}
+        lacking = [n for n, count in promised.items() if is_all and given[n] < count]
+        if not (why or lacking):
+            return
+        if lacking:
+            counts = ", ".join(f"{given[n]} of {promised[n]} messages of {n}" for n in lacking)
+        else:
+            counts = f"{sum(given.values())} messages of {', '.join(names)}"
+        last = f", the last received at {last_ns / 1e9:.3f} s" if given else ""
+        raise TruncatedInputError(f"bag {path} is not whole: it gives {counts}{last}{why}")
 
     return dataclasses.replace(recording, messages=messages)

@@ -38,8 +38,6 @@ VISION_MSGS = {
     "VisionClass": "uint16 class_id\nstring class_name",
     "LabelInfo": "std_msgs/Header header\nvision_msgs/VisionClass[] class_map\nfloat32 threshold",
 }
-# Seconds are of 32 bits; nanoseconds on top of them can make a stamp of more.
-EARLIEST_NS, LATEST_NS = -(1 << 31) * 1_000_000_000, (1 << 31) * 1_000_000_000 - 1
 COMMON = (
     "builtin_interfaces/msg/Time",
     "geometry_msgs/msg/Point",
@@ -85,10 +83,17 @@ def message_classes() -> SimpleNamespace:
 
 
 def make_header(stamp_ns: int, frame_id: str) -> Any:
-    """std_msgs/Header of a time in nanoseconds; of one that it cannot hold, the nearest."""
+    """std_msgs/Header of a time in nanoseconds."""
     msgs = message_classes()
-    seconds, nanoseconds = divmod(min(max(stamp_ns, EARLIEST_NS), LATEST_NS), 1_000_000_000)
+    seconds, nanoseconds = split_stamp(stamp_ns)
     return msgs.Header(stamp=msgs.Time(sec=seconds, nanosec=nanoseconds), frame_id=frame_id)
+
+
+def split_stamp(stamp_ns: int) -> tuple[int, int]:
+    """Seconds and nanoseconds of a builtin_interfaces/Time; the nearest where 32 bits of seconds
+    do not hold the stamp, which nanoseconds of 32 bits can make."""
+    earliest_ns, latest_ns = -(1 << 31) * 1_000_000_000, (1 << 31) * 1_000_000_000 - 1
+    return divmod(min(max(stamp_ns, earliest_ns), latest_ns), 1_000_000_000)
 
 
 def stamp_ns(header: Any) -> int:

@@ -20,8 +20,9 @@ from recordings import (
 )
 
 from instaseg_ros import bags
+from instaseg_ros.bag_storage import open_recording
 from instaseg_ros.bags import IMAGE, BagSource
-from instaseg_ros.errors import InputError
+from instaseg_ros.errors import InputError, TruncatedInputError
 
 
 def cut(path: Path, share: float) -> Path:
@@ -111,7 +112,7 @@ def test_chunks_without_an_index_between_others(tmp_path):
     path = tmp_path / "bag.mcap"
     with path.open("wb") as file:
         writer = McapWriter(file, chunk_size=5000)  # a chunk for each image
-        writer.start()
+        writer.start(profile="ros2")
         schema = writer.register_schema(IMAGE, "ros2msg", b"")
         channel = writer.register_channel("/image", "cdr", schema)
         for i in range(6):
@@ -126,7 +127,7 @@ def test_messages_come_by_time_where_chunks_overlap(tmp_path):
     path = tmp_path / "bag.mcap"
     with path.open("wb") as file:
         writer = McapWriter(file, chunk_size=30_000)
-        writer.start()
+        writer.start(profile="ros2")
         schema = writer.register_schema(IMAGE, "ros2msg", b"")
         channel = writer.register_channel("/image", "cdr", schema)
         for i in (3, 0, 5, 1, 9, 2, 4, 8, 6, 7):
@@ -140,7 +141,7 @@ def test_fewer_than_promised_is_said(tmp_path):
     path = tmp_path / "bag.mcap"
     with path.open("wb") as file:
         writer = McapWriter(file)
-        writer.start()
+        writer.start(profile="ros2")
         schema = writer.register_schema(IMAGE, "ros2msg", b"")
         channel = writer.register_channel("/image", "cdr", schema)
         for i in range(3):
@@ -152,6 +153,21 @@ def test_fewer_than_promised_is_said(tmp_path):
     assert_frames(frames, range(3))
     assert source.total == 5
     assert "bag.mcap is not whole: it gives 3 of 5 messages of /image" in message
+
+
+def test_more_of_one_topic_do_not_make_up_for_another(tmp_path):
+    path = tmp_path / "bag.mcap"
+    with path.open("wb") as file:
+        writer = McapWriter(file)
+        writer.start(profile="ros2")
+        schema = writer.register_schema(IMAGE, "ros2msg", b"")
+        left, right = (writer.register_channel(t, "cdr", schema) for t in ("/left", "/right"))
+        for channel in (left, left, right):
+            writer.add_message(channel, 1, image_message(0), 1)
+        writer._Writer__statistics.channel_message_counts.update({left: 1, right: 2})
+        writer.finish()
+    with pytest.raises(TruncatedInputError, match="gives 1 of 2 messages of /right, the last"):
+        list(open_recording(path).messages(["/left", "/right"]))
 
 
 def test_only_json_is_refused_and_json_beside_is_not(tmp_path):

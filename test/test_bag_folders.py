@@ -207,6 +207,13 @@ def test_log_of_a_killed_recorder_is_read(tmp_path, checkpointed, mode):
     assert {p.name: p.read_bytes() for p in killed.iterdir()} == before  # nothing is written there
 
 
+def test_log_that_cannot_be_used_is_said(tmp_path, caplog):
+    folder = write_split(tmp_path / "bag", ["a.db3", "b.db3"], listed=False)
+    (folder / "a.db3-journal").write_bytes(bytes.fromhex("d9d505f920a163d7") + b"\xff" * 600)
+    (folder / "b.db3-wal").write_bytes(b"no log at all")
+    assert_frames(BagSource(folder), range(4))
+
+
 def test_capitals_are_the_same(tmp_path):
     for name in ("a.MCAP", "b.DB3", "c.Mcap.ZSTD"):
         folder = write_split(tmp_path / name[0], [name.replace(".ZSTD", ".zstd")], listed=False)

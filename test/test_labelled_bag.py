@@ -156,7 +156,11 @@ def write_detections(path: Path, *objects: tuple[str, list[tuple[str, float]]]) 
 CAR, PERSON = [("car", 1.0)], [("person", 0.3), ("rider", 0.7)]
 
 
-@pytest.mark.parametrize("odd", ["", "car_1", "0", "-7", "7.0", "65536", "9" * 5000, "\u0667"])
+@pytest.mark.parametrize(
+    "odd",
+    ["", "car_1", "0", "-7", "7.0", "65536", "9" * 5000, "\u0667"],
+    ids=["empty", "text", "background", "negative", "float", "large", "huge", "arabic"],
+)
 def test_object_whose_id_is_no_label_value_is_left_out(tmp_path: Path, odd: str) -> None:
     path = write_detections(tmp_path / "a.mcap", ("300", CAR), (odd, PERSON))
     dataset = LabelledBag(path)

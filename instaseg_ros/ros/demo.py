@@ -26,6 +26,7 @@ from std_msgs.msg import Header
 
 from instaseg_ros import outputs
 from instaseg_ros.bag_storage import open_recording
+from instaseg_ros.bag_types import split_stamp
 from instaseg_ros.bags import BagSource, BagWriter, Truth, read_truth, truth_topics
 from instaseg_ros.errors import InstasegError
 from instaseg_ros.evaluation.average_precision import average_precision
@@ -131,9 +132,8 @@ class Peer(Node):
         for raw in recording.messages([source.topic, *truth]):
             if raw.topic == source.topic:
                 frame = source.frame(raw)
-                seconds, nanoseconds = divmod(frame.stamp_ns, 1_000_000_000)
                 header = Header(frame_id=frame.frame_id)
-                header.stamp.sec, header.stamp.nanosec = seconds, nanoseconds
+                header.stamp.sec, header.stamp.nanosec = split_stamp(frame.stamp_ns)
                 message = outputs.overlay_message(MESSAGES, header, frame.image)
                 self._spin_until(start + sent / rate_hz)
                 self._sent_s[frame.stamp_ns] = time.monotonic()
