@@ -151,7 +151,9 @@ def _channels(
     cursor = database.execute("SELECT * FROM topics")
     columns = [column[0] for column in cursor.description]
     for values in cursor:
-        row = dict(zip(columns, values, strict=True))
+        # Some writers store text as bytes.
+        texts = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values]
+        row = dict(zip(columns, texts, strict=True))
         number, name, kind = row["id"], row["name"], row["type"]
         encoding = row.get("serialization_format", "cdr")
         if encoding != "cdr":

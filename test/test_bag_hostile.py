@@ -84,6 +84,8 @@ def test_file_unpacks_to_no_more_than_is_allowed(tmp_path, monkeypatch):
         open_recording(bomb)
 
 
+OLD = "ALTER TABLE topics RENAME TO old"
+NEW = "CREATE TABLE topics AS SELECT id, {}, serialization_format FROM old"
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
 
 
@@ -116,8 +118,8 @@ ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
             ],
             "expected a table 'messages'",
         ),
-        (["UPDATE topics SET name = x'05'"], "expected name and type of a topic, found"),
-        (["UPDATE topics SET type = x'ff'"], "expected name and type of a topic, found"),
+        ([OLD, NEW.format("5 AS name, type")], "expected name and type of a topic, found 5 and 's"),
+        ([OLD, NEW.format("name, NULL AS type")], "expected name and type of a topic, found '/im"),
     ],
 )
 def test_tables_that_are_no_recording_are_refused(tmp_path, statements, said):
@@ -128,6 +130,12 @@ def test_tables_that_are_no_recording_are_refused(tmp_path, statements, said):
     with pytest.raises(InputError) as caught:
         BagSource(change_db3(bag, *statements))
     assert said in str(caught.value) and "bag.db3" in str(caught.value)
+
+
+def test_names_stored_as_bytes_are_names(tmp_path):
+    change = "UPDATE topics SET name = CAST(name AS BLOB), type = CAST(type AS BLOB)"
+    bag = change_db3(write_db3(tmp_path / "bag.db3", 2), change)
+    assert_frames(BagSource(bag), range(2))
 
 
 @pytest.mark.parametrize(
