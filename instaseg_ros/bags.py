@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from instaseg_ros import bag_types, images
 from instaseg_ros.bag_recording import RawMessage, Topic, reason
 from instaseg_ros.bag_storage import open_recording
+from instaseg_ros.config import InputConfig
 from instaseg_ros.errors import ImageError, InputError, InstasegError
 from instaseg_ros.output_files import OutputFile
 from instaseg_ros.types import Frame
@@ -24,7 +25,7 @@ IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 DETECTIONS = "vision_msgs/msg/Detection2DArray"
-TO_RGB: dict[str, Callable[[Any], NDArray[np.uint8]]] = {
+TO_RGB: dict[str, Callable[..., NDArray[np.uint8]]] = {
     IMAGE: images.image_to_rgb,
     COMPRESSED: images.compressed_to_rgb,
 }
@@ -52,7 +53,10 @@ class BagSource:
     again for the one after; TruncatedInputError comes after the last frame before a break.
     """
 
-    def __init__(self, path: str | Path, topic: str | None = None) -> None:
+    def __init__(
+        self, path: str | Path, topic: str | None = None, config: InputConfig = images.AS_IT_COMES
+    ) -> None:
+        self._config = config
         self._recording = open_recording(path)
         self.topic = _pick_topic(f"bag {path}", self._recording.topics, topic)
         found = self._recording.topics[self.topic]
@@ -71,7 +75,7 @@ class BagSource:
         message = deserialize(raw, self._type)
         header = message.header
         try:
-            image = self._to_rgb(message)
+            image = self._to_rgb(message, self._config)
         except InstasegError:
             raise
         except Exception as error:  # of numpy, OpenCV, ... by kind of damage

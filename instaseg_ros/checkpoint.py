@@ -12,8 +12,9 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.resources import files
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,8 @@ def config_with_weights(build: Callable[[Config], Config]) -> Config:
     path = _file(asked.weights)
     header = _header(path) if path.suffix == ".safetensors" else {"decode": PUBLISHED_DECODE}
     suits = {"decode": header.get("decode", {})}
-    if replace(asked.input, mirror=False) == InputConfig():
+    size = attrgetter("height", "width", "scale")
+    if size(asked.input) == size(InputConfig()):
         suits["input"] = header.get("input", {})
     try:
         return build(merge(Config(), suits))

@@ -38,6 +38,18 @@ class InputConfig:
     width: int = param(0, "network input width in pixels; 0: keeps the shape", low=0, high=8192)
     scale: float = param(1.0, "magnification, where neither is set", low=0.1, high=8.0)
     mirror: bool = param(False, "mean of the image and its mirror image, in twice the time")
+    max_pixels: int = param(
+        50_000_000,
+        "an image of more pixels is refused before it takes memory, as it comes and as scaled",
+        low=1,
+        high=1 << 30,  # OpenCV's own limit
+    )
+    white_level: int = param(
+        0,
+        "sample of 16 bits that is white, such as 4095 of a 12-bit camera; 0: 65535",
+        low=0,
+        high=65535,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,19 +2,25 @@
 
 No ROS is needed: a message is anything with the fields of `sensor_msgs/Image` or
 `sensor_msgs/CompressedImage` (REP 118 and `sensor_msgs/image_encodings.hpp`), be it rclpy's or one
-read from a bag. 16-bit samples keep their high byte.
+read from a bag. Of 16-bit samples the high byte is kept, or what `input.white_level` makes of them.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from instaseg_ros.config import InputConfig
 from instaseg_ros.errors import ImageError
+from instaseg_ros.image_files import check_size, decode, read_image_file
+from instaseg_ros.image_headers import read_header
+
+AS_IT_COMES = InputConfig()
 
 
 class ImageMessage(Protocol):
@@ -83,13 +89,16 @@ _YUV444_TO_RGB = np.array(
 )
 
 
-def image_to_rgb(msg: ImageMessage) -> NDArray[np.uint8]:
+def image_to_rgb(msg: ImageMessage, config: InputConfig = AS_IT_COMES) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB of a raw image; a view of `msg.data` for rgb8 without row padding.
 
-    Raises ImageError for an unknown encoding, or data shorter than its own description.
+    Raises ImageError for an unknown encoding, data shorter than its own description, or more pixels
+    than `config.max_pixels`.
     """
+    if msg.height and msg.width:  # without pixels there is more to say, below
+        check_size(msg.height, msg.width, config.max_pixels)
     if msg.encoding in PACKED:
-        return _packed_to_rgb(msg, PACKED[msg.encoding])
+        return _packed_to_rgb(msg, PACKED[msg.encoding], config.white_level)
     if msg.encoding in SEMI_PLANAR:
         return _semi_planar_to_rgb(msg)
     return _cv_bridge_to_rgb(msg)
@@ -110,15 +119,35 @@ def image_to_depth(msg: ImageMessage) -> NDArray[np.float32]:
     return np.nan_to_num(depth, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def compressed_to_rgb(msg: CompressedMessage) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB of a JPEG, PNG, ... image. Raises ImageError when it cannot be decoded.
+def compressed_to_rgb(
+    msg: CompressedMessage, config: InputConfig = AS_IT_COMES
+) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB of a JPEG, PNG, ... image.
 
-    `format` may be "jpeg", "png", or image_transport's "rgb8; jpeg compressed bgr8".
+    `format` may be "jpeg", "png", or as image_transport writes it, "rgb8; jpeg compressed bgr8":
+    the original's encoding, the codec, and the encoding that was handed to the codec, which is the
+    original's where it is missing. Raises ImageError when it is no whole image, or one of more
+    than `config.max_pixels`.
     """
-    image = _decode(msg, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    # image_transport encodes BGR; where it says otherwise, what decodes as blue is red.
-    swapped = "compressed rgb" in msg.format
-    return image if swapped else _u8(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+    original, _, how = msg.format.lower().partition(";")
+    encoding = how.partition("compressed")[2].strip() or original.strip() if how else ""
+    flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    image = _eight_bit(_decode(msg, flags, config.max_pixels), config.white_level)
+    if image.ndim == 2:
+        is_mosaic = encoding.startswith("bayer_") and encoding in PACKED
+        return _to_rgb(image, PACKED[encoding].code if is_mosaic else cv2.COLOR_GRAY2RGB)
+    # Codecs call blue what comes first.
+    return _to_rgb(image, None if encoding.startswith("rgb") else cv2.COLOR_BGR2RGB)
+
+
+def file_to_rgb(path: Path, config: InputConfig = AS_IT_COMES) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB of an image file, turned as its Exif data say. Raises ImageError."""
+    image = read_image_file(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH, config.max_pixels)
+    try:
+        image = _eight_bit(image, config.white_level)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+    return _to_rgb(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
 
 
 def compressed_to_labels(msg: CompressedMessage) -> NDArray[np.uint16]:
@@ -131,19 +160,16 @@ def compressed_to_depth(msg: CompressedMessage) -> NDArray[np.float32]:
     return _decode_grey(msg, "depth image").astype(np.float32) / np.float32(1000)
 
 
-def _packed_to_rgb(msg: ImageMessage, encoding: Encoding) -> NDArray[np.uint8]:
-    pixel_bytes = encoding.samples * encoding.sample_bytes
+def _packed_to_rgb(msg: ImageMessage, encoding: Encoding, white_level: int) -> NDArray[np.uint8]:
     if encoding.samples == 2 and msg.width % 2:
         raise ImageError(
             f"image: encoding {msg.encoding} needs an even width, got {msg.width}; "
             "correct the width the driver publishes"
         )
-    rows = _rows(msg, msg.height, msg.width * pixel_bytes)
-    if encoding.sample_bytes == 2:
-        rows = rows[:, 0 if msg.is_bigendian else 1 :: 2]
+    samples = _samples(msg, f"u{encoding.sample_bytes}", encoding.samples)
     shape = (msg.height, msg.width, encoding.samples)
-    pixels = np.ascontiguousarray(rows).reshape(shape[: 2 if encoding.samples == 1 else 3])
-    return pixels if encoding.code is None else _u8(cv2.cvtColor(pixels, encoding.code))
+    pixels = _eight_bit(samples, white_level).reshape(shape[: 2 if encoding.samples == 1 else 3])
+    return _to_rgb(pixels, encoding.code)
 
 
 def _semi_planar_to_rgb(msg: ImageMessage) -> NDArray[np.uint8]:
@@ -183,6 +209,24 @@ def _u8(image: Any) -> NDArray[np.uint8]:
     return np.asarray(image, np.uint8)
 
 
+def _to_rgb(image: NDArray[np.uint8], code: int | None) -> NDArray[np.uint8]:
+    """By a code of cvtColor; None: it is RGB already."""
+    return image if code is None else _u8(cv2.cvtColor(image, code))
+
+
+def _eight_bit(samples: NDArray[Any], white_level: int) -> NDArray[np.uint8]:
+    """Samples of 8 bits as they are; of 16 bits the high byte, or scaled so that `white_level` and
+    what is above it are white. Raises ImageError for other samples."""
+    if samples.dtype.kind != "u" or samples.dtype.itemsize > 2:
+        raise ImageError(f"expected an image of 8 or 16 bits a sample, got {samples.dtype}")
+    if samples.dtype.itemsize == 1:
+        return _u8(samples)
+    if not white_level:
+        return (samples >> 8).astype(np.uint8)
+    native = samples.astype(np.uint16, copy=False)
+    return _u8(cv2.convertScaleAbs(native, alpha=255 / white_level))
+
+
 def _rows(msg: ImageMessage, count: int, row_bytes: int) -> NDArray[np.uint8]:
     """(count, row_bytes) uint8 view of the message's rows without their padding."""
     data = np.frombuffer(msg.data, np.uint8) if len(msg.data) else np.zeros(0, np.uint8)
@@ -203,10 +247,10 @@ def _rows(msg: ImageMessage, count: int, row_bytes: int) -> NDArray[np.uint8]:
     return np.ndarray((count, row_bytes), np.uint8, data, 0, (msg.step, 1))
 
 
-def _samples(msg: ImageMessage, kind: str) -> NDArray[Any]:
-    """(H, W) samples of one numpy kind ("u1", "u2", "f4") in the message's byte order."""
+def _samples(msg: ImageMessage, kind: str, per_pixel: int = 1) -> NDArray[Any]:
+    """(H, W * per_pixel) samples of a numpy kind ("u1", "u2", "f4") in the message's byte order."""
     dtype = np.dtype((">" if msg.is_bigendian else "<") + kind)
-    rows = _rows(msg, msg.height, msg.width * dtype.itemsize)
+    rows = _rows(msg, msg.height, msg.width * per_pixel * dtype.itemsize)
     return np.ascontiguousarray(rows).view(dtype)
 
 
@@ -217,32 +261,30 @@ def _expect(msg: ImageMessage, what: str, encodings: tuple[str, ...]) -> None:
         )
 
 
-def _decode(msg: CompressedMessage, flags: int) -> NDArray[Any]:
+def _decode(
+    msg: CompressedMessage, flags: int, max_pixels: int = AS_IT_COMES.max_pixels
+) -> NDArray[Any]:
+    what = f"compressed image of format '{msg.format}'"
     if "compressedDepth" in msg.format or "rvl" in msg.format.lower():
-        raise ImageError(
-            f"compressed image: format '{msg.format}' is not read; "
-            "publish the raw image, or jpeg or png compressed"
-        )
-    data = np.frombuffer(msg.data, np.uint8) if len(msg.data) else None
+        raise ImageError(f"{what}: not read; publish the raw image, or jpeg or png compressed")
     try:
-        image = None if data is None else cv2.imdecode(data, flags)
-    except cv2.error:
-        image = None
-    if image is None:
-        raise ImageError(
-            f"compressed image: {len(msg.data)} bytes of format '{msg.format}' are no image "
-            "that OpenCV can decode; expected jpeg or png"
-        )
-    return image
+        return decode(msg.data, flags, max_pixels)
+    except ImageError as error:
+        raise ImageError(f"{what}: {error}") from error
 
 
 def _decode_grey(msg: CompressedMessage, what: str) -> NDArray[Any]:
-    if "png" not in msg.format.lower():
+    """(H, W) samples of 8 or 16 bits, exactly as they were before compression."""
+    sent = f"format '{msg.format}'"
+    if "png" in msg.format.lower():
+        image = _decode(msg, cv2.IMREAD_UNCHANGED)
+        sent = read_header(msg.data).kind
+    if sent != "PNG":
         raise ImageError(
-            f"{what}: expected lossless 'png', got format '{msg.format}'; "
-            "lossy compression alters the values"
+            f"{what}: expected lossless PNG, got {sent}; lossy compression alters the values"
         )
-    image = _decode(msg, cv2.IMREAD_UNCHANGED)
-    if image.ndim != 2:
-        raise ImageError(f"{what}: expected one channel, got {image.shape[2]}")
+    if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
+        raise ImageError(
+            f"{what}: expected one channel of 8 or 16 bits, got {image.dtype} of {image.shape}"
+        )
     return image

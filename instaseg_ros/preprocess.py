@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instaseg_ros.errors import ImageError
+from instaseg_ros.image_files import check_size
 from instaseg_ros.types import Instances
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def preprocess(
     A side that the configuration leaves at 0 follows the other, so that the image keeps its shape;
     both follow the magnification.
     images: (H, W, 3) uint8 RGB each. Returns (B, H', W', 3) uint8 and the way back.
-    Raises ImageError when an image is not of that kind, or the sizes differ within the batch.
+    Raises ImageError when an image is not of that kind, the sizes differ within the batch, or there
+    are more pixels than `config.max_pixels`, before or after.
     """
     for image in images:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
@@ -47,6 +49,8 @@ def preprocess(
             )
     height, width = images[0].shape[:2]
     scaled = _scaled((height, width), config)
+    check_size(height, width, config.max_pixels)
+    check_size(*scaled, config.max_pixels, "a scaled image")
     padded = tuple(-(-side // stride) * stride for side in scaled)
     if len(images) == 1 and padded == (height, width):
         return np.ascontiguousarray(images[0])[None], Geometry((height, width), scaled)

@@ -18,6 +18,7 @@ class Frame:
     depth: (H, W) float32, metres along the optical axis; 0 where unknown; None without depth.
     intrinsics: (3, 3) float64 camera matrix in pixels of `image`; None when unknown.
     received_ns: when a recorder got it, nanoseconds; None of what comes from no recording.
+    name: of the file the image is from, without suffix; empty where it has none of its own.
     """
 
     image: NDArray[np.uint8]
@@ -26,6 +27,7 @@ class Frame:
     depth: NDArray[np.float32] | None = None
     intrinsics: NDArray[np.float64] | None = None
     received_ns: int | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,7 +140,8 @@ def test_the_input_size_comes_from_the_weights_unless_the_user_sets_one(tmp_path
         return config_with_weights(lambda base: merge(base, tree)).input
 
     assert seen() == InputConfig(height=480)
-    assert seen(mirror=True) == InputConfig(height=480, mirror=True)
+    other = {"mirror": True, "max_pixels": 99, "white_level": 4095}  # nothing about the size
+    assert seen(**other) == InputConfig(height=480, **other)
     # Never one side of the user's and one of the weights'.
     assert seen(width=640) == InputConfig(width=640)
     assert seen(scale=0.5) == InputConfig(scale=0.5)

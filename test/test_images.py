@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from instaseg_ros import images
+from instaseg_ros.config import InputConfig
 from instaseg_ros.errors import ImageError
 
 HEIGHT, WIDTH = 6, 8
@@ -197,6 +198,87 @@ def test_format_that_says_rgb_was_encoded_as_if_bgr():
     np.testing.assert_array_equal(images.compressed_to_rgb(msg), RGB)
 
 
+FORMATS_OF_ONE_CHANNEL = {  # format: whether the one channel is the sensor's mosaic
+    "bayer_rggb8; jpeg compressed ": True,  # image_transport up to Humble
+    "bayer_rggb8; jpeg compressed mono8": False,  # from Jazzy on, which demosaics to grey
+    "bayer_rggb8; png compressed ": True,
+    "bayer_rggb8; jpeg compressed bayer_rggb8": True,
+    "bayer_rggb16; png compressed ": True,
+    "bayer_rggb8;tiff compressed": True,
+    "mono8; png compressed ": False,
+    "jpeg": False,
+    "png": False,
+}
+
+
+@pytest.mark.parametrize("form", FORMATS_OF_ONE_CHANNEL)
+def test_compressed_bayer_is_demosaiced_where_it_is_still_a_mosaic(form):
+    mosaic = np.tile(np.array([[210, 100], [100, 20]], np.uint16), (16, 16))
+    pixels = mosaic * 256 if "16" in form else mosaic.astype(np.uint8)
+    suffix = next(s for s in (".png", ".tiff", ".jpg") if s[1:] in form or s == ".jpg")
+    rgb = images.compressed_to_rgb(compressed(form, suffix, pixels))
+    if FORMATS_OF_ONE_CHANNEL[form]:
+        assert np.abs(rgb.astype(int) - (210, 100, 20)).max() <= 12  # JPEG's loss
+    else:
+        assert np.ptp(rgb.astype(int), axis=2).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("form", "is_rgb"),
+    [
+        ("rgb8; tiff compressed ", True),  # which image_transport writes as it comes
+        ("bgr8; tiff compressed ", False),
+        ("rgba8; png compressed ", True),
+        ("bayer_rggb8; jpeg compressed bgr8", False),
+        ("rgb8; png compressed bgr8", False),
+        ("tiff", False),
+    ],
+)
+def test_the_order_of_colours_is_the_original_s_where_the_format_names_no_other(form, is_rgb):
+    suffix = ".tiff" if "tiff" in form else ".png"
+    rgb = images.compressed_to_rgb(compressed(form, suffix, RGB if is_rgb else RGB[..., ::-1]))
+    np.testing.assert_array_equal(rgb, RGB)
+
+
+@pytest.mark.parametrize("big", [0, 1])
+@pytest.mark.parametrize("encoding", ["mono16", "16UC1", "rgb16", "bayer_rggb16"])
+def test_twelve_bits_in_sixteen_are_scaled_to_the_white_level(encoding, big):
+    width = WIDTH * (3 if encoding == "rgb16" else 1)
+    for sample, scaled, high_byte in ((4095, 255, 15), (60000, 255, 234), (2048, 128, 8)):
+        samples = np.full((HEIGHT, width), sample, ">u2" if big else "<u2")
+        msg = message(encoding, samples, big=big)
+        assert (images.image_to_rgb(msg, InputConfig(white_level=4095)) == scaled).all()
+        assert (images.image_to_rgb(msg) == high_byte).all()
+
+
+def test_white_level_holds_for_compressed_images_and_not_for_eight_bits():
+    config = InputConfig(white_level=4095)
+    twelve = np.full((HEIGHT, WIDTH), 4095, np.uint16)
+    for form in ("mono16; png compressed ", "bayer_rggb16; png compressed "):
+        rgb = images.compressed_to_rgb(compressed(form, ".png", twelve), config)
+        assert (rgb == 255).all()
+    rgb = images.compressed_to_rgb(compressed("png", ".png", RGB[..., ::-1]), config)
+    np.testing.assert_array_equal(rgb, RGB)
+    np.testing.assert_array_equal(images.image_to_rgb(message("rgb8", RGB), config), RGB)
+
+
+@pytest.mark.parametrize("encoding", ["rgb8", "nv12", "mono16", "rgb888"])
+def test_raw_images_are_bounded(encoding):
+    msg = message(encoding, np.zeros((2 * HEIGHT, 6 * WIDTH), np.uint8))
+    images_of = InputConfig(max_pixels=HEIGHT * WIDTH - 1)
+    with pytest.raises(ImageError, match=f"of 1 to {HEIGHT * WIDTH - 1} pixels, got 8 x 6"):
+        images.image_to_rgb(msg, images_of)
+
+
+def test_compressed_images_are_bounded_and_whole():
+    msg = compressed("jpeg", ".jpg", np.tile(RGB, (8, 8, 1)))
+    with pytest.raises(ImageError, match=r"'jpeg': expected an image of 1 to 99 pixels.*64 x 48"):
+        images.compressed_to_rgb(msg, InputConfig(max_pixels=99))
+    msg.data = msg.data[: len(msg.data) // 2]
+    with pytest.raises(ImageError, match=r"found a JPEG that breaks off"):
+        images.compressed_to_rgb(msg)
+
+
 def test_grey_16_bit_png_keeps_the_high_byte():
     msg = compressed("mono16; png compressed", ".png", grey(RGB).astype(np.uint16) * 256 + 255)
     np.testing.assert_array_equal(images.compressed_to_rgb(msg), GREY3)
@@ -224,8 +306,15 @@ def test_label_image(encoding, padding, big):
 def test_label_png_is_exact_and_jpeg_refused():
     labels = images.compressed_to_labels(compressed("mono16; png compressed", ".png", LABELS))
     np.testing.assert_array_equal(labels, LABELS)
-    with pytest.raises(ImageError, match="lossless 'png', got format 'jpeg'"):
+    with pytest.raises(ImageError, match="lossless PNG, got format 'jpeg'"):
         images.compressed_to_labels(SimpleNamespace(format="jpeg", data=b""))
+    for suffix, values, said in (
+        (".tiff", np.full((4, 4), 70000.7, np.float32), "got TIFF"),
+        (".jpg", LABELS.astype(np.uint8), "got JPEG"),
+        (".png", RGB, r"one channel of 8 or 16 bits, got uint8 of \(6, 8, 3\)"),
+    ):
+        with pytest.raises(ImageError, match=said):
+            images.compressed_to_labels(compressed("mono16; png compressed ", suffix, values))
     with pytest.raises(ImageError, match="mono8 or 8UC1, got 'rgb8'"):
         images.image_to_labels(message("rgb8", RGB))
 

@@ -18,6 +18,7 @@ FLOORS = (
     {"types", "errors", "__version__"},
     {"config_tree", "evaluation"},
     {"config", "config_train"},
+    {"image_files", "image_headers"},
     {"grouping", "lite", "methods", "mirroring", "network", "preprocess", "temporal", "tracking"},
     {"checkpoint", "folding", "output_files", "images", "visualization"},
     {"onnx_model"},

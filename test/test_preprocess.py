@@ -98,3 +98,19 @@ def test_an_instance_that_no_pixel_of_the_camera_shows_is_left_out() -> None:
 def test_what_is_no_image_is_refused(bad: list[np.ndarray]) -> None:
     with pytest.raises(ImageError, match="expected"):
         preprocess(bad, InputConfig())
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (InputConfig(max_pixels=799), "an image of 1 to 799 pixels, got 40 x 20"),
+        (InputConfig(max_pixels=800, scale=2), "a scaled image of 1 to 800 pixels, got 80 x 40"),
+        (InputConfig(max_pixels=800, height=40, width=40), "a scaled image .* got 40 x 40"),
+    ],
+)
+def test_a_larger_image_than_configured_never_reaches_the_network(
+    config: InputConfig, said: str
+) -> None:
+    with pytest.raises(ImageError, match=said):
+        preprocess([image(20, 40)], config)
+    preprocess([image(20, 40)], InputConfig(max_pixels=800))

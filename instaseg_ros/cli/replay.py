@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from instaseg_ros.sources import open_source
 
     config = config_from(args)
-    source = open_source(args.input, args.topic)
+    source = open_source(args.input, args.topic, config.input)
     for output in map(Path, args.output):
         if output.exists() and output.samefile(args.input):
             raise ConfigError(f"output {output} is the input; choose another name")

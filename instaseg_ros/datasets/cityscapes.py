@@ -109,7 +109,7 @@ class Cityscapes:
             raise unknown_split(root, split, splits(Path(root)))
         self._names = [
             file.relative_to(self._images).as_posix().removesuffix("_leftImg8bit.png")
-            for file in sorted((self._images / split).glob("*/*_leftImg8bit.png"))
+            for file in sorted((self._images / split).glob("*/[!.]*_leftImg8bit.png"))
         ]
         if not self._names:
             raise InputError(

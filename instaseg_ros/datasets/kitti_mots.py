@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instaseg_ros.errors import InputError
+from instaseg_ros.image_files import images_in
 from instaseg_ros.types import Frame
 
 from .border import reads_files
-from .reading import images_in, read_image, read_labels, subfolders, unknown_split
+from .reading import read_image, read_labels, subfolders, unknown_split
 from .rle import decode_rle
 from .sample import Remarks, Sample, present_ids
 

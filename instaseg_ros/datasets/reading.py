@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from instaseg_ros.errors import InputError
-from instaseg_ros.sources import IMAGE_SUFFIXES
+from instaseg_ros.errors import ImageError, InputError
+from instaseg_ros.image_files import read_image_file
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -64,19 +64,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return document
 
 
-def images_in(folder: Path) -> list[Path]:
-    """The images of a folder, by name; at least one."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: expected a folder of images, found no such folder")
-    images = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-    if not images:
-        raise InputError(f"{folder}: expected images ({', '.join(IMAGE_SUFFIXES)}), found none")
-    return images
-
-
 def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted."""
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    """Names of the folders in a folder, sorted; without hidden ones."""
+    return sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".")
+    )
 
 
 def unknown_split(root: str | Path, split: str, known: Sequence[str]) -> InputError:
@@ -91,15 +85,6 @@ def unknown_split(root: str | Path, split: str, known: Sequence[str]) -> InputEr
 def read_any(path: Path, flags: int = cv2.IMREAD_UNCHANGED) -> NDArray[Any]:
     """What OpenCV makes of an image file, BGR where it has colours."""
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: expected an image, found {error.strerror}") from error
-    # Neither marker, end of the image and start of a scan, can occur within a scan. Some versions
-    # of OpenCV fill what is missing with grey.
-    if data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-        raise InputError(f"{path}: expected an image, found a JPEG that breaks off")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    if image is None:
-        what = f"{len(data)} bytes that are no whole image" if data else "an empty file"
-        raise InputError(f"{path}: expected an image, found {what}")
-    return np.asarray(image)
+        return read_image_file(path, flags)
+    except ImageError as error:
+        raise InputError(str(error)) from error

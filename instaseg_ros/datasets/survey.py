@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from instaseg_ros.errors import InputError
-from instaseg_ros.sources import IMAGE_SUFFIXES
+from instaseg_ros.image_files import IMAGE_SUFFIXES
 from instaseg_ros.visualization import color, contact_sheet, paint, write_name
 
 from .border import named

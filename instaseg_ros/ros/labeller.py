@@ -68,7 +68,7 @@ class Labeller:
         header = received.message.header
         start = time.perf_counter()
         try:
-            frame = to_frame(received.message)
+            frame = to_frame(received.message, self._config.input)
             self._follow_time(frame.stamp_ns)
             before_ms = {
                 "wait": (start - received.time_s) * 1e3,

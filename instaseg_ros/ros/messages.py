@@ -14,6 +14,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
+from instaseg_ros.config import InputConfig
 from instaseg_ros.images import compressed_to_rgb, image_to_rgb
 from instaseg_ros.ros.diagnostics import Diagnosis
 from instaseg_ros.types import Frame
@@ -68,10 +69,10 @@ MESSAGES = SimpleNamespace(
 )
 
 
-def to_frame(message: Any) -> Frame:
+def to_frame(message: Any, config: InputConfig) -> Frame:
     """A Frame of a sensor_msgs Image or CompressedImage. Raises ImageError for one not readable."""
-    is_compressed = isinstance(message, CompressedImage)
-    image = compressed_to_rgb(message) if is_compressed else image_to_rgb(message)
+    to_rgb = compressed_to_rgb if isinstance(message, CompressedImage) else image_to_rgb
+    image = to_rgb(message, config)
     stamp = Time.from_msg(message.header.stamp)
     return Frame(image, stamp.nanoseconds, message.header.frame_id)
 

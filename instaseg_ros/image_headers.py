@@ -1,0 +1,140 @@
+"""Kind and size of an image file from its first bytes; of a JPEG also whether it is whole.
+
+OpenCV tells no size before it has allocated the pixels, and a file of a hundred bytes can declare
+four billion of them. What is read here is a subset of each format: anything odd is refused.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from instaseg_ros.errors import ImageError
+
+MAX_SCANS = 100  # of a progressive JPEG, each of which takes time for all its pixels; 10 are usual
+
+# In a JPEG. Those with nothing behind them, which occur among the samples of a scan, are left out.
+_MARKER = re.compile(rb"\xff+([\x02-\xcf\xd8-\xfe])")
+_GAP = rb"(?:\s|#[^\r\n]*[\r\n])+"  # in a PNM, comments included
+_PNM = re.compile(rb"P[1-6]" + _GAP + rb"(\d{1,9})" + _GAP + rb"(\d{1,9})\s")
+
+
+class Header(NamedTuple):
+    """What an image file says about itself. kind: one of KINDS; height, width: in pixels, not
+    checked."""
+
+    kind: str
+    height: int
+    width: int
+
+
+class _Damaged(Exception):
+    """What is wrong with a file of a known kind."""
+
+
+def read_header(data: Any) -> Header:
+    """The header of an image file in memory: any contiguous buffer. Raises ImageError for bytes
+    that are none, or a JPEG that breaks off."""
+    view = memoryview(data).cast("B")
+    if not view:
+        raise ImageError("expected an image, found no bytes")
+    start = bytes(view[:12])
+    for kind, (signature, size) in KINDS.items():
+        if re.match(signature, start, re.DOTALL):
+            try:
+                return Header(kind, *size(view))
+            except (struct.error, _Damaged) as error:
+                what = error if isinstance(error, _Damaged) else "that breaks off"
+                raise ImageError(f"expected an image, found a {kind} {what}") from error
+    raise ImageError(
+        f"expected an image ({', '.join(KINDS)}), found {len(view)} bytes that begin with {start!r}"
+    )
+
+
+def _png(data: memoryview) -> tuple[int, int]:
+    width, height = struct.unpack_from(">II", data, 16)
+    return height, width
+
+
+def _jpeg(data: memoryview) -> tuple[int, int]:
+    """All markers to the last are visited: some versions of OpenCV fill with grey what is missing
+    of a file that breaks off."""
+    size, scans, at = None, 0, 2
+    found = _MARKER.search(data, at)
+    while found:
+        marker, at = found[1][0], found.end()
+        if marker == 0xD9:  # end of the image
+            if size is None or not scans:
+                raise _Damaged("without a picture")
+            return size
+        (length,) = struct.unpack_from(">H", data, at)
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of a frame
+            if size is not None:
+                raise _Damaged("with two frames")
+            size = struct.unpack_from(">HH", data, at + 3)
+        scans += marker == 0xDA
+        if scans > MAX_SCANS:
+            raise _Damaged(f"of more than {MAX_SCANS} scans")
+        found = _MARKER.search(data, at + max(length, 2))
+    raise _Damaged("that breaks off")
+
+
+def _webp(data: memoryview) -> tuple[int, int]:
+    chunk = bytes(data[12:16])
+    if chunk == b"VP8X":  # 24 bits each, less one
+        width, height = (
+            int.from_bytes(struct.unpack_from("3s", data, at)[0], "little") + 1 for at in (24, 27)
+        )
+        return height, width
+    if chunk == b"VP8L":  # 14 bits each, less one, after a signature
+        signature, bits = struct.unpack_from("<BI", data, 20)
+        if signature == 0x2F:
+            return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+    if chunk == b"VP8 ":  # 14 bits each, after a start code
+        code, width, height = struct.unpack_from("<3sHH", data, 23)
+        if code == b"\x9d\x01\x2a":
+            return height & 0x3FFF, width & 0x3FFF
+    raise _Damaged("without a picture")
+
+
+def _tiff(data: memoryview) -> tuple[int, int]:
+    """Of the first directory. Its tiles are decoded whole, so they count where they are larger."""
+    order = "<" if data[0] == ord("I") else ">"
+    (at,) = struct.unpack_from(f"{order}I", data, 4)
+    (count,) = struct.unpack_from(f"{order}H", data, at)
+    sides: dict[int, int] = {}  # by tag: width, height, and those of a tile
+    for entry in range(at + 2, at + 2 + 12 * count, 12):
+        tag, kind, number = struct.unpack_from(f"{order}HHI", data, entry)
+        if tag in (256, 257, 322, 323):
+            if tag in sides or kind not in (3, 4) or number != 1:
+                raise _Damaged(f"with a damaged tag {tag}")
+            (sides[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, entry + 8)
+    width, height = sides.get(256, 0), sides.get(257, 0)
+    tile = sides.get(322, 0), sides.get(323, 0)
+    return (height, width) if tile[0] * tile[1] <= width * height else tile[::-1]
+
+
+def _bmp(data: memoryview) -> tuple[int, int]:
+    (length,) = struct.unpack_from("<I", data, 14)
+    width, height = struct.unpack_from("<HH" if length == 12 else "<ii", data, 18)
+    return abs(height), width  # negative: from the top row to the bottom
+
+
+def _pnm(data: memoryview) -> tuple[int, int]:
+    found = _PNM.match(data)
+    if not found:
+        raise _Damaged("with a damaged header")
+    return int(found[2]), int(found[1])
+
+
+# The first bytes of each kind, and what reads (height, width).
+KINDS: dict[str, tuple[bytes, Callable[[memoryview], tuple[int, int]]]] = {
+    "PNG": (rb"\x89PNG\r\n\x1a\n", _png),
+    "JPEG": (rb"\xff\xd8\xff", _jpeg),
+    "WebP": (rb"RIFF.{4}WEBP", _webp),
+    "TIFF": (rb"II\*\0|MM\0\*", _tiff),
+    "BMP": (rb"BM", _bmp),
+    "PNM": (rb"P[1-6]", _pnm),
+}
