@@ -47,7 +47,8 @@ class BagSource:
     """The camera frames of one image topic of a recording; may be iterated more than once.
 
     topic: name of an Image or CompressedImage topic; None where one is unmistakable.
-    total: number of frames.
+    total: number of frames. Intrinsics are those of the first message on `camera_info` beside the
+    images, where it is of their `frame_id`.
 
     While iterating, `next` raises ImageError for a frame that cannot be converted and may be called
     again for the one after; TruncatedInputError comes after the last frame before a break.
@@ -57,6 +58,7 @@ class BagSource:
         self, path: str | Path, topic: str | None = None, config: InputConfig = images.AS_IT_COMES
     ) -> None:
         self._config = config
+        self._camera_info: Any = None
         self._recording = open_recording(path)
         self.topic = _pick_topic(f"bag {path}", self._recording.topics, topic)
         found = self._recording.topics[self.topic]
@@ -69,6 +71,20 @@ class BagSource:
     def messages(self) -> Iterator[RawMessage]:
         """The images as they were recorded. Raises TruncatedInputError as iterating does."""
         return self._recording.messages([self.topic])
+
+    @functools.cached_property
+    def _camera_info(self) -> Any:
+        """The message; None where there is none to be read."""
+        camera = self.topic.removesuffix("/compressed").rpartition("/")[0]
+        topic = f"{camera}/camera_info"
+        found = self._recording.topics.get(topic)
+        if found is None or found.type != CAMERA_INFO:
+            return None
+        try:
+            first = next(self._recording.messages([topic]), None)
+            return None if first is None else deserialize(first, CAMERA_INFO)
+        except (ImageError, InputError):  # a recording that breaks off before it
+            return None
 
     def frame(self, raw: RawMessage) -> Frame:
         """One of `messages` as a frame. Raises ImageError when it cannot be converted."""
@@ -85,8 +101,16 @@ class BagSource:
             ) from error
         if not image.flags.writeable:  # a view of the recording's bytes, which torch warns of
             image = image.copy()
-        stamp_ns = bag_types.stamp_ns(header)
-        return Frame(image, stamp_ns, header.frame_id, received_ns=raw.received_ns)
+        info, matrix = self._camera_info, None
+        if info is not None and info.header.frame_id == header.frame_id:
+            matrix = images.camera_matrix(info, image.shape[:2])
+        return Frame(
+            image,
+            bag_types.stamp_ns(header),
+            header.frame_id,
+            intrinsics=matrix,
+            received_ns=raw.received_ns,
+        )
 
 
 class Truth(NamedTuple):

@@ -1,4 +1,4 @@
-"""Camera messages to RGB, label and depth images, with true strides.
+"""Camera messages to RGB, label and depth images, with true strides, and to camera matrices.
 
 No ROS is needed: a message is anything with the fields of `sensor_msgs/Image` or
 `sensor_msgs/CompressedImage` (REP 118 and `sensor_msgs/image_encodings.hpp`), be it rclpy's or one
@@ -39,6 +39,15 @@ class CompressedMessage(Protocol):
 
     format: str
     data: Any
+
+
+class CameraInfo(Protocol):
+    """The fields of `sensor_msgs/CameraInfo` that are used; `roi` has those of its type."""
+
+    height: int
+    width: int
+    k: Any
+    roi: Any
 
 
 class Encoding(NamedTuple):
@@ -158,6 +167,18 @@ def compressed_to_labels(msg: CompressedMessage) -> NDArray[np.uint16]:
 def compressed_to_depth(msg: CompressedMessage) -> NDArray[np.float32]:
     """(H, W) float32 metres, 0 where unknown, of a 16-bit PNG in millimetres."""
     return _decode_grey(msg, "depth image").astype(np.float32) / np.float32(1000)
+
+
+def camera_matrix(info: CameraInfo, size: tuple[int, int]) -> NDArray[np.float64] | None:
+    """(3, 3) camera matrix in pixels of an image of `size` (height, width), which may be binned,
+    cut out or scaled; None of a camera that is not calibrated."""
+    height, width = info.roi.height or info.height, info.roi.width or info.width
+    matrix = np.array(info.k, np.float64).reshape(3, 3)
+    if not (height and width and np.isfinite(matrix).all() and matrix[0, 0] > 0 < matrix[1, 1]):
+        return None
+    matrix[:2, 2] -= info.roi.x_offset, info.roi.y_offset
+    matrix[:2] *= [[size[1] / width], [size[0] / height]]
+    return matrix
 
 
 def _packed_to_rgb(msg: ImageMessage, encoding: Encoding, white_level: int) -> NDArray[np.uint8]:

@@ -84,12 +84,13 @@ def detections_message(
     return msgs.Detection2DArray(header=header, detections=detections)
 
 
-def label_info_message(msgs: Any, header: Any, class_names: Sequence[str], threshold: float) -> Any:
-    """vision_msgs/LabelInfo: class names by index, and the least score of an instance."""
+def label_info_message(msgs: Any, header: Any, class_names: Sequence[str]) -> Any:
+    """vision_msgs/LabelInfo: class names by index. The threshold, of scores, is 0: none are left
+    out for theirs (`decode.seed_threshold` is of the score of a seed, which is but a factor)."""
     class_map = [
         msgs.VisionClass(class_id=i, class_name=name) for i, name in enumerate(class_names)
     ]
-    return msgs.LabelInfo(header=header, class_map=class_map, threshold=threshold)
+    return msgs.LabelInfo(header=header, class_map=class_map, threshold=0.0)
 
 
 def markers_message(

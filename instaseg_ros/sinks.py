@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -18,11 +20,11 @@ from instaseg_ros import outputs
 from instaseg_ros.config import Config
 from instaseg_ros.errors import ConfigError, InstasegError
 from instaseg_ros.output_files import OutputFile
-from instaseg_ros.types import Frame, Result
+from instaseg_ros.types import Frame, Instances, Result
+from instaseg_ros.video import VideoFile
 from instaseg_ros.visualization import overlay
 
 DETECTIONS_FILE = "detections.jsonl"
-VIDEO_FPS = 10.0  # of a video with a single frame, which says nothing about its rate
 
 
 class Sink(Protocol):
@@ -38,7 +40,7 @@ class Sink(Protocol):
 def open_sink(
     path: str | Path, class_names: Sequence[str], config: Config, overwrite: bool = False
 ) -> Sink:
-    """The sink for an output path: `.mcap`, `.mp4`, or a folder where there is no suffix.
+    """The sink for an output path: `.mcap`, `.mp4`, `.webm`, or a folder where there is no suffix.
 
     Raises ConfigError when it exists and `overwrite` is false, or is of another kind.
     """
@@ -46,12 +48,13 @@ def open_sink(
     kinds: dict[str, Callable[[Path, Sequence[str], Config, bool], Sink]] = {
         ".mcap": BagSink,
         ".mp4": VideoSink,
+        ".webm": VideoSink,
         "": FolderSink,
     }
     if path.suffix not in kinds:
         raise ConfigError(
-            f"output {path}: expected a name that ends in .mcap (recording) or .mp4 (video of the "
-            "overlay), or has no suffix (folder of PNGs)"
+            f"output {path}: expected a name that ends in .mcap (recording), .mp4 or .webm (video "
+            "of the overlay), or has no suffix (folder of PNGs)"
         )
     return kinds[path.suffix](path, class_names, config, overwrite)
 
@@ -65,8 +68,7 @@ class BagSink:
         from instaseg_ros.bags import BagWriter  # imports packages that other sinks do not need
 
         self._class_names = class_names
-        self._alpha = config.node.overlay_alpha
-        self._threshold = config.decode.seed_threshold
+        self._overlay = _overlay_of(class_names, config)
         self._writer = BagWriter(path, overwrite)
         self._is_first = True
         for name, topic in outputs.TOPICS.items():
@@ -77,7 +79,7 @@ class BagSink:
 
         msgs, names, instances = self._writer.msgs, self._class_names, result.instances
         header = make_header(frame.stamp_ns, frame.frame_id)
-        picture = overlay(frame, instances, names, self._alpha)
+        picture = self._overlay(frame, instances)
         messages = {
             "labels": outputs.labels_message(msgs, header, instances.labels),
             "detections": outputs.detections_message(msgs, header, instances, names),
@@ -85,7 +87,7 @@ class BagSink:
             "markers": outputs.markers_message(msgs, header, instances, names, frame.intrinsics),
         }
         if self._is_first:  # latched
-            info = outputs.label_info_message(msgs, header, names, self._threshold)
+            info = outputs.label_info_message(msgs, header, names)
             messages["label_info"] = info
             self._is_first = False
         # When the image was received: its stamp may be of another clock, or of none.
@@ -101,27 +103,36 @@ class BagSink:
 
 
 class FolderSink:
-    """A folder: `labels/000000.png` (16-bit label images), `overlay/000000.png`, and
-    `detections.jsonl` with one line per frame."""
+    """A folder: `labels/NAME.png` (16-bit label images), `overlay/NAME.png`, and `detections.jsonl`
+    with one line per frame. NAME is the image file's, or the number of the frame: 000000."""
 
     def __init__(
         self, path: Path, class_names: Sequence[str], config: Config, overwrite: bool
     ) -> None:
         self._class_names = class_names
-        self._alpha = config.node.overlay_alpha
+        self._overlay = _overlay_of(class_names, config)
         self._output = OutputFile(path, overwrite, marker=DETECTIONS_FILE)
-        self._count = 0
+        self._names: set[str] = set()  # in lower case, as some disks know no other
         for name in ("labels", "overlay"):
             (self._output.part / name).mkdir(parents=True)
         self._lines = (self._output.part / DETECTIONS_FILE).open("w", encoding="utf-8")
 
     def write(self, frame: Frame, result: Result) -> None:
-        name = f"{self._count:06d}.png"
-        picture = overlay(frame, result.instances, self._class_names, self._alpha)
+        name = self._name(frame)
+        picture = self._overlay(frame, result.instances)
         _write_png(self._output.part / "labels" / name, result.instances.labels)
         _write_png(self._output.part / "overlay" / name, picture[..., ::-1])
         self._lines.write(json.dumps({"file": name, **self._described(frame, result)}) + "\n")
-        self._count += 1
+
+    def _name(self, frame: Frame) -> str:
+        """Of the frame's files; with a number where it is taken, as by a.png when a.jpg comes."""
+        stem = Path(frame.name).name or f"{len(self._names):06d}"
+        name, number = f"{stem}.png", 1
+        while name.lower() in self._names:
+            number += 1
+            name = f"{stem}_{number}.png"
+        self._names.add(name.lower())
+        return name
 
     def _described(self, frame: Frame, result: Result) -> dict[str, object]:
         instances = result.instances
@@ -149,60 +160,28 @@ class FolderSink:
 
 
 class VideoSink:
-    """An MPEG-4 video of the overlay, at the rate the first two stamps give.
-
-    Frames of another size than the first are scaled to it.
-    """
+    """A video of the overlay, each picture for as long as the stamps say."""
 
     def __init__(
         self, path: Path, class_names: Sequence[str], config: Config, overwrite: bool
     ) -> None:
-        self._class_names = class_names
-        self._alpha = config.node.overlay_alpha
+        self._overlay = _overlay_of(class_names, config)
         self._output = OutputFile(path, overwrite)
-        self._first: tuple[int, NDArray[np.uint8]] | None = None  # until the rate is known
-        self._video: cv2.VideoWriter | None = None
+        self._video = VideoFile(self._output.part)
+        self._is_empty = True
 
     def write(self, frame: Frame, result: Result) -> None:
-        picture = overlay(frame, result.instances, self._class_names, self._alpha)[..., ::-1]
-        if self._video is None and self._first is None:
-            self._first = frame.stamp_ns, picture
-            return
-        if self._video is None and self._first is not None:
-            period_ns = frame.stamp_ns - self._first[0]
-            self._start(min(max(1e9 / period_ns, 1.0), 120.0) if period_ns > 0 else VIDEO_FPS)
-        self._append(picture)
-
-    def _start(self, fps: float) -> None:
-        assert self._first is not None
-        picture = self._first[1]
-        self._height, self._width = picture.shape[:2]
-        code = cv2.VideoWriter.fourcc(*"mp4v")
-        size = (self._width, self._height)
-        self._video = cv2.VideoWriter(str(self._output.part), code, fps, size)
-        if not self._video.isOpened():
-            raise InstasegError(
-                f"output {self._output.path}: this OpenCV cannot write MPEG-4 video; "
-                "choose a folder or .mcap as output"
-            )
-        self._append(picture)
-
-    def _append(self, picture: NDArray[np.uint8]) -> None:
-        assert self._video is not None
-        if picture.shape[:2] != (self._height, self._width):
-            picture = np.asarray(cv2.resize(picture, (self._width, self._height)), np.uint8)
-        self._video.write(np.ascontiguousarray(picture))
+        self._video.write(self._overlay(frame, result.instances), frame.stamp_ns)
+        self._is_empty = False
 
     def close(self) -> None:
-        if self._video is None and self._first is not None:
-            self._start(VIDEO_FPS)
-        if self._video is not None:  # without any frame there is no video
-            self._video.release()
+        self._video.close()
+        if not self._is_empty:  # without any frame there is no video
             self._output.commit()
 
     def discard(self) -> None:
-        if self._video is not None:
-            self._video.release()
+        with suppress(OSError):  # the full disk that made an end of it
+            self._video.close()
         self._output.discard()
 
 
@@ -217,6 +196,18 @@ class CallbackSink:
 
     def discard(self) -> None:
         """Nothing is held."""
+
+
+def _overlay_of(
+    class_names: Sequence[str], config: Config
+) -> Callable[[Frame, Instances], NDArray[np.uint8]]:
+    """What draws the overlay, as configured."""
+    return partial(
+        overlay,
+        class_names=class_names,
+        alpha=config.node.overlay_alpha,
+        with_ids=config.tracking.enabled,
+    )
 
 
 def _topic(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,7 +70,8 @@ def open_source(
 class ImageSource:
     """The images of a folder in natural order of name, or one image, dated at 10 Hz from 0.
 
-    They are taken for one camera's, whose `frame_id` is the folder's name.
+    An image file knows no camera frame: the name of the folder, of which all images are one
+    camera's, or that of the one image without suffix stands as `frame_id`.
     """
 
     def __init__(self, path: Path, config: InputConfig) -> None:
@@ -79,7 +79,7 @@ class ImageSource:
             self._files = images_in(path) if path.is_dir() else [path]
         except InputError as error:
             raise InputError(f"input {error}; nor is it a rosbag2 directory") from error
-        self._camera = Path(os.path.abspath(self._files[0])).parent.name
+        self._frame_id = path.resolve().name if path.is_dir() else path.stem
         self._config = config
         self.total = len(self._files)
 
@@ -89,7 +89,7 @@ class ImageSource:
     def _read(self, index: int) -> Frame:
         file = self._files[index]
         image = file_to_rgb(file, self._config)
-        return Frame(image, index * FOLDER_PERIOD_NS, self._camera, name=file.stem)
+        return Frame(image, index * FOLDER_PERIOD_NS, self._frame_id, name=file.stem)
 
 
 class VideoSource:

@@ -42,18 +42,24 @@ def color(label: int) -> tuple[int, int, int]:
 
 
 def overlay(
-    frame: Frame, instances: Instances, class_names: Sequence[str], alpha: float
+    frame: Frame,
+    instances: Instances,
+    class_names: Sequence[str],
+    alpha: float,
+    with_ids: bool = False,
 ) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB: the image with each instance tinted, outlined and named.
 
-    alpha: opacity of the tint in [0, 1]; outlines and names are always opaque.
+    alpha: opacity of the tint in [0, 1]; outlines and names are always opaque. with_ids: the id is
+    part of the name, as of objects that keep it from frame to frame.
     """
     picture = paint(frame.image, instances.labels, alpha)
     for i in reversed(range(len(instances))):  # the surest last, on top
-        name = class_names[instances.class_ids[i]]
+        label = int(instances.ids[i])
+        name = class_names[instances.class_ids[i]] + (f" {label}" if with_ids else "")
         text = f"{name} {instances.scores[i]:.2f}"
         left, top = (int(side) for side in instances.boxes_xyxy[i, :2])
-        write_name(picture, text, (left, top), color(int(instances.ids[i])))
+        write_name(picture, text, (left, top), color(label))
     return picture
 
 

@@ -132,7 +132,7 @@ def test_recording_of_another_system_is_refused(tmp_path):
 def test_recording_without_images_names_its_topics(tmp_path):
     writer = BagWriter(tmp_path / "talk.mcap")
     writer.add_topic("/info", "vision_msgs/msg/LabelInfo")
-    message = outputs.label_info_message(writer.msgs, recordings.header(0), CLASS_NAMES, 0.5)
+    message = outputs.label_info_message(writer.msgs, recordings.header(0), CLASS_NAMES)
     writer.write("/info", message, 1)
     writer.close()
     with pytest.raises(InputError, match="no image topic; its topics: /info"):
@@ -172,7 +172,7 @@ def test_written_recording_is_whole_for_others(tmp_path):
     path = tmp_path / "out.mcap"
     writer = BagWriter(path)
     writer.add_topic("/info", "vision_msgs/msg/LabelInfo", latched=True)
-    message = outputs.label_info_message(writer.msgs, recordings.header(0), CLASS_NAMES, 0.5)
+    message = outputs.label_info_message(writer.msgs, recordings.header(0), CLASS_NAMES)
     writer.write("/info", message, stamp_ns(0))
     assert not path.exists()
     writer.close()

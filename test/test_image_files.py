@@ -55,12 +55,12 @@ def test_folders_are_read_in_natural_order_without_hidden_files(tmp_path):
     for name in ("10.png", "9.png", ".9.png", "._10.png", "9.txt", "x9.JPG", "x10.jpg", "x09.bmp"):
         (tmp_path / name).touch()
     assert [file.name for file in images_in(tmp_path)] == [
-        "9.png", "10.png", "x09.bmp", "x9.JPG", "x10.jpg",
+        "9.png", "10.png", "x9.JPG", "x09.bmp", "x10.jpg",
     ]  # fmt: skip
     (tmp_path / ".ipynb_checkpoints").mkdir()
     (tmp_path / "train").mkdir()
     assert subfolders(tmp_path) == ["train"]
-    with pytest.raises(InputError, match="train: expected images .* found none"):
+    with pytest.raises(InputError, match=r"train: expected images .* found none"):
         images_in(tmp_path / "train")
     with pytest.raises(InputError, match="absent: expected a folder of images"):
         images_in(tmp_path / "absent")

@@ -334,3 +334,34 @@ def test_depth_in_metres_and_millimetres(big):
         LABELS / 1000,
         rtol=1e-6,
     )
+
+
+def camera_info(k, size=(480, 640), roi=(0, 0, 0, 0)):
+    """roi: x, y, height, width, as in the message zeros for all of the image."""
+    x, y, height, width = roi
+    region = SimpleNamespace(x_offset=x, y_offset=y, height=height, width=width)
+    return SimpleNamespace(height=size[0], width=size[1], k=k, roi=region)
+
+
+K = np.array([500.0, 0, 320, 0, 400, 240, 0, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("info", "size", "expected"),
+    [
+        (camera_info(K), (480, 640), K),
+        (camera_info(K), (240, 320), [250, 0, 160, 0, 200, 120, 0, 0, 1]),  # binned or scaled
+        (camera_info(K, roi=(20, 40, 100, 200)), (100, 200), [500, 0, 300, 0, 400, 200, 0, 0, 1]),
+        (camera_info(K, roi=(20, 40, 100, 200)), (50, 100), [250, 0, 150, 0, 200, 100, 0, 0, 1]),
+        (camera_info(np.zeros(9)), (480, 640), None),  # not calibrated
+        (camera_info(K * np.nan), (480, 640), None),
+        (camera_info(K, size=(0, 0)), (480, 640), None),
+    ],
+)
+def test_camera_matrix_in_pixels_of_the_image(info, size, expected):
+    matrix = images.camera_matrix(info, size)
+    if expected is None:
+        assert matrix is None
+    else:
+        np.testing.assert_allclose(matrix, np.reshape(expected, (3, 3)))
+        np.testing.assert_array_equal(info.k, K)  # the message is untouched

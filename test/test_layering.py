@@ -33,6 +33,7 @@ FLOORS = (
         "outputs",
         "sources",
         "sinks",
+        "video",
     },
     {"pipeline", "datasets"},
     {

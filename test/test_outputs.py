@@ -23,7 +23,7 @@ def messages(msgs, header) -> dict:
     return {
         "labels": outputs.labels_message(msgs, header, INSTANCES.labels),
         "detections": outputs.detections_message(msgs, header, INSTANCES, CLASS_NAMES),
-        "label_info": outputs.label_info_message(msgs, header, CLASS_NAMES, 0.9),
+        "label_info": outputs.label_info_message(msgs, header, CLASS_NAMES),
         "overlay": outputs.overlay_message(msgs, header, recordings.image(3)),
         "markers": outputs.markers_message(msgs, header, INSTANCES, CLASS_NAMES),
     }
@@ -61,6 +61,16 @@ def test_the_surest_detection_comes_first():
     assert [detection.id for detection in made] == ["7", "300"]
     assert made[0].results[0].hypothesis.score == INSTANCES.scores.max()
     assert (made[0].bbox.center.position.x, made[0].bbox.size_x) != (15, 20)
+
+
+def test_no_score_is_below_what_label_info_says():
+    made = messages(message_classes(), HEADER)
+    assert [one.class_name for one in made["label_info"].class_map] == list(CLASS_NAMES)
+    assert made["label_info"].threshold == 0
+    # As a seed of 0.8 has whose pixels hardly agree: the threshold of seeds is none of scores.
+    low = dataclasses.replace(INSTANCES, scores=np.array([0.9, 0.01], np.float32))
+    made = outputs.detections_message(message_classes(), HEADER, low, CLASS_NAMES).detections
+    assert len(made) == 2
 
 
 def test_markers_project_back_onto_the_outline():

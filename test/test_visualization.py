@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -42,6 +44,19 @@ def test_overlay_writes_names_above_boxes():
     with_names = overlay(Frame(GREY), recordings.instances(0), CLASS_NAMES, alpha=0.0)
     name_bar = with_names[26 - 5 : 25, 30:40].reshape(-1, 3)
     assert (name_bar == color(7)).all(1).any()
+
+
+def test_overlay_writes_ids_when_asked():
+    """The bars of the names are longer by them."""
+    wide = np.full((HEIGHT, 2 * WIDTH, 3), 90, np.uint8)
+    one = recordings.instances(0)
+    labels = np.pad(one.labels, ((0, 0), (0, WIDTH)))
+    pictures = [
+        overlay(Frame(wide), dataclasses.replace(one, labels=labels), CLASS_NAMES, 0.0, with_ids)
+        for with_ids in (False, True)
+    ]
+    lengths = [(picture != 90).any(2)[:25].any(0).nonzero()[0].max() for picture in pictures]
+    assert lengths[1] > lengths[0] + 5
 
 
 def test_overlay_without_objects_is_the_image():

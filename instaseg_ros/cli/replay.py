@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="OUT",
         action="append",
         required=True,
-        help=".mcap (the node's topics), .mp4 (overlay), or a folder (PNGs); may be repeated",
+        help=".mcap (the node's topics), .mp4 or .webm (overlay), or a folder (PNGs); repeatable",
     )
     parser.add_argument("--topic", help="image topic of a recording that has several")
     parser.add_argument("--limit", type=_count, metavar="N", help="stop after N frames")

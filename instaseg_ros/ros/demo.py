@@ -35,6 +35,7 @@ from instaseg_ros.images import image_to_labels, image_to_rgb
 from instaseg_ros.output_files import OutputFile
 from instaseg_ros.ros.messages import MESSAGES
 from instaseg_ros.types import Instances
+from instaseg_ros.video import VideoFile
 from instaseg_ros.visualization import contact_sheet
 
 START_PATIENCE_S = 180.0  # first start on a machine: kernels are compiled
@@ -259,14 +260,12 @@ def _draw(out: Path, pictures: list[np.ndarray], rate_hz: float) -> None:
     """overlay.mp4, and nine frames of it in overlay.png."""
     if not pictures:
         return
-    video = OutputFile(out / "overlay.mp4", overwrite=True)
-    height, width = pictures[0].shape[:2]
-    codec = cv2.VideoWriter.fourcc(*"mp4v")
-    drawn = cv2.VideoWriter(str(video.part), codec, rate_hz, (width, height))
-    for picture in pictures:
-        drawn.write(picture[..., ::-1])
-    drawn.release()
-    video.commit()
+    output = OutputFile(out / "overlay.mp4", overwrite=True)
+    video = VideoFile(output.part)
+    for i, picture in enumerate(pictures):
+        video.write(picture, round(i * 1e9 / rate_hz))
+    video.close()
+    output.commit()
     chosen = np.linspace(0, len(pictures) - 1, min(9, len(pictures))).astype(int)
     sheet = contact_sheet([pictures[i] for i in chosen], 3)
     half = cv2.resize(sheet, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)

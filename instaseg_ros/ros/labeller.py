@@ -44,11 +44,10 @@ class Labeller:
         self._config = config
         self.pipeline.decode_config = config.decode
         self.pipeline.tracking_config = config.tracking
-        self.publish_label_info()
 
     def publish_label_info(self) -> None:
-        """Class names and the least score; latched, so only when they change."""
-        self._publishers.publish_label_info(self._config.decode.seed_threshold)
+        """Class names; latched."""
+        self._publishers.publish_label_info()
 
     def engine(self) -> dict[str, str]:
         """What computes, for diagnostics."""
@@ -117,8 +116,7 @@ class Labeller:
             stage_ms["since stamp"] = since_stamp_ms
         height, width = frame.image.shape[:2]
         statistics.labelled(published, stage_ms, (height, width))
-        alpha = self._config.node.overlay_alpha
-        self._publishers.publish_drawings(header, frame, result.instances, alpha)
+        self._publishers.publish_drawings(header, frame, result.instances, self._config)
 
     def _report(self, error: Exception, statistics: Statistics) -> None:
         """Count and log; whatever one image does, the next one gets its chance."""

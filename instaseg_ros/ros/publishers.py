@@ -9,6 +9,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_msgs.msg import Header
 
 from instaseg_ros import outputs
+from instaseg_ros.config import Config
 from instaseg_ros.ros import qos
 from instaseg_ros.ros.messages import MESSAGES
 from instaseg_ros.types import Frame, Instances
@@ -42,21 +43,24 @@ class ResultPublishers:
         self._publishers["detections"].publish(detections)
 
     def publish_drawings(
-        self, header: Header, frame: Frame, instances: Instances, overlay_alpha: float
+        self, header: Header, frame: Frame, instances: Instances, config: Config
     ) -> None:
         """What people look at; drawn only while somebody subscribes."""
         if self._has_subscribers("overlay"):
-            picture = overlay(frame, instances, self._class_names, overlay_alpha)
+            alpha, with_ids = config.node.overlay_alpha, config.tracking.enabled
+            picture = overlay(frame, instances, self._class_names, alpha, with_ids)
             self._publishers["overlay"].publish(outputs.overlay_message(MESSAGES, header, picture))
         if self._has_subscribers("markers"):
-            markers = outputs.markers_message(MESSAGES, header, instances, self._class_names)
+            markers = outputs.markers_message(
+                MESSAGES, header, instances, self._class_names, frame.intrinsics
+            )
             self._publishers["markers"].publish(markers)
 
-    def publish_label_info(self, threshold: float) -> None:
-        """Class names; latched, so once is enough. threshold: least score of an instance."""
+    def publish_label_info(self) -> None:
+        """Class names; latched, so once is enough."""
         header = Header(stamp=self._node.get_clock().now().to_msg())
         self._publishers["label_info"].publish(
-            outputs.label_info_message(MESSAGES, header, self._class_names, threshold)
+            outputs.label_info_message(MESSAGES, header, self._class_names)
         )
 
     def close(self) -> None:
