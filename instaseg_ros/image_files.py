@@ -80,5 +80,5 @@ def check_size(height: int, width: int, max_pixels: int, what: str = "an image")
     if min(height, width) < 1 or height * width > max_pixels:
         raise ImageError(
             f"expected {what} of 1 to {max_pixels} pixels, got {width} x {height}; if it is meant "
-            "to be so large, scale it down or raise input.max_pixels"
+            "to be so large, scale it down, or in the node and in replay raise input.max_pixels"
         )

@@ -1,4 +1,4 @@
-"""Kind and size of an image file from its first bytes; of a JPEG also whether it is whole.
+"""Kind and size of an image file; of a PNG and a JPEG also whether it is whole.
 
 OpenCV tells no size before it has allocated the pixels, and a file of a hundred bytes can declare
 four billion of them. What is read here is a subset of each format: anything odd is refused.
@@ -36,7 +36,7 @@ class _Damaged(Exception):
 
 def read_header(data: Any) -> Header:
     """The header of an image file in memory: any contiguous buffer. Raises ImageError for bytes
-    that are none, or a JPEG that breaks off."""
+    that are none, or break off."""
     view = memoryview(data).cast("B")
     if not view:
         raise ImageError("expected an image, found no bytes")
@@ -54,7 +54,14 @@ def read_header(data: Any) -> Header:
 
 
 def _png(data: memoryview) -> tuple[int, int]:
+    """All chunks to the last are visited: OpenCV takes as much memory as one says to be long."""
     width, height = struct.unpack_from(">II", data, 16)
+    at, name = 8, b""
+    while name != b"IEND":
+        length, name = struct.unpack_from(">I4s", data, at)
+        at += 12 + length
+    if at > len(data):
+        raise _Damaged("that breaks off")
     return height, width
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import struct
 import zlib
 
@@ -112,7 +113,8 @@ def bombs() -> dict[str, bytes]:
     def png(side: int) -> bytes:
         header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
         pixels = zlib.compress(bytes(99))
-        return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels)
+        start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+        return start + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
     def tiff(order: str, *tags: tuple[int, int]) -> bytes:
         entries = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags)
@@ -182,12 +184,23 @@ def test_a_jpeg_of_thousands_of_scans_is_refused():
         decode(many)
 
 
+def test_a_png_chunk_longer_than_the_file_is_refused_before_decoding(monkeypatch):
+    """OpenCV takes that much memory first."""
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    data = bytearray(FILES["color.png"])
+    at = data.index(b"IDAT") - 4
+    data[at : at + 4] = struct.pack(">I", 3_700_000_000)
+    with pytest.raises(ImageError, match="PNG that breaks off"):
+        decode(bytes(data))
+
+
 def test_damaged_images_are_refused_or_bounded():
-    """Whatever is done to a file, nothing but ImageError comes out, and no large image."""
+    """Whatever is done to a file, nothing but ImageError comes out, no large image, and memory is
+    not taken for one."""
     random = np.random.default_rng(int(os.environ.get("INSTASEG_FUZZ_SEED", "0")))
     seeds = [*FILES.values(), *BOMBS.values()]
     most = 4 * HEIGHT * WIDTH
-    refused = 0
+    refused, before_kb = 0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(FUZZ_INPUTS):
         data = bytearray(seeds[random.integers(len(seeds))])
         for _ in range(random.integers(1, 5)):
@@ -210,3 +223,4 @@ def test_damaged_images_are_refused_or_bounded():
         else:
             assert image.shape[0] * image.shape[1] <= most
     assert 0 < refused < FUZZ_INPUTS
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb < 200_000

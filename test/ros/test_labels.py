@@ -111,9 +111,13 @@ def test_refused_image_is_counted_and_survived(robot: Robot, camera):
     robot.publish(camera, cut)
     message, values = robot.diagnosis("cut short")
     assert values["images refused"] == "2"
+    large = Image(height=8000, width=8000, encoding="mono8", step=8000, data=bytes(8000))
+    robot.publish(camera, large)
+    message, values = robot.diagnosis("to 50000000 pixels, got 8000 x 8000")
+    assert values["images refused"] == "3"
     robot.label(camera, image_message(scene()))
     message, values = robot.diagnosis("images/s labelled", level=0)
-    assert "cut short" in values["last refusal or failure"]
+    assert "8000 x 8000" in values["last refusal or failure"]
 
 
 def test_newest_frame_wins_and_the_rest_is_counted(robot: Robot, camera):
