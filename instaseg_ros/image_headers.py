@@ -118,6 +118,8 @@ def _tiff(data: memoryview) -> tuple[int, int]:
             if tag in sides or kind not in (3, 4) or number != 1:
                 raise _Damaged(f"with a damaged tag {tag}")
             (sides[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, entry + 8)
+    if len(sides) % 2:
+        raise _Damaged("with half a size")
     width, height = sides.get(256, 0), sides.get(257, 0)
     tile = sides.get(322, 0), sides.get(323, 0)
     return (height, width) if tile[0] * tile[1] <= width * height else tile[::-1]

@@ -194,6 +194,18 @@ def test_a_png_chunk_longer_than_the_file_is_refused_before_decoding(monkeypatch
         decode(bytes(data))
 
 
+def test_a_tiff_with_half_a_size_of_tiles_is_refused():
+    """OpenCV takes the other half from the rows of a strip."""
+    for missing, tag in ((279, 322), (279, 323), (257, 322)):
+        data = FILES["color.tiff"].replace(
+            struct.pack("<HH", missing, 4), struct.pack("<HH", tag, 4)
+        )
+        data = data.replace(struct.pack("<HH", missing, 3), struct.pack("<HH", tag, 3))
+        assert data != FILES["color.tiff"]
+        with pytest.raises(ImageError, match="expected an image"):
+            decode(data)
+
+
 def test_damaged_images_are_refused_or_bounded():
     """Whatever is done to a file, nothing but ImageError comes out, no large image, and memory is
     not taken for one."""
