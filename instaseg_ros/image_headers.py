@@ -19,6 +19,8 @@ MAX_SCANS = 100  # of a progressive JPEG, each of which takes time for all its p
 _MARKER = re.compile(rb"\xff+([\x02-\xcf\xd8-\xfe])")
 _GAP = rb"(?:\s|#[^\r\n]*[\r\n])+"  # in a PNM, comments included
 _PNM = re.compile(rb"P[1-6]" + _GAP + rb"(\d{1,9})" + _GAP + rb"(\d{1,9})\s")
+TIFF_SIDES = (256, 257, 322, 323)  # tags: width and height, of the image and of its tiles
+TIFF_LENGTHS = (279, 325)  # tags: bytes of each strip, or of each tile
 
 
 class Header(NamedTuple):
@@ -37,23 +39,24 @@ class _Damaged(Exception):
 def read_header(data: Any) -> Header:
     """The header of an image file in memory: any contiguous buffer. Raises ImageError for bytes
     that are none, or break off."""
-    view = memoryview(data).cast("B")
-    if not view:
+    content = bytes(data)
+    if not content:
         raise ImageError("expected an image, found no bytes")
-    start = bytes(view[:12])
+    start = content[:12]
     for kind, (signature, size) in KINDS.items():
         if re.match(signature, start, re.DOTALL):
             try:
-                return Header(kind, *size(view))
+                return Header(kind, *size(content))
             except (struct.error, _Damaged) as error:
                 what = error if isinstance(error, _Damaged) else "that breaks off"
                 raise ImageError(f"expected an image, found a {kind} {what}") from error
     raise ImageError(
-        f"expected an image ({', '.join(KINDS)}), found {len(view)} bytes that begin with {start!r}"
+        f"expected an image ({', '.join(KINDS)}), found {len(content)} bytes that begin with "
+        f"{start!r}"
     )
 
 
-def _png(data: memoryview) -> tuple[int, int]:
+def _png(data: bytes) -> tuple[int, int]:
     """All chunks to the last are visited: OpenCV takes as much memory as one says to be long."""
     width, height = struct.unpack_from(">II", data, 16)
     at, name = 8, b""
@@ -65,7 +68,7 @@ def _png(data: memoryview) -> tuple[int, int]:
     return height, width
 
 
-def _jpeg(data: memoryview) -> tuple[int, int]:
+def _jpeg(data: bytes) -> tuple[int, int]:
     """All markers to the last are visited: some versions of OpenCV fill with grey what is missing
     of a file that breaks off."""
     size, scans, at = None, 0, 2
@@ -88,13 +91,11 @@ def _jpeg(data: memoryview) -> tuple[int, int]:
     raise _Damaged("that breaks off")
 
 
-def _webp(data: memoryview) -> tuple[int, int]:
-    chunk = bytes(data[12:16])
+def _webp(data: bytes) -> tuple[int, int]:
+    chunk = data[12:16]
     if chunk == b"VP8X":  # 24 bits each, less one
-        width, height = (
-            int.from_bytes(struct.unpack_from("3s", data, at)[0], "little") + 1 for at in (24, 27)
-        )
-        return height, width
+        width, height = struct.unpack_from("<3s3s", data, 24)
+        return int.from_bytes(height, "little") + 1, int.from_bytes(width, "little") + 1
     if chunk == b"VP8L":  # 14 bits each, less one, after a signature
         signature, bits = struct.unpack_from("<BI", data, 20)
         if signature == 0x2F:
@@ -106,32 +107,38 @@ def _webp(data: memoryview) -> tuple[int, int]:
     raise _Damaged("without a picture")
 
 
-def _tiff(data: memoryview) -> tuple[int, int]:
-    """Of the first directory. Its tiles are decoded whole, so they count where they are larger."""
+def _tiff(data: bytes) -> tuple[int, int]:
+    """Of the first directory. Its tiles are decoded whole, so they count where they are larger; the
+    lengths of its parts are looked at, as some versions of libtiff take that much memory."""
     order = "<" if data[0] == ord("I") else ">"
     (at,) = struct.unpack_from(f"{order}I", data, 4)
     (count,) = struct.unpack_from(f"{order}H", data, at)
-    sides: dict[int, int] = {}  # by tag: width, height, and those of a tile
+    found: dict[int, tuple[int, ...]] = {}
     for entry in range(at + 2, at + 2 + 12 * count, 12):
-        tag, kind, number = struct.unpack_from(f"{order}HHI", data, entry)
-        if tag in (256, 257, 322, 323):
-            if tag in sides or kind not in (3, 4) or number != 1:
+        tag, kind, number, start = struct.unpack_from(f"{order}HHII", data, entry)
+        if tag in (*TIFF_SIDES, *TIFF_LENGTHS):
+            if tag in found or kind not in (3, 4):
                 raise _Damaged(f"with a damaged tag {tag}")
-            (sides[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, entry + 8)
-    if len(sides) % 2:
+            values = f"{order}{number}{'H' if kind == 3 else 'I'}"
+            where = entry + 8 if struct.calcsize(values) <= 4 else start
+            found[tag] = struct.unpack_from(values, data, where)
+    for tag in TIFF_LENGTHS:
+        if max(found.pop(tag, ()), default=0) > len(data):
+            raise _Damaged("that breaks off")
+    if len(found) % 2 or any(len(values) != 1 for values in found.values()):
         raise _Damaged("with half a size")
-    width, height = sides.get(256, 0), sides.get(257, 0)
-    tile = sides.get(322, 0), sides.get(323, 0)
-    return (height, width) if tile[0] * tile[1] <= width * height else tile[::-1]
+    width, height, tile_width, tile_height = (found.get(tag, (0,))[0] for tag in TIFF_SIDES)
+    is_larger = tile_width * tile_height > width * height
+    return (tile_height, tile_width) if is_larger else (height, width)
 
 
-def _bmp(data: memoryview) -> tuple[int, int]:
+def _bmp(data: bytes) -> tuple[int, int]:
     (length,) = struct.unpack_from("<I", data, 14)
     width, height = struct.unpack_from("<HH" if length == 12 else "<ii", data, 18)
     return abs(height), width  # negative: from the top row to the bottom
 
 
-def _pnm(data: memoryview) -> tuple[int, int]:
+def _pnm(data: bytes) -> tuple[int, int]:
     found = _PNM.match(data)
     if not found:
         raise _Damaged("with a damaged header")
@@ -139,7 +146,7 @@ def _pnm(data: memoryview) -> tuple[int, int]:
 
 
 # The first bytes of each kind, and what reads (height, width).
-KINDS: dict[str, tuple[bytes, Callable[[memoryview], tuple[int, int]]]] = {
+KINDS: dict[str, tuple[bytes, Callable[[bytes], tuple[int, int]]]] = {
     "PNG": (rb"\x89PNG\r\n\x1a\n", _png),
     "JPEG": (rb"\xff\xd8\xff", _jpeg),
     "WebP": (rb"RIFF.{4}WEBP", _webp),

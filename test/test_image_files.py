@@ -194,6 +194,18 @@ def test_a_png_chunk_longer_than_the_file_is_refused_before_decoding(monkeypatch
         decode(bytes(data))
 
 
+def test_a_tiff_with_longer_strips_than_the_file_is_refused_before_decoding(monkeypatch):
+    """Some versions of libtiff take that much memory first."""
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    data = bytearray(FILES["deep.tiff"])
+    directory = struct.unpack_from("<I", data, 4)[0]
+    lengths = data.index(struct.pack("<HHI", 279, 4, 1), directory)
+    for number, value in ((1, 894_437_568), (1 << 30, 8), (2, len(data) - 2)):
+        data[lengths + 4 : lengths + 12] = struct.pack("<II", number, value)
+        with pytest.raises(ImageError, match="TIFF that breaks off"):
+            decode(bytes(data))
+
+
 def test_a_tiff_with_half_a_size_of_tiles_is_refused():
     """OpenCV takes the other half from the rows of a strip."""
     for missing, tag in ((279, 322), (279, 323), (257, 322)):
