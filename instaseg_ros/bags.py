@@ -19,7 +19,7 @@ from instaseg_ros.bag_recording import RawMessage, Topic, reason
 from instaseg_ros.bag_storage import open_recording
 from instaseg_ros.config import InputConfig
 from instaseg_ros.errors import ImageError, InputError, InstasegError
-from instaseg_ros.output_files import OutputFile
+from instaseg_ros.files import OutputFile
 from instaseg_ros.types import Frame
 
 IMAGE = "sensor_msgs/msg/Image"

@@ -14,7 +14,7 @@ from instaseg_ros.bench import FOREGROUND_SHARE, Clock, Ours, bench
 from instaseg_ros.bench_yardstick import Yardstick
 from instaseg_ros.config import Config
 from instaseg_ros.errors import MissingExtraError
-from instaseg_ros.output_files import OutputFile
+from instaseg_ros.files import OutputFile
 
 OBJECTS = (1, 3, 10, 30, 100, 300)
 FOREGROUND_SHARES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6)

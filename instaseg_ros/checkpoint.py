@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from instaseg_ros.config import Config, InputConfig, merge
 from instaseg_ros.errors import ConfigError, WeightsError
+from instaseg_ros.files import write_whole
 from instaseg_ros.methods import Method, make_method
 from instaseg_ros.network import PROFILES, ERFNet
 
@@ -139,10 +139,8 @@ def save_checkpoint(
         name: (t.to(dtype) if dtype and t.is_floating_point() else t).contiguous().cpu()
         for name, t in checkpoint.tensors.items()
     }
-    part = Path(f"{path}.part")
     # Not save_file: its files are readable by their owner alone.
-    part.write_bytes(save(tensors, {HEADER_KEY: json.dumps(header)}))
-    os.replace(part, path)
+    write_whole(Path(path), save(tensors, {HEADER_KEY: json.dumps(header)}))
 
 
 def _header(path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from instaseg_ros.evaluation import breakdown, plots
 from instaseg_ros.evaluation.average_precision import frame_losses
 from instaseg_ros.evaluation.counts import FrameCounts, judge, of_class, rank
 from instaseg_ros.evaluation.report import Card, Gallery, Picture, page, table
-from instaseg_ros.output_files import OutputFile
+from instaseg_ros.files import OutputFile
 from instaseg_ros.pipeline import Pipeline
 from instaseg_ros.visualization import packed, paint, write_name
 

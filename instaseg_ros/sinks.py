@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from instaseg_ros import outputs
 from instaseg_ros.config import Config
 from instaseg_ros.errors import ConfigError, InstasegError
-from instaseg_ros.output_files import OutputFile
+from instaseg_ros.files import OutputFile
 from instaseg_ros.types import Frame, Instances, Result
 from instaseg_ros.video import VideoFile
 from instaseg_ros.visualization import overlay

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +12,11 @@ from networks import SMALL, SMALL_STAGES, SMALL_TAPPED, by_chance, remembering
 
 from instaseg_ros import lite
 from instaseg_ros.checkpoint import Checkpoint
+from instaseg_ros.files import cache_dir
 from instaseg_ros.network import PROFILES
+
+# Kernels take half a minute to compile: also tests with a cache folder of their own find them here.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_dir()))
 
 
 class CpuStream:
@@ -31,6 +36,7 @@ def cpu_as_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", CpuStream)
     monkeypatch.setattr(torch.cuda, "Stream", CpuStream)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
 
 
 @pytest.fixture(scope="session")

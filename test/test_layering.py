@@ -15,12 +15,12 @@ SOURCES = sorted((ROOT / "instaseg_ros").rglob("*.py"))
 
 # A module or folder of instaseg_ros imports from its own floor and from those below it.
 FLOORS = (
-    {"types", "errors", "__version__"},
+    {"types", "errors", "__version__", "files", "telemetry"},
     {"config_tree", "evaluation"},
     {"config", "config_train"},
     {"image_files", "image_headers"},
     {"grouping", "lite", "methods", "mirroring", "network", "preprocess", "temporal", "tracking"},
-    {"checkpoint", "folding", "output_files", "images", "visualization"},
+    {"checkpoint", "folding", "images", "visualization"},
     {"onnx_model"},
     {
         "runtimes",

@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     from instaseg_ros.evaluation.plots import require_matplotlib
     from instaseg_ros.evaluation.summary import text_table
     from instaseg_ros.evaluation.tracking import tracking_line
-    from instaseg_ros.output_files import OutputFile
+    from instaseg_ros.files import OutputFile
     from instaseg_ros.pipeline import Pipeline
 
     dataset = _dataset(args)

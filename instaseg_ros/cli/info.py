@@ -84,7 +84,7 @@ def _write_sheet(dataset: Dataset, path: Path) -> None:
     import cv2
 
     from instaseg_ros.datasets.survey import sheet, spread
-    from instaseg_ros.output_files import OutputFile
+    from instaseg_ros.files import OutputFile
 
     output = OutputFile(path, overwrite=True)
     picture = sheet(dataset, spread(len(dataset), SHEET_IMAGES), SHEET_COLUMNS)

@@ -31,8 +31,8 @@ from instaseg_ros.bags import BagSource, BagWriter, Truth, read_truth, truth_top
 from instaseg_ros.errors import InstasegError
 from instaseg_ros.evaluation.average_precision import average_precision
 from instaseg_ros.evaluation.counts import FrameCounts, frame_counts
+from instaseg_ros.files import OutputFile
 from instaseg_ros.images import image_to_labels, image_to_rgb
-from instaseg_ros.output_files import OutputFile
 from instaseg_ros.ros.messages import MESSAGES
 from instaseg_ros.types import Instances
 from instaseg_ros.video import VideoFile

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from instaseg_ros.errors import MissingExtraError
 from instaseg_ros.evaluation.average_precision import AveragePrecision
+from instaseg_ros.files import written_whole
 
 
 class TrainingLog:
@@ -78,8 +78,6 @@ def _drop_after(path: Path, step: int) -> float:
     if not kept:
         path.unlink()
         return 0.0
-    part = path.with_suffix(".part")
-    with part.open("w", encoding="utf-8", newline="") as file:
+    with written_whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *kept])
-    os.replace(part, path)
     return float(kept[-1][1])

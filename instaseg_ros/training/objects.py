@@ -6,7 +6,6 @@ import difflib
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +19,7 @@ from tqdm import tqdm
 from instaseg_ros import __version__
 from instaseg_ros.datasets import Dataset
 from instaseg_ros.errors import ConfigError
+from instaseg_ros.files import written_whole
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +40,8 @@ def object_index(dataset: Dataset, cache: Path) -> NDArray[np.void]:
     except Exception as error:  # there is none, or not a whole one: in many ways, all harmless
         log.debug("%s: %s", cache, error)
     objects = _read(dataset)
-    part = cache.with_suffix(".part")
-    with part.open("wb") as file:
+    with written_whole(cache) as part, part.open("wb") as file:
         np.savez(file, key=key, objects=objects)
-    os.replace(part, cache)
     return objects
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from instaseg_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from instaseg_ros.config import Config
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.evaluation.average_precision import AveragePrecision
+from instaseg_ros.files import written_whole
 from instaseg_ros.methods import BACKGROUND, Method
 from instaseg_ros.methods.dense_semantics import DenseSemantics
 from instaseg_ros.methods.depth import EgoMotion
@@ -168,6 +168,5 @@ def save_batch(path: Path, batch: Batch) -> None:
 
 
 def _save(content: dict[str, Any], path: Path) -> None:
-    part = path.with_suffix(".part")
-    torch.save(content, part)
-    os.replace(part, path)
+    with written_whole(path) as part:
+        torch.save(content, part)

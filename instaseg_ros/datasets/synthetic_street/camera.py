@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numba import njit
+
+from instaseg_ros.grouping.compiled import cached_njit
 
 from .weather import Weather
 
@@ -61,7 +62,7 @@ def _grain() -> np.ndarray:
 _GRAIN = _grain()
 
 
-@njit(cache=True, fastmath=True, error_model="numpy")
+@cached_njit(fastmath=True, error_model="numpy")
 def _develop(
     linear: np.ndarray,
     gains: np.ndarray,

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from instaseg_ros.errors import InputError
-from instaseg_ros.output_files import OutputFile
+from instaseg_ros.files import OutputFile
 from instaseg_ros.types import Instances
 
 from ..sample import Dataset, Sample

@@ -10,7 +10,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
+
+from instaseg_ros.grouping.compiled import cached_njit
 
 from .materials import PLAIN
 
@@ -35,7 +36,7 @@ class Mesh:
         return Mesh(_place(self.vertices, math.cos(yaw), math.sin(yaw), x, y, z), self.attributes)
 
 
-@njit(cache=True)
+@cached_njit()
 def _place(vertices: np.ndarray, c: float, s: float, x: float, y: float, z: float) -> np.ndarray:
     placed = np.empty_like(vertices)
     for q in range(len(vertices)):
@@ -131,7 +132,7 @@ class Builder:
         )
 
 
-@njit(cache=True)
+@cached_njit()
 def _expand_limbs(limbs: np.ndarray, sides: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows (p, q, radius at p, radius at q, colour, material) to `sides` quads each, and a lid on
     both ends."""

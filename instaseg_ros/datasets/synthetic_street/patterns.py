@@ -1,7 +1,4 @@
-"""Procedural surfaces: asphalt with its markings, house fronts, paving, clouds.
-
-After a change here touch shading.py too: numba's cache sees only the file of the outermost kernel.
-"""
+"""Procedural surfaces: asphalt with its markings, house fronts, paving, clouds."""
 
 from __future__ import annotations
 
@@ -10,7 +7,8 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numba import njit
+
+from instaseg_ros.grouping.compiled import cached_njit
 
 from . import materials as m
 
@@ -52,13 +50,13 @@ def _noise_tile(size: int = 256) -> np.ndarray:
 NOISE = _noise_tile()
 
 
-@njit(cache=True, fastmath=True, error_model="numpy")
+@cached_njit(fastmath=True, error_model="numpy")
 def cycle(value: float, period: float) -> float:
     """Where in its period a value is, [0, 1); quicker than %."""
     return value / period - math.floor(value / period)
 
 
-@njit(cache=True, fastmath=True, error_model="numpy")
+@cached_njit(fastmath=True, error_model="numpy")
 def random_of(a: int, b: int, c: int) -> float:
     """[0, 1), the same for the same three integers."""
     n = (a * 374761393 + b * 668265263 + c * 2147483647) & 0xFFFFFFFF
@@ -66,13 +64,13 @@ def random_of(a: int, b: int, c: int) -> float:
     return ((n ^ (n >> 16)) & 0xFFFF) / 65536.0
 
 
-@njit(cache=True, fastmath=True, error_model="numpy")
+@cached_njit(fastmath=True, error_model="numpy")
 def rough(u: float, v: float) -> float:
     """Noise at the nearest of its points: grain."""
     return NOISE[int(math.floor(v)) & 255, int(math.floor(u)) & 255]
 
 
-@njit(cache=True, fastmath=True, error_model="numpy")
+@cached_njit(fastmath=True, error_model="numpy")
 def smooth(u: float, v: float) -> float:
     """Noise between its points: patches."""
     u0, v0 = math.floor(u), math.floor(v)
@@ -82,7 +80,7 @@ def smooth(u: float, v: float) -> float:
     return top * (1 - fv) + low * fv
 
 
-@njit(cache=True, fastmath=True, error_model="numpy")
+@cached_njit(fastmath=True, error_model="numpy")
 def road(x: float, z: float, depth: float, wetness: float, street: Street) -> Look:
     """Asphalt with lane lines, edge lines, zebra crossings and, when wet, puddles."""
     grain = rough(x * 23, z * 23) / (1 + 0.06 * depth) * 0.05
@@ -106,7 +104,7 @@ def road(x: float, z: float, depth: float, wetness: float, street: Street) -> Lo
     return red * dark, red * dark, blue * (1 - 0.3 * wetness), 0.0, mirror
 
 
-@njit(cache=True, fastmath=True, error_model="numpy")
+@cached_njit(fastmath=True, error_model="numpy")
 def paving(x: float, z: float, depth: float, tile: float) -> float:
     """Lightness of a slab of the pavement, about 1."""
     joint = 0.88 if cycle(x, tile) < 0.06 or cycle(z, tile) < 0.06 else 1.0
@@ -114,7 +112,7 @@ def paving(x: float, z: float, depth: float, tile: float) -> float:
     return joint + (0.1 * rough(x * 17, z * 17) + 0.1 * slab) / (1 + 0.04 * depth)
 
 
-@njit(cache=True, fastmath=True, error_model="numpy")
+@cached_njit(fastmath=True, error_model="numpy")
 def facade(u: float, v: float, variant: int, wall: Rgb, sky: float, darkness: float) -> Look:
     """A house front at u, v metres; `variant` picks storeys, windows, shops and doors."""
     pitch, storey = 1.8 + 1.6 * random_of(variant, 1, 0), 2.9 + 0.6 * random_of(variant, 2, 0)
@@ -153,7 +151,7 @@ def facade(u: float, v: float, variant: int, wall: Rgb, sky: float, darkness: fl
     return wall[0] * shade, wall[1] * shade, wall[2] * shade, 0.0, 0.0
 
 
-@njit(cache=True, fastmath=True, error_model="numpy")
+@cached_njit(fastmath=True, error_model="numpy")
 def panes(
     kind: int,
     u: float,

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from instaseg_ros.grouping.compiled import cached_njit
 
 NEAR_M = 0.2
 
 
-@njit(cache=True, fastmath=True, error_model="numpy")
+@cached_njit(fastmath=True, error_model="numpy")
 def _clip_near(corners: np.ndarray, clipped: np.ndarray) -> int:
     """Sutherland-Hodgman against z = NEAR_M; rows (x, y, z, u, v); returns the number of corners
     left."""
@@ -32,7 +33,7 @@ def _clip_near(corners: np.ndarray, clipped: np.ndarray) -> int:
     return count
 
 
-@njit(cache=True, fastmath=True, error_model="numpy")
+@cached_njit(fastmath=True, error_model="numpy")
 def _fill(
     corners: np.ndarray,
     i: int,
@@ -85,7 +86,7 @@ def _fill(
     return True
 
 
-@njit(cache=True, fastmath=True, error_model="numpy")
+@cached_njit(fastmath=True, error_model="numpy")
 def _seen_from(
     vertices: np.ndarray,
     uv_scales: np.ndarray,
@@ -120,7 +121,7 @@ def _seen_from(
     return -1e30 if farthest <= NEAR_M or max(left, right, above, below) == 4 else nearest
 
 
-@njit(cache=True, fastmath=True, error_model="numpy")
+@cached_njit(fastmath=True, error_model="numpy")
 def rasterize(
     vertices: np.ndarray,
     uv_scales: np.ndarray,

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
+
+from instaseg_ros.grouping.compiled import cached_njit
 
 from .camera import Camera, develop
 from .geometry import U_SCALE, VARIANT, Builder, Mesh
@@ -165,7 +166,7 @@ def render(scene: Scene, time_s: float, camera: Camera, grain_seed: int = 0) -> 
     return View(image, labels, ignore, inverse_depth)
 
 
-@njit(cache=True)
+@cached_njit()
 def _label_pixels(
     surface: np.ndarray, by_triangle: np.ndarray, labels: np.ndarray, ignore: np.ndarray
 ) -> None:

@@ -7,7 +7,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from instaseg_ros.grouping.compiled import cached_njit
 
 from . import materials as m
 from .patterns import (
@@ -73,7 +74,7 @@ class Eye(NamedTuple):
     intrinsics: np.ndarray
 
 
-@njit(cache=True, fastmath=True, error_model="numpy")
+@cached_njit(fastmath=True, error_model="numpy")
 def _normals(vertices: np.ndarray, origin: np.ndarray) -> np.ndarray:
     """(Q, 3) unit normals, y up, turned to the camera; from the diagonals, as two corners of a quad
     may be one."""
@@ -101,7 +102,7 @@ def _normals(vertices: np.ndarray, origin: np.ndarray) -> np.ndarray:
     return normals
 
 
-@njit(cache=True, fastmath=True, error_model="numpy")
+@cached_njit(fastmath=True, error_model="numpy")
 def _sky(
     dx: float,
     dy: float,
@@ -126,7 +127,7 @@ def _sky(
         image[py, px, j] = base + (min(1.0, horizon[j] * 1.12) - base) * puff
 
 
-@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
+@cached_njit(fastmath=True, error_model="numpy", inline="always")
 def _surface(
     kind: int,
     variant: int,
@@ -175,7 +176,7 @@ def _surface(
     return red * shade, green * shade, blue * shade, own, mirror
 
 
-@njit(cache=True, fastmath=True, error_model="numpy")
+@cached_njit(fastmath=True, error_model="numpy")
 def _behind_house(
     x: float, y: float, z: float, to_sun: np.ndarray, street: Street, roofs: np.ndarray
 ) -> bool:
@@ -190,7 +191,7 @@ def _behind_house(
     return 0 <= cell < roofs.shape[1] and y + way * to_sun[1] < roofs[side, cell]
 
 
-@njit(cache=True, fastmath=True, error_model="numpy")
+@cached_njit(fastmath=True, error_model="numpy")
 def _shelter(mark: int, planes: np.ndarray, px: int, py: int, depth: float) -> float:
     """Share of the open sky that the ground under a thing still sees."""
     if mark < 0:
@@ -200,7 +201,7 @@ def _shelter(mark: int, planes: np.ndarray, px: int, py: int, depth: float) -> f
     return 1.0 - 0.75 * min(1.0, 1.6 * max(0.0, 1 - u * u) * max(0.0, 1 - v * v))
 
 
-@njit(cache=True, fastmath=True, error_model="numpy")
+@cached_njit(fastmath=True, error_model="numpy")
 def _night_light(
     y: float, z: float, depth: float, aside: float, darkness: float, shelter: float
 ) -> float:
@@ -212,7 +213,7 @@ def _night_light(
     )
 
 
-@njit(cache=True, fastmath=True, error_model="numpy")
+@cached_njit(fastmath=True, error_model="numpy")
 def shade(
     seen: Seen, occlusion: Shade, light: Light, eye: Eye, street: Street, image: np.ndarray
 ) -> None:
