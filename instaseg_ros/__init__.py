@@ -3,6 +3,8 @@
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from instaseg_ros.telemetry import switch_off
+
 __all__ = ["__version__"]
 
 
@@ -18,3 +20,4 @@ def _version() -> str:
 
 
 __version__ = _version()
+switch_off()
