@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,13 +14,13 @@ from torch import Tensor
 
 from instaseg_ros.checkpoint import description
 from instaseg_ros.errors import ConfigError, EngineError, MissingExtraError
+from instaseg_ros.files import OutputFile, publish
 from instaseg_ros.onnx_model import DTYPES, INPUT, METADATA_KEY, cached_onnx
-from instaseg_ros.output_files import OutputFile
 from instaseg_ros.runtimes.comparison import TOLERANCES, Comparison
 from instaseg_ros.runtimes.onnx_runtime import Session
 from instaseg_ros.runtimes.openvino_model import model_of, unpacked
-from instaseg_ros.runtimes.tensorrt_engine import sidecar
-from instaseg_ros.runtimes.tensorrt_runtime import Run, TensorRTRuntime, engine_path
+from instaseg_ros.runtimes.tensorrt_engine import write_sidecar
+from instaseg_ros.runtimes.tensorrt_runtime import Run, TensorRTRuntime, kept_at
 from instaseg_ros.runtimes.torch2trt_runtime import load_plan, save_module
 from instaseg_ros.temporal import NEXT_STATE, STATE, state_shape
 
@@ -68,25 +66,27 @@ def export(order: Order, target: str, path: Path, overwrite: bool = False) -> st
                 f"from torch, got {difference}"
             )
         for file in sorted(output.part.iterdir(), key=lambda file: file.name == path.name):
-            os.replace(file, path.with_name(file.name))
+            publish(file, path.with_name(file.name))
     finally:
         output.discard()
     return str(difference)
 
 
 def prepare_engine(order: Order) -> Path:
-    """Build the TensorRT engine in the cache folder, where `runtime.name: tensorrt` looks for it,
-    unless one that fits is there."""
-    runtime = TensorRTRuntime(order.runtime, order.checkpoint)
-    runtime.plan(order.size, order.images)
-    return engine_path(order.checkpoint, order.size, runtime.precision)
+    """Build the TensorRT engine in the cache, where `runtime.name: tensorrt` looks for it, unless
+    one that fits is there. Raises EngineError where the cache cannot keep it."""
+    TensorRTRuntime(order.runtime, order.checkpoint).engine(order.size, order.images)
+    path = kept_at(order.checkpoint, order.size, order.runtime)
+    if not path.is_file():
+        raise EngineError(f"the engine is built, but could not be kept as {path}")
+    return path
 
 
 # Each writes `path` and what belongs beside it, and returns how to run what it wrote.
 
 
 def _onnx(order: Order, path: Path) -> Run:
-    shutil.copyfile(cached_onnx(order.checkpoint, order.size, order.runtime.precision), path)
+    path.write_bytes(cached_onnx(order.checkpoint, order.size, order.runtime.precision))
     return Session(path, torch.device("cpu"))
 
 
@@ -127,18 +127,20 @@ def _openvino(order: Order, path: Path) -> Run:
 
 
 def _tensorrt(order: Order, path: Path) -> Run:
-    engine = prepare_engine(order)
-    shutil.copyfile(engine, path)
-    shutil.copyfile(sidecar(engine), sidecar(path))
-    return TensorRTRuntime(order.runtime, order.checkpoint).load(path.read_bytes())
+    runtime = TensorRTRuntime(order.runtime, order.checkpoint)
+    engine = runtime.engine(order.size, order.images)
+    path.write_bytes(engine.plan)
+    write_sidecar(path, engine.facts)
+    return runtime.load(path.read_bytes())
 
 
 def _torch2trt(order: Order, path: Path) -> Run:
     """A file for `TRTModule().load_state_dict(torch.load(path))`, made without torch2trt."""
-    engine = prepare_engine(order)
-    save_module(engine.read_bytes(), order.checkpoint, path)
-    shutil.copyfile(sidecar(engine), sidecar(path))
-    return TensorRTRuntime(order.runtime, order.checkpoint).load(load_plan(path))
+    runtime = TensorRTRuntime(order.runtime, order.checkpoint)
+    engine = runtime.engine(order.size, order.images)
+    save_module(engine.plan, order.checkpoint, path)
+    write_sidecar(path, engine.facts)
+    return runtime.load(load_plan(path))
 
 
 TARGETS: dict[str, tuple[str, Callable[[Order, Path], Run]]] = {

@@ -9,12 +9,11 @@ heads and class names are in the metadata.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
-import os
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from instaseg_ros import __version__
 from instaseg_ros.checkpoint import description, weights_hash
 from instaseg_ros.errors import ConfigError, MissingExtraError
-from instaseg_ros.output_files import cache_dir
+from instaseg_ros.files import Cache
 from instaseg_ros.temporal import NEXT_STATE, STATE, state_shape
 
 if TYPE_CHECKING:
@@ -38,6 +37,7 @@ METADATA_KEY = "instaseg_ros"
 TRACED_PROGRAMS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6)
 
 log = logging.getLogger(__name__)
+_cache = Cache("onnx")
 
 
 def input_names(method: Method) -> list[str]:
@@ -72,8 +72,8 @@ class CameraNetwork(nn.Module):
         return tuple(outputs[name].float() for name in self.outputs)
 
 
-def write_onnx(checkpoint: Checkpoint, path: Path, size: tuple[int, int], precision: str) -> None:
-    """Write the file for images of `size` (height, width), checked by onnx's own checker.
+def make_onnx(checkpoint: Checkpoint, size: tuple[int, int], precision: str) -> bytes:
+    """The file for images of `size` (height, width), checked by onnx's own checker.
 
     precision: fp32, or fp16 for the weights and everything between the input and the outputs.
     Raises ConfigError for another one, MissingExtraError without onnx (and onnxscript).
@@ -87,32 +87,31 @@ def write_onnx(checkpoint: Checkpoint, path: Path, size: tuple[int, int], precis
             import onnxscript  # noqa: F401 (torch needs it)
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "onnx", "onnx", "writing ONNX") from error
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with _quiet():
-            _export(CameraNetwork(checkpoint, DTYPES[precision]), part, size)
-        model = onnx.load(part)
-        _tidy(model)
-        model.metadata_props.add(key=METADATA_KEY, value=json.dumps(description(checkpoint)))
-        onnx.checker.check_model(model, full_check=True)
-        onnx.save(model, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with _quiet():
+        model = _exported(CameraNetwork(checkpoint, DTYPES[precision]), size)
+    _tidy(model)
+    model.metadata_props.add(key=METADATA_KEY, value=json.dumps(description(checkpoint)))
+    onnx.checker.check_model(model, full_check=True)
+    content: bytes = model.SerializeToString()
+    return content
 
 
-def cached_onnx(checkpoint: Checkpoint, size: tuple[int, int], precision: str) -> Path:
-    """The file of these weights in the cache folder, written if it is not there yet."""
+def cached_onnx(checkpoint: Checkpoint, size: tuple[int, int], precision: str) -> bytes:
+    """The file of these weights from the cache, made if it is not there yet."""
     made_for = f"{weights_hash(checkpoint)}-{size[0]}x{size[1]}-{precision}"
-    path = cache_dir() / "onnx" / f"{made_for}-{__version__}-torch{torch.__version__}.onnx"
-    if not path.is_file():
-        log.info("writing %s", path)
-        write_onnx(checkpoint, path, size, precision)
-    return path
+    name = f"{made_for}-{__version__}-torch{torch.__version__}"
+    content = _cache.read(name)
+    if content is None:
+        log.info("making the ONNX file for images of %d x %d, %s", *size, precision)
+        content = make_onnx(checkpoint, size, precision)
+        _cache.write(name, content)
+    return content
 
 
-def _export(module: CameraNetwork, path: Path, size: tuple[int, int]) -> None:
+def _exported(module: CameraNetwork, size: tuple[int, int]) -> Any:
+    """The onnx.ModelProto."""
+    import onnx
+
     example = [torch.zeros(2, *size, 3, dtype=torch.uint8)]
     if STATE in module.inputs:
         example.append(torch.zeros(state_shape(2, size)))
@@ -128,10 +127,11 @@ def _export(module: CameraNetwork, path: Path, size: tuple[int, int]) -> None:
             module, tuple(example), dynamo=True, dynamic_shapes=shapes, verbose=False, **names
         )
         assert program is not None
-        program.save(str(path))
-    else:
-        axes = {name: {0: "batch"} for name in (*module.inputs, *module.outputs)}
-        torch.onnx.export(module, tuple(example), str(path), dynamic_axes=axes, **names)
+        return program.model_proto
+    axes = {name: {0: "batch"} for name in (*module.inputs, *module.outputs)}
+    file = io.BytesIO()
+    torch.onnx.export(module, tuple(example), file, dynamic_axes=axes, **names)  # type: ignore[arg-type]
+    return onnx.load_from_string(file.getvalue())
 
 
 def _tidy(model: Any) -> None:

@@ -22,7 +22,7 @@ from instaseg_ros.datasets.synthetic_street import SyntheticStreet
 from instaseg_ros.errors import ConfigError, MissingExtraError
 from instaseg_ros.preprocess import preprocess
 from instaseg_ros.runtimes import open_runtime
-from instaseg_ros.runtimes.openvino_model import keep, model_of, model_path
+from instaseg_ros.runtimes.openvino_model import keep_quantised_model, model_of
 from instaseg_ros.runtimes.openvino_runtime import OpenVinoRuntime
 from instaseg_ros.sources import open_source
 
@@ -107,7 +107,7 @@ def keep_quantised(quantised: Quantised, checkpoint: Checkpoint, max_loss: float
             "Calibrate on more images, or images more like the camera's (--images), or accept "
             "the loss with --max-loss"
         )
-    keep(quantised.model, model_path(checkpoint, "int8"))
+    keep_quantised_model(quantised.model, checkpoint)
 
 
 def calibration_images(order: Order, stride: int) -> Iterator[NDArray[np.uint8]]:

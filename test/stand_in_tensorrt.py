@@ -112,7 +112,8 @@ class ITensor:
 class IBuilderConfig:
     def __init__(self) -> None:
         self.profile: IOptimizationProfile | None = None
-        self.flags, self.workspace, self.cache = {"TF32"}, 0, b""
+        self.flags, self.workspace = {"TF32"}, 0
+        self.cache: bytes | None = None
 
     def set_memory_pool_limit(self, pool: IntEnum, pool_size: int) -> None:
         self.workspace = pool_size
@@ -131,11 +132,13 @@ class IBuilderConfig:
         return ITimingCache(serialized_timing_cache)
 
     def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
+        if cache.content and not cache.content.startswith(b"timed;"):  # of another GPU
+            return False
         self.cache = cache.content
         return True
 
-    def get_timing_cache(self) -> ITimingCache:
-        return ITimingCache(self.cache + b"timed;")
+    def get_timing_cache(self) -> ITimingCache | None:
+        return None if self.cache is None else ITimingCache(self.cache + b"timed;")
 
 
 class ITimingCache:

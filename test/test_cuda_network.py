@@ -86,24 +86,25 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_compiled_module_is_kept_on_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool
 ) -> None:
+    monkeypatch.setenv("INSTASEG_CACHE", str(tmp_path))
     if not compiled:
         no_compiler(monkeypatch)
     module, images = Small(), torch.randint(0, 256, (1, 8, 8, 3), dtype=torch.uint8)
     with torch.inference_mode():
         (expected,) = module(images)
-        (got,) = load_or_compile(module, images, tmp_path)(images)
+        (got,) = load_or_compile(module, images)(images)
     torch.testing.assert_close(got, expected)
-    (kept,) = tmp_path.iterdir()
+    (kept,) = tmp_path.glob("aot/*")
 
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("compiled again")
 
     monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", refuse)
-    (again,) = load_or_compile(module, images, tmp_path)(images)
+    (again,) = load_or_compile(module, images)(images)
     torch.testing.assert_close(again, expected)
     with pytest.raises(AssertionError, match="compiled again"):
-        load_or_compile(module, images[:, :4], tmp_path)
-    assert list(tmp_path.iterdir()) == [kept]
+        load_or_compile(module, images[:, :4])
+    assert list(tmp_path.glob("aot/*")) == [kept]
 
 
 def test_key_names_all_that_a_compiled_module_depends_on() -> None:

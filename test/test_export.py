@@ -25,7 +25,7 @@ from instaseg_ros.checkpoint import Checkpoint, save_checkpoint, weights_hash
 from instaseg_ros.config import RuntimeConfig
 from instaseg_ros.errors import ConfigError, EngineError, WeightsError
 from instaseg_ros.export import Order, export
-from instaseg_ros.onnx_model import cached_onnx, write_onnx
+from instaseg_ros.onnx_model import cached_onnx, make_onnx
 from instaseg_ros.runtimes.comparison import Comparison, Difference
 from instaseg_ros.runtimes.onnx_runtime import Session
 from instaseg_ros.runtimes.torch2trt_runtime import load_plan, save_module
@@ -73,7 +73,7 @@ def test_onnx_in_fp16_is_half_as_large_and_close(order: Order, tmp_path: Path) -
     half = order._replace(runtime=RuntimeConfig(precision="fp16"))
     export(half, "onnx", tmp_path / "half.onnx")
     full = cached_onnx(order.checkpoint, SIZE, "fp32")
-    assert (tmp_path / "half.onnx").stat().st_size < 0.6 * full.stat().st_size
+    assert (tmp_path / "half.onnx").stat().st_size < 0.6 * len(full)
     run = Session(tmp_path / "half.onnx", torch.device("cpu"))
     outputs = run(np.zeros((1, *SIZE, 3), np.uint8))
     assert {output.dtype for output in outputs.values()} == {torch.float32}
@@ -90,14 +90,13 @@ def test_other_weights_have_another_file(order: Order) -> None:
 
 
 def test_the_exporter_of_older_torch_gives_the_same_outputs(
-    order: Order, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    order: Order, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """torch before 2.6; with a newer one the older exporter must be asked for."""
     newer = torch.onnx.export
     monkeypatch.setattr(onnx_model, "TRACED_PROGRAMS", False)
     monkeypatch.setattr(torch.onnx, "export", lambda *a, **k: newer(*a, **k, dynamo=False))
-    write_onnx(order.checkpoint, tmp_path / "old.onnx", SIZE, "fp32")
-    run = Session(tmp_path / "old.onnx", torch.device("cpu"))
+    run = Session(make_onnx(order.checkpoint, SIZE, "fp32"), torch.device("cpu"))
     assert Comparison(order.checkpoint, SIZE)(run).relative < 1e-4
     assert run(np.zeros((2, *SIZE, 3), np.uint8))["seed"].shape == (2, 3, *SIZE)
 

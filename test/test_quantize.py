@@ -11,10 +11,10 @@ import pytest
 import torch
 from networks import by_chance
 
-from instaseg_ros import cli
+from instaseg_ros import cli, files
 from instaseg_ros.checkpoint import Checkpoint, load_checkpoint
 from instaseg_ros.config import DecodeConfig, RuntimeConfig
-from instaseg_ros.errors import ConfigError
+from instaseg_ros.errors import ConfigError, EngineError
 from instaseg_ros.quantize import Order, keep_quantised, quantize
 from instaseg_ros.runtimes import open_runtime, openvino_model
 from instaseg_ros.runtimes.comparison import TOLERANCES, Comparison
@@ -68,14 +68,30 @@ def test_a_model_of_full_depth_is_made_once(
 
 @needs_openvino
 def test_other_weights_have_their_own_model() -> None:
-    paths = {openvino_model.model_path(by_chance(seed=seed)) for seed in (0, 1, 0)}
-    assert len(paths) == 2
+    names = {openvino_model._name(by_chance(seed=seed)) for seed in (0, 1, 0)}
+    assert len(names) == 2
 
 
 @needs_openvino
 def test_int8_is_not_offered_before_it_is_measured(own_cache: None) -> None:
     with pytest.raises(ConfigError, match="instaseg quantize"):
         open_runtime(INT8, by_chance())
+
+
+@needs_openvino
+@pytest.mark.parametrize("content", [b"", b"no model" * 20])
+def test_without_an_int8_model_that_was_damaged_it_runs_in_floats(
+    own_cache: None, small: Checkpoint, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    kept = openvino_model._quantised
+    kept.write(openvino_model._name(small), content)
+    runtime = open_runtime(INT8, small)
+    assert runtime.precision in ("fp32", "bf16")
+    assert "the int8 model is damaged" in caplog.text and "instaseg quantize" in caplog.text
+    assert Comparison(small, (64, 128))(runtime).relative < TOLERANCES[runtime.precision]
+    path = kept.path(openvino_model._name(small))
+    path.write_bytes(path.read_bytes()[:-1])
+    assert open_runtime(INT8, small).precision == runtime.precision
 
 
 def test_torch_does_not_run_int8() -> None:
@@ -92,7 +108,12 @@ def test_int8_is_measured_and_kept(
     assert "on 1 held-out synthetic frames of 64x128" in made.measured
     with pytest.raises(ConfigError, match="is not kept: AP 0"):
         keep_quantised(made, small, made.loss - 1)
-    assert not openvino_model.model_path(small, "int8").exists()
+    assert not openvino_model._quantised.names()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INSTASEG_CACHE", "/proc/x")
+        patch.setattr(files, "_temporary", lambda: Path("/proc/y"))
+        with pytest.raises(EngineError, match="could not be kept as /proc/x/openvino_int8"):
+            keep_quantised(made, small, made.loss)
     keep_quantised(made, small, made.loss)
     caplog.set_level(logging.INFO)
     runtime = open_runtime(INT8, small)

@@ -6,6 +6,7 @@ import gc
 import importlib.util
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,8 +16,13 @@ from instaseg_ros import runtimes
 from instaseg_ros.checkpoint import Checkpoint
 from instaseg_ros.config import RuntimeConfig
 from instaseg_ros.errors import ConfigError
-from instaseg_ros.runtimes import choose, open_runtime
-from instaseg_ros.runtimes.tensorrt_runtime import engine_path
+from instaseg_ros.files import Cache
+from instaseg_ros.runtimes import (
+    choose,
+    open_runtime,
+    tensorrt_runtime,
+)
+from instaseg_ros.runtimes.tensorrt_runtime import engine_name
 
 pytestmark = pytest.mark.xdist_group("converting")
 needs_openvino = pytest.mark.skipif(
@@ -128,12 +134,13 @@ def test_auto_takes_the_first_that_holds(
     why: str,
 ) -> None:
     monkeypatch.setenv("INSTASEG_CACHE", str(tmp_path))
-    if engine:
-        path = engine_path(checkpoint, (48, 80), "fp16")
-        path.parent.mkdir()
-        path.touch()
     device = torch.device("cuda" if cuda else "cpu")
+    gpu = SimpleNamespace(name="stand-in GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
+    if engine:
+        Cache("tensorrt").write(engine_name(checkpoint, (48, 80), "fp16", device), b"an engine")
     monkeypatch.setattr(runtimes, "pick_device", lambda name: device)
+    monkeypatch.setattr(tensorrt_runtime, "pick_device", lambda name: device)
     monkeypatch.setattr(runtimes, "_installed", lambda package: package in installed)
     chosen, reason = choose(RuntimeConfig(precision=precision), checkpoint)
     assert chosen == name

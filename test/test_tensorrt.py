@@ -28,11 +28,13 @@ from instaseg_ros.checkpoint import Checkpoint
 from instaseg_ros.config import EngineConfig, RuntimeConfig
 from instaseg_ros.errors import ConfigError, EngineError
 from instaseg_ros.export import Order, export, prepare_engine
+from instaseg_ros.files import Cache
+from instaseg_ros.grouping.gpu import SIZES
 from instaseg_ros.onnx_model import cached_onnx
 from instaseg_ros.runtimes import tensorrt_runtime
 from instaseg_ros.runtimes.comparison import Comparison
-from instaseg_ros.runtimes.tensorrt_engine import sidecar
-from instaseg_ros.runtimes.tensorrt_runtime import Engine, TensorRTRuntime, engine_path
+from instaseg_ros.runtimes.tensorrt_engine import EngineFile
+from instaseg_ros.runtimes.tensorrt_runtime import Engine, TensorRTRuntime, engine_name
 from instaseg_ros.runtimes.torch2trt_runtime import Torch2TrtRuntime, load_plan
 
 Install = Callable[[StandInTensorRT], None]
@@ -60,7 +62,7 @@ def with_stand_in(
         gpu = SimpleNamespace(name="stand-in GPU", major=8, minor=7)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
         monkeypatch.setattr(tensorrt_runtime, "pick_device", lambda name: torch.device("cuda"))
-        monkeypatch.setattr(tensorrt_runtime, "cache_dir", lambda: tmp_path)
+        monkeypatch.setattr(tensorrt_runtime, "_cache", Cache("tensorrt", tmp_path))
         on_cpu = torch.device("cpu")
         monkeypatch.setattr(
             TensorRTRuntime, "load", lambda self, plan: Engine(self._trt, plan, on_cpu)
@@ -80,7 +82,7 @@ def test_from_weights_to_an_engine_that_is_found_again(
     runtime = TensorRTRuntime(CONFIG, small)
     assert (runtime.name, runtime.precision) == ("tensorrt", "fp32")
     assert Comparison(small, SIZE)(runtime).relative < 1e-4
-    facts = json.loads(sidecar(engine_path(small, SIZE, "fp32")).read_text())
+    facts = runtime.engine(SIZE).facts
     assert facts["gpu"] == "stand-in GPU"
     assert facts["difference"]["relative"] < 1e-4
     images = np.random.default_rng(0).integers(0, 256, (2, *SIZE, 3)).astype(np.uint8)
@@ -108,6 +110,69 @@ def test_wrong_engines_do_not_run(
     assert not list(tmp_path.glob("tensorrt/*.engine*"))
 
 
+def test_whatever_fails_in_a_build_is_not_tried_for_every_frame(
+    small: Checkpoint, with_stand_in: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_stand_in(StandInTensorRT())
+    tried = []
+
+    def build(*_: object) -> None:
+        tried.append(1)
+        raise AttributeError("'NoneType' object has no attribute 'serialize'")
+
+    monkeypatch.setattr(tensorrt_runtime, "build_engine", build)
+    runtime = TensorRTRuntime(CONFIG, small)
+    for _ in range(3):
+        with pytest.raises(EngineError, match="no attribute 'serialize'"):
+            runtime(np.zeros((1, *SIZE, 3), np.uint8))
+    assert len(tried) == 1
+
+
+def test_engines_of_image_sizes_of_the_past_are_given_back(
+    small: Checkpoint, with_stand_in: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_stand_in(StandInTensorRT())
+    started: list[tuple[int, int]] = []
+
+    def engine(self: TensorRTRuntime, size: tuple[int, int]) -> EngineFile:
+        started.append(size)
+        return EngineFile(b"", {})
+
+    monkeypatch.setattr(TensorRTRuntime, "engine", engine)
+    monkeypatch.setattr(TensorRTRuntime, "load", lambda self, plan: lambda images, state: {})
+    runtime = TensorRTRuntime(CONFIG, small)
+    for height in (8, 16, 24, 32, 8, 40, 8, 16):
+        runtime(np.zeros((1, height, 16, 3), np.uint8))
+    assert [height for height, _ in started] == [8, 16, 24, 32, 40, 16]
+    assert runtime._run.cache_info().currsize == SIZES
+
+
+def test_an_engine_that_does_not_load_any_more_is_built_anew(
+    small: Checkpoint, with_stand_in: Install, caplog: pytest.LogCaptureFixture
+) -> None:
+    trt = StandInTensorRT()
+    with_stand_in(trt)
+    before = TensorRTRuntime(CONFIG, small).engine(SIZE)
+    name = engine_name(small, SIZE, "fp32", torch.device("cuda"))
+    content = json.dumps(before.facts).encode() + b"\n" + b"of another driver"
+    tensorrt_runtime._cache.write(name, content)
+    assert Comparison(small, SIZE)(TensorRTRuntime(CONFIG, small)).relative < 1e-4
+    assert "the kept engine is built anew: TensorRT 10.0.1 cannot load" in caplog.text
+    assert len(trt.builds) == 2
+
+
+def test_two_kinds_of_gpu_share_a_cache(
+    small: Checkpoint, with_stand_in: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trt = StandInTensorRT()
+    with_stand_in(trt)
+    for name in ("stand-in GPU", "NVIDIA L4", "stand-in GPU", "NVIDIA L4"):
+        gpu = SimpleNamespace(name=name, major=8, minor=9)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, gpu=gpu: gpu)
+        TensorRTRuntime(CONFIG, small).engine(SIZE)
+    assert len(trt.builds) == 2
+
+
 class StandInTRTModule:
     """torch2trt's module, as far as `Torch2TrtRuntime` knows it."""
 
@@ -129,7 +194,7 @@ def test_torch2trt_runs_the_same_engine(small: Checkpoint, with_stand_in: Instal
     runtime.device = torch.device("cpu")
     assert runtime.name == "torch2trt"
     assert Comparison(small, SIZE)(runtime).relative < 1e-4
-    TensorRTRuntime(CONFIG, small).plan(SIZE)
+    TensorRTRuntime(CONFIG, small).engine(SIZE)
     assert len(trt.builds) == 1
 
 
@@ -164,7 +229,8 @@ def test_engines_are_exported_with_their_sidecar(
     assert len(trt.builds) == 1
     assert sorted(file.name for file in tmp_path.glob("a.*")) == [name, f"{name}.json"]
     plan = load_plan(tmp_path / name) if target == "torch2trt" else (tmp_path / name).read_bytes()
-    assert plan == kept.read_bytes()
+    assert plan in kept.read_bytes()
+    assert json.loads((tmp_path / f"{name}.json").read_text())["gpu"] == "stand-in GPU"
 
 
 @pytest.mark.parametrize(
@@ -195,7 +261,8 @@ def test_a_real_engine_computes_what_torch_does(
 ) -> None:
     checkpoint = request.getfixturevalue(weights)
     config = dataclasses.replace(CONFIG, precision=precision)
-    difference = Comparison(checkpoint, SIZE)(TensorRTRuntime(config, checkpoint))
+    runtime = TensorRTRuntime(config, checkpoint)
+    difference = Comparison(checkpoint, SIZE)(runtime)
     assert difference.relative < {"fp32": 1e-3, "fp16": 0.03}[precision]
-    spent = json.loads(sidecar(engine_path(checkpoint, SIZE, precision)).read_text())
+    spent = runtime.engine(SIZE).facts
     assert spent["difference"]["relative"] == pytest.approx(difference.relative, rel=0.5)

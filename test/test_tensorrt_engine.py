@@ -6,9 +6,9 @@ The engine itself is a stand-in here (see `stand_in_tensorrt.py`).
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,36 +19,52 @@ pytest.importorskip("onnxscript")
 from stand_in_tensorrt import StandInTensorRT
 
 from instaseg_ros.errors import EngineError
+from instaseg_ros.files import Cache
 from instaseg_ros.runtimes.comparison import Difference
-from instaseg_ros.runtimes.tensorrt_engine import EngineSpec, build_engine, engine, refusal, sidecar
+from instaseg_ros.runtimes.tensorrt_engine import (
+    EngineFile,
+    EngineSpec,
+    build_engine,
+    engine,
+    refusal,
+    write_sidecar,
+)
 
 pytestmark = pytest.mark.xdist_group("converting")
 SPEC = EngineSpec("0a1b", "10.0.1", "Orin", "8.7", "fp16", (512, 1024), (1, 1, 4))
+NAME = "a.engine"
 SMALL = Difference(0.02, 0.001, 0.004)
 LARGE = Difference(2.0, 0.5, 0.2)
 
 
-def build(path: Path, spec: EngineSpec = SPEC, difference: Difference = SMALL) -> list[str]:
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache("tensorrt", tmp_path)
+
+
+def build(cache: Cache, spec: EngineSpec = SPEC, difference: Difference = SMALL) -> list[str]:
     """Ask for an engine; says whether it had to be built."""
     built: list[str] = []
 
     def make() -> bytes:
-        built.append(path.name)
+        built.append(NAME)
         return b"the engine"
 
-    assert engine(path, spec, make, lambda plan: difference) == b"the engine"
+    file = engine(cache, NAME, spec, make, lambda plan: difference)
+    assert file.plan == b"the engine"
+    assert file.facts["engine_sha256"] == hashlib.sha256(b"the engine").hexdigest()
     return built
 
 
-def test_an_engine_is_built_once_and_its_sidecar_says_for_what(tmp_path: Path) -> None:
-    path = tmp_path / "a.engine"
-    assert build(path)
-    assert not build(path)
-    facts = json.loads(sidecar(path).read_text())
+def test_an_engine_is_built_once_and_its_facts_say_for_what(cache: Cache, tmp_path: Path) -> None:
+    assert build(cache)
+    assert not build(cache)
+    facts = engine(cache, NAME, SPEC, lambda: b"", lambda plan: SMALL).facts
     assert facts.items() >= json.loads(json.dumps(dataclasses.asdict(SPEC))).items()
     assert facts["difference"] == {"largest": 0.02, "mean": 0.001, "relative": 0.004}
     assert facts["build_s"] >= 0
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.engine", "a.engine.json"]
+    write_sidecar(tmp_path / "a.engine", facts)
+    assert json.loads((tmp_path / "a.engine.json").read_text()) == facts
 
 
 @pytest.mark.parametrize(
@@ -64,55 +80,48 @@ def test_an_engine_is_built_once_and_its_sidecar_says_for_what(tmp_path: Path) -
     ],
 )
 def test_an_engine_for_something_else_is_built_anew_and_the_log_says_why(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, change: dict[str, object], reason: str
+    cache: Cache, caplog: pytest.LogCaptureFixture, change: dict[str, object], reason: str
 ) -> None:
-    path = tmp_path / "a.engine"
-    build(path)
+    build(cache)
     other = dataclasses.replace(SPEC, **change)
     difference = Difference(1e-5, 1e-7, 1e-6)
     with caplog.at_level(logging.WARNING):
-        assert build(path, other, difference)
+        assert build(cache, other, difference)
     assert reason in caplog.text
-    assert not build(path, other, difference)
+    assert not build(cache, other, difference)
 
 
 @pytest.mark.parametrize(
-    ("harm", "reason"),
+    ("change", "reason"),
     [
-        (lambda path: sidecar(path).unlink(), "its sidecar a.engine.json cannot be used"),
-        (lambda path: sidecar(path).write_text("{"), "cannot be used (JSONDecodeError"),
-        (lambda path: sidecar(path).write_text("[]"), "cannot be used (TypeError"),
-        (lambda path: sidecar(path).write_text('{"difference": {}}'), "cannot be used (TypeError"),
-        (lambda path: path.write_bytes(b"the eng"), "not the file that its sidecar describes"),
-        (
-            lambda path: sidecar(path).write_text(
-                sidecar(path).read_text().replace('"relative": 0.004', '"relative": 0.4')
-            ),
-            "is above 0.03",
-        ),
-        (lambda path: path.unlink(), "there is none yet"),
+        ({"difference": {}}, "cannot be read (TypeError"),
+        ({"difference": None}, "cannot be read (TypeError"),
+        ({"difference": LARGE._asdict()}, "is above 0.03"),
+        ({"gpu": None}, "gpu is Orin here, the engine was built for None"),
     ],
 )
-def test_a_damaged_engine_is_built_anew(
-    tmp_path: Path, harm: Callable[[Path], object], reason: str
-) -> None:
-    path = tmp_path / "a.engine"
-    build(path)
-    assert refusal(path, SPEC) is None
-    harm(path)
-    assert reason in str(refusal(path, SPEC))
-    assert build(path)
-    assert refusal(path, SPEC) is None
+def test_an_engine_with_facts_of_no_use_is_refused(change: dict[str, object], reason: str) -> None:
+    facts = json.loads(json.dumps(dataclasses.asdict(SPEC)))
+    kept = EngineFile(b"", {**facts, "difference": SMALL._asdict()})
+    assert refusal(kept, SPEC) is None
+    assert reason in str(refusal(EngineFile(b"", {**kept.facts, **change}), SPEC))
+
+
+def test_a_damaged_engine_is_built_anew(cache: Cache) -> None:
+    build(cache)
+    path = cache.path(NAME)
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    assert build(cache)
+    assert not build(cache)
 
 
 @pytest.mark.parametrize(
     "difference", [LARGE, Difference(float("inf"), float("nan"), float("nan"))]
 )
-def test_an_engine_too_far_from_torch_is_not_kept(tmp_path: Path, difference: Difference) -> None:
-    path = tmp_path / "a.engine"
+def test_an_engine_too_far_from_torch_is_not_kept(cache: Cache, difference: Difference) -> None:
     with pytest.raises(EngineError, match="not kept: expected at most"):
-        build(path, SPEC, difference)
-    assert not list(tmp_path.iterdir())
+        build(cache, SPEC, difference)
+    assert not cache.names()
 
 
 @pytest.mark.parametrize(
@@ -125,19 +134,27 @@ def test_an_engine_too_far_from_torch_is_not_kept(tmp_path: Path, difference: Di
     ],
 )
 def test_what_the_builder_is_told(
-    tmp_path: Path, cpu_as_cuda: None, version: str, precision: str, flags: set[str]
+    cpu_as_cuda: None, version: str, precision: str, flags: set[str]
 ) -> None:
     from test_tensorrt_api import small_onnx
 
     trt = StandInTensorRT(version)
     spec = dataclasses.replace(SPEC, precision=precision, size=(8, 16), batch=(1, 2, 4))
-    cache = tmp_path / "timing.cache"
-    for _ in range(2):
-        build_engine(trt, small_onnx(), spec, 64, cache)
+    _, timings = build_engine(trt, small_onnx(), spec, 64)
+    _, more = build_engine(trt, small_onnx(), spec, 64, timings)
     first, second = trt.builds
     assert first.flags == flags  # TF32, which the builder has by default, is gone
     assert first.workspace == 64 << 20
     assert first.profile is not None
     assert first.profile.shapes == {"images": [(1, 8, 16, 3), (2, 8, 16, 3), (4, 8, 16, 3)]}
     assert (first.cache, second.cache) == (b"", b"timed;")  # what the first one measured
-    assert cache.read_bytes() == b"timed;timed;"
+    assert (timings, more) == (b"timed;", b"timed;timed;")
+
+
+def test_a_timing_cache_that_tensorrt_refuses_costs_no_engine(cpu_as_cuda: None) -> None:
+    from test_tensorrt_api import small_onnx
+
+    trt = StandInTensorRT()
+    plan, timings = build_engine(trt, small_onnx(), SPEC, 64, b"of another GPU")
+    assert plan and timings == b"timed;"
+    assert trt.builds[0].cache == b""

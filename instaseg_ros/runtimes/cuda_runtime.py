@@ -14,6 +14,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.folding import fold
+from instaseg_ros.grouping.gpu import SIZES
 from instaseg_ros.runtimes.ahead_of_time import load_or_compile
 from instaseg_ros.runtimes.cuda_network import PixelsToOutputs, fuse
 from instaseg_ros.runtimes.torch_runtime import DTYPES, pick_device, pick_precision
@@ -67,8 +69,8 @@ class CudaRuntime:
         if config.compiled:
             self.forms["compiled"] = lambda example: load_or_compile(plain, example)
         self.form_ms: dict[tuple[int, ...], dict[str, float]] = {}  # by shape, for people
-        self._graphs: dict[tuple[int, ...], _Graph] = {}
-        self._uploads: dict[tuple[int, ...], _Uploads] = {}
+        self._graphs: dict[tuple[int, ...], _Graph] = {}  # of the shapes used last, in that order
+        self._uploads = lru_cache(maxsize=SIZES)(lambda shape: _Uploads(shape, self.device))
         self._lock = threading.Lock()
 
     def __call__(self, images: NDArray[np.uint8] | Uploaded) -> dict[str, Tensor]:
@@ -77,23 +79,27 @@ class CudaRuntime:
     def upload(self, images: NDArray[np.uint8]) -> Uploaded:
         """Start to bring images (B, H, W, 3) to the GPU; they may change when this returns."""
         with self._lock, torch.cuda.device(self.device):
-            if images.shape not in self._uploads:
-                self._uploads[images.shape] = _Uploads(images.shape, self.device)
-            return self._uploads[images.shape].start(images)
+            return self._uploads(images.shape).start(images)
 
     @torch.inference_mode()
     def run(self, uploaded: Uploaded) -> dict[str, Tensor]:
         """Outputs of uploaded images, each in turn. At most SLOTS may be waiting to be run."""
-        shape = tuple(uploaded.pixels.shape)
         with torch.cuda.device(self.device):
             torch.cuda.current_stream().wait_event(uploaded.arrived)
-            if shape not in self._graphs:
-                self._graphs[shape] = self._fastest(uploaded.pixels)
-            graph = self._graphs[shape]
+            graph = self._graph(uploaded.pixels)
             graph.images.copy_(uploaded.pixels)
             uploaded.taken.record()
             graph.replay()
         return self.network.split_heads(graph.outputs)
+
+    def _graph(self, images: Tensor) -> _Graph:
+        shape = tuple(images.shape)
+        graph = self._graphs.pop(shape, None) or self._fastest(images)
+        self._graphs[shape] = graph
+        if len(self._graphs) > SIZES:
+            torch.cuda.synchronize()  # the one that goes may still run
+            del self._graphs[next(iter(self._graphs))]
+        return graph
 
     def _fastest(self, images: Tensor) -> _Graph:
         """A graph of the fastest form for these images."""

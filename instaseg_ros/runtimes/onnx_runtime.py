@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instaseg_ros.errors import ConfigError, MissingExtraError
+from instaseg_ros.grouping.gpu import SIZES
 from instaseg_ros.onnx_model import DTYPES, INPUT, cached_onnx
 from instaseg_ros.runtimes.torch_runtime import pick_device
 from instaseg_ros.temporal import STATE, state_shape
@@ -19,11 +22,12 @@ if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
     from instaseg_ros.config import RuntimeConfig
 
+log = logging.getLogger(__name__)
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class OnnxRuntime:
-    """ONNX Runtime; one session per image size, its file written once and kept in the cache.
+    """ONNX Runtime; one session per image size, its file made once and kept in the cache.
 
     Input and outputs are torch tensors that ONNX Runtime reads and fills in place, so nothing is
     copied, and on CUDA nothing leaves the device.
@@ -44,21 +48,25 @@ class OnnxRuntime:
             )
         self._threads = config.threads
         self._checkpoint = checkpoint
-        self._sessions: dict[tuple[int, ...], Session] = {}
+        self._session = lru_cache(maxsize=SIZES)(self._open)
 
     def __call__(self, images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
-        size = images.shape[1:3]
-        session = self._sessions.get(size)
-        if session is None:
-            path = cached_onnx(self._checkpoint, (size[0], size[1]), self.precision)
-            session = self._sessions[size] = Session(path, self.device, self._threads)
-        return session(images, state)
+        return self._session(images.shape[1:3])(images, state)
+
+    def _open(self, size: tuple[int, int]) -> Session:
+        content = cached_onnx(self._checkpoint, size, self.precision)
+        session = Session(content, self.device, self._threads)
+        self.device = session.device  # what one size cannot have, the next one cannot either
+        return session
 
 
 class Session:
-    """One ONNX file on one device."""
+    """One ONNX file on one device; on the CPU where the device does not take it, which is logged.
 
-    def __init__(self, path: Path, device: torch.device, threads: int = 0) -> None:
+    model: the file, or what is in it.
+    """
+
+    def __init__(self, model: Path | bytes, device: torch.device, threads: int = 0) -> None:
         library = _library()
         options = library.SessionOptions()
         options.log_severity_level = 3  # errors; below that it comments on its own optimisations
@@ -67,18 +75,28 @@ class Session:
         provider: Any = PROVIDERS[device.type]
         if device.type == "cuda":
             provider = (provider, {"device_id": device.index or 0})
-        self._session = library.InferenceSession(str(path), options, providers=[provider])
+        given = model if isinstance(model, bytes) else str(model)
+        self._session = library.InferenceSession(given, options, providers=[provider])
+        taken = self._session.get_providers()
+        if PROVIDERS[device.type] not in taken:
+            log.warning(
+                "ONNX Runtime could not start %s (CUDA or cuDNN of another version, or none) and "
+                "runs on the CPU with %s",
+                PROVIDERS[device.type],
+                ", ".join(taken),
+            )
+            device = torch.device("cpu")
         self._binding = self._session.io_binding()
-        self._temporal = STATE in [given.name for given in self._session.get_inputs()]
-        self._device = device
+        self._temporal = STATE in [one.name for one in self._session.get_inputs()]
+        self.device = device
         self._outputs: dict[str, Tensor] = {}
 
     def __call__(self, images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
-        pixels = torch.from_numpy(images).to(self._device)
+        pixels = torch.from_numpy(images).to(self.device)
         batch = images.shape[0]
         if not self._outputs or next(iter(self._outputs.values())).shape[0] != batch:
             self._outputs = {
-                output.name: torch.empty((batch, *output.shape[1:]), device=self._device)
+                output.name: torch.empty((batch, *output.shape[1:]), device=self.device)
                 for output in self._session.get_outputs()
             }
             for name, tensor in self._outputs.items():
@@ -86,16 +104,16 @@ class Session:
         self._binding.bind_input(INPUT, *self._place(pixels, np.uint8))
         if self._temporal:
             if state is None:
-                state = torch.zeros(state_shape(batch, images.shape[1:3]), device=self._device)
+                state = torch.zeros(state_shape(batch, images.shape[1:3]), device=self.device)
             state = state.contiguous()
             self._binding.bind_input(STATE, *self._place(state, np.float32))
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)  # ONNX Runtime has a stream of its own
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # ONNX Runtime has a stream of its own
         self._session.run_with_iobinding(self._binding)
         return dict(self._outputs)
 
     def _place(self, tensor: Tensor, dtype: Any) -> tuple[Any, ...]:
-        device = self._device
+        device = self.device
         return device.type, device.index or 0, dtype, tuple(tensor.shape), tensor.data_ptr()
 
 

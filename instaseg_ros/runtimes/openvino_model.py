@@ -1,4 +1,4 @@
-"""The network as an OpenVINO model, made once and kept on disk.
+"""The network as an OpenVINO model, made once and kept in the cache.
 
 What is kept is named after the weights and the code it was made from, so it is never stale; the
 folder may be deleted at any time. Quantised models, which `instaseg quantize` makes, lie beside.
@@ -7,7 +7,8 @@ folder may be deleted at any time. Quantised models, which `instaseg quantize` m
 from __future__ import annotations
 
 import hashlib
-import os
+import logging
+import tempfile
 import warnings
 from functools import cache
 from pathlib import Path
@@ -21,8 +22,8 @@ from instaseg_ros import lite as lite_module
 from instaseg_ros import network as network_module
 from instaseg_ros import temporal as temporal_module
 from instaseg_ros.checkpoint import weights_hash
-from instaseg_ros.errors import ConfigError
-from instaseg_ros.output_files import cache_dir
+from instaseg_ros.errors import ConfigError, EngineError
+from instaseg_ros.files import Cache
 from instaseg_ros.runtimes import openvino_network
 from instaseg_ros.runtimes.openvino_network import PAIR, PackedNetwork
 from instaseg_ros.temporal import state_shape
@@ -33,33 +34,48 @@ if TYPE_CHECKING:
 
 EXAMPLE_SIZE = (64, 128)  # (height, width); the exported graph holds for every one and any batch
 
+log = logging.getLogger(__name__)
+_models, _quantised = Cache("openvino"), Cache("openvino_int8")
+
 
 def model_of(checkpoint: Checkpoint, network: ERFNet) -> Any:
-    """The openvino.Model of the checkpoint's network, from the cache folder if it is there."""
-    path = model_path(checkpoint)
-    if not path.exists():
-        keep(traced(network), path)
-    return read(path)
+    """The openvino.Model of the checkpoint's network, from the cache if it is there."""
+    name = _name(checkpoint)
+    model = _read(_models, name)
+    if model is None:
+        traced_model = traced(network)
+        _keep(traced_model, _models, name)
+        # Read back: torch keeps what it traced for as long as that lives.
+        model = _read(_models, name) or traced_model
+    return model
 
 
-def quantised_model_of(checkpoint: Checkpoint) -> tuple[Any, str]:
-    """The int8 openvino.Model of the checkpoint's network, and what was measured of it.
+def quantised_model_of(checkpoint: Checkpoint) -> tuple[Any, str] | None:
+    """The int8 openvino.Model of the checkpoint's network, and what was measured of it; None where
+    one was kept and cannot be read any more.
 
     Raises ConfigError unless `instaseg quantize` has made one.
     """
-    path = model_path(checkpoint, "int8")
-    if not path.exists():
+    name = _name(checkpoint)
+    if name not in _quantised.names():
         raise ConfigError(
             "runtime.precision: int8 needs a model that was calibrated and measured: "
             "run `instaseg quantize` with these weights, or choose another precision"
         )
-    model = read(path)
-    return model, model.get_rt_info(["instaseg_ros", "measured"]).value
+    model = _read(_quantised, name)
+    return model and (model, model.get_rt_info(["instaseg_ros", "measured"]).value)
 
 
-def model_path(checkpoint: Checkpoint, kind: str = "float") -> Path:
-    """Where in the cache folder the checkpoint's model lies, made or not."""
-    return cache_dir() / "openvino" / f"{weights_hash(checkpoint)}-{_code_hash()}-{kind}.xml"
+def keep_quantised_model(model: Any, checkpoint: Checkpoint) -> None:
+    """Keep it for `quantised_model_of`. Raises EngineError where that cannot be done."""
+    name = _name(checkpoint)
+    _keep(model, _quantised, name)
+    if _read(_quantised, name) is None:
+        raise EngineError(f"the int8 model could not be kept as {_quantised.path(name)}")
+
+
+def _name(checkpoint: Checkpoint) -> str:
+    return f"{weights_hash(checkpoint)}-{_code_hash()}"
 
 
 @cache
@@ -74,22 +90,34 @@ def _code_hash() -> str:
     return hashlib.sha256(made_from).hexdigest()[:8]
 
 
-def keep(model: Any, path: Path) -> None:
-    """Write the model, complete or not at all: PATH.xml and the weights beside it, PATH.bin."""
+def _keep(model: Any, cache: Cache, name: str) -> None:
+    """As bytes: the length of the graph, the graph, and the weights."""
     import openvino
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.stem}.{os.getpid()}.part.xml")
-    openvino.save_model(model, part, compress_to_fp16=False)
-    os.replace(part.with_suffix(".bin"), path.with_suffix(".bin"))
-    os.replace(part, path)  # last: with it the model is there
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "model.xml")
+            openvino.save_model(model, path, compress_to_fp16=False)
+            graph, weights = path.read_bytes(), path.with_suffix(".bin").read_bytes()
+    except (OSError, RuntimeError) as error:
+        log.warning("the OpenVINO model is not kept: no room in the temporary folder (%s)", error)
+        return
+    cache.write(name, len(graph).to_bytes(8, "little") + graph + weights)
 
 
-def read(path: Path) -> Any:
-    """The openvino.Model in the file."""
+def _read(cache: Cache, name: str) -> Any:
+    """The openvino.Model that `_keep` has kept, or None."""
     import openvino
 
-    return openvino.Core().read_model(path)
+    content = cache.read(name)
+    if content is None:
+        return None
+    end = 8 + int.from_bytes(content[:8], "little")
+    try:
+        return openvino.Core().read_model(content[8:end], content[end:])
+    except RuntimeError as error:  # OpenVINO writes half a file to a full disk without a word
+        log.warning("the kept OpenVINO model cannot be read, and is made anew: %s", error)
+        return None
 
 
 def traced(network: ERFNet) -> Any:

@@ -1,13 +1,14 @@
 """The network in OpenVINO, the fastest on a CPU.
 
 The compiled model takes the camera's uint8 pixels as they lie in memory and leaves packed outputs,
-in memory kept for them, which are then brought into their places. Compiled models are kept on disk,
-so only the first start of a size compiles.
+in memory kept for them, which are then brought into their places. To compile a size takes a third
+of a second, hardly more than to read it from a disk, so nothing compiled is kept there.
 """
 
 from __future__ import annotations
 
 import logging
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from instaseg_ros.errors import ConfigError, MissingExtraError
 from instaseg_ros.grouping.compiled import compile_all
-from instaseg_ros.output_files import cache_dir
+from instaseg_ros.grouping.gpu import SIZES
 from instaseg_ros.runtimes.openvino_model import model_of, quantised_model_of
 from instaseg_ros.runtimes.openvino_network import unpack
 from instaseg_ros.temporal import state_shape
@@ -52,22 +53,18 @@ class OpenVinoRuntime:
         self._options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": PRECISIONS.get(self.precision, PRECISIONS[best]),
             "PERFORMANCE_HINT": "LATENCY",
-            "CACHE_DIR": str(cache_dir() / "openvino"),
         }
         if config.threads:
             self._options["INFERENCE_NUM_THREADS"] = config.threads
         self._network = checkpoint.network().eval()
         if model is None and self.precision == "int8":
-            model, measured = quantised_model_of(checkpoint)
-            log.info("int8: %s", measured)
+            model = self._quantised(checkpoint, best)
         self._model = model or model_of(checkpoint, self._network)
         compile_all()
-        self._requests: dict[tuple[int, ...], tuple[Any, list[NDArray[np.float32]]]] = {}
+        self._compiled = lru_cache(maxsize=SIZES)(self._compile)
 
     def __call__(self, images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
-        if images.shape not in self._requests:
-            self._requests[images.shape] = self._compile(images.shape)
-        request, outputs = self._requests[images.shape]
+        request, outputs = self._compiled(images.shape)
         inputs = [images]
         if self._network.temporal is not None:
             if state is None:
@@ -79,6 +76,22 @@ class OpenVinoRuntime:
             unpack(results[index], output)
         next_state = [results[index] for index in range(len(outputs), len(results))]
         return self._network.split_heads(list(map(torch.from_numpy, [*outputs, *next_state])))
+
+    def _quantised(self, checkpoint: Checkpoint, otherwise: str) -> Any:
+        """The int8 model; None where it was damaged: labels in another precision are better than
+        none."""
+        found = quantised_model_of(checkpoint)
+        if found is None:
+            log.warning(
+                "runtime.precision: the int8 model is damaged; it runs in %s instead: run "
+                "`instaseg quantize` again",
+                otherwise,
+            )
+            self.precision = otherwise
+            return None
+        model, measured = found
+        log.info("int8: %s", measured)
+        return model
 
     def _compile(self, shape: tuple[int, ...]) -> tuple[Any, list[NDArray[np.float32]]]:
         """A request for images of a shape (B, H, W, 3), and memory for each decoder's outputs."""

@@ -1,4 +1,4 @@
-"""TensorRT engines: built, compared with torch, kept with a sidecar that says what they are for.
+"""TensorRT engines: built, compared with torch, kept with the facts that say what they are for.
 
 Every call of the Python API of TensorRT that builds stands here, those that run in
 `tensorrt_runtime`; `test/test_tensorrt_api.py` checks them all against the real bindings of 8.6, 10
@@ -12,14 +12,14 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from instaseg_ros.errors import EngineError
+from instaseg_ros.files import Cache
 from instaseg_ros.runtimes.comparison import TOLERANCES, Difference
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """What an engine must have been built from and for; the sidecar begins with it.
+    """What an engine must have been built from and for; its facts begin with it.
 
     gpu, compute_capability: as CUDA names them, such as "Orin" and "8.7".
     precision: fp32 or fp16. size: (height, width) pixels. batch: least, best and most images.
@@ -42,21 +42,31 @@ class EngineSpec:
     batch: tuple[int, int, int]
 
 
+class EngineFile(NamedTuple):
+    """A serialised engine, and its facts: the EngineSpec, how long it took, how far it is from
+    torch."""
+
+    plan: bytes
+    facts: dict[str, Any]
+
+
 def engine(
-    path: Path,
+    cache: Cache,
+    name: str,
     spec: EngineSpec,
     build: Callable[[], bytes],
     compare: Callable[[bytes], Difference],
-) -> bytes:
-    """The serialised engine at `path` if it fits `spec`, else a new one that is then kept there.
+) -> EngineFile:
+    """The engine of this name in the cache if it fits `spec`, else a new one that is then kept.
 
     compare: runs an engine on real frames. Raises EngineError for an engine that is too far from
     torch: that one is not kept.
     """
-    reason = refusal(path, spec)
-    if reason is None:
-        return path.read_bytes()
-    log.warning("building TensorRT engine %s, which takes minutes: %s", path, reason)
+    kept = _kept(cache, name)
+    reason = "there is none yet, or none that can be read" if kept is None else refusal(kept, spec)
+    if kept is not None and reason is None:
+        return kept
+    log.warning("building TensorRT engine %s, which takes minutes: %s", name, reason)
     start = time.monotonic()
     plan = build()
     built_s = time.monotonic() - start
@@ -64,7 +74,7 @@ def engine(
     tolerance = TOLERANCES[spec.precision]
     if not difference.relative <= tolerance:
         raise EngineError(
-            f"TensorRT engine {path.name} is not kept: expected at most {tolerance} relative "
+            f"TensorRT engine {name} is not kept: expected at most {tolerance} relative "
             f"difference from torch, got {difference}; use runtime.precision: fp32, or "
             "runtime.name: torch"
         )
@@ -74,45 +84,47 @@ def engine(
         "build_s": round(built_s, 1),
         "difference": difference._asdict(),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, plan)
-    _write(sidecar(path), json.dumps(facts, indent=2).encode() + b"\n")
+    cache.write(name, json.dumps(facts).encode() + b"\n" + plan)
     log.info("engine built in %.0f s; difference from torch: %s", built_s, difference)
-    return plan
+    return EngineFile(plan, facts)
 
 
-def refusal(path: Path, spec: EngineSpec) -> str | None:
-    """Why the engine at `path` must not be used for `spec`; None when it may."""
-    if not path.is_file():
-        return "there is none yet"
-    try:
-        facts = json.loads(sidecar(path).read_text(encoding="utf-8"))
-        difference = Difference(**facts["difference"])
-        found = {name: facts[name] for name in (f.name for f in dataclasses.fields(spec))}
-        engine_sha256 = facts["engine_sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"its sidecar {sidecar(path).name} cannot be used ({type(error).__name__}: {error})"
+def _kept(cache: Cache, name: str) -> EngineFile | None:
+    content = cache.read(name)
+    if content is None:
+        return None
+    facts, _, plan = content.partition(b"\n")
+    return EngineFile(plan, json.loads(facts))
+
+
+def refusal(kept: EngineFile, spec: EngineSpec) -> str | None:
+    """Why the engine must not be used for `spec`; None when it may."""
     for name, wanted in dataclasses.asdict(spec).items():
-        if found[name] != (list(wanted) if isinstance(wanted, tuple) else wanted):
-            return f"{name} is {wanted} here, the engine was built for {found[name]}"
+        found = kept.facts.get(name)
+        if found != (list(wanted) if isinstance(wanted, tuple) else wanted):
+            return f"{name} is {wanted} here, the engine was built for {found}"
+    try:
+        difference = Difference(**kept.facts["difference"])
+    except (KeyError, TypeError) as error:
+        return f"its difference from torch cannot be read ({error!r})"
     if not difference.relative <= TOLERANCES[spec.precision]:
         return f"its difference from torch ({difference}) is above {TOLERANCES[spec.precision]}"
-    if hashlib.sha256(path.read_bytes()).hexdigest() != engine_sha256:
-        return "it is not the file that its sidecar describes"
     return None
 
 
-def sidecar(path: Path) -> Path:
-    """Where the facts of an engine stand."""
-    return path.with_name(f"{path.name}.json")
+def write_sidecar(path: Path, facts: dict[str, Any]) -> None:
+    """Write the facts of the engine that is exported as `path` beside it."""
+    beside = path.with_name(f"{path.name}.json")
+    beside.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def build_engine(
-    trt: Any, onnx: bytes, spec: EngineSpec, workspace_mb: int, timing_cache: Path
-) -> bytes:
-    """The serialised engine of an ONNX file. trt: the tensorrt module.
+    trt: Any, onnx: bytes, spec: EngineSpec, workspace_mb: int, timings: bytes = b""
+) -> tuple[bytes, bytes]:
+    """The serialised engine of an ONNX file, and TensorRT's timing cache after it. trt: the
+    tensorrt module.
 
-    timing_cache: file of measured kernels, which makes the next build faster; written after it.
+    timings: the timing cache of an earlier build, which makes this one faster if TensorRT takes it.
     Raises EngineError with TensorRT's own words.
     """
     logger = trt.Logger(trt.Logger.WARNING)
@@ -136,20 +148,20 @@ def build_engine(
         shapes = ((batch, *tuple(given.shape)[1:]) for batch in spec.batch)
         profile.set_shape(given.name, *shapes)
     config.add_optimization_profile(profile)
-    known = timing_cache.read_bytes() if timing_cache.is_file() else b""
-    config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False)
+    if not (timings and _take_timings(config, timings)):
+        _take_timings(config, b"")
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EngineError(
             f"TensorRT {trt.__version__} built no engine; the reason stands above. "
             f"runtime.engine.workspace_mb was {workspace_mb}"
         )
-    timing_cache.parent.mkdir(parents=True, exist_ok=True)
-    _write(timing_cache, bytes(config.get_timing_cache().serialize()))
-    return bytes(plan)
+    measured = config.get_timing_cache()
+    serialized = None if measured is None else measured.serialize()
+    return bytes(plan), b"" if serialized is None else bytes(serialized)
 
 
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_bytes(content)
-    os.replace(part, path)
+def _take_timings(config: Any, timings: bytes) -> bool:
+    """Whether TensorRT takes a timing cache: not that of another GPU, for one."""
+    cache = config.create_timing_cache(timings)
+    return cache is not None and bool(config.set_timing_cache(cache, ignore_mismatch=False))

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import re
 from collections.abc import Callable
+from fnmatch import fnmatch
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +18,11 @@ from torch import Tensor
 
 from instaseg_ros.checkpoint import weights_hash
 from instaseg_ros.errors import ConfigError, EngineError, MissingExtraError
+from instaseg_ros.files import Cache
+from instaseg_ros.grouping.gpu import SIZES
 from instaseg_ros.onnx_model import DTYPES, INPUT, cached_onnx
-from instaseg_ros.output_files import cache_dir
 from instaseg_ros.runtimes.comparison import Comparison
-from instaseg_ros.runtimes.tensorrt_engine import EngineSpec, build_engine, engine
+from instaseg_ros.runtimes.tensorrt_engine import EngineFile, EngineSpec, build_engine, engine
 from instaseg_ros.runtimes.torch_runtime import pick_device
 from instaseg_ros.temporal import STATE, state_shape
 
@@ -25,12 +30,15 @@ if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
     from instaseg_ros.config import RuntimeConfig
 
+log = logging.getLogger(__name__)
+_cache = Cache("tensorrt")
+
 # From images and, of a temporal network, the state before them; None: there is none.
 Run = Callable[[NDArray[np.uint8], Tensor | None], dict[str, Tensor]]
 
 
 class TensorRTRuntime:
-    """TensorRT; one engine per image size, from the cache folder, else built at its first image.
+    """TensorRT; one engine per image size, from the cache, else built at its first image.
 
     `instaseg export --to tensorrt` builds it beforehand.
     """
@@ -59,7 +67,8 @@ class TensorRTRuntime:
             )
         self._config = config.engine
         self._checkpoint = checkpoint
-        self._runs: dict[tuple[int, int], Run] = {}
+        self._run = lru_cache(maxsize=SIZES)(self._start)
+        self._failures: dict[tuple[int, int], str] = {}
 
     def __call__(self, images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
         batch, height, width = images.shape[:3]
@@ -67,21 +76,32 @@ class TensorRTRuntime:
             raise ConfigError(
                 f"runtime.engine.max_batch is {self._config.max_batch}, got {batch} images at once"
             )
-        run = self._runs.get((height, width))
-        if run is None:
-            try:
-                run = self.load(self.plan((height, width)))
-            except EngineError as error:
-                run = _failing(error)
-            self._runs[height, width] = run
-        return run(images, state)
+        return self._run((height, width))(images, state)
 
-    def plan(self, size: tuple[int, int], images: str | Path | None = None) -> bytes:
-        """The serialised engine for images of `size`, from the cache folder or built now.
+    def _start(self, size: tuple[int, int]) -> Run:
+        """The engine for images of `size`, ready to run. Raises EngineError, again and again once
+        it did, as to try anew for every frame would take minutes each time."""
+        if size in self._failures:
+            raise EngineError(self._failures[size])
+        torch.cuda.synchronize(self.device)  # the engine that goes for this one has ended its work
+        try:
+            file = self.engine(size)
+            try:
+                return self.load(file.plan)
+            except EngineError as error:  # another driver, for one
+                log.warning("the kept engine is built anew: %s", error)
+                _cache.forget(engine_name(self._checkpoint, size, self.precision, self.device))
+                return self.load(self.engine(size).plan)
+        except Exception as error:  # whatever TensorRT, ONNX or CUDA raise
+            self._failures[size] = str(error) or repr(error)
+            raise EngineError(self._failures[size]) from error
+
+    def engine(self, size: tuple[int, int], images: str | Path | None = None) -> EngineFile:
+        """The serialised engine for images of `size`, from the cache or built now.
 
         images: frames to compare it with torch on; None: the synthetic street.
         """
-        onnx = cached_onnx(self._checkpoint, size, self.precision).read_bytes()
+        onnx = cached_onnx(self._checkpoint, size, self.precision)
         gpu = torch.cuda.get_device_properties(self.device)
         spec = EngineSpec(
             onnx_sha256=hashlib.sha256(onnx).hexdigest(),
@@ -92,14 +112,20 @@ class TensorRTRuntime:
             size=size,
             batch=(1, self._config.best_batch, self._config.max_batch),
         )
-        kind = f"{spec.tensorrt}-{spec.compute_capability}"  # of another kind it cannot be read
-        cache = cache_dir() / "tensorrt" / f"timing-{kind}.cache"
-        workspace_mb = self._config.workspace_mb
+        timings = f"timings-{spec.tensorrt}-{_plain(gpu.name)}"
+
+        def build() -> bytes:
+            known = _cache.read(timings) or b""
+            plan, measured = build_engine(self._trt, onnx, spec, self._config.workspace_mb, known)
+            _cache.write(timings, measured)
+            return plan
+
         with torch.cuda.device(self.device):  # TensorRT builds for the current one
             return engine(
-                engine_path(self._checkpoint, size, self.precision),
+                _cache,
+                engine_name(self._checkpoint, size, self.precision, self.device),
                 spec,
-                build=lambda: build_engine(self._trt, onnx, spec, workspace_mb, cache),
+                build,
                 compare=lambda plan: Comparison(self._checkpoint, size, images)(self.load(plan)),
             )
 
@@ -164,27 +190,32 @@ class Engine:
             self._context.set_tensor_address(name, self._outputs[name].data_ptr())
 
 
-def _failing(error: EngineError) -> Run:
-    """Says again what was wrong: building anew for every frame would take minutes each time."""
-
-    def run(images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
-        raise EngineError(str(error))
-
-    return run
-
-
 def engine_precision(config: RuntimeConfig) -> str:
     """`auto` is fp16."""
     return "fp16" if config.precision == "auto" else config.precision
 
 
-def engine_path(checkpoint: Checkpoint, size: tuple[int, int], precision: str) -> Path:
-    """Where the engine of these weights stands in the cache folder, if it was built."""
-    name = f"{weights_hash(checkpoint)}-{size[0]}x{size[1]}-{precision}.engine"
-    return cache_dir() / "tensorrt" / name
+def engine_name(
+    checkpoint: Checkpoint, size: tuple[int, int], precision: str, device: torch.device
+) -> str:
+    """Of the engine of these weights in the cache: two kinds of GPU may share one."""
+    gpu = _plain(torch.cuda.get_device_properties(device).name)
+    return f"{weights_hash(checkpoint)}-{size[0]}x{size[1]}-{precision}-{gpu}.engine"
+
+
+def kept_at(checkpoint: Checkpoint, size: tuple[int, int], config: RuntimeConfig) -> Path:
+    """Where the engine of these weights is kept."""
+    device, precision = pick_device(config.device), engine_precision(config)
+    return _cache.path(engine_name(checkpoint, size, precision, device))
 
 
 def prepared(checkpoint: Checkpoint, config: RuntimeConfig) -> bool:
-    """Whether an engine of these weights in this precision was built here, of any size."""
-    name = f"{weights_hash(checkpoint)}-*-{engine_precision(config)}.engine"
-    return any((cache_dir() / "tensorrt").glob(name))
+    """Whether an engine of these weights in this precision was built for this GPU, of any size."""
+    gpu = _plain(torch.cuda.get_device_properties(pick_device(config.device)).name)
+    wanted = f"{weights_hash(checkpoint)}-*-{engine_precision(config)}-{gpu}.engine"
+    return any(fnmatch(name, wanted) for name in _cache.names())
+
+
+def _plain(name: str) -> str:
+    """The name of a GPU as a part of a file's name."""
+    return re.sub(r"\W+", "_", name)

@@ -1,0 +1,167 @@
+"""What runtimes keep, in memory and in the cache, is bounded, checked, and never missed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from pathlib import Path
+from weakref import WeakSet
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("openvino")
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+from instaseg_ros import files, onnx_model
+from instaseg_ros.checkpoint import Checkpoint
+from instaseg_ros.config import RuntimeConfig
+from instaseg_ros.grouping.gpu import SIZES
+from instaseg_ros.onnx_model import cached_onnx
+from instaseg_ros.runtimes import onnx_runtime, open_runtime, openvino_model
+from instaseg_ros.runtimes.cuda_runtime import CudaRuntime
+
+pytestmark = pytest.mark.xdist_group("converting")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(small: Checkpoint, cache: None) -> Checkpoint:
+    return small
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (2, 48, 80, 3)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def expected(checkpoint: Checkpoint, images: np.ndarray) -> dict[str, torch.Tensor]:
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+    with torch.inference_mode():
+        return checkpoint.network().eval()(pixels)
+
+
+SIZES_SEEN = [(32 + 8 * number, 48) for number in range(7)]
+
+
+def test_openvino_gives_image_sizes_of_the_past_back(checkpoint: Checkpoint) -> None:
+    """Of all but the last sizes not even a thread stays."""
+    runtime = open_runtime(RuntimeConfig(name="openvino", precision="fp32"), checkpoint)
+    threads = []
+    for size in (*SIZES_SEEN, SIZES_SEEN[0]):
+        outputs = runtime(np.zeros((1, *size, 3), np.uint8))
+        assert outputs["seed"].shape[2:] == size
+        threads.append(len(os.listdir("/proc/self/task")))
+    assert threads[-1] <= threads[SIZES]
+
+
+def test_onnx_runtime_gives_image_sizes_of_the_past_back(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Opened:
+        device = torch.device("cpu")
+
+        def __init__(self, *_: object) -> None:
+            alive.add(self)
+
+        def __call__(self, images: np.ndarray, state: object) -> dict[str, torch.Tensor]:
+            return {}
+
+    alive: WeakSet[Opened] = WeakSet()
+    monkeypatch.setattr(onnx_runtime, "cached_onnx", lambda *_: b"")
+    monkeypatch.setattr(onnx_runtime, "Session", Opened)
+    runtime = open_runtime(RuntimeConfig(name="onnx", device="cpu"), checkpoint)
+    for size in SIZES_SEEN:
+        runtime(np.zeros((1, *size, 3), np.uint8))
+    assert len(alive) == SIZES
+
+
+def test_graphs_of_image_sizes_of_the_past_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    runtime = CudaRuntime.__new__(CudaRuntime)
+    runtime._graphs, made = {}, []
+    monkeypatch.setattr(runtime, "_fastest", lambda images: made.append(images.shape) or object())
+    for height in (1, 2, 3, 4, 1, 5, 1, 2):
+        runtime._graph(torch.empty(1, height, 1, 3))
+    assert [shape[1] for shape in runtime._graphs] == [4, 5, 1, 2]
+    assert [shape[1] for shape in made] == [1, 2, 3, 4, 5, 2]
+
+
+def test_onnx_runtime_says_when_it_runs_on_the_cpu_instead(
+    checkpoint: Checkpoint,
+    images: np.ndarray,
+    expected: dict[str, torch.Tensor],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("CUDA would start here")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # onnxruntime's own, of a provider it was built without
+        content = cached_onnx(checkpoint, (48, 80), "fp32")
+        session = onnx_runtime.Session(content, torch.device("cuda"))
+    assert "could not start CUDAExecutionProvider" in caplog.text
+    assert session.device == torch.device("cpu")
+    assert (session(images)["seed"] - expected["seed"]).abs().max() < 1e-5
+
+
+@pytest.fixture
+def made(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, list[object]]:
+    """What OpenVINO and ONNX Runtime run, made in no time, and how often; in a cache of its own."""
+    content = cached_onnx(checkpoint, (48, 80), "fp32")
+    model = openvino_model.model_of(checkpoint, checkpoint.network().eval())
+    calls: dict[str, list[object]] = {"openvino": [], "onnx": []}
+
+    def traced(network: object) -> object:
+        calls["openvino"].append(network)
+        return model.clone()
+
+    def make_onnx(*given: object) -> bytes:
+        calls["onnx"].append(given)
+        return content
+
+    monkeypatch.setattr(openvino_model, "traced", traced)
+    monkeypatch.setattr(onnx_model, "make_onnx", make_onnx)
+    monkeypatch.setenv("INSTASEG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(files, "_temporary", lambda: tmp_path / "cache")
+    return calls
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnx"])
+def test_a_damaged_or_missing_cache_costs_time_alone(
+    checkpoint: Checkpoint,
+    images: np.ndarray,
+    expected: dict[str, torch.Tensor],
+    made: dict[str, list[object]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    name: str,
+) -> None:
+    def run() -> int:
+        """Whether the labels are right; says how often the model was made."""
+        before = len(made[name])
+        config = RuntimeConfig(name=name, precision="fp32", device="cpu")
+        seed = open_runtime(config, checkpoint)(images)["seed"]
+        assert (seed - expected["seed"]).abs().max() < 1e-5
+        return len(made[name]) - before
+
+    assert (run(), run()) == (1, 0)
+    (entry,) = (tmp_path / "cache" / name).iterdir()
+    content = entry.read_bytes()
+    for damaged in (
+        b"",
+        content[: len(content) // 2],
+        content[:-50_000] + bytes(40_000) + content[-10_000:],
+        hashlib.sha256(b"no model").digest() + b"no model",  # as we would write it
+    )[: 4 if name == "openvino" else 3]:
+        entry.write_bytes(damaged)
+        assert (run(), run()) == (1, 0)
+    (tmp_path / "file").touch()
+    for nowhere in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/x")):
+        monkeypatch.setenv("INSTASEG_CACHE", str(nowhere))
+        monkeypatch.setattr(files, "_temporary", lambda: tmp_path / "file")
+        assert (run(), run()) == (1, 1)
