@@ -4,32 +4,45 @@ A checkpoint is one `.safetensors` file: the network's tensors, and in its heade
 class names, the thresholds it was validated with, and the training configuration. Weights of the
 published layout (`model_state_dict` with `module.` prefixes, torch files) are imported with
 `torch.load(weights_only=True)`.
+
+`describe` reads headers without torch, which takes seconds to import: the functions that need it
+import it themselves.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
-from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
+from safetensors import safe_open
 
-from instaseg_ros.config import Config, InputConfig, merge
+from instaseg_ros.config import Config, MethodConfig, assigned
+from instaseg_ros.config_tree import shown
 from instaseg_ros.errors import ConfigError, WeightsError
 from instaseg_ros.files import write_whole
-from instaseg_ros.methods import Method, make_method
-from instaseg_ros.network import PROFILES, ERFNet
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from instaseg_ros.methods import Method
+    from instaseg_ros.network import ERFNet
+
+log = logging.getLogger(__name__)
 
 FORMAT = "instaseg_ros/1"
 HEADER_KEY = "instaseg_ros"
+OUR_LICENCE = "Apache-2.0"
+MAX_CLASSES, MAX_NAME = 1000, 100  # letters of a name
+INPUT_SIZE = {"input.height", "input.width", "input.scale"}
+SAFE_TORCH = (2, 10)  # before, `weights_only` could be made to run code
 PUBLISHED_DECODE = {
     "seed_threshold": 0.9,
     "foreground_threshold": 0.5,
@@ -64,17 +77,22 @@ class Checkpoint:
     @property
     def stride(self) -> int:
         """What height and width of the network's input are multiples of."""
+        from instaseg_ros.network import PROFILES
+
         return PROFILES[self.profile].stride
 
     def method(self) -> Method:
         """The method these weights were trained for."""
+        from instaseg_ros.methods import make_method
+
         return make_method(self.method_name, len(self.class_names), self.n_sigma, self.dimensions)
 
     def network(self) -> ERFNet:
-        """An ERFNet with these weights, float32. Raises WeightsError if they do not fit."""
+        """An ERFNet with these weights, float32."""
+        from instaseg_ros.network import ERFNet
+
         method = self.method()
         network = ERFNet(method.heads, self.profile, method.temporal)
-        _check_fit(network.state_dict(), self.tensors)
         network.load_state_dict({k: v.float() for k, v in self.tensors.items()})
         return network
 
@@ -85,23 +103,16 @@ def shipped_weights() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
-def config_with_weights(build: Callable[[Config], Config]) -> Config:
-    """`build`, which lays what its user sets over a Config, on the defaults and what suits the
-    weights that it asks for: their thresholds, and their input size where none is set.
+def describe(weights: str | Path) -> Checkpoint:
+    """What these weights say of themselves: a checkpoint without its tensors, and of those in the
+    published layout without class names. Needs no torch.
 
-    Raises WeightsError where those cannot be read.
+    Raises WeightsError as `load_checkpoint` does, but for what is wrong with tensors.
     """
-    asked = build(Config())
-    path = _file(asked.weights)
-    header = _header(path) if path.suffix == ".safetensors" else {"decode": PUBLISHED_DECODE}
-    suits = {"decode": header.get("decode", {})}
-    size = attrgetter("height", "width", "scale")
-    if size(asked.input) == size(InputConfig()):
-        suits["input"] = header.get("input", {})
-    try:
-        return build(merge(Config(), suits))
-    except ConfigError as error:
-        raise WeightsError(f"weights {path}: {error}") from error
+    path = _file(weights)
+    if path.suffix == ".safetensors":
+        return _described(path, _header(path))
+    return Checkpoint({}, (), decode=PUBLISHED_DECODE)
 
 
 def load_checkpoint(weights: str | Path) -> Checkpoint:
@@ -110,13 +121,21 @@ def load_checkpoint(weights: str | Path) -> Checkpoint:
     Raises WeightsError when there is none, it is damaged, or it is not made for this package.
     """
     path = _file(weights)
-    return _read(path) if path.suffix == ".safetensors" else import_published(path)
+    checkpoint = _read(path) if path.suffix == ".safetensors" else import_published(path)
+    licence = checkpoint.notes.get("licence", OUR_LICENCE)
+    if licence != OUR_LICENCE:
+        log.info("weights %s: %s", weights, shown(licence))
+    return checkpoint
 
 
 def _file(weights: str | Path) -> Path:
     shipped = shipped_weights()
-    path = shipped.get(str(weights), Path(weights).expanduser())
-    if not path.is_file():
+    try:
+        path = shipped.get(str(weights), Path(weights).expanduser())
+        found = path.is_file()
+    except (OSError, RuntimeError, ValueError):  # too long, ~nobody, no name of a file
+        found = False
+    if not found:
         raise WeightsError(
             f"weights '{weights}': neither a shipped name ({', '.join(shipped) or 'none'}) "
             "nor a file"
@@ -128,64 +147,105 @@ def save_checkpoint(
     checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype | None = None
 ) -> None:
     """Write the checkpoint, complete or not at all; floating tensors as `dtype` if given."""
+    from safetensors.torch import save
+
+    tensors = {
+        name: (t.to(dtype) if dtype and t.is_floating_point() else t).contiguous().cpu()
+        for name, t in checkpoint.tensors.items()
+    }
     header = {
         "format": FORMAT,
         **description(checkpoint),
         "decode": dict(checkpoint.decode),
         "input": dict(checkpoint.input),
         "notes": checkpoint.notes,
-    }
-    tensors = {
-        name: (t.to(dtype) if dtype and t.is_floating_point() else t).contiguous().cpu()
-        for name, t in checkpoint.tensors.items()
+        "sha256": _digest(tensors),
     }
     # Not save_file: its files are readable by their owner alone.
     write_whole(Path(path), save(tensors, {HEADER_KEY: json.dumps(header)}))
 
 
-def _header(path: Path) -> dict[str, Any]:
+def _header(path: Path) -> Mapping[str, Any]:
     try:
-        with safe_open(path, framework="pt") as file:
-            header: dict[str, Any] = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
+        with safe_open(path, framework="numpy") as file:
+            header = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}"))
+    except Exception as error:  # a parser of other people's files raises what it likes
         raise WeightsError(f"weights {path}: not a readable safetensors file: {error}") from error
-    if header.get("format") != FORMAT:
+    found = header.get("format") if isinstance(header, dict) else header
+    if found != FORMAT:
         raise WeightsError(
-            f"weights {path}: expected a header of format '{FORMAT}', got "
-            f"'{header.get('format')}'; make such a file with `instaseg train`"
+            f"weights {path}: expected a header of format '{FORMAT}', got {shown(found)}; make "
+            "such a file with `instaseg train`"
         )
     return header
 
 
-def _read(path: Path) -> Checkpoint:
-    header = _header(path)
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    profile = header.get("profile", "published")  # files of before there was another
-    if profile not in PROFILES:
-        raise WeightsError(
-            f"weights {path}: expected a network profile of {', '.join(PROFILES)}, got '{profile}'"
-        )
-    checkpoint = Checkpoint(
-        tensors,
-        tuple(header["class_names"]),
-        header["method"],
-        header["n_sigma"],
-        header.get("dimensions", 0),
-        profile,
-        header["notes"],
-        header.get("decode", {}),
-        header.get("input", {}),
-    )
+def _described(path: Path, header: Mapping[str, Any]) -> Checkpoint:
+    """A header, believed when every entry is of its type and in its range; no tensors yet."""
     try:
-        method = checkpoint.method()
+        missing = [k for k in ("class_names", "method", "n_sigma", "heads") if k not in header]
+        if missing:
+            raise ConfigError(f"its header has no {', '.join(missing)}")
+        names = header["class_names"]
+        if not (isinstance(names, list) and all(_is_class_name(name) for name in names)):
+            raise ConfigError(
+                f"class_names: expected a list of printable words, got {shown(names)}"
+            )
+        if not 1 <= len(names) <= MAX_CLASSES:
+            raise ConfigError(f"class_names: expected 1 to {MAX_CLASSES}, got {len(names)}")
+        dimensions = header.get("dimensions", 0)  # older files have none, and no profile
+        shape = {"name": header["method"], "n_sigma": header["n_sigma"], "dimensions": dimensions}
+        shape = assigned(MethodConfig, shape, "method.")
+        parts = {part: header.get(part, {}) for part in ("notes", "decode", "input")}
+        for part, content in parts.items():
+            if not isinstance(content, dict):
+                raise ConfigError(f"{part}: expected a mapping, got {shown(content)}")
+        suits = assigned(Config, {"decode": parts["decode"], "input": parts["input"]})
+        others = [n for n in suits if n.startswith("input.") and n not in INPUT_SIZE]
+        if others:
+            raise ConfigError(f"{others[0]} is not for weights to say")
     except ConfigError as error:
         raise WeightsError(f"weights {path}: {error}") from error
-    heads = [list(head) for head in method.heads]
+    return Checkpoint(
+        {},
+        tuple(names),
+        method_name=shape["method.name"],
+        n_sigma=shape["method.n_sigma"],
+        dimensions=shape["method.dimensions"],
+        profile=header.get("profile", "published"),
+        **parts,
+    )
+
+
+def _is_class_name(name: object) -> bool:
+    return isinstance(name, str) and 0 < len(name) <= MAX_NAME and name.isprintable()
+
+
+def _read(path: Path) -> Checkpoint:
+    from instaseg_ros.network import PROFILES
+
+    header = _header(path)
+    described = _described(path, header)
+    if described.profile not in tuple(PROFILES):
+        raise WeightsError(
+            f"weights {path}: expected a network profile of {', '.join(PROFILES)}, got "
+            f"{shown(described.profile)}"
+        )
+    try:
+        heads = [list(head) for head in described.method().heads]
+    except ConfigError as error:
+        raise WeightsError(f"weights {path}: {error}") from error
     if heads != header["heads"]:
-        raise WeightsError(f"weights {path}: expected heads {heads}, got {header['heads']}")
-    expected = ERFNet(method.heads, profile, method.temporal).state_dict()
-    _check_fit(expected, tensors, str(path))
+        raise WeightsError(f"weights {path}: expected heads {heads}, got {shown(header['heads'])}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:  # of a type that this torch does not know
+        raise WeightsError(f"weights {path}: torch cannot read them: {error}") from error
+    checkpoint = replace(described, tensors=tensors)
+    _check_fit(checkpoint, path)
+    if header.get("sha256", written := _digest(tensors)) != written:
+        raise WeightsError(f"weights {path}: damaged: the tensors are not those that were written")
     return checkpoint
 
 
@@ -193,7 +253,16 @@ def import_published(path: Path, class_names: tuple[str, ...] | None = None) -> 
     """Weights in the layout published with the paper, of any number of classes and n_sigma.
 
     Both numbers are read off the tensors. Classes are named `class_0`, ... unless given.
+    Raises WeightsError also where torch is too old to read such a file safely.
     """
+    import torch
+
+    if _version(torch.__version__) < SAFE_TORCH:
+        raise WeightsError(
+            f"weights {path}: torch {torch.__version__} can be made to run code by a file of this "
+            "kind (CVE-2025-32434, CVE-2026-24747). With torch 2.10 or newer, here or on another "
+            f"machine, `instaseg export {path} --to safetensors` makes one that every torch reads"
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a bad or an unsafe file
@@ -202,36 +271,80 @@ def import_published(path: Path, class_names: tuple[str, ...] | None = None) -> 
             "save it again with only tensors in `model_state_dict`"
         ) from error
     state = content.get("model_state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(_is_plain(*entry) for entry in state.items()):
         raise WeightsError(f"weights {path}: expected tensors by name under 'model_state_dict'")
     tensors = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     sizes = [tensors.get(f"decoders.{i}.output_conv.bias") for i in (0, 1)]
-    n_sigma = 1 if sizes[0] is None else len(sizes[0]) - 2
-    n_classes = 1 if sizes[1] is None else len(sizes[1])
+    n_offset, n_classes = (1 if bias is None else bias.numel() for bias in sizes)
+    n_sigma = 1 if sizes[0] is None else n_offset - 2
+    if n_sigma not in (1, 2) or not 1 <= n_classes <= MAX_CLASSES:
+        raise WeightsError(
+            f"weights {path}: expected 1 or 2 bandwidths and 1 to {MAX_CLASSES} classes, got "
+            f"{n_sigma} and {n_classes} by its biases of the last convolutions"
+        )
     names = class_names or tuple(f"class_{i}" for i in range(n_classes))
-    expected = ERFNet(make_method("spatial_embedding", n_classes, n_sigma).heads).state_dict()
-    _check_fit(expected, tensors, str(path))
     notes = {"imported_from": path.name}
-    return Checkpoint(tensors, names, n_sigma=n_sigma, notes=notes, decode=PUBLISHED_DECODE)
+    checkpoint = Checkpoint(tensors, names, n_sigma=n_sigma, notes=notes, decode=PUBLISHED_DECODE)
+    _check_fit(checkpoint, path)
+    return checkpoint
 
 
-def _check_fit(
-    expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str = "given"
-) -> None:
-    missing = sorted(expected.keys() - found.keys())
-    unexpected = sorted(found.keys() - expected.keys())
-    shapes = [
-        f"{name}: expected {tuple(expected[name].shape)}, got {tuple(found[name].shape)}"
-        for name in sorted(expected.keys() & found.keys())
-        if expected[name].shape != found[name].shape
-    ]
-    problems = [
+def _version(text: str) -> tuple[int, ...]:
+    """(2, 9) of "2.9.1+cu128"."""
+    return tuple(int(number) for number in re.findall(r"\d+", text)[:2])
+
+
+def _is_plain(name: object, value: object) -> bool:
+    import torch
+
+    return (
+        isinstance(name, str)
+        and isinstance(value, torch.Tensor)
+        and (value.layout, value.device.type, value.is_quantized) == (torch.strided, "cpu", False)
+    )
+
+
+def _check_fit(checkpoint: Checkpoint, path: Path) -> None:
+    """Raises WeightsError unless the tensors are those of the checkpoint's network, and numbers."""
+    import torch
+
+    from instaseg_ros.network import ERFNet
+
+    method, found = checkpoint.method(), checkpoint.tensors
+    with torch.device("meta"):  # shapes alone: no memory, no random numbers
+        expected = ERFNet(method.heads, checkpoint.profile, method.temporal).state_dict()
+    known = sorted(expected.keys() & found.keys())
+    problems = {
+        "missing": sorted(expected.keys() - found.keys()),
+        "unexpected": sorted(found.keys() - expected.keys()),
+        "misshapen": [
+            f"{name}: expected {tuple(expected[name].shape)}, got {tuple(found[name].shape)}"
+            for name in known
+            if expected[name].shape != found[name].shape
+        ],
+        "of another type": [
+            f"{name}: {found[name].dtype}"
+            for name in known
+            if expected[name].is_floating_point() != found[name].is_floating_point()
+        ],
+    }
+    if not any(problems.values()):  # before: a shape may be absurd
+        problems["not numbers, or variances below 0"] = [
+            n for n in known if not _sound(n, found[n])
+        ]
+    said = [
         f"{len(names)} {kind}: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}"
-        for kind, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", shapes))
+        for kind, names in problems.items()
         if names
     ]
-    if problems:
-        raise WeightsError(f"weights {where} do not fit the network; " + "; ".join(problems))
+    if said:
+        raise WeightsError(f"weights {path} do not fit the network; " + "; ".join(said))
+
+
+def _sound(name: str, tensor: Tensor) -> bool:
+    values = tensor.float()
+    least = 0.0 if name.endswith("running_var") else float("-inf")
+    return bool((values.isfinite() & (values >= least)).all())
 
 
 def description(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -248,8 +361,14 @@ def description(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def weights_hash(checkpoint: Checkpoint) -> str:
     """Sixteen hexadecimal digits that change with any weight, head or class name."""
-    digest = hashlib.sha256(json.dumps(description(checkpoint)).encode())
-    for name, tensor in sorted(checkpoint.tensors.items()):
+    return _digest(checkpoint.tensors, json.dumps(description(checkpoint)))[:16]
+
+
+def _digest(tensors: Mapping[str, Tensor], about: str = "") -> str:
+    import torch
+
+    digest = hashlib.sha256(about.encode())
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()

@@ -7,14 +7,13 @@ the ROS parameters, `config/instaseg.yaml` and the command line's `--set` are de
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import yaml
-
+from instaseg_ros.config_file import parse_assignments, trees_in
 from instaseg_ros.config_train import AugmentConfig, TrainConfig
-from instaseg_ros.config_tree import Parameter, dump, merge, param, parameters, parse_assignments
+from instaseg_ros.config_tree import Parameter, assigned, dump, merge, param, parameters
 from instaseg_ros.errors import ConfigError
 
 __all__ = [
@@ -22,11 +21,13 @@ __all__ = [
     "Config",
     "Parameter",
     "TrainConfig",
+    "assigned",
     "dump",
     "load",
     "merge",
     "parameters",
     "parse_assignments",
+    "read",
 ]
 
 
@@ -190,7 +191,11 @@ class MethodConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The whole tree."""
+    """The whole tree.
+
+    suited_to: the weights whose thresholds and input size are in it already, by `load_config`; no
+        parameter, and no part of what makes two of them equal.
+    """
 
     weights: str = param(
         "street-synthetic", "a shipped name, a .safetensors file, or a published .pth checkpoint"
@@ -202,21 +207,21 @@ class Config:
     node: NodeConfig = field(default_factory=NodeConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    suited_to: str = field(default="", repr=False, compare=False)
 
 
-def load(path: str | Path, base: Config | None = None) -> Config:
-    """A Config from a YAML file of overrides (plain, or a ROS parameter file with `/**`)."""
+def read(path: str | Path) -> dict[str, Any]:
+    """The leaves that a file of parameters sets, by dotted name, checked. Raises ConfigError."""
+    leaves: dict[str, Any] = {}
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise ConfigError(f"config file {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"config file {path} is not YAML: {error}") from error
-    if not isinstance(tree, Mapping):
-        raise ConfigError(f"config file {path}: expected a mapping of parameters, got {tree!r}")
-    if "/**" in tree:
-        tree = tree["/**"].get("ros__parameters", {})
-    try:
-        return merge(base if base is not None else Config(), tree)
+        for tree in trees_in(path):
+            leaves |= assigned(Config, tree)
     except ConfigError as error:
         raise ConfigError(f"config file {path}: {error}") from error
+    return leaves
+
+
+def load(path: str | Path) -> Config:
+    """A file of parameters laid over the defaults, whatever suits its weights: a training's.
+    All else asks `checkpoint.load_config`."""
+    return merge(Config(), read(path))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_type_hints
@@ -48,77 +49,118 @@ class Parameter:
     live: bool
 
 
+def parameter_fields(kind: type) -> dict[str, dataclasses.Field[Any]]:
+    """The fields of a config dataclass that are groups or parameters, by name; what has neither
+    help nor parts is the program's own note."""
+    types = get_type_hints(kind)
+    fields = dataclasses.fields(kind)
+    return {f.name: f for f in fields if f.metadata or dataclasses.is_dataclass(types[f.name])}
+
+
 def parameters(config: Any, prefix: str = "") -> Iterator[Parameter]:
     """The leaves of a config dataclass in order, named `group.field`."""
     types = get_type_hints(type(config))
-    for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
+    for name, f in parameter_fields(type(config)).items():
+        value = getattr(config, name)
         if dataclasses.is_dataclass(value):
-            yield from parameters(value, f"{prefix}{f.name}.")
+            yield from parameters(value, f"{prefix}{name}.")
         else:
-            yield Parameter(prefix + f.name, value, types[f.name], **f.metadata)
+            yield Parameter(prefix + name, value, types[name], **f.metadata)
+
+
+def shown(value: Any) -> str:
+    """`repr` for a message: short, whatever the value."""
+    try:
+        return _SHORT.repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits
+        return "something too large to print"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 3
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 
 
 def _checked(name: str, kind: type, value: Any, meta: Mapping[str, Any]) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if kind is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
-        with contextlib.suppress(ValueError):
+    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):  # YAML 1.1 reads 1e-3 as a string
             value = float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         expected = getattr(kind, "__name__", kind)  # of `Mapping | str` there is no name
-        raise ConfigError(f"{name}: expected {expected}, got {type(value).__name__} {value!r}")
+        raise ConfigError(f"{name}: expected {expected}, got {type(value).__name__} {shown(value)}")
+    if isinstance(value, str) and any(letter < " " for letter in value):
+        raise ConfigError(f"{name}: expected no control characters, got {shown(value)}")
     if meta["choices"] and value not in meta["choices"]:
-        raise ConfigError(f"{name}: expected one of {', '.join(meta['choices'])}, got {value!r}")
+        raise ConfigError(
+            f"{name}: expected one of {', '.join(meta['choices'])}, got {shown(value)}"
+        )
     low, high = meta["low"], meta["high"]
     inside = (low is None or value >= low) and (high is None or value <= high)
     if (low is not None or high is not None) and not inside:  # NaN is outside of every range
         raise ConfigError(
             f"{name}: expected a value from {'-inf' if low is None else low} to "
-            f"{'inf' if high is None else high}, got {value!r}"
+            f"{'inf' if high is None else high}, got {shown(value)}"
         )
     return value
 
 
-def merge(config: T, overrides: Mapping[str, Any], prefix: str = "") -> T:
-    """A copy of `config` with nested (`{"decode": {...}}`) or dotted (`"decode.min_pixels"`)
-    overrides, each checked against its field's type and range.
+def assigned(kind: type, overrides: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of the config dataclass `kind` that nested (`{"decode": {...}}`) or dotted
+    (`"decode.min_pixels"`) overrides set, by dotted name, each checked against its field's type
+    and range.
 
     Raises ConfigError for an unknown key (naming the nearest known one) or a bad value.
     """
-    types = get_type_hints(type(config))
-    fields = {f.name: f for f in dataclasses.fields(config)}  # type: ignore[arg-type]
-    changes: dict[str, Any] = {}
+    types = get_type_hints(kind)
+    fields = parameter_fields(kind)
+    leaves: dict[str, Any] = {}
     for key, value in overrides.items():
         head, _, rest = str(key).partition(".")
         if head not in fields:
-            near = difflib.get_close_matches(head, fields, n=1)
+            near = difflib.get_close_matches(head[:100], fields, n=1)
             hint = f"; did you mean '{prefix}{near[0]}'?" if near else ""
-            raise ConfigError(f"unknown parameter '{prefix}{key}'{hint} Known: {', '.join(fields)}")
+            name = shown(f"{prefix}{key}")
+            raise ConfigError(f"unknown parameter {name}{hint} Known: {', '.join(fields)}")
         if dataclasses.is_dataclass(types[head]):
             nested = {rest: value} if rest else value
             if not isinstance(nested, Mapping):
-                raise ConfigError(f"{prefix}{head}: expected a mapping, got {value!r}")
-            current = changes.get(head, getattr(config, head))
-            changes[head] = merge(current, nested, f"{prefix}{head}.")
+                raise ConfigError(f"{prefix}{head}: expected a mapping, got {shown(value)}")
+            leaves |= assigned(types[head], nested, f"{prefix}{head}.")
         elif rest:
-            raise ConfigError(f"unknown parameter '{prefix}{key}': '{prefix}{head}' has no parts")
+            name = shown(f"{prefix}{key}")
+            raise ConfigError(f"unknown parameter {name}: '{prefix}{head}' has no parts")
         else:
-            changes[head] = _checked(prefix + head, types[head], value, fields[head].metadata)
+            leaves[prefix + head] = _checked(
+                prefix + head, types[head], value, fields[head].metadata
+            )
+    return leaves
+
+
+def merge(config: T, overrides: Mapping[str, Any], prefix: str = "") -> T:
+    """A copy of `config` with overrides, checked as `assigned` does."""
+    leaves = assigned(type(config), overrides, prefix)
+    return _with(config, {name.removeprefix(prefix): value for name, value in leaves.items()})
+
+
+def _with(config: T, leaves: Mapping[str, Any]) -> T:
+    changes: dict[str, Any] = {}
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in leaves.items():
+        head, _, rest = name.partition(".")
+        if rest:
+            groups.setdefault(head, {})[rest] = value
+        else:
+            changes[head] = value
+    for head, inner in groups.items():
+        changes[head] = _with(getattr(config, head), inner)
     return dataclasses.replace(config, **changes)  # type: ignore[type-var]
-
-
-def parse_assignments(assignments: list[str]) -> dict[str, Any]:
-    """`["decode.min_pixels=64"]` -> `{"decode.min_pixels": 64}`; values are read as YAML."""
-    overrides = {}
-    for text in assignments:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {text}: expected name=value")
-        overrides[name] = yaml.safe_load(value)
-    return overrides
 
 
 def dump(config: Any) -> str:
     """YAML of the tree, in field order; `load` reads it back to an equal Config."""
-    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
+    return yaml.safe_dump(_tree(config), sort_keys=False)
+
+
+def _tree(config: Any) -> dict[str, Any]:
+    values = {name: getattr(config, name) for name in parameter_fields(type(config))}
+    return {n: _tree(v) if dataclasses.is_dataclass(v) else v for n, v in values.items()}

@@ -26,12 +26,13 @@ class TruncatedInputError(InputError):
 
 
 class MissingExtraError(InstasegError):
-    """An optional dependency is needed and absent; the message names the extra to install."""
+    """An optional dependency is needed and absent; the message says what to install: on a robot the
+    package alone, in a checkout all of the extra (no index has `instaseg_ros`)."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(
             f"{purpose} needs the Python package '{package}', which is not installed: "
-            f"pip install 'instaseg_ros[{extra}]'"
+            f"pip install {package}, or in a checkout of instaseg_ros pip install '.[{extra}]'"
         )
 
 

@@ -15,10 +15,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from instaseg_ros import config_file
 from instaseg_ros.types import Instances
 from instaseg_ros.visualization import color
 
-NODE_NAME = "instaseg_node"
+NODE_NAME = config_file.NODE_NAME
 
 
 class Topic(NamedTuple):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from instaseg_ros.checkpoint import load_checkpoint
 from instaseg_ros.config import Config, DecodeConfig, TrackingConfig
+from instaseg_ros.configure import suited
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.mirroring import mean_of_both, with_mirror_images
 from instaseg_ros.preprocess import Geometry, preprocess, restore
@@ -42,12 +43,13 @@ class Inferred(NamedTuple):
 class Pipeline:
     """Network, decoding and geometry behind one call.
 
+    config: the given one, with what suits its weights (see `configure.suited`).
     decode_config, tracking_config: may be replaced between calls (the node's live parameters). A
     method with a memory goes on from each camera's last frame, where `Memory` says that it may.
     """
 
     def __init__(self, config: Config) -> None:
-        self.config = config
+        self.config = config = suited(config)
         self.decode_config: DecodeConfig = config.decode
         self.tracking_config: TrackingConfig = config.tracking
         self.checkpoint = load_checkpoint(config.weights)

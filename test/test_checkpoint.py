@@ -9,13 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from instaseg_ros.checkpoint import (
-    Checkpoint,
-    config_with_weights,
-    load_checkpoint,
-    save_checkpoint,
-)
-from instaseg_ros.config import Config, DecodeConfig, InputConfig, merge
+from instaseg_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from instaseg_ros.errors import WeightsError
 from instaseg_ros.methods import make_method
 from instaseg_ros.network import ERFNet
@@ -111,45 +105,5 @@ def test_the_network_profile_travels_with_the_weights(tmp_path: Path) -> None:
     image = torch.rand(1, 3, 16, 24)
     assert torch.equal(again.network().eval()(image)["seed"], network(image)["seed"])
     path.write_bytes(path.read_bytes().replace(b'\\"fast\\"', b'\\"vast\\"'))
-    with pytest.raises(WeightsError, match="expected a network profile of published, fast, got"):
+    with pytest.raises(WeightsError, match=r"expected a network profile of published, fast.*, got"):
         load_checkpoint(path)
-
-
-def test_thresholds_come_from_the_weights_unless_the_user_sets_them(tmp_path: Path) -> None:
-    path = tmp_path / "w.safetensors"
-    decode = {"min_pixels": 7, "seed_threshold": 0.6}
-    save_checkpoint(Checkpoint(fresh().state_dict(), ("car", "bus"), decode=decode), path)
-    asked = {"weights": str(path), "decode.min_pixels": 64}  # the default, but asked for
-    config = config_with_weights(lambda base: merge(base, asked))
-    assert (config.decode.min_pixels, config.decode.seed_threshold) == (64, 0.6)
-    assert config_with_weights(lambda base: base).decode == Config().decode
-
-    torch.save({"model_state_dict": fresh().state_dict()}, tmp_path / "w.pth")
-    published = config_with_weights(lambda base: merge(base, {"weights": str(tmp_path / "w.pth")}))
-    assert published.decode == DecodeConfig(0.9, 0.5, 128, 0.5, first_come=False, agreement=False)
-
-
-def test_the_input_size_comes_from_the_weights_unless_the_user_sets_one(tmp_path: Path) -> None:
-    path = tmp_path / "w.safetensors"
-    save_checkpoint(
-        Checkpoint(fresh().state_dict(), ("car", "bus"), input={"height": 480, "width": 0}), path
-    )
-
-    def seen(**asked: float) -> InputConfig:
-        tree = {"weights": str(path), "input": asked}
-        return config_with_weights(lambda base: merge(base, tree)).input
-
-    assert seen() == InputConfig(height=480)
-    other = {"mirror": True, "max_pixels": 99, "white_level": 4095}  # nothing about the size
-    assert seen(**other) == InputConfig(height=480, **other)
-    # Never one side of the user's and one of the weights'.
-    assert seen(width=640) == InputConfig(width=640)
-    assert seen(scale=0.5) == InputConfig(scale=0.5)
-    assert seen(height=0) == InputConfig()  # as the camera
-
-
-def test_a_threshold_in_the_weights_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "w.safetensors"
-    save_checkpoint(Checkpoint(fresh().state_dict(), ("car", "bus"), decode={"min_pixel": 7}), path)
-    with pytest.raises(WeightsError, match=r"w\.safetensors: .*did you mean 'decode\.min_pixels'"):
-        config_with_weights(lambda base: merge(base, {"weights": str(path)}))

@@ -180,5 +180,5 @@ def test_without_pycocotools_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     from instaseg_ros.errors import MissingExtraError
 
     monkeypatch.setitem(sys.modules, "pycocotools", None)
-    with pytest.raises(MissingExtraError, match=r"instaseg_ros\[coco\]"):
+    with pytest.raises(MissingExtraError, match=r"'\.\[coco\]'"):
         decode_polygons(square(0, 0, 5), 9, 9)

@@ -55,7 +55,7 @@ def test_an_unusable_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected a mapping"):
         load(tmp_path / "list.yaml")
     (tmp_path / "bad.yaml").write_text("a: [")
-    with pytest.raises(ConfigError, match="is not YAML"):
+    with pytest.raises(ConfigError, match="not readable as YAML"):
         load(tmp_path / "bad.yaml")
 
 

@@ -268,5 +268,5 @@ def test_unusable_options_stop_before_anything_starts(
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pycocotools.mask", None)
-    with pytest.raises(MissingExtraError, match=r"instaseg_ros\[coco\]"):
+    with pytest.raises(MissingExtraError, match=r"'\.\[coco\]'"):
         CocoFrames(["car"])

@@ -17,11 +17,12 @@ SOURCES = sorted((ROOT / "instaseg_ros").rglob("*.py"))
 FLOORS = (
     {"types", "errors", "__version__", "files", "telemetry"},
     {"config_tree", "evaluation"},
+    {"config_file"},
     {"config", "config_train"},
     {"image_files", "image_headers"},
     {"grouping", "lite", "methods", "mirroring", "network", "preprocess", "temporal", "tracking"},
     {"checkpoint", "folding", "images", "visualization"},
-    {"onnx_model"},
+    {"configure", "onnx_model"},
     {
         "runtimes",
         "bags",

@@ -214,7 +214,7 @@ def test_tensorboard_that_is_not_installed_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(MissingExtraError, match=r"instaseg_ros\[train\]"):
+    with pytest.raises(MissingExtraError, match=r"'\.\[train\]'"):
         TrainingLog(tmp_path, 0, tensorboard=True)
     TrainingLog(tmp_path, 0, tensorboard=False).close()
 

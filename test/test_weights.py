@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from instaseg_ros.checkpoint import config_with_weights, load_checkpoint, shipped_weights
-from instaseg_ros.config import merge
+from instaseg_ros.checkpoint import load_checkpoint, shipped_weights
+from instaseg_ros.configure import load_config
 from instaseg_ros.datasets import Dataset, open_dataset
 from instaseg_ros.evaluation.average_precision import average_precision
 from instaseg_ros.evaluation.counts import FrameCounts, frame_counts
@@ -19,8 +19,7 @@ NUCLEI = Path(__file__).parent / "nuclei"
 
 
 def counts(weights: str, dataset: Dataset, frames: int) -> list[FrameCounts]:
-    asked = {"weights": weights, "runtime.name": "torch"}
-    pipeline = Pipeline(config_with_weights(lambda base: merge(base, asked)))
+    pipeline = Pipeline(load_config(weights=weights, runtime={"name": "torch"}))
     samples = [dataset[index] for index in range(frames)]
     return [
         frame_counts(s.labels, s.ids, s.class_ids, pipeline.process([s.frame])[0].instances)

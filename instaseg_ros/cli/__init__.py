@@ -2,15 +2,20 @@
 
 A verb's module has `add_arguments(parser)` and `run(args) -> exit code`. Exit codes: 0 done;
 1 an input or output that broke on the way; 2 an option, input or weights that cannot be used;
-130 Ctrl-C.
+130 Ctrl-C; 141 nobody reads what is printed (`instaseg info DATA | head`).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
+import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -26,6 +31,7 @@ from instaseg_ros.errors import (
 if TYPE_CHECKING:
     from instaseg_ros.config import Config
 
+PACKAGE = "instaseg_ros"
 VERBS = {  # verb: module, what it does
     "demo": ("instaseg_ros.cli.demo", "watch the ROS node label a synthetic street"),
     "replay": ("instaseg_ros.cli.replay", "label a recording, a video or a folder of images"),
@@ -45,19 +51,84 @@ VERBS = {  # verb: module, what it does
 }
 
 
+DEBUG = "INSTASEG_DEBUG"  # environment variable: errors come with their traceback
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb and return the exit code. Messages go to stderr."""
+    """Run one verb and return the exit code. Messages go to stderr; no error leaves this."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    with _interrupts() as interrupts:
+        try:
+            code = _run(arguments)
+            if sys.stdout is not None:
+                sys.stdout.flush()  # while a full disk can still be named
+            return code
+        except (Exception, KeyboardInterrupt) as error:
+            if os.environ.get(DEBUG):
+                traceback.print_exc()
+            # Some C code makes another error of an interrupt in the midst of its import.
+            code, said = (130, "interrupted") if interrupts else _exit_of(error)
+            if said:
+                program = " ".join(filter(None, ("instaseg", _verb(arguments))))
+                print(f"{program}: {said}", file=sys.stderr)
+            return code
+        finally:
+            _give_up_broken_stdout()
+
+
+def _run(arguments: Sequence[str]) -> int:
+    threads = os.environ.get("NUMBA_NUM_THREADS", "")
+    if threads.removeprefix("-").isdecimal() and int(threads) < 1:
+        raise ConfigError(f"NUMBA_NUM_THREADS: expected at least 1, got {threads}")
     args = _parser(arguments).parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        return int(import_module(VERBS[args.verb][0]).run(args))
-    except KeyboardInterrupt:
-        return 130
-    except (InstasegError, OSError) as error:
-        print(f"instaseg {args.verb}: {error}", file=sys.stderr)
+    return int(import_module(VERBS[args.verb][0]).run(args))
+
+
+def _exit_of(error: BaseException) -> tuple[int, str]:
+    """Exit code and message."""
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "interrupted"
+    if isinstance(error, BrokenPipeError):
+        return 141, ""
+    if isinstance(error, ModuleNotFoundError) and error.name and PACKAGE not in error.name:
+        error = MissingExtraError(error.name.partition(".")[0], "pip", "this")
+    if isinstance(error, (InstasegError, OSError)):
         unusable = isinstance(error, (ConfigError, InputError, MissingExtraError, WeightsError))
-        return 2 if unusable and not isinstance(error, TruncatedInputError) else 1
+        return 2 if unusable and not isinstance(error, TruncatedInputError) else 1, str(error)
+    return 1, (
+        f"{type(error).__name__}: {error}\nThis was not foreseen: please report it, with what "
+        f"{DEBUG}=1 prints"
+    )
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Ctrl-C raises KeyboardInterrupt, and is written down in the list."""
+    seen: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield seen
+        return
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _give_up_broken_stdout() -> None:
+    """Where nothing can be printed any more, Python would say so once more at its end."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -89,17 +160,17 @@ def size_from(option: str, multiple: int = 1) -> tuple[int, int]:
 def config_from(args: argparse.Namespace) -> Config:
     """The Config of `add_config_options`: defaults, the thresholds of the weights, then --config,
     --set, --weights."""
-    from instaseg_ros.checkpoint import config_with_weights
-    from instaseg_ros.config import load, merge, parse_assignments
+    from instaseg_ros.config import parse_assignments
+    from instaseg_ros.configure import load_config
 
     overrides = parse_assignments(args.set)
     if args.weights:
         overrides["weights"] = args.weights
+    return load_config(args.config, overrides)
 
-    def build(base: Config) -> Config:
-        return merge(load(args.config, base) if args.config else base, overrides)
 
-    return config_with_weights(build)
+def _verb(arguments: Sequence[str]) -> str | None:
+    return next((word for word in arguments if not word.startswith("-")), None)
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
@@ -108,7 +179,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         prog="instaseg", description="Real-time instance segmentation for ROS 2."
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    called = next((word for word in arguments if not word.startswith("-")), None)
+    called = _verb(arguments)
     for verb, (module, purpose) in VERBS.items():
         subparser = verbs.add_parser(verb, help=purpose, description=purpose.capitalize() + ".")
         if verb == called:

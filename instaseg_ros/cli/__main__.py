@@ -2,6 +2,9 @@
 
 import sys
 
-from instaseg_ros.cli import main
+try:
+    from instaseg_ros.cli import main
 
-sys.exit(main())
+    sys.exit(main())
+except KeyboardInterrupt:  # before `main` could take it
+    sys.exit(130)

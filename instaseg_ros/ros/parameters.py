@@ -10,13 +10,13 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
-from instaseg_ros.checkpoint import config_with_weights
 from instaseg_ros.config import Config, Parameter, merge
+from instaseg_ros.config_file import OF_ROS
+from instaseg_ros.configure import load_config
 from instaseg_ros.errors import ConfigError, WeightsError
 from instaseg_ros.ros.parameter_file import constraint, node_parameters
 
 UNBOUNDED = {int: 2**63 - 1, float: float("inf")}
-FOREIGN = ("qos_overrides.", "use_sim_time", "start_type_description_service")
 
 
 def declare(node: Node) -> Config:
@@ -31,7 +31,7 @@ def declare(node: Node) -> Config:
     _warn_of_unknown(node, sorted(given.keys() - known), known)
     ours = {name: given[name] for name in given if name in known}
     try:
-        config = config_with_weights(lambda base: merge(base, ours))
+        config = load_config(overrides=ours)
     except WeightsError:
         config = merge(Config(), ours)  # configure will refuse the weights, with the reason
     for leaf in node_parameters(config):
@@ -77,7 +77,7 @@ def _descriptor(leaf: Parameter) -> ParameterDescriptor:
 
 def _warn_of_unknown(node: Node, names: Iterable[str], known: Iterable[str]) -> None:
     for name in names:
-        if name.startswith(FOREIGN):
+        if name.startswith(OF_ROS):
             continue
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
