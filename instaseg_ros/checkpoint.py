@@ -124,7 +124,7 @@ def load_checkpoint(weights: str | Path) -> Checkpoint:
     checkpoint = _read(path) if path.suffix == ".safetensors" else import_published(path)
     licence = checkpoint.notes.get("licence", OUR_LICENCE)
     if licence != OUR_LICENCE:
-        log.info("weights %s: %s", weights, shown(licence))
+        log.info("weights %s: licence %s", weights, shown(licence))
     return checkpoint
 
 
@@ -266,8 +266,10 @@ def import_published(path: Path, class_names: tuple[str, ...] | None = None) -> 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a bad or an unsafe file
-        raise WeightsError(
-            f"weights {path}: torch cannot read it as plain tensors ({error}); "
+        lines = str(error).splitlines()
+        told = next((line for line in lines if line and "weights_only" not in line), "no reason")
+        raise WeightsError(  # without torch's advice to run it all the same
+            f"weights {path}: torch cannot read it as plain tensors ({told}); "
             "save it again with only tensors in `model_state_dict`"
         ) from error
     state = content.get("model_state_dict", content) if isinstance(content, dict) else None

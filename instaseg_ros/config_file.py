@@ -27,7 +27,7 @@ def parse_yaml(text: str | bytes) -> Any:
     try:
         tree = yaml.safe_load(text)
     except Exception as error:  # of bad dates, long numbers and depth: what Python itself raises
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        reason = str(error) if isinstance(error, yaml.YAMLError) else repr(error)
         raise ConfigError(f"not readable as YAML: {reason}") from error
     seen, todo = 0, [tree]
     while todo:

@@ -1,5 +1,7 @@
 """The kinds of error this package raises. Only `cli` and `ros` act on them."""
 
+from importlib import import_module
+
 
 class InstasegError(Exception):
     """Anything this package refuses, with a message for the person at the keyboard."""
@@ -34,6 +36,15 @@ class MissingExtraError(InstasegError):
             f"{purpose} needs the Python package '{package}', which is not installed: "
             f"pip install {package}, or in a checkout of instaseg_ros pip install '.[{extra}]'"
         )
+
+
+def require(package: str, extra: str, purpose: str) -> None:
+    """Raises MissingExtraError where `package` cannot be imported: before the work that needs it at
+    its end."""
+    try:
+        import_module(package)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(package.partition(".")[0], extra, purpose) from error
 
 
 class EngineError(InstasegError):

@@ -169,6 +169,14 @@ def config_from(args: argparse.Namespace) -> Config:
     return load_config(args.config, overrides)
 
 
+def check_frames(images: str | None) -> None:
+    """Raises InputError for an input that cannot be read, before what takes minutes needs it."""
+    if images:
+        from instaseg_ros.sources import open_source
+
+        open_source(images)
+
+
 def _verb(arguments: Sequence[str]) -> str | None:
     return next((word for word in arguments if not word.startswith("-")), None)
 

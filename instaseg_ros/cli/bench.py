@@ -8,7 +8,7 @@ from pathlib import Path
 
 from instaseg_ros.cli import add_config_options, config_from, size_from
 from instaseg_ros.config import Config, merge, parameters
-from instaseg_ros.errors import ConfigError
+from instaseg_ros.errors import ConfigError, require
 from instaseg_ros.files import OutputFile
 
 
@@ -49,8 +49,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from instaseg_ros.bench import bench, machine, table
-
     size, config = size_from(args.size), _config(args)
     at_least_1 = {name: getattr(args, name) for name in ("objects", "rounds", "runtimes", "frames")}
     for name, value in at_least_1.items():
@@ -58,6 +56,17 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(f"--{name}: expected at least 1, got {value}")
     if args.classes < 0:
         raise ConfigError(f"--classes: expected at least 0, got {args.classes}")
+    if args.methods and args.data != "synthetic":
+        from instaseg_ros.datasets import open_dataset
+
+        open_dataset(args.data, "val")
+    output = OutputFile(args.json, overwrite=True) if args.json else None
+    if args.sweep:
+        require("matplotlib", "plots", "--sweep")
+        OutputFile(args.sweep, overwrite=True)
+
+    from instaseg_ros.bench import bench, machine, table
+
     about = {"size": args.size, **machine(config.runtime.threads)}
     if args.methods:
         rows = _methods(args, size)
@@ -73,8 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
             numbers["sweep"] = sweep(config, size, args.objects, max(3, args.rounds // 2))
             draw(numbers, args.sweep)
-    if args.json:
-        output = OutputFile(args.json, overwrite=True)
+    if output:
         output.part.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
         output.commit()
     return 0

@@ -7,8 +7,9 @@ import json
 import logging
 from pathlib import Path
 
-from instaseg_ros.cli import add_config_options, config_from, size_from
+from instaseg_ros.cli import add_config_options, check_frames, config_from, size_from
 from instaseg_ros.errors import ConfigError
+from instaseg_ros.output_files import OutputFile
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +30,8 @@ def run(args: argparse.Namespace) -> int:
     config = config_from(args)
     if args.rounds < 1:
         raise ConfigError(f"--rounds: expected at least 1, got {args.rounds}")
+    check_frames(args.images)
+    output = OutputFile(args.json, overwrite=True) if args.json else None
 
     from instaseg_ros.checkpoint import load_checkpoint
     from instaseg_ros.doctor import examine, table
@@ -43,14 +46,15 @@ def run(args: argparse.Namespace) -> int:
     finally:
         runtimes.setLevel(level)
     print(table(report))
-    if args.json:
+    if output:
         facts = {
             "size": args.size,
             "versions": report.versions,
             "findings": [_plain(finding) for finding in report.findings],
             "auto": {**_plain(report.auto), "why": report.why},
         }
-        args.json.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        output.part.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        output.commit()
     return 1 if report.auto.trouble else 0
 
 

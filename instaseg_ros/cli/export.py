@@ -1,4 +1,5 @@
-"""`instaseg export WEIGHTS --to FORMAT`: the network for another runtime, compared with torch."""
+"""`instaseg export WEIGHTS --to FORMAT`: the network for another runtime, compared with torch; or
+the weights themselves, `--to safetensors`, from a published .pth for instance."""
 
 from __future__ import annotations
 
@@ -6,10 +7,19 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from instaseg_ros.cli import size_from
+from instaseg_ros.cli import check_frames, size_from
 from instaseg_ros.config import RuntimeConfig, merge
+from instaseg_ros.errors import ConfigError
+from instaseg_ros.output_files import OutputFile
 
-PRECISIONS = {"onnx": "fp32", "openvino": "fp32", "tensorrt": "fp16", "torch2trt": "fp16"}
+WEIGHTS = "safetensors"
+PRECISIONS = {
+    "onnx": "fp32",
+    "openvino": "fp32",
+    "tensorrt": "fp16",
+    "torch2trt": "fp16",
+    WEIGHTS: "fp32",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,8 +60,13 @@ def run(args: argparse.Namespace) -> int:
     if args.device:
         given["device"] = args.device
     runtime = merge(RuntimeConfig(), given, "runtime.")
+    if args.to == WEIGHTS:
+        return _weights(args, runtime.precision)
+    from instaseg_ros.checkpoint import describe, load_checkpoint
 
-    from instaseg_ros.checkpoint import load_checkpoint
+    describe(args.weights)
+    check_frames(args.images)
+
     from instaseg_ros.export import TARGETS, Order, export, prepare_engine
 
     checkpoint = load_checkpoint(args.weights)
@@ -65,4 +80,22 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"{path}: difference from torch in float32: {export(order, args.to, path, args.overwrite)}"
     )
+    return 0
+
+
+def _weights(args: argparse.Namespace, precision: str) -> int:
+    path = args.output or Path(f"{Path(args.weights).stem}.{WEIGHTS}")
+    if path.suffix != f".{WEIGHTS}":
+        raise ConfigError(
+            f"output for {WEIGHTS}: expected a name that ends in .{WEIGHTS}, got {path}"
+        )
+    OutputFile(path, args.overwrite)  # refuses here what is not to be replaced
+
+    import torch
+
+    from instaseg_ros.checkpoint import load_checkpoint, save_checkpoint
+
+    checkpoint = load_checkpoint(args.weights)
+    save_checkpoint(checkpoint, path, torch.float16 if precision == "fp16" else None)
+    print(path)
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from instaseg_ros.cli import add_config_options, config_from, size_from
+from instaseg_ros.cli import add_config_options, check_frames, config_from, size_from
 from instaseg_ros.errors import ConfigError
 
 
@@ -27,17 +27,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from instaseg_ros.bench_runtimes import table
-    from instaseg_ros.checkpoint import load_checkpoint
-    from instaseg_ros.quantize import Order, keep_quantised, quantize
-
     if min(args.frames, args.check_frames) < 1:
         raise ConfigError(
             f"--frames and --check-frames: expected at least 1, got {args.frames}, "
             f"{args.check_frames}"
         )
-    config = config_from(args)
-    order = Order(args.images, size_from(args.size), args.frames, args.check_frames)
+    size, config = size_from(args.size), config_from(args)
+    check_frames(args.images)
+
+    from instaseg_ros.bench_runtimes import table
+    from instaseg_ros.checkpoint import load_checkpoint
+    from instaseg_ros.quantize import Order, keep_quantised, quantize
+
+    order = Order(args.images, size, args.frames, args.check_frames)
     checkpoint = load_checkpoint(config.weights)
     quantised = quantize(checkpoint, config.decode, order)
     print(table(quantised.rows))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Replay; 0 when every frame was read and at least one labelled, else 1."""
+    config = config_from(args)  # needs no torch: a wrong word is told at once
+
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -45,13 +48,14 @@ def run(args: argparse.Namespace) -> int:
     from instaseg_ros.replay import replay
     from instaseg_ros.sources import open_source
 
-    config = config_from(args)
     source = open_source(args.input, args.topic, config.input)
     for output in map(Path, args.output):
         if output.exists() and output.samefile(args.input):
             raise ConfigError(f"output {output} is the input; choose another name")
-    pipeline = Pipeline(config)
-    sinks = _open_sinks(args.output, pipeline.class_names, config, args.overwrite)
+    with contextlib.ExitStack() as unused:
+        sinks = _open_sinks(args.output, config, args.overwrite, unused)
+        pipeline = Pipeline(config)
+        unused.pop_all()  # replay ends them
     known = [count for count in (source.total, args.limit) if count is not None]
     total = min(known, default=None)
     with logging_redirect_tqdm(), tqdm(total=total, unit=" frames", disable=None) as bar:
@@ -65,18 +69,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _open_sinks(
-    paths: Sequence[str], class_names: Sequence[str], config: Config, overwrite: bool
+    paths: Sequence[str], config: Config, overwrite: bool, unused: contextlib.ExitStack
 ) -> list[Sink]:
+    """Open before the network is, which takes longer. `unused` is to discard them."""
+    from instaseg_ros.checkpoint import describe, load_checkpoint
     from instaseg_ros.sinks import open_sink
 
+    described = describe(config.weights)
+    names = described.class_names or load_checkpoint(config.weights).class_names
     sinks: list[Sink] = []
-    try:
-        for path in paths:
-            sinks.append(open_sink(path, class_names, config, overwrite))
-    except BaseException:
-        for sink in sinks:
-            sink.discard()
-        raise
+    for path in paths:
+        sinks.append(open_sink(path, names, config, overwrite))
+        unused.callback(sinks[-1].discard)
     return sinks
 
 

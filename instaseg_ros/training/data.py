@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -91,6 +92,7 @@ def _cameras(clips: Sequence[Clip]) -> tuple[torch.Tensor | None, torch.Tensor |
 
 
 def _single_threaded(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which ends this one
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import csv
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
 
 from instaseg_ros.errors import MissingExtraError
 from instaseg_ros.evaluation.average_precision import AveragePrecision
 from instaseg_ros.files import written_whole
+
+if TYPE_CHECKING:
+    from instaseg_ros.training.data import Batch
 
 
 class TrainingLog:
@@ -68,16 +75,58 @@ class TrainingLog:
                 self._board.add_scalar(f"{kind}/{key}", value, first["step"])
 
 
+class Progress:
+    """Batches by the step, on the console: a bar on a terminal, else a line now and then.
+
+    first: the first step's number, of `steps`. hidden: nothing is printed.
+    """
+
+    def __init__(self, batches: Iterable[Batch], first: int, steps: int, hidden: bool) -> None:
+        self._bar = tqdm(
+            batches,
+            "training",
+            steps,
+            initial=first,
+            unit="step",
+            smoothing=0.05,
+            disable=hidden or None,  # None: where stderr is no terminal
+        )
+        self._steps, self._hidden = steps, hidden
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._bar)
+
+    def loss(self, step: int, terms: Mapping[str, float]) -> None:
+        """The terms of the loss after so many steps."""
+        if not self._bar.disable:
+            self._bar.set_postfix({k: f"{v:.3f}" for k, v in terms.items()}, refresh=False)
+        elif not self._hidden:
+            said = ", ".join(f"{name} {value:.3f}" for name, value in terms.items())
+            print(f"step {step} of {self._steps}: {said}", file=sys.stderr, flush=True)
+
+    def validation(
+        self, step: int, table: Mapping[str, AveragePrecision], mean_iou: float | None = None
+    ) -> None:
+        """What a validation found after so many steps."""
+        row = ", ".join(f"{name} {r.ap50:.3f}" for name, r in table.items())
+        semantic = "" if mean_iou is None else f"; mean IoU {mean_iou:.3f}"
+        self._bar.write(f"step {step}: AP {table['mean'].ap:.3f}, AP50 {row}{semantic}")
+
+
 def _drop_after(path: Path, step: int) -> float:
     """Remove the rows of later steps and a torn last one; returns the last row's second column."""
     if not path.exists():
         return 0.0
-    with path.open(encoding="utf-8", newline="") as file:
-        header, *rows = list(csv.reader(file)) or [[]]
-    kept = [row for row in rows if len(row) == len(header) and int(row[0]) <= step]
+    text = path.read_bytes().replace(b"\0", b"").decode(errors="replace")  # zeros of a power cut
+    header, *rows = list(csv.reader(text.splitlines())) or [[]]
+    whole = (row for row in rows if len(row) == len(header) > 1 and row[0].isdecimal())
+    kept = [row for row in whole if int(row[0]) <= step]
     if not kept:
         path.unlink()
         return 0.0
     with written_whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *kept])
-    return float(kept[-1][1])
+    try:
+        return float(kept[-1][1])
+    except ValueError:
+        return 0.0

@@ -49,6 +49,14 @@ class Group:
             distributed.all_reduce(together)
         return dict(zip(values, (together / self.size).tolist(), strict=True))
 
+    def any(self, value: bool) -> bool:
+        """Whether it holds in one of the processes."""
+        if self.size == 1:
+            return value
+        together = torch.tensor(float(value), device=self.device)
+        distributed.all_reduce(together)
+        return bool(together > 0)
+
     def gather(self, items: list[Any]) -> list[Any]:
         """The items of all processes, in order of rank."""
         if self.size == 1:

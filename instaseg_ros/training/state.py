@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from instaseg_ros import __version__
-from instaseg_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from instaseg_ros.checkpoint import Checkpoint, describe, load_checkpoint, save_checkpoint
 from instaseg_ros.config import Config
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.evaluation.average_precision import AveragePrecision
@@ -54,17 +54,27 @@ class State:
         if not path.is_file():
             return 0
         device = next(self.network.parameters()).device
-        state = torch.load(path, map_location=device, weights_only=True)
+        way_out = "choose another directory with --output, or remove it"
+        try:
+            # A run's own file in its own directory: read with every torch, unlike others' .pth.
+            state = torch.load(path, map_location=device, weights_only=True)
+            step = state["step"]
+            if type(step) is not int or step < 0:
+                raise ValueError(f"'step' is {step!r}")
+        except Exception as error:  # torch raises many kinds for a bad file
+            raise ConfigError(
+                f"{path} is not what a run saves, or was cut off ({_first_line(error)}); {way_out}"
+            ) from error
         try:
             for name, part in self._parts().items():
                 part.load_state_dict(state[name])
-        except (RuntimeError, ValueError, KeyError) as error:
+        except Exception as error:
             raise ConfigError(
-                f"{path} is of a run with another network or other classes; choose another "
-                f"directory with --output, or remove it ({str(error).splitlines()[0]})"
+                f"{path} is of a run with another network or other classes; {way_out} "
+                f"({_first_line(error)})"
             ) from error
-        log.info("resuming %s after step %d", path, state["step"])
-        return int(state["step"])
+        log.info("resuming %s after step %d", path, step)
+        return step
 
 
 @torch.no_grad()
@@ -158,8 +168,22 @@ def save_weights(
 
 
 def mean_ap(path: Path) -> float:
-    """Mean AP that weights were saved with; -1 where there are none."""
-    return load_checkpoint(path).notes["validation"]["mean"]["ap"] if path.is_file() else -1.0
+    """Mean AP that a run's weights were saved with; -1 where there are none.
+
+    Raises ConfigError for weights that no run left.
+    """
+    if not path.is_file():
+        return -1.0
+    try:
+        return float(describe(path).notes["validation"]["mean"]["ap"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{path}: expected weights of this run, with their AP on validation; move it away"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def save_batch(path: Path, batch: Batch) -> None:

@@ -6,17 +6,17 @@ import contextlib
 import copy
 import logging
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from instaseg_ros.checkpoint import load_checkpoint
+from instaseg_ros.checkpoint import describe
 from instaseg_ros.config import Config, TrainConfig
-from instaseg_ros.errors import ConfigError, InstasegError
+from instaseg_ros.errors import ConfigError, InstasegError, require
 from instaseg_ros.evaluation.average_precision import AveragePrecision
 from instaseg_ros.lite import imagenet_trunk
 from instaseg_ros.methods import Method, make_method
@@ -24,7 +24,8 @@ from instaseg_ros.methods.dense_semantics import DenseSemantics, dense_loss
 from instaseg_ros.methods.depth import EgoMotion
 from instaseg_ros.network import PROFILES, ERFNet, LiteEncoder
 from instaseg_ros.training.data import Batch, training_batches
-from instaseg_ros.training.logs import TrainingLog
+from instaseg_ros.training.interrupt import finishing_the_step
+from instaseg_ros.training.logs import Progress, TrainingLog
 from instaseg_ros.training.objects import class_weights
 from instaseg_ros.training.processes import Group, process_group
 from instaseg_ros.training.source import Source, open_source
@@ -32,7 +33,8 @@ from instaseg_ros.training.state import State, mean_ap, save_batch, save_weights
 from instaseg_ros.training.teacher import Teacher, imitation_loss
 from instaseg_ros.training.validation import autocast, validate
 
-BEST = "best.safetensors"
+BEST, STATE = "best.safetensors", "state.pt"
+
 log = logging.getLogger(__name__)
 
 
@@ -95,6 +97,7 @@ def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
     init: weights to start from instead of random ones. Returns the checkpoint's path,
     `run_dir/weights.safetensors`: the averaged weights after the last step; beside it stand those
     of the best mean AP, `best.safetensors`. Started by torchrun, the processes share each batch.
+    On Ctrl-C the step in work is done and the state saved; then KeyboardInterrupt is raised.
     """
     options = config.train
     stride = PROFILES[config.method.profile].stride
@@ -112,20 +115,26 @@ def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
         raise ConfigError(
             f"train.clip_frames: expected 1 for method {config.method.name}, got {clip}"
         )
+    for weights in filter(None, (init, options.teacher)):
+        describe(weights)
+    if options.tensorboard:
+        require("tensorboard", "train", "train.tensorboard")
     with process_group(config.runtime.device, options.batch_size) as group:
         run_dir.mkdir(parents=True, exist_ok=True)
+        if not os.access(run_dir, os.W_OK):
+            raise ConfigError(f"output {run_dir}: expected a folder that can be written to")
         with group.first_alone():
             source = open_source(options, run_dir)
         names = source.class_names
-        weights = class_weights(options.class_weights, names, source.objects)
+        by_class = class_weights(options.class_weights, names, source.objects)
         torch.manual_seed(options.seed)
         shape = config.method
         method = make_method(shape.name, len(names), shape.n_sigma, shape.dimensions)
         taught_by = options.teacher
         teacher = Teacher(taught_by, method, names).to(group.device) if taught_by else None
-        run = Run(config, run_dir, group, source, method, weights.to(group.device), teacher)
+        run = Run(config, run_dir, group, source, method, by_class.to(group.device), teacher)
         state = _fresh_state(run, init)
-        _loop(run, state, state.resume(run_dir / "state.pt"))
+        _loop(run, state, state.resume(run_dir / STATE))
     return run_dir / "weights.safetensors"
 
 
@@ -133,7 +142,7 @@ def _fresh_state(run: Run, init: str | None) -> State:
     options = run.config.train
     network = ERFNet(run.method.heads, run.config.method.profile, run.method.temporal)
     run.method.initialise(network)
-    profile = load_checkpoint(init).profile if init else ""
+    profile = describe(init).profile if init else ""
     if isinstance(network.encoder, LiteEncoder) and profile != run.config.method.profile:
         if options.encoder == "imagenet":
             network.encoder.trunk.load_state_dict(imagenet_trunk())
@@ -165,42 +174,43 @@ def _loop(run: Run, state: State, first_step: int) -> None:
     options, group, source = run.config.train, run.group, run.source
     model = group.wrap(Learners(state), options.fixed_batchnorm)
     writes = group.rank == 0
-    log = TrainingLog(run.directory, first_step, options.tensorboard) if writes else None
-    if writes and not first_step:
+    numbers = TrainingLog(run.directory, first_step, options.tensorboard) if writes else None
+    if writes and first_step:
+        mean_ap(run.directory / BEST)  # refuses what another put there before it is needed
+    elif writes:
         (run.directory / BEST).unlink(missing_ok=True)
     batches = training_batches(source.views, options, first_step, group.rank, group.size)
-    progress = tqdm(
-        batches,
-        "training",
-        options.steps,
-        initial=first_step,
-        unit="step",
-        smoothing=0.05,
-        disable=not writes,
-    )
-    for step, batch in enumerate(progress, first_step):
-        terms = _step(run, model, state.optimizer, batch, step)
-        decay = min(options.ema_decay, (1 + step) / (10 + step))
-        _update_average(state.average, state.network, decay)
-        done = step + 1
-        last = done == options.steps
-        if done % options.log_every == 0:
-            values = group.mean(terms)
-            progress.set_postfix({k: f"{v:.3f}" for k, v in values.items()}, refresh=False)
-            if log:
-                log.loss(done, values)
-        if done % options.validate_every == 0 or last:
-            table, iou = validate(state.average, run.method, run.config, source, group, state.dense)
-            if log:
-                row = ", ".join(f"{name} {r.ap50:.3f}" for name, r in table.items())
-                semantic = "" if iou is None else f"; mean IoU {iou:.3f}"
-                progress.write(f"step {done}: AP {table['mean'].ap:.3f}, AP50 {row}{semantic}")
-                log.validation(done, table, iou)
-                _save_weights(run, state.average, done, table)
-        if writes and (done % options.save_every == 0 or last):
-            state.save(run.directory / "state.pt", done)  # comes last: all before it is done
-    if log:
-        log.close()
+    stopping = False
+    progress = Progress(batches, first_step, options.steps, hidden=not writes)
+    with finishing_the_step(alone=group.size == 1) as interrupted:
+        for step, batch in enumerate(progress, first_step):
+            terms = _step(run, model, state.optimizer, batch, step)
+            decay = min(options.ema_decay, (1 + step) / (10 + step))
+            _update_average(state.average, state.network, decay)
+            done = step + 1
+            last = done == options.steps
+            logged = done % options.log_every == 0
+            if logged or last:
+                values = group.mean(terms)
+                progress.loss(done, values)
+                if numbers and logged:
+                    numbers.loss(done, values)
+            if done % options.validate_every == 0 or last:
+                found = validate(state.average, run.method, run.config, source, group, state.dense)
+                if numbers:
+                    progress.validation(done, *found)
+                    numbers.validation(done, *found)
+                    _save_weights(run, state.average, done, found.table)
+            stopping = group.any(bool(interrupted)) and not last
+            if writes and (done % options.save_every == 0 or last or stopping):
+                state.save(run.directory / STATE, done)  # comes last: all before it is done
+            if stopping:
+                log.info("stopped after step %d: the same command goes on from there", done)
+                break
+    if numbers:
+        numbers.close()
+    if stopping:
+        raise KeyboardInterrupt
 
 
 def _step(
