@@ -19,7 +19,7 @@ MAX_BYTES = 1 << 18
 MAX_VALUES = 10_000  # aliases of aliases make billions of a few bytes
 NODE_NAME = "instaseg_node"
 PARAMETERS = "ros__parameters"
-OF_ROS = ("qos_overrides.", "use_sim_time", "start_type_description_service")  # of every node
+OF_ROS = ("qos_overrides", "use_sim_time", "start_type_description_service")  # of every node
 
 
 def parse_yaml(text: str | bytes) -> Any:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,14 +15,32 @@ import numpy as np
 import pytest
 import torch
 from disc_images import QUICK, write_discs
+from networks import by_chance
 
-from instaseg_ros.checkpoint import load_checkpoint
+from instaseg_ros import cli
+from instaseg_ros.checkpoint import load_checkpoint, save_checkpoint
 from instaseg_ros.config import Config, dump, merge
-from instaseg_ros.errors import ConfigError, MissingExtraError
+from instaseg_ros.errors import ConfigError, MissingExtraError, WeightsError
 from instaseg_ros.training import trainer
 from instaseg_ros.training.logs import TrainingLog
+from instaseg_ros.training.state import State, mean_ap
 from instaseg_ros.training.trainer import DivergedError, train
 from instaseg_ros.training.validation import Validation
+
+INTERRUPTED = """
+import os, signal, sys
+from instaseg_ros import cli
+from instaseg_ros.training import trainer
+
+whole = trainer._step
+def interrupted(run, model, optimizer, batch, step):
+    if step == 2:
+        os.kill(0, signal.SIGINT)  # as a terminal does: to the workers too
+    return whole(run, model, optimizer, batch, step)
+trainer._step = interrupted
+if __name__ == "__main__":
+    sys.exit(cli.main(sys.argv[1:]))
+"""
 
 DYING = """
 import os, signal, sys
@@ -59,10 +80,20 @@ def config_of(tmp_path: Path, **overrides: object) -> tuple[Config, Path]:
     return config, file
 
 
-def run_python(*arguments: object) -> subprocess.CompletedProcess[str]:
+def run_python(
+    *arguments: object, start_new_session: bool = False
+) -> subprocess.CompletedProcess[str]:
     root = Path(__file__).parents[1]
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        command,
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        start_new_session=start_new_session,
+    )
 
 
 @pytest.mark.slow
@@ -85,6 +116,78 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None
     states = [torch.load(run / "state.pt", weights_only=True) for run in (whole, killed)]
     assert states[0].keys() == {"step", "network", "average", "optimizer"}
     assert all(torch.equal(a, states[1]["network"][k]) for k, a in states[0]["network"].items())
+
+
+def test_ctrl_c_saves_the_state_after_the_step_in_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And the loss is printed where there is no terminal."""
+    whole = trainer._step
+
+    def interrupted(run: object, model: object, optimizer: object, batch: object, step: int):
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return whole(run, model, optimizer, batch, step)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trainer, "_step", interrupted)
+    _, file = config_of(tmp_path, steps=3, save_every=100, batch_size=1)
+    assert cli.main(["train", str(file), "-o", str(tmp_path / "run")]) == 130
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    assert state["step"] == 2
+    assert [row["step"] for row in rows(tmp_path / "run" / "log.csv")] == [1, 2]
+    said = capfd.readouterr().err
+    assert "stopping after this step" in said
+    assert re.search(r"^step 2 of 3: .*total \d", said, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_ctrl_c_on_a_terminal_reaches_the_workers_too(tmp_path: Path) -> None:
+    _, file = config_of(tmp_path, steps=4, save_every=100, batch_size=1, workers=1)
+    program = tmp_path / "program.py"
+    program.write_text(INTERRUPTED)
+    done = run_python(program, "train", file, "-o", tmp_path / "run", start_new_session=True)
+    assert done.returncode == 130, done.stderr
+    assert "stopped after step 3: the same command goes on" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("content", [b"", b"no state", b"half", {"step": "3"}, {"a": 1}, [1]])
+def test_a_state_that_no_run_saved_is_named(tmp_path: Path, content: object) -> None:
+    path = tmp_path / "state.pt"
+    state = State(*(torch.nn.Linear(1, 1) for _ in range(2)), None)  # type: ignore[arg-type]
+    if content == b"half":
+        state.save(path, 1)
+        content = path.read_bytes()[:-300]
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(
+        ConfigError, match=r"state\.pt is not what a run saves.*--output, or remove"
+    ):
+        state.resume(path)
+
+
+def test_best_weights_that_no_run_left_are_named(tmp_path: Path) -> None:
+    save_checkpoint(by_chance(), tmp_path / "best.safetensors")
+    with pytest.raises(ConfigError, match="expected weights of this run"):
+        mean_ap(tmp_path / "best.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("options", "init", "said"),
+    [
+        ({"train.teacher": "nobody"}, None, "weights 'nobody': neither"),
+        ({}, "nobody", "weights 'nobody': neither"),
+    ],
+)
+def test_weights_to_start_from_are_looked_for_before_the_data(
+    tmp_path: Path, options: dict[str, object], init: str | None, said: str
+) -> None:
+    config = merge(Config(), {"train.dataset": str(tmp_path / "absent"), **options})
+    with pytest.raises(WeightsError, match=said):
+        train(config, tmp_path / "run", init)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
@@ -224,6 +327,6 @@ def test_a_torn_row_of_a_killed_run_is_dropped(tmp_path: Path) -> None:
     for step in range(1, 4):
         log.loss(step, {"total": 1.0, "seed": np.float32(0.5)})
     file = tmp_path / "log.csv"
-    file.write_text(file.read_text()[:-12])
+    file.write_bytes(file.read_bytes()[:-12] + bytes(30))  # and the zeros of a power cut
     TrainingLog(tmp_path, 3, tensorboard=False)
     assert [row["step"] for row in rows(file)] == [1, 2]
