@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from networks import by_chance
 from safetensors.torch import save_file
 
-from instaseg_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from instaseg_ros.checkpoint import (
+    FORMAT,
+    HEADER_KEY,
+    Checkpoint,
+    describe,
+    description,
+    load_checkpoint,
+    save_checkpoint,
+)
 from instaseg_ros.errors import WeightsError
 from instaseg_ros.methods import make_method
 from instaseg_ros.network import ERFNet
@@ -107,3 +119,166 @@ def test_the_network_profile_travels_with_the_weights(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b'\\"fast\\"', b'\\"vast\\"'))
     with pytest.raises(WeightsError, match=r"expected a network profile of published, fast.*, got"):
         load_checkpoint(path)
+
+
+@cache
+def chance() -> Checkpoint:
+    return by_chance()
+
+
+def with_header(path: Path, **changes: object) -> Path:
+    """A file whose header says something else of a network; None: nothing."""
+    header = {"format": FORMAT, **description(chance()), "notes": {}, **changes}
+    header = {name: value for name, value in header.items() if value is not None}
+    save_file({"a": torch.zeros(1)}, path, {HEADER_KEY: json.dumps(header)})
+    return path
+
+
+DEEP: list[object] = []
+for _ in range(900):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"n_sigma": 100_000_000}, "method.n_sigma: expected a value from 1 to 2"),
+        ({"n_sigma": "2"}, "method.n_sigma: expected int, got str '2'"),
+        ({"n_sigma": None}, "its header has no n_sigma"),
+        ({"method": ["a"]}, "method.name: expected str"),
+        ({"method": "astrology"}, "method 'astrology' is unknown"),
+        ({"dimensions": 100_000_000}, "method.dimensions: expected a value from 0 to 256"),
+        ({"profile": ["published"]}, "expected a network profile"),
+        ({"class_names": "car"}, "class_names: expected a list of printable words"),
+        ({"class_names": ["car", 3]}, "class_names: expected a list"),
+        ({"class_names": ["car", "\ud800"]}, "class_names: expected a list"),
+        ({"class_names": ["car", ""]}, "class_names: expected a list"),
+        ({"class_names": []}, "class_names: expected 1 to 1000, got 0"),
+        ({"class_names": ["car"] * 100_000}, "class_names: expected 1 to 1000, got 100000"),
+        ({"class_names": None, "heads": None}, "its header has no class_names, heads"),
+        ({"heads": DEEP}, "expected heads"),
+        ({"heads": {"seed": 1}}, "expected heads"),
+        ({"notes": [1]}, "notes: expected a mapping"),
+        ({"decode": [1]}, "decode: expected a mapping"),
+        ({"decode": {"seed_threshold": float("nan")}}, "decode.seed_threshold: expected a value"),
+        ({"decode": {"seed_threshold": 10**400}}, "decode.seed_threshold: expected float"),
+        ({"decode": {"min_pixels": "7"}}, "decode.min_pixels: expected int"),
+        ({"decode": {"first_come": 1}}, "decode.first_come: expected bool"),
+        ({"input": {"height": -1}}, "input.height: expected a value from 0"),
+        ({"input": {"mirror": True}}, "input.mirror is not for weights to say"),
+        ({"format": 5}, "expected a header of format"),
+    ],
+    ids=range(25),
+)
+def test_a_header_is_believed_entry_by_entry(
+    tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    path = with_header(tmp_path / "w.safetensors", **changes)
+    with pytest.raises(WeightsError, match=said) as refused:
+        load_checkpoint(path)
+    assert str(refused.value).startswith(f"weights {path}: ")
+    assert len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize("header", ["5", "[1]", "[" * 100_000, "{", '"x"', "null"])
+def test_a_header_that_is_no_mapping_is_named(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file({"a": torch.zeros(1)}, path, {HEADER_KEY: header})
+    for read in (describe, load_checkpoint):
+        with pytest.raises(WeightsError, match=r"expected a header of format|not a readable"):
+            read(path)
+
+
+WEIGHT = "encoder.initial_block.conv.weight"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        (WEIGHT, lambda t: t.fill_(float("nan")), f"1 not numbers.*: {WEIGHT}"),
+        (WEIGHT, lambda t: t / 0, f"1 not numbers.*: {WEIGHT}"),
+        ("encoder.initial_block.bn.running_var", lambda t: t - 9, "variances below 0"),
+        (WEIGHT, lambda t: t.to(torch.int32), f"1 of another type: {WEIGHT}: torch.int32"),
+        (WEIGHT, lambda t: t.flatten(), f"1 misshapen: {WEIGHT}"),
+        ("decoders.1.output_conv.bias", lambda t: torch.zeros(1).expand(10**9), "1000000000"),
+        ("decoders.0.output_conv.bias", lambda t: torch.tensor(1.0), "1 or 2 bandwidths"),
+        (WEIGHT, lambda t: torch.zeros(1).expand(10**6, 10**6), "1 misshapen"),
+        (WEIGHT, lambda t: t.to_sparse(), "expected tensors by name"),
+        (3, lambda t: torch.zeros(1), "expected tensors by name"),
+    ],
+    ids=range(10),
+)
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_tensors_that_no_network_can_use_are_named(
+    tmp_path: Path, name: str, change: object, said: str, suffix: str
+) -> None:
+    """Views and odd names are for torch's files alone."""
+    path = tmp_path / f"w.{suffix}"
+    tensors = {k: t.clone() for k, t in chance().tensors.items()}
+    tensors[name] = change(tensors.get(name))  # type: ignore[operator]
+    odd = tensors[name]
+    if suffix == "pth":
+        torch.save({"model_state_dict": tensors}, path)
+    elif isinstance(name, str) and odd.layout is torch.strided and odd.numel() < 10**6:
+        save_checkpoint(replace(chance(), tensors=tensors), path)
+        said = said.replace("1 or 2 bandwidths", "1 misshapen")
+    else:
+        return
+    with pytest.raises(WeightsError, match=said):
+        load_checkpoint(path)
+
+
+def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_checkpoint(chance(), path)
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="damaged: the tensors are not those"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "~nobody_of_this_name/w.pth", "/", ""])
+def test_names_that_can_be_no_file_are_refused(name: str) -> None:
+    with pytest.raises(WeightsError, match="neither a shipped name"):
+        describe(name)
+
+
+@pytest.mark.parametrize(
+    ("version", "refused"),
+    [
+        ("2.9.1+cu128", True),
+        ("2.5.0a0+872d972e41.nv24.08", True),
+        ("2.10.0", False),
+        ("3.0.0", False),
+    ],
+)
+def test_a_torch_with_holes_reads_safetensors_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, refused: bool
+) -> None:
+    torch.save({"model_state_dict": chance().tensors}, tmp_path / "w.pth")
+    save_checkpoint(chance(), tmp_path / "w.safetensors")
+    monkeypatch.setattr(torch, "__version__", version)
+    assert load_checkpoint(tmp_path / "w.safetensors")
+    if not refused:
+        assert load_checkpoint(tmp_path / "w.pth")
+        return
+    with pytest.raises(WeightsError, match=r"CVE-2025-32434.*instaseg export .* --to safetensors"):
+        load_checkpoint(tmp_path / "w.pth")
+
+
+def test_a_refused_pickle_does_not_pass_on_torchs_advice(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(pickle.dumps({"model_state_dict": Path("x")}, protocol=2))
+    with pytest.raises(WeightsError, match="cannot read it as plain tensors") as refused:
+        load_checkpoint(tmp_path / "w.pth")
+    assert "weights_only" not in str(refused.value)
+
+
+def test_weights_that_are_not_free_say_so(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "instaseg_ros"):
+        load_checkpoint("street-synthetic")
+        assert not caplog.messages
+        load_checkpoint("street")
+    assert caplog.messages == [
+        "weights street: licence 'non-commercial: trained on Cityscapes; see street.md'"
+    ]
