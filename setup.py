@@ -4,10 +4,15 @@ import sys
 from glob import glob
 from xml.etree import ElementTree
 
+import setuptools
 from setuptools import find_packages, setup
 
 PACKAGE = "instaseg_ros"
 manifest = ElementTree.parse("package.xml")
+licences = manifest.findall("license")  # the second is of the weights `street` alone
+# PEP 639 has a field of its own for SPDX expressions; a robot's setuptools does not know it.
+knows_pep_639 = int(setuptools.__version__.split(".")[0]) >= 77
+license_field = "license_expression" if knows_pep_639 else "license"
 
 data_files = [
     ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
@@ -24,7 +29,8 @@ setup(
     name=PACKAGE,
     version=manifest.findtext("version"),
     description=" ".join(manifest.findtext("description").split()),
-    license=manifest.findtext("license"),
+    **{license_field: " AND ".join(licence.text for licence in licences)},
+    license_files=[licence.get("file") for licence in licences],
     maintainer=manifest.findtext("maintainer"),
     maintainer_email=manifest.find("maintainer").get("email"),
     python_requires=">=3.10",

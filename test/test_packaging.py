@@ -96,7 +96,11 @@ def test_manifest_and_setup_agree() -> None:
     assert package.get_build_type() == "ament_python"
     assert setup_arguments()["name"] == package.name
     assert (ROOT / "resource" / package.name).is_file()
-    assert [str(licence) for licence in package.licenses] == [setup_arguments()["license"]]
+    said = setup_arguments()
+    expression = said.get("license_expression") or said["license"]
+    assert expression == " AND ".join(str(licence) for licence in package.licenses)
+    assert said["license_files"] == [licence.file for licence in package.licenses]
+    assert "non-commercial" in expression
     licence = (ROOT / package.licenses[0].file).read_text(encoding="utf-8")
     assert "Apache License" in licence
     assert "END OF TERMS AND CONDITIONS" in licence
