@@ -2,6 +2,7 @@
 #   make demo                     a synthetic street through a real ROS 2 node
 #   make test                     lint, unit suite, ROS suite on Jazzy and on Kilted
 #   make slow                     what the unit suite leaves out for its time, some minutes
+#   make fuzz                     mutated inputs, FUZZ_SECONDS (an hour) for each kind
 #   make ROS_DISTRO=kilted demo   the same on Kilted
 #   make PYTHON=python3.12 ros    another Python (3.10 or newer)
 
@@ -16,7 +17,7 @@ ROS_SUITE = bin/python -m pytest -m ros test/ros
 unexport PYTHONPATH LD_LIBRARY_PATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH
 unexport RMW_IMPLEMENTATION _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: demo test slow lint ros jazzy train gpu
+.PHONY: demo test slow fuzz lint ros jazzy train gpu
 
 demo: ros
 	$(VENV)/bin/instaseg demo
@@ -29,6 +30,11 @@ test: lint
 
 slow: jazzy
 	$(UNIT_SUITE) -m "slow and not gpu"
+
+FUZZ_SECONDS ?= 3600
+FUZZ_SEED ?= $(shell date +%s)
+fuzz: jazzy
+	.venv/bin/python test/fuzz/driver.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 
 lint: jazzy
 	.venv/bin/ruff check .
