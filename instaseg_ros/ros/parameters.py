@@ -12,7 +12,7 @@ from rclpy.parameter import Parameter as RosParameter
 
 from instaseg_ros.config import Config, Parameter, merge
 from instaseg_ros.config_file import OF_ROS
-from instaseg_ros.configure import load_config
+from instaseg_ros.configure import load_config, suited
 from instaseg_ros.errors import ConfigError, WeightsError
 from instaseg_ros.ros.parameter_file import constraint, node_parameters
 
@@ -54,7 +54,11 @@ def changed(config: Config, changes: Iterable[RosParameter], configured: bool) -
                 f"{name}: expected to stay {leaves[name].value!r} while the node is configured, "
                 f"got {value!r}; bring the node to 'unconfigured' first (deactivate, cleanup)"
             )
-    return merge(config, ours)
+    config = merge(config, ours)
+    try:
+        return suited(config)  # other weights bring other thresholds
+    except WeightsError:
+        return config  # configure will refuse them, with the reason
 
 
 def _descriptor(leaf: Parameter) -> ParameterDescriptor:
