@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from instaseg_ros.config import Config, load
+from instaseg_ros.configure import load_config
 from instaseg_ros.ros.parameter_file import constraint, node_parameters, parameter_file
 
 FILE = Path(__file__).parents[1] / "config" / "instaseg.yaml"
@@ -25,11 +26,20 @@ def test_shipped_file_holds_the_defaults():
     assert "method" not in tree
 
 
+def test_shipped_file_leaves_to_the_weights_what_they_bring():
+    """It is what the launch file gives the node, beside other weights perhaps."""
+    tree = yaml.safe_load(FILE.read_text())["/**"]["ros__parameters"]
+    assert load_config(overrides={**tree, "weights": "street"}) == load_config(weights="street")
+    assert load_config(FILE, weights="street") == load_config(weights="street")
+
+
 def test_each_parameter_is_explained_above_its_value():
     lines = FILE.read_text().splitlines()
     for parameter in node_parameters():
         name = parameter.name.rpartition(".")[2]
-        comments = [above for above, line in pairwise(lines) if line.strip().startswith(f"{name}:")]
+        comments = [
+            above for above, line in pairwise(lines) if line.strip(" #").startswith(f"{name}:")
+        ]
         assert any(parameter.help in comment for comment in comments), parameter.name
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import yaml
 
+from instaseg_ros.checkpoint import INPUT_SIZE
 from instaseg_ros.config import Config, Parameter, parameters
 
 NOT_FOR_THE_NODE = ("method.", "train.")  # a checkpoint carries its own; training is offline
@@ -16,6 +17,7 @@ HEADER = """\
 # Parameters of instaseg_node with their defaults; keep the lines you change.
 # Generated: python -m instaseg_ros.ros.parameter_file > config/instaseg.yaml
 # "live": may be set while the node runs; the others only while it is unconfigured.
+# "#name: value": weights may bring their own. Remove the # (its group's too) to set yours.
 """
 
 
@@ -38,18 +40,30 @@ def constraint(parameter: Parameter) -> str:
 def parameter_file() -> str:
     """The text of `config/instaseg.yaml`, in field order."""
     lines = [HEADER + "/**:", "  ros__parameters:"]
+    leaves = node_parameters()
+    kept = {_group(leaf) for leaf in leaves if not _of_weights(leaf)}
     group = ""
-    for parameter in node_parameters():
-        *parents, name = parameter.name.split(".")
-        indent = "    " + "  " * bool(parents)
-        if (parent := ".".join(parents)) != group:
+    for parameter in leaves:
+        name = parameter.name.rpartition(".")[2]
+        indent = "    " + "  " * bool(_group(parameter))
+        if (parent := _group(parameter)) != group:
             group = parent
-            lines.append(f"    {group}:")
+            lines.append(f"    {'' if group in kept else '#'}{group}:")
         facts = [fact for fact in (constraint(parameter), "live" * parameter.live) if fact]
         lines.append(f"{indent}# {parameter.help}" + (f" ({', '.join(facts)})" if facts else ""))
         value = yaml.safe_dump(parameter.value).partition("\n")[0]
-        lines.append(f"{indent}{name}: {value}")
+        lines.append(f"{indent}{'#' if _of_weights(parameter) else ''}{name}: {value}")
     return "\n".join(lines) + "\n"
+
+
+def _group(parameter: Parameter) -> str:
+    return parameter.name.rpartition(".")[0]
+
+
+def _of_weights(parameter: Parameter) -> bool:
+    """Whether weights may bring it: a value in the file would be the user's own word, and theirs
+    would not count."""
+    return parameter.name.startswith("decode.") or parameter.name in INPUT_SIZE
 
 
 if __name__ == "__main__":
