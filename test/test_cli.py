@@ -179,7 +179,7 @@ def test_ctrl_c_while_importing_exits_with_130(tmp_path, what):
     ("what", "code", "said"),
     [
         ("raise ValueError('odd')", 1, "instaseg replay: ValueError: odd\nThis was not foreseen"),
-        ("raise ModuleNotFoundError('x', name='cv2')", 2, "needs the Python package 'cv2'"),
+        ("raise ModuleNotFoundError('x', name='cv2')", 2, "pip install opencv-python-headless"),
     ],
 )
 def test_nothing_ends_in_a_traceback_unless_it_is_asked_for(tmp_path, what, code, said):

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from instaseg_ros.config import Config
 
 PACKAGE = "instaseg_ros"
+PIP_NAMES = {"cv2": "opencv-python-headless"}
 VERBS = {  # verb: module, what it does
     "demo": ("instaseg_ros.cli.demo", "watch the ROS node label a synthetic street"),
     "replay": ("instaseg_ros.cli.replay", "label a recording, a video or a folder of images"),
@@ -92,7 +93,8 @@ def _exit_of(error: BaseException) -> tuple[int, str]:
     if isinstance(error, BrokenPipeError):
         return 141, ""
     if isinstance(error, ModuleNotFoundError) and error.name and PACKAGE not in error.name:
-        error = MissingExtraError(error.name.partition(".")[0], "pip", "this")
+        name = error.name.partition(".")[0]
+        error = MissingExtraError(PIP_NAMES.get(name, name), "pip", "this")
     if isinstance(error, (InstasegError, OSError)):
         unusable = isinstance(error, (ConfigError, InputError, MissingExtraError, WeightsError))
         return 2 if unusable and not isinstance(error, TruncatedInputError) else 1, str(error)

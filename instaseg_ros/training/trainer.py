@@ -218,7 +218,8 @@ def _step(
 ) -> dict[str, torch.Tensor]:
     options, group = run.config.train, run.group
     _training_mode(model, options)
-    # Dropout is the same in a resumed run, and another in each process.
+    # Dropout is the same in a resumed run, and another in each process. `hash` of whole numbers is
+    # the same everywhere; to mix them otherwise would end the exactness of runs under way.
     torch.manual_seed(hash((options.seed, step)) + group.rank)
     for settings in optimizer.param_groups:
         settings["lr"] = learning_rate(options, step) * settings.get("rate", 1.0)
