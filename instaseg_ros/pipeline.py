@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from torch import Tensor
 
+from instaseg_ros.cameras import Camera, Cameras, keep_states, require_different, take_states
 from instaseg_ros.checkpoint import load_checkpoint
 from instaseg_ros.config import Config, DecodeConfig, TrackingConfig
 from instaseg_ros.configure import suited
@@ -21,23 +23,41 @@ from instaseg_ros.errors import ConfigError
 from instaseg_ros.mirroring import mean_of_both, with_mirror_images
 from instaseg_ros.preprocess import Geometry, preprocess, restore
 from instaseg_ros.runtimes import Remembering, Uploading, open_runtime, prepares_for_minutes
-from instaseg_ros.temporal import NEXT_STATE, Memory
-from instaseg_ros.tracking import Tracker, Trackers
+from instaseg_ros.temporal import NEXT_STATE
+from instaseg_ros.tracking import Tracker
 from instaseg_ros.types import Frame, Result
 
 WARM_UP_SIZE = (256, 512)  # (height, width) pixels where the configuration names none
 
 
+class _Hold:
+    """Waits for a lock and holds it until `end`, or until nobody has this object any more."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        lock.acquire()
+        self._release = weakref.finalize(self, lock.release)
+
+    def end(self) -> None:
+        self._release()  # the first time only
+
+    @property
+    def ended(self) -> bool:
+        return not self._release.alive
+
+
 class Inferred(NamedTuple):
     """What the network says about some frames: its raw outputs (B, C, H, W) by head.
 
-    trackers: of each frame's camera; none without tracking.
+    trackers: of each frame's camera; none without tracking. jumped_back: frame_id of the cameras
+    whose time did, so that they begin anew. hold: on the memory of the outputs.
     """
 
     outputs: dict[str, Tensor]
     geometry: Geometry
     stage_ms: dict[str, float]
     trackers: list[Tracker]
+    jumped_back: tuple[str, ...]
+    hold: _Hold
 
 
 class Pipeline:
@@ -45,7 +65,8 @@ class Pipeline:
 
     config: the given one, with what suits its weights (see `configure.suited`).
     decode_config, tracking_config: may be replaced between calls (the node's live parameters). A
-    method with a memory goes on from each camera's last frame, where `Memory` says that it may.
+    method with a memory goes on from each camera's last frame, where `take_states` says that it
+    may.
     """
 
     def __init__(self, config: Config) -> None:
@@ -56,14 +77,13 @@ class Pipeline:
         self.class_names = self.checkpoint.class_names
         self.method = self.checkpoint.method()
         self.runtime = open_runtime(config.runtime, self.checkpoint)
-        self._memory = Memory() if self.method.temporal else None
-        if self._memory and config.input.mirror:
+        self._cameras = Cameras()
+        if self.method.temporal and config.input.mirror:
             raise ConfigError(
                 f"input.mirror: {self.method.name} remembers what it saw, not its mirror image; "
                 "set it to false"
             )
         self._outputs_in_use = threading.Lock()  # from the network until they are decoded
-        self._trackers = Trackers()
 
     def process(self, frames: Sequence[Frame]) -> list[Result]:
         """Instances of each frame; the frames of one call share one image size (one batch).
@@ -74,8 +94,11 @@ class Pipeline:
 
     def infer(self, frames: Sequence[Frame]) -> Inferred:
         """The first half of `process`. To be followed by `decode`, in this thread or another: the
-        network waits for it before it runs again, as both share the memory of the outputs."""
+        network waits for it before it runs again, as both share the memory of the outputs. What is
+        not to be decoded must not be kept."""
         stage_ms: dict[str, float] = {}
+        if self.method.temporal:
+            require_different(frames)
         with _timed(stage_ms, "preprocess"):
             pixels, geometry = preprocess(
                 [f.image for f in frames], self.config.input, self.checkpoint.stride
@@ -84,33 +107,31 @@ class Pipeline:
                 pixels = with_mirror_images(pixels)
             if isinstance(self.runtime, Uploading):  # while the last frame is still in work
                 pixels = self.runtime.upload(pixels)
-        trackers = self._trackers.of(frames, self.tracking_config)
-        self._outputs_in_use.acquire()
+        cameras = self._cameras.of(frames)
+        trackers = self._cameras.trackers(cameras, self.tracking_config)
+        pairs = zip(frames, cameras, strict=True)
+        jumped_back = tuple(frame.frame_id for frame, camera in pairs if camera.jumped_back)
+        hold = _Hold(self._outputs_in_use)
         try:
             with _timed(stage_ms, "network"):
-                if self._memory is None:
-                    outputs = self.runtime(pixels)
-                    if self.config.input.mirror:
-                        outputs = mean_of_both(outputs, self.method.mirror_turns)
-                    return Inferred(outputs, geometry, stage_ms, trackers)
-                past = self._memory.before(frames, pixels.shape[1:3])
-                outputs = cast(Remembering, self.runtime)(pixels, past)
-                self._memory.keep(frames, outputs.pop(NEXT_STATE))
-                return Inferred(outputs, geometry, stage_ms, trackers)
+                outputs = self._run(pixels, cameras)
         except BaseException:
-            self._outputs_in_use.release()
+            hold.end()
             raise
+        return Inferred(outputs, geometry, stage_ms, trackers, jumped_back, hold)
 
     def decode(self, inferred: Inferred) -> list[Result]:
-        """The second half of `process`."""
-        outputs, geometry, stage_ms, trackers = inferred
+        """The second half of `process`, once for each first one."""
+        outputs, geometry, stage_ms, trackers, _, hold = inferred
+        if hold.ended:
+            raise RuntimeError("decode: these outputs were decoded before, and are overwritten")
         try:
             with _timed(stage_ms, "decode"):
                 height, width = geometry.scaled
                 outputs = {name: o[..., :height, :width] for name, o in outputs.items()}
                 decoded = self.method.decode(outputs, self.decode_config)
         finally:
-            self._outputs_in_use.release()
+            hold.end()
         with _timed(stage_ms, "restore"):
             instances = [restore(one, geometry) for one in decoded]
         if trackers:
@@ -137,9 +158,19 @@ class Pipeline:
     def reset(self) -> None:
         """Forget everything of earlier frames, once the last of them is decoded."""
         with self._outputs_in_use:
-            self._trackers.clear()
-            if self._memory is not None:
-                self._memory.clear()
+            self._cameras.clear()
+
+    def _run(self, pixels: Any, cameras: Sequence[Camera]) -> dict[str, Tensor]:
+        """The network's outputs; what it remembers of the cameras moves on by a frame."""
+        if not self.method.temporal:
+            outputs = self.runtime(pixels)
+            if self.config.input.mirror:
+                outputs = mean_of_both(outputs, self.method.mirror_turns)
+            return outputs
+        past = take_states(cameras, pixels.shape[1:3])
+        outputs = cast(Remembering, self.runtime)(pixels, past)
+        keep_states(cameras, outputs.pop(NEXT_STATE))
+        return outputs
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instaseg_ros.config import TrackingConfig
-from instaseg_ros.types import Frame, Instances
+from instaseg_ros.types import Instances
 
 MAX_ID = 65_535  # of uint16; 0 is background
 EMBEDDING_RADIUS = 1.5  # rho_r of Hu et al. 2019: instances are trained to lie twice as far apart
@@ -117,33 +117,6 @@ class Tracker:
         ids = turn[free[turn]][:count]
         self._next_id = int(ids[-1]) % MAX_ID + 1
         return ids
-
-
-class Trackers:
-    """The trackers of several cameras."""
-
-    def __init__(self) -> None:
-        self._kept: dict[str, tuple[int, Tracker]] = {}  # by frame_id, with the last stamp
-
-    def of(self, frames: Sequence[Frame], config: TrackingConfig) -> list[Tracker]:
-        """That of each frame's camera, which goes by `frame_id`; a new one where its stamps jump
-        back. Where tracking is not enabled: none, and every camera is forgotten."""
-        if not config.enabled:
-            self.clear()
-            return []
-        return [self._of(frame, config) for frame in frames]
-
-    def clear(self) -> None:
-        """Forget every camera. A frame still being decoded keeps the tracker that it was given."""
-        self._kept.clear()
-
-    def _of(self, frame: Frame, config: TrackingConfig) -> Tracker:
-        stamp_ns, tracker = self._kept.get(frame.frame_id, (frame.stamp_ns, None))
-        if tracker is None or frame.stamp_ns < stamp_ns:
-            tracker = Tracker(config)
-        tracker.config = config
-        self._kept[frame.frame_id] = frame.stamp_ns, tracker
-        return tracker
 
 
 def _as_tracks(instances: Instances) -> list[_Track]:

@@ -20,7 +20,17 @@ FLOORS = (
     {"config_file"},
     {"config", "config_train"},
     {"image_files", "image_headers"},
-    {"grouping", "lite", "methods", "mirroring", "network", "preprocess", "temporal", "tracking"},
+    {
+        "cameras",
+        "grouping",
+        "lite",
+        "methods",
+        "mirroring",
+        "network",
+        "preprocess",
+        "temporal",
+        "tracking",
+    },
     {"checkpoint", "folding", "images", "visualization"},
     {"configure", "onnx_model"},
     {

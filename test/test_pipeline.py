@@ -81,6 +81,25 @@ def test_a_frame_that_fails_does_not_block_the_next(
     assert len(pipeline.process([frame(0)])) == 1
 
 
+def test_a_frame_that_nobody_decodes_does_not_block_the_next(pipeline: Pipeline) -> None:
+    inferred = pipeline.infer([frame(0)])
+    with ThreadPoolExecutor(1) as other:
+        waiting = other.submit(pipeline.process, [frame(1)])
+        with pytest.raises(FutureTimeout):
+            waiting.result(0.2)
+        del inferred
+        assert len(waiting.result(30)) == 1
+
+
+def test_outputs_are_decoded_once(pipeline: Pipeline) -> None:
+    inferred = pipeline.infer([frame(0)])
+    pipeline.decode(inferred)
+    following = pipeline.infer([frame(1)])
+    with pytest.raises(RuntimeError, match="decoded before"):
+        pipeline.decode(inferred)
+    pipeline.decode(following)  # still its own
+
+
 def test_the_next_frame_is_uploaded_while_the_last_one_is_decoded(pipeline: Pipeline) -> None:
     class StandInDevice:
         """Not a GPU: notes what it is given, and runs the CPU's network."""

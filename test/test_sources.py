@@ -64,6 +64,7 @@ def test_image_folder_is_in_order_of_name(tmp_path):
 def test_single_image(tmp_path):
     folder = write_images(tmp_path / "images", ["a.png"])
     [frame] = open_source(folder / "a.png")
+    assert frame.frame_id == "a"
     np.testing.assert_array_equal(frame.image, image(0))
 
 

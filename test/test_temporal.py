@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from instaseg_ros.cameras import LONGEST_GAP_NS, Cameras, keep_states, take_states
 from instaseg_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from instaseg_ros.config import Config, DecodeConfig, RuntimeConfig, merge
 from instaseg_ros.errors import ConfigError, ImageError
@@ -20,7 +21,7 @@ from instaseg_ros.pipeline import Pipeline
 from instaseg_ros.quantize import Order as QuantizeOrder
 from instaseg_ros.quantize import quantize
 from instaseg_ros.runtimes import RUNTIMES
-from instaseg_ros.temporal import LONGEST_GAP_NS, NEXT_STATE, Memory, state_shape
+from instaseg_ros.temporal import NEXT_STATE, state_shape
 from instaseg_ros.types import Frame
 
 pytestmark = pytest.mark.xdist_group("converting")
@@ -211,8 +212,29 @@ def test_frames_of_one_camera_come_one_by_one(pipeline: Pipeline, video: np.ndar
 
 
 def test_another_size_is_a_new_start() -> None:
-    memory, frame = Memory(), stamped(np.zeros((8, 8, 3), np.uint8), 0)
-    later = dataclasses.replace(frame, stamp_ns=1)
-    memory.keep([frame], torch.ones(state_shape(1, (8, 8))))
-    assert memory.before([later], (16, 8)) is None
-    assert memory.before([later], (8, 8)) is not None
+    for size, goes_on in (((8, 8), True), ((16, 8), False)):
+        cameras, frame = Cameras(), stamped(np.zeros((8, 8, 3), np.uint8), 0)
+        keep_states(cameras.of([frame]), torch.ones(state_shape(1, (8, 8))))
+        states = take_states(cameras.of([dataclasses.replace(frame, stamp_ns=1)]), size)
+        assert (states is not None) == goes_on
+
+
+def test_a_frame_that_fails_leaves_no_past_that_is_not_its_own(
+    pipeline: Pipeline, video: np.ndarray
+) -> None:
+    fresh = semantic(pipeline, stamped(video[0, 2], 0))
+    pipeline.reset()
+    semantic(pipeline, stamped(video[0, 0], 1000))
+    with pytest.raises(ImageError):
+        pipeline.process([stamped(video[0, 0][..., 0], 1050)])  # never reached the network
+    assert not torch.equal(semantic(pipeline, stamped(video[0, 2], 1100)), fresh)
+    runtime = pipeline.runtime
+
+    def fail(*_: object) -> None:
+        raise MemoryError("too large")
+
+    pipeline.runtime = fail  # type: ignore[assignment]
+    with pytest.raises(MemoryError):
+        pipeline.process([stamped(video[0, 1], 1200)])
+    pipeline.runtime = runtime
+    assert torch.equal(semantic(pipeline, stamped(video[0, 2], 1300)), fresh)

@@ -141,6 +141,8 @@ def test_reset_and_another_size_begin_anew(tracker: Tracker) -> None:
 class Squares:
     """A method that finds, in each image, what its first pixel says; the network's part is real."""
 
+    temporal = False
+
     def __init__(self, instances: Sequence[Instances]) -> None:
         self.instances = iter(instances)
 
@@ -188,7 +190,7 @@ def test_a_reset_does_not_touch_the_frame_still_being_decoded(pipeline: Pipeline
     pipeline.method = Squares([scene((0, 0), (40, 0)), scene((40, 0)), scene((40, 0))])
     processed(pipeline, frame(5))
     inferred = pipeline.infer([frame(6)])
-    pipeline._trackers.clear()  # what reset does, which here would wait
+    pipeline._cameras.clear()  # what reset does, which here would wait
     assert pipeline.decode(inferred)[0].instances.ids.tolist() == [2]
     assert processed(pipeline, frame(7)) == [1]
 

@@ -35,7 +35,6 @@ class Labeller:
                 "and input.height and input.width are not both set; the first image waits for it"
             )
         self._config = config
-        self._last_stamp_ns = 0
         self._closed = False
         self._publishers = ResultPublishers(node, self.pipeline.class_names)
 
@@ -68,12 +67,17 @@ class Labeller:
         start = time.perf_counter()
         try:
             frame = to_frame(received.message, self._config.input)
-            self._follow_time(frame.stamp_ns)
             before_ms = {
                 "wait": (start - received.time_s) * 1e3,
                 "convert": (time.perf_counter() - start) * 1e3,
             }
             inferred = self.pipeline.infer([frame])
+            for camera in inferred.jumped_back:
+                self._logger.info(
+                    f"image stamps of camera '{camera}' jumped back: forgetting its earlier "
+                    "frames; if this goes on, two publishers share this frame_id",
+                    throttle_duration_sec=LOG_EVERY_S,
+                )
         except Exception as error:
             self._report(error, statistics)
             return None
@@ -127,9 +131,3 @@ class Labeller:
             statistics.failed(f"{type(error).__name__}: {error}")
             trace = "".join(traceback.format_exception(error))
             self._logger.error(f"image not labelled:\n{trace}", throttle_duration_sec=LOG_EVERY_S)
-
-    def _follow_time(self, stamp_ns: int) -> None:
-        if stamp_ns < self._last_stamp_ns:
-            self._logger.info("image stamps jumped back: forgetting earlier frames")
-            self.pipeline.reset()
-        self._last_stamp_ns = stamp_ns

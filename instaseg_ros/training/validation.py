@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from instaseg_ros.cameras import Cameras, keep_states, take_states
 from instaseg_ros.config import Config
 from instaseg_ros.datasets import least_pixels
 from instaseg_ros.evaluation.average_precision import AveragePrecision, average_precision
@@ -21,7 +22,7 @@ from instaseg_ros.methods.dense_semantics import DenseSemantics
 from instaseg_ros.network import STRIDE, ERFNet
 from instaseg_ros.preprocess import Geometry, preprocess, restore
 from instaseg_ros.runtimes.torch_runtime import pick_precision
-from instaseg_ros.temporal import NEXT_STATE, Memory
+from instaseg_ros.temporal import NEXT_STATE
 from instaseg_ros.training.processes import Group
 from instaseg_ros.training.source import Source
 
@@ -55,23 +56,24 @@ def validate(
 ) -> Validation:
     """AP and mean IoU on held-out samples, spread over the set and shared out among the processes.
 
-    A method with a memory sees clips, and goes on where `Memory` lets it. True objects count from
-    100 pixels on; on recorded images, as `least_pixels` of the dataset says.
+    A method with a memory sees clips, and goes on where `take_states` lets it. True objects count
+    from 100 pixels on; on recorded images, as `least_pixels` of the dataset says.
     """
     data, counts, confusions = source.held_out, [], []
     recorded = config.train.dataset != "synthetic"
     wanted = spread(len(data), config.train.validation_frames, config.train.clip_frames)
-    memory = Memory() if method.temporal else None
+    cameras = Cameras() if method.temporal else None
     for index in np.array_split(wanted, group.size)[group.rank]:
         sample = data[int(index)]
         pixels, geometry = preprocess([sample.frame.image], config.input, network.stride)
         image = torch.from_numpy(pixels).to(group.device).permute(0, 3, 1, 2)
+        seen = cameras.of([sample.frame]) if cameras is not None else []
         with autocast(group.device):
-            past = memory.before([sample.frame], pixels.shape[1:3]) if memory else None
+            past = take_states(seen, pixels.shape[1:3])
             features = network.encoder(image.float() / 255)
             outputs = network.split_heads(network.decode_features(features, past))
-        if memory is not None:
-            memory.keep([sample.frame], outputs.pop(NEXT_STATE))
+        if seen:
+            keep_states(seen, outputs.pop(NEXT_STATE))
         height, width = geometry.scaled
         outputs = {name: output[..., :height, :width].float() for name, output in outputs.items()}
         found = restore(method.decode(outputs, config.decode)[0], geometry)
