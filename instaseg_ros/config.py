@@ -165,7 +165,25 @@ class NodeConfig:
         choices=("auto", "reliable", "best_effort"),
     )
     stale_after_s: float = param(
-        2.0, "diagnostics call the camera stale after this many seconds", low=0.1, high=3600.0
+        2.0,
+        "diagnostics call the camera stale after this many seconds, and labels that are so late",
+        low=0.1,
+        high=3600.0,
+        live=True,
+    )
+    min_rate_hz: float = param(
+        1.0,
+        "diagnostics warn when fewer images per second are labelled though more come; 0: never",
+        low=0.0,
+        high=1000.0,
+        live=True,
+    )
+    max_latency_s: float = param(
+        1.0,
+        "diagnostics warn when labels come longer after their image",
+        low=0.001,
+        high=3600.0,
+        live=True,
     )
     overlay_alpha: float = param(
         0.5, "opacity of the instance colours in the overlay", low=0.0, high=1.0, live=True

@@ -234,9 +234,7 @@ def _instances(labels: Any, detections: Any, names: list[str]) -> Instances:
 @contextmanager
 def _node_process(parameters: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     """The node in a process of its own, started active; ended as Ctrl-C ends it."""
-    # With the node's depth of 1 a large message that needs resending gives way to the next one.
-    kept = [f"qos_overrides./{outputs.NODE_NAME}/{name}.publisher.depth:=10" for name in RECORDED]
-    options = [part for p in ["node.autostart:=true", *kept, *parameters] for part in ("-p", p)]
+    options = [part for p in ["node.autostart:=true", *parameters] for part in ("-p", p)]
     command = [sys.executable, "-m", "instaseg_ros.ros.node", "--ros-args", *options]
     process = subprocess.Popen(command)
     try:

@@ -6,54 +6,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from instaseg_ros.ros.statistics import Snapshot
+from instaseg_ros.config import NodeConfig
+from instaseg_ros.ros.reasons import Input, why_held_up, why_lost, why_silent, why_slow
+from instaseg_ros.ros.statistics import WINDOW_S, Snapshot
 
 OK, WARN, ERROR = 0, 1, 2  # levels of diagnostic_msgs/DiagnosticStatus
 
-LARGE_BEST_EFFORT = (
-    "With its default settings Fast DDS loses best-effort images above 0.5 MB: give the camera "
-    "driver the profile config/fastdds_shm.xml (FASTRTPS_DEFAULT_PROFILES_FILE; from Kilted on "
-    "FASTDDS_DEFAULT_PROFILES_FILE), or let it publish reliable"
-)
 LOSS_TO_WARN_OF = 0.1  # share of the recent images that never arrived
-
-
-class Publisher(NamedTuple):
-    """Somebody who publishes on the image topic. reliability: reliable or best_effort."""
-
-    node: str
-    message_type: str
-    reliability: str
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """The image subscription and what the ROS graph says about it.
-
-    topic: resolved name. message_type: "sensor_msgs/msg/Image" or ".../CompressedImage".
-    elsewhere: other topics of this type that have publishers.
-    incompatible_policy: QoS policy on which a publisher was turned away; empty when none was.
-    """
-
-    topic: str
-    message_type: str
-    reliability: str
-    publishers: tuple[Publisher, ...] = ()
-    elsewhere: tuple[str, ...] = ()
-    incompatible_policy: str = ""
+SETTLED = 10  # labelled images from which on their latency is judged: the first take longer
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
     """Everything the diagnostics are made of, at one moment.
 
-    lifecycle: label of the lifecycle state. failure: why the last transition failed, or empty.
-    engine: facts about what computes (runtime, precision, weights, ...). input: None while there
-    is no subscription.
+    lifecycle: label of the lifecycle state. limits: what is judged late, stale and slow.
+    failure: why the last transition failed, or empty. engine: facts about what computes (runtime,
+    precision, weights, ...). input: None while there is no subscription.
     """
 
     lifecycle: str
-    stale_after_s: float
+    limits: NodeConfig
     failure: str = ""
     engine: Mapping[str, str] = field(default_factory=dict)
     input: Input | None = None
@@ -75,73 +48,96 @@ def diagnose(health: Health) -> Diagnosis:
 
 
 def _verdict(health: Health) -> tuple[int, str]:
-    """The first of these that holds: cannot start, not asked to, no image, bad image, all well."""
-    statistics = health.statistics
+    """The first of these that holds: cannot start, not asked to, no image, bad image, no labels,
+    labels too few or too late, all well."""
+    statistics, limits = health.statistics, health.limits
     if health.failure:
         return ERROR, health.failure
     if health.input is None:
         return OK, f"{health.lifecycle}: waiting for a lifecycle transition, nothing is processed"
     age_s = statistics.image_age_s
     if age_s is None:
-        patient = statistics.active_s < health.stale_after_s
-        return WARN if patient else ERROR, f"no image yet: {_why_silent(health.input)}"
-    if age_s > health.stale_after_s:
-        return ERROR, f"no image for {age_s:.1f} s: {_why_silent(health.input)}"
+        patient = statistics.active_s < limits.stale_after_s
+        return WARN if patient else ERROR, f"no image yet: {why_silent(health.input)}"
+    if age_s > limits.stale_after_s:
+        return ERROR, f"no image for {age_s:.1f} s: {why_silent(health.input)}"
     if statistics.trouble:
         return ERROR, f"newest image not labelled: {statistics.trouble}"
-    if not statistics.counts.labelled:
-        return WARN, "first image is being processed"
-    rates = f"{statistics.rate_out_hz:.1f} of {statistics.rate_in_hz:.1f} images/s labelled"
-    if "total" in statistics.latency_ms:
-        median, p99 = statistics.latency_ms["total"]
-        rates += f", latency {median:.0f} ms (p99 {p99:.0f} ms)"
-    if statistics.loss > LOSS_TO_WARN_OF and health.input.reliability == "best_effort":
-        lost = f"{statistics.loss:.0%} of the images are lost on the way"
-        return WARN, f"{lost}. {LARGE_BEST_EFFORT}. {rates}"
-    return OK, rates
-
-
-def _why_silent(source: Input) -> str:
-    """The likeliest reason why no image arrives on the topic, and the way out."""
-    fitting = [p for p in source.publishers if p.message_type == source.message_type]
-    if not source.publishers:
-        return f"no publisher on {source.topic}; {_way_to_a_publisher(source)}"
-    if not fitting:
-        other = source.publishers[0]
-        hint = ""
-        if {other.message_type, source.message_type} == {
-            "sensor_msgs/msg/Image",
-            "sensor_msgs/msg/CompressedImage",
-        }:
-            wanted = "compressed" if other.message_type.endswith("CompressedImage") else "raw"
-            hint = f"; set node.image_transport to {wanted}"
-        return (
-            f"{other.node} publishes {other.message_type} on {source.topic}, expected "
-            f"{source.message_type}{hint}"
-        )
-    publisher = fitting[0]
-    if source.incompatible_policy or (
-        source.reliability == "reliable" and publisher.reliability == "best_effort"
+    said = _labelling(statistics)
+    if late := _no_labels(health.input, statistics, limits):
+        return late
+    if slow := _too_few(health.input, statistics, limits) or _too_late(
+        health.input, statistics, limits
     ):
-        policy = source.incompatible_policy or "RELIABILITY"
-        return (
-            f"QoS mismatch in {policy} with {publisher.node} on {source.topic}: it offers "
-            f"{publisher.reliability}, this node asks for {source.reliability}; leave "
-            "node.input_reliability at auto and remove qos_overrides of this topic"
-        )
-    said = f"{publisher.node} is a {publisher.reliability} publisher on {source.topic}, but nothing"
-    if publisher.reliability == "best_effort" and source.message_type.endswith("/Image"):
-        return f"{said} arrives. {LARGE_BEST_EFFORT}. Or it is idle: ros2 topic hz {source.topic}"
-    return f"{said} arrives: see whether it publishes at all with ros2 topic hz {source.topic}"
+        return WARN, f"{slow}. {said}"
+    return OK, said
 
 
-def _way_to_a_publisher(source: Input) -> str:
-    if not source.elsewhere:
-        return f"nobody publishes {source.message_type} at all: is the camera driver running?"
-    return (
-        f"topics with {source.message_type}: {', '.join(source.elsewhere)}; "
-        f"remap one: --ros-args -r image:={source.elsewhere[0].removesuffix('/compressed')}"
+def _labelling(statistics: Snapshot) -> str:
+    rates = f"{statistics.rate_out_hz:.1f} of {statistics.rate_in_hz:.1f} images/s labelled"
+    if "total" not in statistics.latency_ms:
+        return rates
+    median, p99 = statistics.latency_ms["total"]
+    return f"{rates}, latency {median:.0f} ms (p99 {p99:.0f} ms)"
+
+
+def _no_labels(source: Input, statistics: Snapshot, limits: NodeConfig) -> tuple[int, str] | None:
+    """Images come, and nothing comes of them."""
+    took_s = statistics.unlabelled_s
+    held_up = why_held_up(source.machine)
+    if not statistics.counts.labelled:
+        hint = held_up or "The first of a size takes longer, as the runtime prepares for it"
+        return WARN, f"first image is being processed, for {took_s:.1f} s. {hint}"
+    usual_ms, _ = statistics.latency_ms.get("total", (0.0, 0.0))
+    if took_s <= limits.stale_after_s + usual_ms / 1e3:
+        return None
+    hint = held_up or (
+        "Its size may be new, for which the runtime prepares, or very large: let the camera keep "
+        "to one size, or set input.height and input.width"
     )
+    return ERROR, (
+        f"no labels for {took_s:.1f} s, though images come: one is in work, which usually takes "
+        f"{usual_ms:.0f} ms. {hint}"
+    )
+
+
+def _too_few(source: Input, statistics: Snapshot, limits: NodeConfig) -> str:
+    """Why too few images per second are labelled; empty where there are enough."""
+    # While images are dropped here anyhow, those lost before cost nothing.
+    if statistics.loss > LOSS_TO_WARN_OF and not statistics.recently_dropped:
+        return (
+            f"{statistics.loss:.0%} of the images are lost on the way. "
+            f"{why_lost(source, statistics)}"
+        )
+    is_rare = statistics.rate_out_hz < limits.min_rate_hz
+    if is_rare and statistics.active_s > WINDOW_S and statistics.recently_dropped:
+        return (
+            f"fewer than {limits.min_rate_hz:g} images/s are labelled (node.min_rate_hz), more "
+            f"come. {why_slow(statistics, source.machine)}"
+        )
+    return ""
+
+
+def _too_late(source: Input, statistics: Snapshot, limits: NodeConfig) -> str:
+    """Why labels come long after their image; empty where they do not."""
+    if statistics.counts.labelled < SETTLED:
+        return ""
+    inside_s, since_stamp_s = (
+        statistics.latency_ms.get(stage, (0.0, 0.0))[0] / 1e3 for stage in ("total", "since stamp")
+    )
+    limit = f"{limits.max_latency_s:g} s (node.max_latency_s)"
+    if inside_s > limits.max_latency_s:
+        return (
+            f"labels come {inside_s:.1f} s after their image, more than {limit}. "
+            f"{why_slow(statistics, source.machine)}"
+        )
+    if since_stamp_s - inside_s > limits.max_latency_s:
+        return (
+            f"images are {since_stamp_s - inside_s:.1f} s old when they come, more than {limit}. "
+            "They wait in the camera driver or in a slow network, or the clocks of the two "
+            "machines differ: compare with ros2 topic delay where the camera runs"
+        )
+    return ""
 
 
 def _values(health: Health) -> dict[str, str]:
@@ -152,8 +148,11 @@ def _values(health: Health) -> dict[str, str]:
     values |= {
         "image topic": source.topic,
         "image type": source.message_type,
-        "image publishers": ", ".join(f"{p.node} ({p.reliability})" for p in source.publishers),
-        "subscription reliability": source.reliability,
+        "image publishers": ", ".join(f"{p.node} ({p.quality})" for p in source.publishers),
+        "subscription reliability": source.quality.reliability,
+        "subscription durability": source.quality.durability,
+        "camera info": source.camera_info,
+        "waiting for a processor": f"{source.machine.waiting:.0%}",
     }
     if statistics.image_size:
         height, width = statistics.image_size
@@ -172,6 +171,8 @@ def _values(health: Health) -> dict[str, str]:
     }
     if statistics.image_age_s is not None:
         values["age of newest image (s)"] = f"{statistics.image_age_s:.2f}"
+    if statistics.label_age_s is not None:
+        values["age of newest labels (s)"] = f"{statistics.label_age_s:.2f}"
     for stage, (median, p99) in statistics.latency_ms.items():
         values[f"{stage} p50 (ms)"] = f"{median:.2f}"
         values[f"{stage} p99 (ms)"] = f"{p99:.2f}"

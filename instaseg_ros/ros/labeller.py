@@ -66,7 +66,7 @@ class Labeller:
         header = received.message.header
         start = time.perf_counter()
         try:
-            frame = to_frame(received.message, self._config.input)
+            frame = to_frame(received.message, self._config.input, received.camera_info)
             before_ms = {
                 "wait": (start - received.time_s) * 1e3,
                 "convert": (time.perf_counter() - start) * 1e3,

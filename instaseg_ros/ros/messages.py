@@ -6,16 +6,17 @@ from array import array
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
 from numpy.typing import NDArray
 from rclpy.time import Time
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from instaseg_ros.config import InputConfig
-from instaseg_ros.images import compressed_to_rgb, image_to_rgb
+from instaseg_ros.images import camera_matrix, compressed_to_rgb, image_to_rgb
 from instaseg_ros.ros.diagnostics import Diagnosis
 from instaseg_ros.types import Frame
 
@@ -69,12 +70,19 @@ MESSAGES = SimpleNamespace(
 )
 
 
-def to_frame(message: Any, config: InputConfig) -> Frame:
-    """A Frame of a sensor_msgs Image or CompressedImage. Raises ImageError for one not readable."""
+def to_frame(message: Any, config: InputConfig, camera_info: CameraInfo | None = None) -> Frame:
+    """A Frame of a sensor_msgs Image or CompressedImage. Raises ImageError for one not readable.
+
+    camera_info: of the camera; that of another one, or not calibrated, is not used.
+    """
     to_rgb = compressed_to_rgb if isinstance(message, CompressedImage) else image_to_rgb
     image = to_rgb(message, config)
-    stamp = Time.from_msg(message.header.stamp)
-    return Frame(image, stamp.nanoseconds, message.header.frame_id)
+    header = message.header
+    stamp_ns = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec  # may be before 1970
+    if camera_info is None or camera_info.header.frame_id != header.frame_id:
+        return Frame(image, stamp_ns, header.frame_id)
+    matrix = camera_matrix(camera_info, image.shape[:2])
+    return Frame(image, stamp_ns, header.frame_id, intrinsics=matrix)
 
 
 def diagnostic_array(name: str, diagnosis: Diagnosis, stamp: Time) -> DiagnosticArray:
@@ -88,3 +96,15 @@ def diagnostic_array(name: str, diagnosis: Diagnosis, stamp: Time) -> Diagnostic
     message = DiagnosticArray(status=[status])
     message.header.stamp = stamp.to_msg()
     return message
+
+
+def _intrinsics(info: CameraInfo, size: tuple[int, int]) -> NDArray[np.float64] | None:
+    """(3, 3) camera matrix in pixels of an image of `size` (height, width), which may be binned,
+    cut out or scaled; None of a camera that is not calibrated."""
+    height, width = info.roi.height or info.height, info.roi.width or info.width
+    matrix = np.array(info.k, np.float64).reshape(3, 3)
+    if not (height and width and np.isfinite(matrix).all() and matrix[0, 0] > 0 < matrix[1, 1]):
+        return None
+    matrix[:2, 2] -= info.roi.x_offset, info.roi.y_offset
+    matrix[:2] *= [[size[1] / width], [size[0] / height]]
+    return matrix

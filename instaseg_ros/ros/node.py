@@ -133,7 +133,7 @@ class InstasegNode(LifecycleNode):
             facts["engine"] = self._labeller.engine()
         if self._stream:
             facts["input"], facts["statistics"] = self._stream.describe()
-        health = Health(self.lifecycle, self.config.node.stale_after_s, self.failure, **facts)
+        health = Health(self.lifecycle, self.config.node, self.failure, **facts)
         name = f"{self.get_fully_qualified_name()}: instance segmentation"
         message = diagnostic_array(name, diagnose(health), self.get_clock().now())
         self._health_publisher.publish(message)

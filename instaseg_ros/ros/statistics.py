@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 WINDOW_FRAMES = 300  # latency percentiles are over this many newest frames
-WINDOW_S = 5.0  # rates are over this many seconds
+WINDOW_S = 5.0  # rates and losses are over this many seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,11 @@ class Counts:
 class Snapshot:
     """The statistics at one moment.
 
-    image_age_s: seconds since the newest image; None before the first. image_size: (H, W) pixels.
-    loss: share in [0, 1] of the images of the last WINDOW_S that never arrived.
+    image_age_s, label_age_s: seconds since the newest image, and since the newest labels; None
+    before the first. unlabelled_s: for how long images have been coming without one of them being
+    done with; 0 while none is. image_size: (H, W) pixels. image_bytes: of the newest message.
+    loss: share in [0, 1] of the images of the last WINDOW_S that never arrived. recently_dropped:
+    how many of that time were.
     trouble: why the newest processed image was refused or failed; empty when it was labelled.
     last_trouble: the newest such reason, also when images are labelled again.
     latency_ms: stage -> (median, 99th percentile) over the newest WINDOW_FRAMES labelled images.
@@ -43,8 +46,12 @@ class Snapshot:
     counts: Counts = field(default_factory=Counts)
     active_s: float = 0.0
     image_age_s: float | None = None
+    label_age_s: float | None = None
+    unlabelled_s: float = 0.0
     image_size: tuple[int, int] | None = None
+    image_bytes: int = 0
     loss: float = 0.0
+    recently_dropped: int = 0
     rate_in_hz: float = 0.0
     rate_out_hz: float = 0.0
     trouble: str = ""
@@ -59,39 +66,53 @@ class Statistics:
         self._lock = threading.Lock()
         self._start_s = start_s
         self._counts = Counts()
-        self._arrivals: deque[float] = deque()
-        self._losses: deque[float] = deque()
-        self._labelled: deque[float] = deque()
+        self._arrivals = _Window()
+        self._losses = _Window()
+        self._drops = _Window()
+        self._labelled = _Window()
         self._last_arrival_s: float | None = None
+        self._last_labels_s: float | None = None
+        self._unlabelled_since_s: float | None = None
         self._image_size: tuple[int, int] | None = None
+        self._image_bytes = 0
         self._trouble = ""
         self._last_trouble = ""
         self._stages: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW_FRAMES))
 
-    def received(self, now_s: float, lost: int = 0) -> None:
-        """An image arrived, and `lost` ones before it did not."""
+    def received(self, now_s: float, image_bytes: int) -> None:
+        """An image arrived."""
         with self._lock:
             self._last_arrival_s = now_s
-            _append_recent(self._arrivals, now_s)
-            for _ in range(lost):
-                _append_recent(self._losses, now_s)
-            self._count(received=1, lost=lost)
+            self._image_bytes = image_bytes
+            if self._unlabelled_since_s is None:
+                self._unlabelled_since_s = now_s
+            self._arrivals.add(now_s)
+            self._count(received=1)
 
-    def dropped(self) -> None:
+    def lost(self, now_s: float, count: int) -> None:
+        """So many images never arrived."""
+        with self._lock:
+            self._losses.add(now_s, count)
+            self._count(lost=count)
+
+    def dropped(self, now_s: float) -> None:
         """An image was displaced by a newer one."""
         with self._lock:
+            self._drops.add(now_s)
             self._count(dropped=1)
 
     def refused(self, reason: str) -> None:
         """An image could not be converted."""
         with self._lock:
             self._trouble = self._last_trouble = reason
+            self._unlabelled_since_s = None
             self._count(refused=1)
 
     def failed(self, reason: str) -> None:
         """Processing an image raised an error."""
         with self._lock:
             self._trouble = self._last_trouble = reason
+            self._unlabelled_since_s = None
             self._count(failed=1)
 
     def labelled(
@@ -100,8 +121,9 @@ class Statistics:
         """Labels of an image were published."""
         with self._lock:
             self._trouble = ""
+            self._last_labels_s, self._unlabelled_since_s = now_s, None
             self._image_size = image_size
-            _append_recent(self._labelled, now_s)
+            self._labelled.add(now_s)
             for stage, milliseconds in stage_ms.items():
                 self._stages[stage].append(milliseconds)
             self._count(labelled=1)
@@ -109,16 +131,25 @@ class Statistics:
     def snapshot(self, now_s: float) -> Snapshot:
         """The state at `now_s`."""
         with self._lock:
-            last = self._last_arrival_s
-            arrived, lost = (len(_recent(t, now_s)) for t in (self._arrivals, self._losses))
+            arrived, lost, dropped, labelled = (
+                window.sum(now_s)
+                for window in (self._arrivals, self._losses, self._drops, self._labelled)
+            )
+            active_s = now_s - self._start_s
+            # Of the first second too, so that a single image does not make a rate of hundreds.
+            window_s = min(WINDOW_S, max(active_s, 1.0))
             return Snapshot(
                 counts=self._counts,
-                active_s=now_s - self._start_s,
-                image_age_s=None if last is None else now_s - last,
+                active_s=active_s,
+                image_age_s=_since(self._last_arrival_s, now_s),
+                label_age_s=_since(self._last_labels_s, now_s),
+                unlabelled_s=_since(self._unlabelled_since_s, now_s) or 0.0,
                 image_size=self._image_size,
+                image_bytes=self._image_bytes,
                 loss=lost / max(arrived + lost, 1),
-                rate_in_hz=_rate_hz(self._arrivals, now_s),
-                rate_out_hz=_rate_hz(self._labelled, now_s),
+                recently_dropped=dropped,
+                rate_in_hz=arrived / window_s,
+                rate_out_hz=labelled / window_s,
                 trouble=self._trouble,
                 last_trouble=self._last_trouble,
                 latency_ms={stage: _percentiles(window) for stage, window in self._stages.items()},
@@ -129,22 +160,23 @@ class Statistics:
         self._counts = replace(now, **{name: getattr(now, name) + n for name, n in more.items()})
 
 
-def _append_recent(times: deque[float], now_s: float) -> None:
-    times.append(now_s)
-    while times[0] < now_s - WINDOW_S:
-        times.popleft()
+class _Window:
+    """Amounts of the last WINDOW_S."""
+
+    def __init__(self) -> None:
+        self._entries: deque[tuple[float, int]] = deque()  # time and amount
+
+    def add(self, now_s: float, amount: int = 1) -> None:
+        self._entries.append((now_s, amount))
+        while self._entries[0][0] <= now_s - WINDOW_S:
+            self._entries.popleft()
+
+    def sum(self, now_s: float) -> int:
+        return sum(amount for time_s, amount in self._entries if time_s > now_s - WINDOW_S)
 
 
-def _recent(times: deque[float], now_s: float) -> list[float]:
-    return [t for t in times if t >= now_s - WINDOW_S]
-
-
-def _rate_hz(times: deque[float], now_s: float) -> float:
-    """Mean rate of the events of the last WINDOW_S, from the intervals between them."""
-    recent = _recent(times, now_s)
-    if len(recent) < 2:
-        return 0.0
-    return (len(recent) - 1) / max(recent[-1] - recent[0], 1e-9)
+def _since(moment_s: float | None, now_s: float) -> float | None:
+    return None if moment_s is None else now_s - moment_s
 
 
 def _percentiles(window: deque[float]) -> tuple[float, float]:

@@ -22,10 +22,12 @@ ADAPT_EVERY_S = 0.25
 
 
 class Received(NamedTuple):
-    """An image message and when the node got it, in `time.perf_counter()` seconds."""
+    """An image message, when the node got it in `time.perf_counter()` seconds, and the newest
+    CameraInfo, None without one."""
 
     message: Any
     time_s: float
+    camera_info: Any
 
 
 class Stream:
@@ -36,10 +38,10 @@ class Stream:
         self._statistics = Statistics(time.perf_counter())
         self._worker: NewestItemWorker[Received] = NewestItemWorker(
             functools.partial(labeller.label, statistics=self._statistics),
-            self._statistics.dropped,
+            lambda: self._statistics.dropped(time.perf_counter()),
         )
         try:
-            self._camera = Camera(node, config, self._receive)
+            self._camera = Camera(node, config, self._receive, self._lose)
         except Exception:
             self._worker.close()
             raise
@@ -58,7 +60,10 @@ class Stream:
         self._camera.close()
         self._worker.close(timeout_s)
 
-    def _receive(self, message: Any, lost: int) -> None:
+    def _receive(self, message: Any, camera_info: Any) -> None:
         now_s = time.perf_counter()
-        self._statistics.received(now_s, lost)
-        self._worker.offer(Received(message, now_s))
+        self._statistics.received(now_s, len(message.data))
+        self._worker.offer(Received(message, now_s, camera_info))
+
+    def _lose(self, count: int) -> None:
+        self._statistics.lost(time.perf_counter(), count)

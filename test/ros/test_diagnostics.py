@@ -4,28 +4,37 @@ from dataclasses import replace
 
 import pytest
 
-from instaseg_ros.ros.diagnostics import ERROR, OK, WARN, Health, Input, Publisher, diagnose
+from instaseg_ros.config import NodeConfig
+from instaseg_ros.ros.diagnostics import ERROR, OK, WARN, Health, diagnose
+from instaseg_ros.ros.machine import Machine, MachineWatch
+from instaseg_ros.ros.reasons import COMPRESSED, IMAGE, Input, Publisher, Quality
 from instaseg_ros.ros.statistics import Counts, Snapshot
 
-IMAGE = "sensor_msgs/msg/Image"
-COMPRESSED = "sensor_msgs/msg/CompressedImage"
-CAMERA = Publisher("/camera", IMAGE, "reliable")
-BEST_EFFORT_CAMERA = Publisher("/camera", IMAGE, "best_effort")
-INPUT = Input("/image", IMAGE, "reliable", (CAMERA,))
+RELIABLE, BEST_EFFORT = Quality(), Quality("best_effort")
+LATCHED = Quality("reliable", "transient_local")
+CAMERA = Publisher("/camera", IMAGE, RELIABLE)
+INPUT = Input("/image", IMAGE, RELIABLE, (CAMERA,))
+BEST_EFFORT_INPUT = Input("/image", IMAGE, BEST_EFFORT, (Publisher("/camera", IMAGE, BEST_EFFORT),))
+LIMITS = NodeConfig(stale_after_s=2.0, min_rate_hz=1.0, max_latency_s=1.0)
 WORKING = Snapshot(
-    counts=Counts(received=10, labelled=8, dropped=2),
+    counts=Counts(received=20, labelled=18, dropped=2),
     active_s=10.0,
     image_age_s=0.1,
+    label_age_s=0.05,
     image_size=(1024, 2048),
+    image_bytes=6_000_000,
+    recently_dropped=2,
     rate_in_hz=10.0,
     rate_out_hz=8.0,
     latency_ms={"network": (80.0, 90.0), "total": (100.4, 131.6)},
 )
 SILENT = Snapshot(active_s=10.0)
+STARVED = Machine(waiting=0.7)
+PROFILE = Machine(profile="/robot/shm.xml", has_profile=True, shm_mb=8000.0)
 
 
 def health(source: Input | None = INPUT, statistics: Snapshot = WORKING, **more) -> Health:
-    return Health("active", 2.0, input=source, statistics=statistics, **more)
+    return Health("active", LIMITS, input=source, statistics=statistics, **more)
 
 
 def test_working_node():
@@ -36,6 +45,8 @@ def test_working_node():
     assert values["precision"] == "bf16"
     assert values["image topic"] == "/image"
     assert values["image publishers"] == "/camera (reliable)"
+    assert values["subscription durability"] == "volatile"
+    assert values["age of newest labels (s)"] == "0.05"
     assert values["image size"] == "2048 x 1024"
     assert values["images dropped while busy"] == "2"
     assert values["network p50 (ms)"] == "80.00"
@@ -43,13 +54,13 @@ def test_working_node():
 
 
 def test_inactive_node_is_well():
-    level, message, _ = diagnose(Health("inactive", 2.0))
+    level, message, _ = diagnose(Health("inactive", LIMITS))
     assert level == OK
     assert message.startswith("inactive: ")
 
 
 def test_failed_transition_comes_first():
-    level, message, _ = diagnose(Health("unconfigured", 2.0, "configure failed: no weights"))
+    level, message, _ = diagnose(Health("unconfigured", LIMITS, "configure failed: no weights"))
     assert (level, message) == (ERROR, "configure failed: no weights")
 
 
@@ -58,28 +69,68 @@ def test_failed_transition_comes_first():
     [
         (replace(INPUT, publishers=()), "no publisher on /image; nobody publishes"),
         (
-            replace(INPUT, publishers=(), elsewhere=("/left/image_raw",)),
+            replace(INPUT, publishers=(), elsewhere=(("/left/image_raw", IMAGE),)),
             "remap one: --ros-args -r image:=/left/image_raw",
         ),
         (
-            Input("/image/compressed", COMPRESSED, "reliable", elsewhere=("/l/image/compressed",)),
+            Input(
+                "/image/compressed",
+                COMPRESSED,
+                RELIABLE,
+                elsewhere=(("/l/image/compressed", COMPRESSED),),
+            ),
             "image:=/l/image",
         ),
         (
-            replace(INPUT, publishers=(Publisher("/camera", COMPRESSED, "reliable"),)),
+            replace(
+                INPUT,
+                publishers=(),
+                elsewhere=(("/a", IMAGE), ("/image/compressed", COMPRESSED)),
+            ),
+            "but sensor_msgs/msg/CompressedImage is published on /image/compressed: "
+            "set node.image_transport to compressed",
+        ),
+        (
+            Input("/image/compressed", COMPRESSED, RELIABLE, elsewhere=(("/image", IMAGE),)),
+            "but sensor_msgs/msg/Image is published on /image: set node.image_transport to raw",
+        ),
+        (
+            replace(INPUT, publishers=(), elsewhere=(("/l/image/compressed", COMPRESSED),)),
+            "set node.image_transport to compressed, and remap one: --ros-args -r image:=/l/image",
+        ),
+        (
+            Input("/image/compressed", COMPRESSED, RELIABLE, elsewhere=(("/left", IMAGE),)),
+            "set node.image_transport to raw, and remap one: --ros-args -r image:=/left",
+        ),
+        (
+            replace(INPUT, publishers=(), elsewhere=tuple((f"/{k}", IMAGE) for k in range(30))),
+            "/7 and 22 more; remap",
+        ),
+        (
+            replace(INPUT, publishers=(Publisher("/camera", COMPRESSED, RELIABLE),)),
             "expected sensor_msgs/msg/Image; set node.image_transport to compressed",
         ),
         (
-            replace(INPUT, publishers=(Publisher("/camera", "std_msgs/msg/String", "reliable"),)),
+            replace(INPUT, publishers=(Publisher("/camera", "std_msgs/msg/String", RELIABLE),)),
             "/camera publishes std_msgs/msg/String on /image, expected sensor_msgs/msg/Image",
         ),
-        (replace(INPUT, publishers=(BEST_EFFORT_CAMERA,)), "QoS mismatch in RELIABILITY"),
-        (replace(INPUT, incompatible_policy="DURABILITY"), "QoS mismatch in DURABILITY"),
         (
-            replace(INPUT, publishers=(BEST_EFFORT_CAMERA,), reliability="best_effort"),
-            "fastdds_shm.xml",
+            replace(INPUT, publishers=BEST_EFFORT_INPUT.publishers),
+            "QoS mismatch in RELIABILITY with /camera on /image: it offers best_effort, "
+            "this node asks for reliable",
         ),
+        (
+            replace(INPUT, quality=LATCHED),
+            "QoS mismatch in DURABILITY with /camera on /image: it offers volatile, "
+            "this node asks for transient_local",
+        ),
+        (replace(INPUT, incompatible_policy="DEADLINE"), "QoS mismatch in DEADLINE"),
+        (BEST_EFFORT_INPUT, "fastdds_shm.xml"),
         (INPUT, "see whether it publishes at all with ros2 topic hz /image"),
+        (
+            replace(INPUT, publishers=(Publisher("/map", IMAGE, LATCHED),)),
+            "/map is a reliable, transient_local publisher on /image",
+        ),
     ],
 )
 def test_reasons_for_silence(source, said):
@@ -97,7 +148,7 @@ def test_reasons_for_silence(source, said):
 def test_patience_after_activation():
     assert diagnose(health(statistics=Snapshot(active_s=1.0))).level == WARN
     first = Snapshot(active_s=1.0, image_age_s=0.5, counts=Counts(received=1))
-    assert diagnose(health(statistics=first)).message == "first image is being processed"
+    assert diagnose(health(statistics=first)).message.startswith("first image is")
 
 
 def test_refused_images():
@@ -107,17 +158,125 @@ def test_refused_images():
     assert message == "newest image not labelled: image: encoding klingon8"
 
 
-def test_losses_of_best_effort_images_are_explained():
-    statistics = replace(WORKING, loss=0.4)
-    assert diagnose(health(statistics=statistics)).level == OK  # reliable: only a busy machine
-    source = replace(INPUT, reliability="best_effort", publishers=(BEST_EFFORT_CAMERA,))
-    level, message, _ = diagnose(health(source, statistics))
+LOSING = replace(WORKING, loss=0.4, recently_dropped=0)
+
+
+@pytest.mark.parametrize(
+    ("machine", "said", "unsaid"),
+    [
+        (Machine(), "give the camera driver and this node the profile", "--shm-size"),
+        (Machine(shm_mb=67.1), "--shm-size=512m", "so Fast DDS does without"),
+        (PROFILE, "give the camera driver the profile too", "give the camera driver and this node"),
+        (PROFILE._replace(shm_mb=67.1), "/dev/shm has 67 MB, too little", "camera driver"),
+        (PROFILE._replace(has_profile=False), "/robot/shm.xml, which is not there", "0.5 MB"),
+        (Machine("rmw_cyclonedds_cpp"), "a buffer of rmw_cyclonedds_cpp", "Fast DDS"),
+        (STARVED, "waits for a processor 70% of the time", "Fast DDS"),
+    ],
+)
+def test_losses_of_large_best_effort_images_are_explained(machine, said, unsaid):
+    source = replace(BEST_EFFORT_INPUT, machine=machine)
+    level, message, _ = diagnose(health(source, LOSING))
     assert level == WARN
-    assert message.startswith("40% of the images are lost on the way")
-    assert "fastdds_shm.xml" in message
+    assert message.startswith("40% of the images are lost on the way. ")
+    assert message.endswith("latency 100 ms (p99 132 ms)")
+    assert said in message
+    assert unsaid not in message
+
+
+def test_dds_is_not_to_blame_for_every_loss():
+    """Small images fit its segment, and reliable ones are sent again."""
+    small = replace(LOSING, image_bytes=360_000)
+    for source, statistics, said in (
+        (BEST_EFFORT_INPUT, small, "let it publish reliable"),
+        (INPUT, LOSING, "Though all is reliable"),
+        (replace(INPUT, machine=STARVED), LOSING, "see with top"),
+    ):
+        level, message, _ = diagnose(health(source, statistics))
+        assert level == WARN
+        assert said in message
+        assert "Fast DDS" not in message
+
+
+def test_losses_cost_nothing_while_more_come_than_can_be_labelled():
+    assert diagnose(health(BEST_EFFORT_INPUT, replace(LOSING, recently_dropped=5))).level == OK
+    assert diagnose(health(statistics=replace(LOSING, loss=0.05))).level == OK
+
+
+def test_images_come_and_no_labels():
+    stuck = replace(WORKING, unlabelled_s=15.0, rate_out_hz=0.0)
+    level, message, _ = diagnose(health(statistics=stuck))
+    assert level == ERROR
+    assert message.startswith("no labels for 15.0 s, though images come")
+    assert "usually takes 100 ms" in message
+    assert "set input.height and input.width" in message
+    held_up = diagnose(health(replace(INPUT, machine=STARVED), stuck))
+    assert held_up.level == ERROR
+    assert "see with top" in held_up.message
+    usual = replace(WORKING, unlabelled_s=15.0, latency_ms={"total": (14_000.0, 15_000.0)})
+    assert diagnose(health(statistics=usual)).level == WARN  # slow as ever, not stuck
+    assert diagnose(health(statistics=replace(WORKING, unlabelled_s=1.9))).level == OK
+
+
+@pytest.mark.parametrize(
+    ("stage", "way_out"),
+    [
+        ("network", "runtime.precision int8"),
+        ("decode", "decode.seed_threshold"),
+        ("publish", "who subscribes"),
+        ("convert", "rgb8"),
+    ],
+)
+def test_slow_labels_name_the_stage_and_the_way_out(stage, way_out):
+    times = {"network": (80.0, 90.0), stage: (1500.0, 1600.0), "total": (1700.0, 1800.0)}
+    slow = replace(WORKING, latency_ms=times)
+    level, message, _ = diagnose(health(statistics=slow))
+    assert level == WARN
+    assert "labels come 1.7 s after their image, more than 1 s (node.max_latency_s)" in message
+    assert f"Most of it is {stage}, 1500 ms" in message
+    assert way_out in message
+    rare = replace(WORKING, latency_ms={**times, "total": (900.0, 950.0)}, rate_out_hz=0.7)
+    level, message, _ = diagnose(health(statistics=rare))
+    assert level == WARN
+    assert "fewer than 1 images/s are labelled (node.min_rate_hz), more come" in message
+    assert way_out in message
+
+
+def test_few_labels_of_few_images_are_well():
+    slow_camera = replace(WORKING, rate_in_hz=0.6, rate_out_hz=0.6, recently_dropped=0)
+    assert diagnose(health(statistics=slow_camera)).level == OK
+    begun = replace(WORKING, rate_out_hz=0.5, active_s=2.0)
+    assert diagnose(health(statistics=begun)).level == OK
+
+
+def test_images_that_are_old_when_they_come():
+    times = {**WORKING.latency_ms, "since stamp": (3100.0, 3200.0)}
+    level, message, _ = diagnose(health(statistics=replace(WORKING, latency_ms=times)))
+    assert level == WARN
+    assert message.startswith("images are 3.0 s old when they come")
+
+
+def test_the_first_images_may_take_longer():
+    times = {"network": (4000.0, 4000.0), "total": (4100.0, 4100.0)}
+    first = replace(WORKING, counts=Counts(received=2, labelled=1), latency_ms=times)
+    assert diagnose(health(statistics=first)).level == OK
+
+
+def test_this_process_knows_its_machine(monkeypatch, tmp_path):
+    monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
+    profile = tmp_path / "mine.xml"
+    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", str(profile))
+    watch = MachineWatch("rmw_x")
+    seen = watch.look()
+    assert (seen.middleware, seen.profile, seen.has_profile) == ("rmw_x", str(profile), False)
+    assert 0 <= seen.waiting <= 1
+    profile.touch()
+    assert watch.look().has_profile
+    monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE")
+    seen = watch.look()
+    assert (seen.profile, seen.has_profile) == ("", False)
 
 
 def test_values_are_text():
-    for state in (health(), health(statistics=SILENT), Health("inactive", 2.0)):
+    for state in (health(), health(statistics=SILENT), Health("inactive", LIMITS)):
         values = diagnose(state).values
         assert all(isinstance(text, str) for pair in values.items() for text in pair)

@@ -1,0 +1,207 @@
+"""Why images do not come, are lost, or are labelled late, each with a way out. Needs no ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from instaseg_ros.ros.machine import PROFILE_VARIABLES, Machine
+from instaseg_ros.ros.statistics import Snapshot
+
+IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+TRANSPORTS = {IMAGE: "raw", COMPRESSED: "compressed"}  # node.image_transport by message type
+SUFFIX = "/compressed"
+LARGE_BYTES = 500_000  # what Fast DDS's segment holds by default
+LEAST_SHM_MB = 2 * 64  # camera and node with our profile's segment each
+SHOWN_TOPICS = 8
+VARIABLES = "{} (from Kilted on {})".format(*PROFILE_VARIABLES)
+LARGER_SHM = "give the container more with docker run --shm-size=512m (or --ipc=host)"
+
+# What to do about the stage that takes longest.
+FASTER = {
+    "wait": "images wait for those before them, so the network is too slow",
+    "convert": "let the camera publish rgb8 or bgr8, smaller or raw images",
+    "preprocess": "set input.height and input.width smaller",
+    "network": "set input.height and input.width or input.scale smaller, take weights of the fast "
+    "profile, another runtime.name, or runtime.precision int8",
+    "decode": "raise decode.seed_threshold or decode.min_pixels",
+    "publish": "see who subscribes to the labels, and over which network",
+}
+
+
+class Quality(NamedTuple):
+    """What a publisher offers or a subscription asks for: reliable or best_effort;
+    transient_local or volatile."""
+
+    reliability: str = "reliable"
+    durability: str = "volatile"
+
+    def __str__(self) -> str:
+        return ", ".join(part for part in self if part != "volatile")
+
+
+class Publisher(NamedTuple):
+    """Somebody who publishes on the image topic."""
+
+    node: str
+    message_type: str
+    quality: Quality
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """The image subscription and what the ROS graph says about it.
+
+    topic: resolved name. message_type: IMAGE or COMPRESSED. quality: what is asked for.
+    elsewhere: (topic, type) of the other images that somebody publishes. incompatible_policy: QoS
+    policy on which a publisher was turned away; empty when none was. camera_info: its topic and
+    what came there.
+    """
+
+    topic: str
+    message_type: str
+    quality: Quality
+    publishers: tuple[Publisher, ...] = ()
+    elsewhere: tuple[tuple[str, str], ...] = ()
+    incompatible_policy: str = ""
+    camera_info: str = ""
+    machine: Machine = field(default_factory=Machine)
+
+
+def why_silent(source: Input) -> str:
+    """The likeliest reason why no image arrives on the topic."""
+    if not source.publishers:
+        return f"no publisher on {source.topic}; {_way_to_a_publisher(source)}"
+    fitting = [p for p in source.publishers if p.message_type == source.message_type]
+    if not fitting:
+        other = source.publishers[0]
+        transport = TRANSPORTS.get(other.message_type)
+        hint = f"; set node.image_transport to {transport}" if transport else ""
+        return (
+            f"{other.node} publishes {other.message_type} on {source.topic}, expected "
+            f"{source.message_type}{hint}"
+        )
+    for publisher in fitting:
+        policy = _unmet(source.quality, publisher.quality) or source.incompatible_policy
+        if policy:
+            asked, offered = (
+                getattr(quality, policy.lower(), str(quality))
+                for quality in (source.quality, publisher.quality)
+            )
+            return (
+                f"QoS mismatch in {policy} with {publisher.node} on {source.topic}: it offers "
+                f"{offered}, this node asks for {asked}; leave node.input_reliability at auto and "
+                "remove qos_overrides of this topic"
+            )
+    publisher = fitting[0]
+    said = f"{publisher.node} is a {publisher.quality} publisher on {source.topic}, but nothing"
+    if publisher.quality.reliability == "best_effort" and source.message_type == IMAGE:
+        return (
+            f"{said} arrives. {_large_images(source.machine)}. Or it is idle: ros2 topic hz "
+            f"{source.topic}"
+        )
+    return f"{said} arrives: see whether it publishes at all with ros2 topic hz {source.topic}"
+
+
+def why_lost(source: Input, statistics: Snapshot) -> str:
+    """The likeliest reason why images are lost between their publisher and this node."""
+    if held_up := why_held_up(source.machine):
+        return held_up
+    if source.quality.reliability == "reliable":
+        return (
+            "Though all is reliable they give way to newer ones before they are sent or read: let "
+            "the publisher keep more (its depth), or take compressed images "
+            "(node.image_transport) over a slow network"
+        )
+    if statistics.image_bytes > LARGE_BYTES:
+        return _large_images(source.machine)
+    return (
+        "The publisher sends best effort: let it publish reliable, or see whether the network "
+        "between the two loses packets"
+    )
+
+
+def why_slow(statistics: Snapshot, machine: Machine) -> str:
+    """The likeliest reason why it takes long from an image to its labels."""
+    if held_up := why_held_up(machine):
+        return held_up
+    stages = {name: ms for name, (ms, _) in statistics.latency_ms.items() if name in FASTER}
+    if not stages:
+        return "See the times of the stages"
+    slowest = max(stages, key=lambda name: stages[name])
+    return f"Most of it is {slowest}, {stages[slowest]:.0f} ms: {FASTER[slowest]}"
+
+
+def why_held_up(machine: Machine) -> str:
+    """That other programs take the processor; empty where they do not."""
+    if machine.waiting < 0.5:
+        return ""
+    return (
+        f"This process waits for a processor {machine.waiting:.0%} of the time it could run: see "
+        "with top who takes it, end that or give this node a better nice value, or more cores"
+    )
+
+
+def _unmet(asked: Quality, offered: Quality) -> str:
+    """The first QoS policy in which less is offered than asked for; empty where there is none."""
+    if asked.reliability == "reliable" and offered.reliability == "best_effort":
+        return "RELIABILITY"
+    if asked.durability == "transient_local" and offered.durability == "volatile":
+        return "DURABILITY"
+    return ""
+
+
+def _way_to_a_publisher(source: Input) -> str:
+    wanted = source.message_type
+    (other,) = TRANSPORTS.keys() - {wanted}
+    base = source.topic.removesuffix(SUFFIX) if wanted == COMPRESSED else source.topic
+    twin = f"{base}{SUFFIX}" if other == COMPRESSED else base
+    switch = f"set node.image_transport to {TRANSPORTS[other]}"
+    if (twin, other) in source.elsewhere:
+        return f"but {other} is published on {twin}: {switch}"
+    for kind, say in ((wanted, ""), (other, f"{switch}, and ")):
+        if topics := [topic for topic, its in source.elsewhere if its == kind]:
+            first = topics[0].removesuffix(SUFFIX) if kind == COMPRESSED else topics[0]
+            return (
+                f"topics with {kind}: {_listed(topics)}; {say}"
+                f"remap one: --ros-args -r image:={first}"
+            )
+    return f"nobody publishes {wanted} at all: is the camera driver running?"
+
+
+def _listed(topics: Sequence[str]) -> str:
+    more = len(topics) - SHOWN_TOPICS
+    return ", ".join(topics[:SHOWN_TOPICS]) + (f" and {more} more" if more > 0 else "")
+
+
+def _large_images(machine: Machine) -> str:
+    """Why large best-effort images are lost between processes."""
+    if "fastrtps" not in machine.middleware:
+        return (
+            f"Large best-effort images get lost where a buffer of {machine.middleware} or of the "
+            "system's sockets is too small: let the camera driver publish reliable"
+        )
+    is_small = machine.shm_mb is not None and machine.shm_mb < LEAST_SHM_MB
+    shm = f"/dev/shm has {machine.shm_mb:.0f} MB" if is_small else ""
+    if machine.profile and not machine.has_profile:
+        return (
+            f"Fast DDS was to take its profile from {machine.profile}, which is not there: set "
+            f"{VARIABLES} to config/fastdds_shm.xml, for the camera driver too"
+        )
+    if machine.profile and is_small:
+        return (
+            f"{shm}, too little for the segments of 64 MB of {machine.profile}, so Fast DDS does "
+            f"without and loses best-effort images above 0.5 MB: {LARGER_SHM}"
+        )
+    if machine.profile:
+        return (
+            f"This node has the profile {machine.profile}, but what counts is the sender's segment "
+            f"of shared memory: give the camera driver the profile too ({VARIABLES}), or let it "
+            "publish reliable"
+        )
+    return (
+        "With its default settings Fast DDS loses best-effort images above 0.5 MB: give the "
+        f"camera driver and this node the profile config/fastdds_shm.xml ({VARIABLES}), or let the "
+        "driver publish reliable" + (f". {shm}: {LARGER_SHM}" if is_small else "")
+    )
