@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,7 @@ class Machine(NamedTuple):
     middleware: as rmw names it. profile: file of Fast DDS profiles that this process was given,
     empty without one; has_profile: whether it is there. shm_mb: size of /dev/shm, None without it.
     waiting: share in [0, 1] of the time in which its threads could have run that they waited for a
-    processor, 0 where the system does not tell.
+    processor, 0 where the system does not tell. used: share of its processors that it had itself.
     """
 
     middleware: str = "rmw_fastrtps_cpp"
@@ -27,11 +28,12 @@ class Machine(NamedTuple):
     has_profile: bool = False
     shm_mb: float | None = None
     waiting: float = 0.0
+    used: float = 0.0
 
 
 class MachineWatch:
-    """Looks at the machine now and then; `waiting` is that between the first and the last look of
-    the newest READINGS."""
+    """Looks at the machine now and then; `waiting` and `used` are those between the first and the
+    last look of the newest READINGS."""
 
     def __init__(self, middleware: str) -> None:
         self._middleware = middleware
@@ -41,7 +43,7 @@ class MachineWatch:
         """How it is now."""
         profile = next(filter(None, (os.environ.get(name) for name in PROFILE_VARIABLES)), "")
         self._readings.append(_processor_ns())
-        ran_ns, waited_ns = (
+        passed_ns, ran_ns, waited_ns = (
             max(0, now - then)  # a thread that ended takes its time along
             for then, now in zip(self._readings[0], self._readings[-1], strict=True)
         )
@@ -51,11 +53,12 @@ class MachineWatch:
             Path(profile).is_file(),
             _shm_mb(),
             waited_ns / max(ran_ns + waited_ns, 1),
+            ran_ns / max(passed_ns * len(os.sched_getaffinity(0)), 1),
         )
 
 
-def _processor_ns() -> tuple[int, int]:
-    """For how long this process's threads ran, and waited for a processor."""
+def _processor_ns() -> tuple[int, int, int]:
+    """The time, and for how long this process's threads ran, and waited for a processor."""
     ran_ns = waited_ns = 0
     for path in Path("/proc/self/task").glob("*/schedstat"):
         try:
@@ -64,7 +67,7 @@ def _processor_ns() -> tuple[int, int]:
             continue
         ran_ns += int(ran)
         waited_ns += int(waited)
-    return ran_ns, waited_ns
+    return time.monotonic_ns(), ran_ns, waited_ns
 
 
 def _shm_mb() -> float | None:

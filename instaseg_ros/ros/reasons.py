@@ -134,8 +134,8 @@ def why_slow(statistics: Snapshot, machine: Machine) -> str:
 
 
 def why_held_up(machine: Machine) -> str:
-    """That other programs take the processor; empty where they do not."""
-    if machine.waiting < 0.5:
+    """That other programs take the processor; empty where they do not, or this one has it."""
+    if machine.waiting < 0.5 or machine.used > 0.5:
         return ""
     return (
         f"This process waits for a processor {machine.waiting:.0%} of the time it could run: see "

@@ -42,11 +42,11 @@ def test_an_image_published_before_the_node_started_is_labelled(robot: Robot, la
         subscription_durability="transient_local",
         image_publishers="/robot (reliable, transient_local)",
     )
-    robot.unplug()
 
 
 @pytest.fixture(scope="module")
 def camera(robot: Robot, latched):
+    robot.unplug()
     camera = robot.camera("/front/image_raw")
     robot.await_match(camera, QoSReliabilityPolicy.RELIABLE)
     robot.await_diagnosed(subscription_durability="volatile")

@@ -29,7 +29,7 @@ WORKING = Snapshot(
     latency_ms={"network": (80.0, 90.0), "total": (100.4, 131.6)},
 )
 SILENT = Snapshot(active_s=10.0)
-STARVED = Machine(waiting=0.7)
+STARVED = Machine(waiting=0.7, used=0.2)
 PROFILE = Machine(profile="/robot/shm.xml", has_profile=True, shm_mb=8000.0)
 
 
@@ -171,6 +171,7 @@ LOSING = replace(WORKING, loss=0.4, recently_dropped=0)
         (PROFILE._replace(has_profile=False), "/robot/shm.xml, which is not there", "0.5 MB"),
         (Machine("rmw_cyclonedds_cpp"), "a buffer of rmw_cyclonedds_cpp", "Fast DDS"),
         (STARVED, "waits for a processor 70% of the time", "Fast DDS"),
+        (STARVED._replace(used=0.8), "Fast DDS", "waits for a processor"),  # itself takes it
     ],
 )
 def test_losses_of_large_best_effort_images_are_explained(machine, said, unsaid):
@@ -269,6 +270,7 @@ def test_this_process_knows_its_machine(monkeypatch, tmp_path):
     seen = watch.look()
     assert (seen.middleware, seen.profile, seen.has_profile) == ("rmw_x", str(profile), False)
     assert 0 <= seen.waiting <= 1
+    assert 0 <= seen.used <= 1.1
     profile.touch()
     assert watch.look().has_profile
     monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE")
