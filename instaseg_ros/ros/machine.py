@@ -18,9 +18,10 @@ class Machine(NamedTuple):
     """At one moment.
 
     middleware: as rmw names it. profile: file of Fast DDS profiles that this process was given,
-    empty without one; has_profile: whether it is there. shm_mb: size of /dev/shm, None without it.
-    waiting: share in [0, 1] of the time in which its threads could have run that they waited for a
-    processor, 0 where the system does not tell. used: share of its processors that it had itself.
+    empty without one; has_profile: whether it is there. shm_mb: size of /dev/shm, in 2**20 bytes,
+    None without it. waiting: share in [0, 1] of the time in which its threads could have run that
+    they waited for a processor, 0 where the system does not tell. used: share of its processors
+    that it had itself.
     """
 
     middleware: str = "rmw_fastrtps_cpp"
@@ -53,7 +54,8 @@ class MachineWatch:
             Path(profile).is_file(),
             _shm_mb(),
             waited_ns / max(ran_ns + waited_ns, 1),
-            ran_ns / max(passed_ns * len(os.sched_getaffinity(0)), 1),
+            # Linux counts in steps, which in a short time may be longer than that.
+            min(1.0, ran_ns / max(passed_ns * len(os.sched_getaffinity(0)), 1)),
         )
 
 
@@ -75,4 +77,4 @@ def _shm_mb() -> float | None:
         size = os.statvfs(SHARED_MEMORY)
     except OSError:
         return None
-    return size.f_blocks * size.f_frsize / 1e6
+    return size.f_blocks * size.f_frsize / 2**20

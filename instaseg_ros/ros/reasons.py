@@ -96,6 +96,11 @@ def why_silent(source: Input) -> str:
             )
     publisher = fitting[0]
     said = f"{publisher.node} is a {publisher.quality} publisher on {source.topic}, but nothing"
+    if publisher.quality.durability == "transient_local":
+        return (
+            f"{said} more arrives: a latched image may be its last, then set node.stale_after_s "
+            f"larger; or see ros2 topic hz {source.topic}"
+        )
     if publisher.quality.reliability == "best_effort" and source.message_type == IMAGE:
         return (
             f"{said} arrives. {_large_images(source.machine)}. Or it is idle: ros2 topic hz "
@@ -106,19 +111,22 @@ def why_silent(source: Input) -> str:
 
 def why_lost(source: Input, statistics: Snapshot) -> str:
     """The likeliest reason why images are lost between their publisher and this node."""
-    if held_up := why_held_up(source.machine):
+    held_up = why_held_up(source.machine)
+    best_effort = source.quality.reliability == "best_effort"
+    if best_effort and statistics.image_bytes > LARGE_BYTES:
+        large = _large_images(source.machine)
+        return f"{large}. {held_up}" if held_up else large
+    if held_up:
         return held_up
-    if source.quality.reliability == "reliable":
+    if best_effort:
         return (
-            "Though all is reliable they give way to newer ones before they are sent or read: let "
-            "the publisher keep more (its depth), or take compressed images "
-            "(node.image_transport) over a slow network"
+            "The publisher sends best effort: let it publish reliable, or see whether the network "
+            "between the two loses packets"
         )
-    if statistics.image_bytes > LARGE_BYTES:
-        return _large_images(source.machine)
     return (
-        "The publisher sends best effort: let it publish reliable, or see whether the network "
-        "between the two loses packets"
+        "Though all is reliable they give way to newer ones before they are sent or read: let the "
+        "publisher keep more (its depth), or take compressed images (node.image_transport) over a "
+        "slow network"
     )
 
 

@@ -129,7 +129,8 @@ def test_failed_transition_comes_first():
         (INPUT, "see whether it publishes at all with ros2 topic hz /image"),
         (
             replace(INPUT, publishers=(Publisher("/map", IMAGE, LATCHED),)),
-            "/map is a reliable, transient_local publisher on /image",
+            "/map is a reliable, transient_local publisher on /image, but nothing more arrives: "
+            "a latched image may be its last, then set node.stale_after_s larger",
         ),
     ],
 )
@@ -165,12 +166,13 @@ LOSING = replace(WORKING, loss=0.4, recently_dropped=0)
     ("machine", "said", "unsaid"),
     [
         (Machine(), "give the camera driver and this node the profile", "--shm-size"),
-        (Machine(shm_mb=67.1), "--shm-size=512m", "so Fast DDS does without"),
+        (Machine(shm_mb=64.0), "--shm-size=512m", "so Fast DDS does without"),
         (PROFILE, "give the camera driver the profile too", "give the camera driver and this node"),
-        (PROFILE._replace(shm_mb=67.1), "/dev/shm has 67 MB, too little", "camera driver"),
+        (PROFILE._replace(shm_mb=64.0), "/dev/shm has 64 MB, too little", "camera driver"),
         (PROFILE._replace(has_profile=False), "/robot/shm.xml, which is not there", "0.5 MB"),
         (Machine("rmw_cyclonedds_cpp"), "a buffer of rmw_cyclonedds_cpp", "Fast DDS"),
-        (STARVED, "waits for a processor 70% of the time", "Fast DDS"),
+        (STARVED, "0.5 MB: give the camera driver and this node", "--shm-size"),
+        (STARVED, "waits for a processor 70% of the time", "--shm-size"),
         (STARVED._replace(used=0.8), "Fast DDS", "waits for a processor"),  # itself takes it
     ],
 )
@@ -191,6 +193,7 @@ def test_dds_is_not_to_blame_for_every_loss():
         (BEST_EFFORT_INPUT, small, "let it publish reliable"),
         (INPUT, LOSING, "Though all is reliable"),
         (replace(INPUT, machine=STARVED), LOSING, "see with top"),
+        (replace(BEST_EFFORT_INPUT, machine=STARVED), small, "see with top"),
     ):
         level, message, _ = diagnose(health(source, statistics))
         assert level == WARN
@@ -270,7 +273,7 @@ def test_this_process_knows_its_machine(monkeypatch, tmp_path):
     seen = watch.look()
     assert (seen.middleware, seen.profile, seen.has_profile) == ("rmw_x", str(profile), False)
     assert 0 <= seen.waiting <= 1
-    assert 0 <= seen.used <= 1.1
+    assert 0 <= seen.used <= 1
     profile.touch()
     assert watch.look().has_profile
     monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE")

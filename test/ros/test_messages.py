@@ -6,12 +6,14 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+import numpy as np
 from rclpy.serialization import serialize_message
+from sensor_msgs.msg import CameraInfo, Image
 from test_outputs import HEADER, messages
 
 from instaseg_ros import outputs
 from instaseg_ros.bag_types import message_classes, typestore
-from instaseg_ros.ros.messages import MESSAGES
+from instaseg_ros.ros.messages import MESSAGES, to_frame
 
 pytestmark = pytest.mark.ros
 
@@ -29,3 +31,52 @@ def test_ros_and_recordings_say_the_same():
         # Read back, since ROS leaves what it pads with to chance.
         read_ours, read_theirs = (typestore().deserialize_cdr(data, msgtype) for data in raw)
         assert str(read_ours) == str(read_theirs)
+
+
+@pytest.fixture
+def info() -> CameraInfo:
+    info = CameraInfo(width=640, height=480)
+    info.k = [400.0, 0.0, 320.0, 0.0, 500.0, 240.0, 0.0, 0.0, 1.0]
+    info.header.frame_id = "front"
+    return info
+
+
+def image(height: int, width: int) -> Image:
+    message = Image(height=height, width=width, encoding="mono8", step=width)
+    message.data = bytes(height * width)
+    message.header.frame_id = "front"
+    return message
+
+
+def intrinsics(message: Image, info: CameraInfo | None) -> list[float] | None:
+    """Focal lengths and the point that is looked at, in pixels of the image."""
+    matrix = to_frame(message, info).intrinsics
+    if matrix is None:
+        return None
+    assert matrix.dtype == np.float64
+    assert matrix[[0, 1, 2, 2, 2], [1, 0, 0, 1, 2]].tolist() == [0, 0, 0, 0, 1]
+    return matrix[[0, 1, 0, 1], [0, 1, 2, 2]].tolist()
+
+
+def test_intrinsics_are_those_of_the_image_that_came(info: CameraInfo):
+    assert intrinsics(image(480, 640), info) == [400, 500, 320, 240]
+    assert intrinsics(image(240, 320), info) == [200, 250, 160, 120]  # binned or scaled
+    info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = 100, 40, 320, 240
+    assert intrinsics(image(240, 320), info) == [400, 500, 220, 200]
+    assert intrinsics(image(120, 160), info) == [200, 250, 110, 100]
+
+
+def test_intrinsics_that_say_nothing_are_none(info: CameraInfo):
+    assert intrinsics(image(480, 640), None) is None
+    info.header.frame_id = "rear"
+    assert intrinsics(image(480, 640), info) is None
+    info.header.frame_id = "front"
+    for k in ([0.0] * 9, [float("nan")] * 9, [400.0, 0.0, 320.0, *[0.0] * 5, 1.0]):
+        info.k = k
+        assert intrinsics(image(480, 640), info) is None
+
+
+def test_stamps_before_1970_are_stamps():
+    message = image(8, 8)
+    message.header.stamp.sec, message.header.stamp.nanosec = -2, 500_000_000
+    assert to_frame(message).stamp_ns == -1_500_000_000
