@@ -39,18 +39,22 @@ class Camera:
         self._losses = LossCounter()
         self._machine = MachineWatch(get_rmw_implementation_identifier())
         # As image_transport does, the suffix goes to the topic that `image` is remapped to.
-        self._base = node.resolve_topic_name("image")
+        base = node.resolve_topic_name("image")
         compressed = config.image_transport == "compressed"
         self._images = FollowingSubscription(
             node,
             MESSAGE_CLASSES[config.image_transport],
-            f"{self._base}{SUFFIX}" if compressed else "image",
+            f"{base}{SUFFIX}" if compressed else "image",
             self._receive,
             config.input_reliability,
         )
-        self._infos = FollowingSubscription(
-            node, CameraInfo, _info_topic(node, self._base), self._receive_info
-        )
+        try:
+            self._infos = FollowingSubscription(
+                node, CameraInfo, _info_topic(node, base), self._receive_info
+            )
+        except Exception:  # a bad override
+            self._images.close()
+            raise
         self.adapt()
 
     def adapt(self) -> None:

@@ -109,11 +109,13 @@ def _too_few(source: Input, statistics: Snapshot, limits: NodeConfig) -> str:
             f"{statistics.loss:.0%} of the images are lost on the way. "
             f"{why_lost(source, statistics)}"
         )
-    is_rare = statistics.rate_out_hz < limits.min_rate_hz
-    if is_rare and statistics.active_s > WINDOW_S and statistics.recently_dropped:
+    more_come = statistics.rate_in_hz > 2 * statistics.rate_out_hz
+    if statistics.rate_out_hz < limits.min_rate_hz and more_come and statistics.active_s > WINDOW_S:
+        dropped = statistics.recently_dropped
+        reason = why_slow(statistics, source.machine) if dropped else statistics.last_trouble
         return (
             f"fewer than {limits.min_rate_hz:g} images/s are labelled (node.min_rate_hz), more "
-            f"come. {why_slow(statistics, source.machine)}"
+            f"come. {reason}"
         )
     return ""
 

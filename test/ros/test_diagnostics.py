@@ -252,6 +252,13 @@ def test_few_labels_of_few_images_are_well():
     assert diagnose(health(statistics=begun)).level == OK
 
 
+def test_images_that_are_refused_now_and_then_are_not_forgotten():
+    refused = replace(WORKING, recently_dropped=0, rate_out_hz=0.5, last_trouble="image: cut short")
+    level, message, _ = diagnose(health(statistics=refused))
+    assert level == WARN
+    assert "more come. image: cut short. 0.5 of 10.0" in message
+
+
 def test_images_that_are_old_when_they_come():
     times = {**WORKING.latency_ms, "since stamp": (3100.0, 3200.0)}
     level, message, _ = diagnose(health(statistics=replace(WORKING, latency_ms=times)))
