@@ -5,6 +5,7 @@ The robot's node and the replay of recordings call the same `Pipeline.process`.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import weakref
@@ -26,6 +27,8 @@ from instaseg_ros.runtimes import Remembering, Uploading, open_runtime, prepares
 from instaseg_ros.temporal import NEXT_STATE
 from instaseg_ros.tracking import Tracker
 from instaseg_ros.types import Frame, Result
+
+log = logging.getLogger(__name__)
 
 WARM_UP_SIZE = (256, 512)  # (height, width) pixels where the configuration names none
 
@@ -73,9 +76,14 @@ class Pipeline:
         self.config = config = suited(config)
         self.decode_config: DecodeConfig = config.decode
         self.tracking_config: TrackingConfig = config.tracking
+        log.info("loading weights %s", config.weights)
         self.checkpoint = load_checkpoint(config.weights)
         self.class_names = self.checkpoint.class_names
         self.method = self.checkpoint.method()
+        log.info(
+            "preparing runtime %s: the first start on a machine may take minutes",
+            config.runtime.name,
+        )
         self.runtime = open_runtime(config.runtime, self.checkpoint)
         self._cameras = Cameras()
         if self.method.temporal and config.input.mirror:
@@ -151,6 +159,9 @@ class Pipeline:
             if prepares_for_minutes(self.runtime):
                 return False
             size = WARM_UP_SIZE
+        log.info(
+            "compiling the network for images of %d x %d: the first start may take minutes", *size
+        )
         self.process([Frame(np.zeros((*size, 3), np.uint8))])
         self.reset()
         return True

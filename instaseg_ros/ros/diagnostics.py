@@ -21,13 +21,15 @@ class Health:
     """Everything the diagnostics are made of, at one moment.
 
     lifecycle: label of the lifecycle state. limits: what is judged late, stale and slow.
-    failure: why the last transition failed, or empty. engine: facts about what computes (runtime,
-    precision, weights, ...). input: None while there is no subscription.
+    failure: why the last transition failed, or empty. doing: while it configures, which may take
+    minutes: what it is at. engine: facts about what computes (runtime, precision, weights, ...).
+    input: None while there is no subscription.
     """
 
     lifecycle: str
     limits: NodeConfig
     failure: str = ""
+    doing: str = ""
     engine: Mapping[str, str] = field(default_factory=dict)
     input: Input | None = None
     statistics: Snapshot = field(default_factory=Snapshot)
@@ -53,6 +55,10 @@ def _verdict(health: Health) -> tuple[int, str]:
     statistics, limits = health.statistics, health.limits
     if health.failure:
         return ERROR, health.failure
+    if health.doing:
+        return OK, f"{health.lifecycle}: {health.doing}"
+    if health.lifecycle == "finalized":
+        return OK, "finalized: shut down for good; to work again, start the node anew"
     if health.input is None:
         return OK, f"{health.lifecycle}: waiting for a lifecycle transition, nothing is processed"
     age_s = statistics.image_age_s

@@ -17,6 +17,8 @@ from instaseg_ros.errors import ConfigError, WeightsError
 from instaseg_ros.ros.parameter_file import constraint, node_parameters
 
 UNBOUNDED = {int: 2**63 - 1, float: float("inf")}
+LIVE = "live: may be set while the node runs"
+FIXED = "may be set while the node is unconfigured"
 
 
 def declare(node: Node) -> Config:
@@ -63,7 +65,7 @@ def changed(config: Config, changes: Iterable[RosParameter], configured: bool) -
 
 def _descriptor(leaf: Parameter) -> ParameterDescriptor:
     descriptor = ParameterDescriptor(
-        description=leaf.help,
+        description=f"{leaf.help} ({LIVE if leaf.live else FIXED})",
         additional_constraints=constraint(leaf),
         # `merge` checks types: it takes 1 for 1.0, and its message names the parameter.
         dynamic_typing=True,

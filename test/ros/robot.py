@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,8 @@ TRANSITIONS = {
     "activate": Transition.TRANSITION_ACTIVATE,
     "deactivate": Transition.TRANSITION_DEACTIVATE,
     "cleanup": Transition.TRANSITION_CLEANUP,
+    "shutdown": Transition.TRANSITION_ACTIVE_SHUTDOWN,
+    "shutdown while unconfigured": Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
 }
 
 
@@ -88,10 +90,15 @@ class Robot:
 
     # The process
 
-    def start(self, parameters: dict[str, Any], *ros_arguments: str) -> None:
+    def start(
+        self,
+        parameters: dict[str, Any],
+        *ros_arguments: str,
+        program: Sequence[str | Path] = ("-m", "instaseg_ros.ros.node"),
+    ) -> None:
         """Run the executable; `call` waits until its services are there."""
         self.kill()
-        command = [sys.executable, "-m", "instaseg_ros.ros.node", "--ros-args", *ros_arguments]
+        command = [sys.executable, *map(str, program), "--ros-args", *ros_arguments]
         for name, value in parameters.items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
             command += ["-p", f"{name}:={text}"]
@@ -146,23 +153,40 @@ class Robot:
 
     # Services
 
-    def call(self, kind: Any, name: str, **request: Any) -> Any:
-        """The answer of the node. Fast DDS drops it if the node does not know the client after a
-        tenth of a second, which is why a new client waits before it asks."""
+    def ask(self, kind: Any, name: str, **request: Any) -> Callable[[], Any]:
+        """Call a service of the node; what is returned waits for the answer. Fast DDS drops it if
+        the node does not know the client after a tenth of a second, which is why a new client waits
+        before it asks."""
         client = self.node.create_client(kind, f"{NODE}/{name}")
         self.until(client.service_is_ready, f"service {name}")
         self.spin_for(KNOWN_AFTER_S)
         future = client.call_async(kind.Request(**request))
-        self.until(future.done, f"answer of {name}")
-        self.node.destroy_client(client)
-        return future.result()
+
+        def answer() -> Any:
+            self.until(future.done, f"answer of {name}")
+            self.node.destroy_client(client)
+            return future.result()
+
+        return answer
+
+    def call(self, kind: Any, name: str, **request: Any) -> Any:
+        """The answer of a service of the node."""
+        return self.ask(kind, name, **request)()
+
+    def ask_to_change_state(self, transition: str) -> Callable[[], bool]:
+        """What is returned waits for the end of the transition: whether it succeeded."""
+        wanted = Transition(id=TRANSITIONS[transition])
+        answer = self.ask(ChangeState, "change_state", transition=wanted)
+        return lambda: answer().success
 
     def change_state(self, transition: str) -> bool:
-        wanted = Transition(id=TRANSITIONS[transition])
-        return self.call(ChangeState, "change_state", transition=wanted).success
+        return self.ask_to_change_state(transition)()
 
     def state(self) -> str:
         return self.call(GetState, "get_state").current_state.label
+
+    def await_state(self, label: str) -> None:
+        self.until(lambda: self.state() == label, f"the state {label}")
 
     def set_parameter(self, name: str, value: Any) -> SetParametersResult:
         typed = rclpy.Parameter(name, value=value).to_parameter_msg()

@@ -1,0 +1,159 @@
+"""The managed node that labels the instances in a camera's images.
+
+configure: engine and warm-up. activate: subscription and worker thread. Nothing is processed while
+inactive; cleanup gives everything back.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.lifecycle.node import LifecycleState
+from rclpy.parameter import Parameter
+
+from instaseg_ros.errors import ConfigError
+from instaseg_ros.outputs import NODE_NAME
+from instaseg_ros.ros import parameters
+from instaseg_ros.ros.diagnostics import Health, diagnose
+from instaseg_ros.ros.logs import RosHandler
+from instaseg_ros.ros.messages import diagnostic_array
+from instaseg_ros.ros.stream import Stream
+from instaseg_ros.ros.transitions import beside, serve_transitions, transition
+
+if TYPE_CHECKING:
+    from instaseg_ros.ros.labeller import Labeller
+
+DIAGNOSE_EVERY_S = 1.0
+# Called when ROS has set the parameters, and so not for those that it refuses. Not in Humble.
+HAS_AFTERWARDS = hasattr(LifecycleNode, "add_post_set_parameters_callback")
+
+log = logging.getLogger(__name__)
+
+
+class InstasegNode(LifecycleNode):
+    """Parameters, lifecycle and diagnostics; the work is done by `Stream` and `Labeller`.
+
+    Raises ConfigError for a bad parameter at start.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(NODE_NAME, automatically_declare_parameters_from_overrides=True)
+        self.lifecycle = "unconfigured"
+        self.failure = ""
+        self._labeller: Labeller | None = None
+        self._stream: Stream | None = None
+        self._taking_over = threading.Lock()  # of parameters, by what configure makes beside us
+        self._logs = RosHandler(self.get_logger())
+        package = logging.getLogger("instaseg_ros")
+        package.setLevel(logging.INFO)
+        package.addHandler(self._logs)
+        self.config = parameters.declare(self)
+        self.add_on_set_parameters_callback(self._check_parameters)
+        if HAS_AFTERWARDS:
+            self.add_post_set_parameters_callback(self._take_over)
+        serve_transitions(self)
+        self._health_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
+        clock = Clock(clock_type=ClockType.STEADY_TIME)  # also where ROS time stands still
+        self._health_timer = self.create_timer(DIAGNOSE_EVERY_S, self._diagnose, clock=clock)
+
+    async def start(self) -> bool:
+        """Configure, beside the executor, and activate; False when either fails."""
+        done = TransitionCallbackReturn.SUCCESS
+        if await beside(self, self.trigger_configure) != done:
+            return False
+        return bool(self.trigger_activate() == done)
+
+    @transition("configuring", leads_to="inactive")
+    def on_configure(self, state: LifecycleState) -> None:
+        log.info("importing torch")
+        # Here and not above: it takes seconds, and the node should be on the graph before that.
+        from instaseg_ros.ros.labeller import Labeller
+
+        config = self.config
+        labeller = Labeller(self, config)
+        with self._taking_over:
+            self._labeller = labeller
+            if self.config != config:  # live parameters, set meanwhile
+                labeller.use(self.config)
+        log.info("configured: %s", labeller.engine())
+
+    @transition("activating", leads_to="active")
+    def on_activate(self, state: LifecycleState) -> None:
+        assert self._labeller is not None
+        super().on_activate(state)
+        self._labeller.publish_label_info()
+        self._stream = Stream(self, self.config.node, self._labeller)
+
+    @transition("deactivating", leads_to="inactive")
+    def on_deactivate(self, state: LifecycleState) -> None:
+        self._close_stream()
+        super().on_deactivate(state)
+
+    @transition("cleaningup", leads_to="unconfigured")
+    def on_cleanup(self, state: LifecycleState) -> None:
+        self.release()
+
+    @transition("shuttingdown", leads_to="finalized")
+    def on_shutdown(self, state: LifecycleState) -> None:
+        self.release()
+
+    @transition("errorprocessing", leads_to="unconfigured")
+    def on_error(self, state: LifecycleState) -> None:
+        self.release()
+
+    def destroy_node(self) -> None:
+        """Leave the graph at once."""
+        super().destroy_node()
+        # rclpy forgets this one, and it keeps the node alive for as long as this object lives.
+        self._state_machine.destroy_when_not_in_use()
+
+    def release(self, timeout_s: float | None = None) -> None:
+        """Give back all that configure and activate took, waiting `timeout_s` for an image that
+        is still in work."""
+        self._close_stream(timeout_s)
+        if self._labeller:
+            self._labeller.close()
+            self._labeller = None
+            gc.collect()  # the network is large and must not wait for the next collection
+
+    def _close_stream(self, timeout_s: float | None = None) -> None:
+        if self._stream:
+            self._stream.close(timeout_s)
+            self._stream = None
+
+    def _check_parameters(self, changes: Iterable[Parameter]) -> SetParametersResult:
+        fixed = self.lifecycle not in ("unconfigured", "finalized")
+        try:
+            parameters.changed(self.config, changes, fixed)
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        if not HAS_AFTERWARDS:
+            self._take_over(changes)
+        return SetParametersResult(successful=True)
+
+    def _take_over(self, changes: Iterable[Parameter]) -> None:
+        with self._taking_over:
+            before, self.config = self.config, parameters.changed(self.config, changes, False)
+            if self._labeller and self.config != before:
+                self._labeller.use(self.config)
+
+    def _diagnose(self) -> None:
+        facts: dict[str, Any] = {}
+        if self._labeller:
+            facts["engine"] = self._labeller.engine()
+        if self._stream:
+            facts["input"], facts["statistics"] = self._stream.describe()
+        if self.lifecycle == "configuring":
+            facts["doing"] = self._logs.newest
+        health = Health(self.lifecycle, self.config.node, self.failure, **facts)
+        name = f"{self.get_fully_qualified_name()}: instance segmentation"
+        message = diagnostic_array(name, diagnose(health), self.get_clock().now())
+        self._health_publisher.publish(message)

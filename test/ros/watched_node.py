@@ -1,0 +1,66 @@
+"""The node with a way to hold up its configuring and to see its network's end, as a program.
+
+    python watched_node.py [--hold FILE] [--freed FILE] --ros-args ...
+
+hold: the network warms up when this file is there. freed: made when there was a labeller and no
+other refers to it any more; Python does not look for unreachable objects on its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import threading
+import time
+import weakref
+from pathlib import Path
+from typing import Any
+
+from instaseg_ros.ros.node import main
+
+POLL_S = 0.05
+
+
+def wait_for(file: Path) -> None:
+    from instaseg_ros.pipeline import Pipeline
+
+    warm_up = Pipeline.warm_up
+
+    def held_up(pipeline: Pipeline) -> bool:
+        while not file.exists():
+            time.sleep(POLL_S)
+        return warm_up(pipeline)
+
+    Pipeline.warm_up = held_up  # type: ignore[method-assign]
+
+
+def report_freed(file: Path) -> None:
+    from instaseg_ros.ros.labeller import Labeller
+
+    gc.disable()
+    made: list[weakref.ref[Labeller]] = []
+    build = Labeller.__init__
+
+    def watched(labeller: Labeller, *args: Any) -> None:
+        made.append(weakref.ref(labeller))
+        build(labeller, *args)
+
+    def watch() -> None:
+        while not made or any(labeller() is not None for labeller in made):
+            time.sleep(POLL_S)
+        file.touch()
+
+    Labeller.__init__ = watched  # type: ignore[method-assign]
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--hold", type=Path)
+    parser.add_argument("--freed", type=Path)
+    options, ros_arguments = parser.parse_known_args()
+    if options.hold:
+        wait_for(options.hold)
+    if options.freed:
+        report_freed(options.freed)
+    main(["node", *ros_arguments])
