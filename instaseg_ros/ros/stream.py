@@ -58,7 +58,10 @@ class Stream:
         """Unsubscribe and let the images in work finish, for at most `timeout_s`."""
         self._node.destroy_timer(self._timer)
         self._camera.close()
-        self._worker.close(timeout_s)
+        if self._worker.close(timeout_s):
+            # The executor may hold the subscription for a while yet, and with it this, but not
+            # the network.
+            del self._worker
 
     def _receive(self, message: Any, camera_info: Any) -> None:
         now_s = time.perf_counter()

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,8 @@ pytest.importorskip("rclpy")
 from coloured_shapes import scene
 from rclpy.qos import QoSReliabilityPolicy
 from robot import RELIABLE, Robot, image_message
+
+WATCHED = Path(__file__).parent / "watched_node.py"
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("cameras_end_with_their_test")]
 
@@ -100,7 +103,7 @@ def test_sigint_ends_the_process_while_it_works(node: Robot):
 
 def test_autostart_and_sigterm(robot: Robot, network):
     robot.start({**network, "node.autostart": True})
-    assert robot.state() == "active"
+    robot.await_state("active")
     start = time.monotonic()
     assert robot.stop(signal.SIGTERM) == 0, robot.log()
     print(f"idle node ended {time.monotonic() - start:.2f} s after SIGTERM")
@@ -113,7 +116,18 @@ def test_autostart_without_weights_ends_with_the_reason(robot: Robot):
     assert "configure failed: weights 'nowhere.safetensors'" in robot.log()
 
 
-def test_bad_parameter_stops_before_anything_starts(robot: Robot):
-    robot.start({"decode.seed_threshold": 1.5})
-    assert robot.process.wait(90) == 1
-    assert "decode.seed_threshold: expected a value from 0.0 to 1.0, got 1.5" in robot.log()
+def test_shutdown_gives_back_the_network(robot: Robot, network, tmp_path):
+    """At once, and not whenever Python happens to look for what nobody refers to any more."""
+    freed = tmp_path / "freed"
+    robot.start(network, program=(WATCHED, "--freed", freed))
+    assert robot.change_state("configure")
+    assert robot.change_state("activate")
+    camera = robot.camera()
+    robot.await_match(camera, QoSReliabilityPolicy.RELIABLE)
+    robot.label(camera, image_message(scene()))
+    assert not freed.exists()
+    assert robot.change_state("shutdown")
+    assert robot.state() == "finalized"
+    robot.until(freed.exists, "the end of the network")
+    robot.diagnosis("finalized: shut down for good", level=0)
+    assert robot.stop() == 0, robot.log()
