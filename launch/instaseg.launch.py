@@ -5,8 +5,9 @@ ros2 launch instaseg_ros instaseg.launch.py image:=/camera/image_raw rviz:=true
 
 import os
 
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import LifecycleNode, Node
@@ -32,43 +33,62 @@ ARGUMENTS = {
     "rviz": ("false", "show image, overlay and markers"),
     "shared_memory": ("true", "Fast DDS segment that holds whole images; the camera needs it too"),
 }
+BOOLEAN = ["true", "false", "True", "False", "1", "0"]
 # Fast DDS 2 (Humble, Jazzy) reads the first, Fast DDS 3 (Kilted and later) the second.
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 
 
 def start_node(context):
-    """The node, with the parameters given on the command line over those of the file."""
+    """The node, with the parameters given on the command line over those of the file, and RViz."""
     value = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    config = os.path.expanduser(value["config"])
+    if not os.path.isfile(config):  # launch itself would warn and go on without
+        raise FileNotFoundError(f"config: expected a parameter file, but '{config}' is not there")
     given = {parameter: value[name] for name, parameter in PARAMETERS.items() if value[name]}
     parameters = {name: ParameterValue(text, value_type=str) for name, text in given.items()}
-    parameters["node.autostart"] = ParameterValue(value["autostart"], value_type=bool)
+    autostart = LaunchConfiguration("autostart")
+    parameters["node.autostart"] = ParameterValue(autostart, value_type=bool)
+    node = LifecycleNode(
+        package="instaseg_ros",
+        executable=NODE,
+        name=NODE,
+        namespace=value["namespace"],
+        parameters=[config, parameters],
+        remappings=[("image", value["image"])],
+        output="screen",
+    )
+    return [node, rviz(value["image"], value["namespace"])]
+
+
+def rviz(image, namespace):
+    """RViz, if it is asked for; where it is not installed, a hint."""
+    asked_for = IfCondition(LaunchConfiguration("rviz"))
+    try:
+        get_package_prefix("rviz2")
+    except PackageNotFoundError:
+        hint = "rviz:=true, but rviz2 is not installed: sudo apt install ros-$ROS_DISTRO-rviz2"
+        return LogInfo(msg=hint, condition=asked_for)
     outputs = [f"/{NODE}/{output}" for output in ("overlay", "markers")]
-    below = f"/{value['namespace'].strip('/')}".rstrip("/")
-    return [
-        LifecycleNode(
-            package="instaseg_ros",
-            executable=NODE,
-            name=NODE,
-            namespace=value["namespace"],
-            parameters=[value["config"], parameters],
-            remappings=[("image", value["image"])],
-            output="screen",
-        ),
-        Node(
-            package="rviz2",
-            executable="rviz2",
-            namespace=value["namespace"],
-            arguments=["-d", PathJoinSubstitution([CONFIG, "instaseg.rviz"])],
-            remappings=[("/image", value["image"]), *((o, below + o) for o in outputs)],
-            condition=IfCondition(value["rviz"]),
-        ),
-    ]
+    below = f"/{namespace.strip('/')}".rstrip("/")
+    return Node(
+        package="rviz2",
+        executable="rviz2",
+        namespace=namespace,
+        arguments=["-d", PathJoinSubstitution([CONFIG, "instaseg.rviz"])],
+        remappings=[("/image", image), *((output, below + output) for output in outputs)],
+        condition=asked_for,
+    )
 
 
 def generate_launch_description():
     """Called by `ros2 launch`."""
     arguments = [
-        DeclareLaunchArgument(name, default_value=default, description=description)
+        DeclareLaunchArgument(
+            name,
+            default_value=default,
+            description=description,
+            choices=BOOLEAN if default in BOOLEAN else None,
+        )
         for name, (default, description) in ARGUMENTS.items()
     ]
     profile = [

@@ -1,133 +1,152 @@
-"""The launch file, run against a recording stand-in of the launch API, which PyPI does not have."""
+"""The launch file, run with a stand-in of the launch API that is as strict as the real one."""
 
 from __future__ import annotations
 
 import runpy
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import stand_in_launch
 import yaml
 
 from instaseg_ros.config import Config, parameters
 from instaseg_ros.outputs import NODE_NAME, TOPICS
 
 ROOT = Path(__file__).parents[1]
+SHIPPED = ROOT / "config" / "instaseg.yaml"
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-
-
-class Recorded:
-    """Stands in for every class of the launch API: keeps what it was made with."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.args, self.kwargs = args, kwargs
-
-
-class LaunchConfiguration(Recorded):
-    """Stands in for the value of a launch argument; the context is a dictionary of them."""
-
-    def perform(self, context: dict[str, Any]) -> Any:
-        return context[self.args[0]]
-
-
-STAND_IN = {
-    "launch": ["LaunchDescription"],
-    "launch.actions": ["DeclareLaunchArgument", "OpaqueFunction", "SetEnvironmentVariable"],
-    "launch.conditions": ["IfCondition"],
-    "launch.substitutions": ["LaunchConfiguration", "PathJoinSubstitution"],
-    "launch_ros": [],
-    "launch_ros.actions": ["LifecycleNode", "Node"],
-    "launch_ros.parameter_descriptions": ["ParameterValue"],
-    "launch_ros.substitutions": ["FindPackageShare"],
-}
 
 
 @pytest.fixture
 def launch(monkeypatch):
-    """Runs the launch file with some arguments; returns what it declares and what it starts."""
-    for name, classes in STAND_IN.items():
-        module = ModuleType(name)
-        for class_name in classes:
-            setattr(module, class_name, type(class_name, (Recorded,), {}))
-        monkeypatch.setitem(sys.modules, name, module)
-    sys.modules["launch.substitutions"].LaunchConfiguration = LaunchConfiguration
+    """Runs the launch file with some arguments, where some ROS packages are installed."""
     for variable in PROFILE_VARIABLES:
         monkeypatch.delenv(variable, raising=False)
 
-    def run(**given: str) -> tuple[dict[str, Any], list[Any], list[Any]]:
-        module = runpy.run_path(str(ROOT / "launch" / "instaseg.launch.py"))
-        entities = module["generate_launch_description"]().args[0]
-        kinds = [type(entity).__name__ for entity in entities]
-        declared = {
-            entity.args[0]: entity.kwargs
-            for entity, kind in zip(entities, kinds, strict=True)
-            if kind == "DeclareLaunchArgument"
-        }
-        assert given.keys() <= declared.keys()
-        defaults = {name: kwargs["default_value"] for name, kwargs in declared.items()}
-        variables = [e for e in entities if type(e).__name__ == "SetEnvironmentVariable"]
-        (start,) = (e for e in entities if type(e).__name__ == "OpaqueFunction")
-        return declared, variables, start.kwargs["function"]({**defaults, **given})
+    def run(packages: tuple[str, ...] = ("rviz2",), **given: str) -> stand_in_launch.Context:
+        description = described(packages)
+        context = stand_in_launch.Context({"config": str(SHIPPED), **given})
+        description.visit(context)
+        return context
 
+    def described(packages: tuple[str, ...] = ()) -> stand_in_launch.LaunchDescription:
+        for name, module in stand_in_launch.modules(packages).items():
+            monkeypatch.setitem(sys.modules, name, module)
+        path = ROOT / "launch" / "instaseg.launch.py"
+        return runpy.run_path(str(path))["generate_launch_description"]()
+
+    run.described = described
     return run
 
 
-def node_parameters(node: Recorded) -> dict[str, Any]:
-    """The parameters given to a node after the parameter file."""
-    return {name: value.args[0] for name, value in node.kwargs["parameters"][1].items()}
-
-
 def test_arguments(launch):
-    declared, _, _ = launch()
+    declared = [a for a in launch.described().actions if hasattr(a, "description")]
     expected = "image namespace config weights runtime image_transport autostart rviz shared_memory"
-    assert list(declared) == expected.split()
-    assert all(kwargs["description"] for kwargs in declared.values())
+    assert [argument.name for argument in declared] == expected.split()
+    assert all(argument.description for argument in declared)
 
 
 def test_the_node_and_its_defaults(launch):
-    _, _, (node, rviz) = launch()
-    assert node.kwargs["package"] == "instaseg_ros"
-    assert node.kwargs["executable"] == node.kwargs["name"] == NODE_NAME
+    (node,) = launch().processes
+    assert node.package == "instaseg_ros"
+    assert node.executable == node.name == NODE_NAME
     assert f'"{NODE_NAME} = instaseg_ros.ros.node:main"' in (ROOT / "setup.py").read_text()
-    assert node_parameters(node) == {"node.autostart": "true"}
-    assert rviz.kwargs["condition"].args == ("false",)
+    assert node.parameters == {"node.autostart": True}
+    assert node.files == [str(SHIPPED)]
+    assert node.remappings == [("image", "image")]
 
 
-def test_arguments_become_parameters(launch):
+def test_the_parameter_file_is_the_shipped_one(launch):
+    (argument,) = (a for a in launch.described().actions if getattr(a, "name", "") == "config")
+    default = stand_in_launch.performed(stand_in_launch.Context({}), argument.default)
+    assert Path(default).relative_to("/share/instaseg_ros") == SHIPPED.relative_to(ROOT)
+
+
+def test_arguments_become_parameters(launch, tmp_path):
     given = {"weights": "my.safetensors", "runtime": "torch", "image_transport": "compressed"}
-    _, _, (node, _) = launch(**given, image="/front/image_raw", namespace="front", config="my.yaml")
-    assert node.kwargs["parameters"][0] == "my.yaml"
-    assert node.kwargs["namespace"] == "front"
-    assert node.kwargs["remappings"] == [("image", "/front/image_raw")]
-    passed = node_parameters(node)
-    assert passed.pop("node.autostart") == "true"
-    assert sorted(passed.values()) == sorted(given.values())
-    assert passed.keys() <= {parameter.name for parameter in parameters(Config())}
+    mine = tmp_path / "my.yaml"
+    mine.touch()
+    context = launch(**given, image="/front/image_raw", namespace="front", config=str(mine))
+    (node,) = context.processes
+    assert node.files == [str(mine)]
+    assert node.namespace == "front"
+    assert node.remappings == [("image", "/front/image_raw")]
+    assert node.parameters.pop("node.autostart") is True
+    assert sorted(node.parameters.values()) == sorted(given.values())
+    assert node.parameters.keys() <= {parameter.name for parameter in parameters(Config())}
+
+
+@pytest.mark.parametrize("weights", ["0123", "true", "1e3"])
+def test_a_name_that_looks_like_a_number_stays_a_name(launch, weights):
+    assert launch(weights=weights).processes[0].parameters["weights"] == weights
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("true", True), ("False", False), ("1", True), ("0", False)]
+)
+def test_autostart_is_a_boolean(launch, text: str, value: bool):
+    assert launch(autostart=text).processes[0].parameters["node.autostart"] is value
+
+
+@pytest.mark.parametrize("argument", ["autostart", "rviz", "shared_memory"])
+def test_what_is_neither_true_nor_false_is_refused(launch, argument: str):
+    with pytest.raises(RuntimeError, match=f"'{argument}': 'maybe' is none of"):
+        launch(**{argument: "maybe"})
+
+
+def test_a_parameter_file_that_is_not_there_is_refused(launch, tmp_path, monkeypatch):
+    """launch itself would warn, and the node start with its defaults."""
+    with pytest.raises(
+        FileNotFoundError, match=r"config: expected .* '/nowhere\.yaml' is not there"
+    ):
+        launch(config="/nowhere.yaml")
+    with pytest.raises(FileNotFoundError):
+        launch(config=str(tmp_path))
+    (tmp_path / "mine.yaml").touch()
+    monkeypatch.setenv("HOME", str(tmp_path))  # no shell expands what follows `:=`
+    assert launch(config="~/mine.yaml").processes[0].files == [str(tmp_path / "mine.yaml")]
 
 
 def test_shared_memory_profile(launch, monkeypatch):
-    _, variables, _ = launch()
-    assert tuple(variable.args[0] for variable in variables) == PROFILE_VARIABLES
-    assert variables[0].args[1].args[0][-1] == "fastdds_shm.xml"
+    profile = "/share/instaseg_ros/config/fastdds_shm.xml"
+    assert launch().environment == dict.fromkeys(PROFILE_VARIABLES, profile)
+    assert launch(shared_memory="false").environment == {}
     monkeypatch.setenv(PROFILE_VARIABLES[0], "/etc/mine.xml")
-    _, variables, _ = launch()
-    assert [variable.args[0] for variable in variables] == [PROFILE_VARIABLES[1]]
+    assert launch().environment == {PROFILE_VARIABLES[1]: profile}
     root = ElementTree.parse(ROOT / "config" / "fastdds_shm.xml").getroot()
     sizes = [int(e.text) for e in root.iter() if e.tag.endswith("segment_size")]
     assert sizes == [64 * 2**20]
 
 
 def test_rviz_shows_the_nodes_topics_in_its_namespace(launch):
-    _, _, (_, rviz) = launch(image="/front/image_raw", namespace="front", rviz="true")
+    _, rviz = launch(image="/front/image_raw", namespace="front", rviz="true").processes
     config = yaml.safe_load((ROOT / "config" / "instaseg.rviz").read_text())
     displays = config["Visualization Manager"]["Displays"]
     shown = {d["Topic"]["Value"] for d in displays if "Topic" in d}
     own = {f"/{NODE_NAME}/{name}" for name in TOPICS}
     assert shown - own == {"/image"}
-    remapped = dict(rviz.kwargs["remappings"])
+    remapped = dict(rviz.remappings)
     assert remapped.keys() == shown
     assert remapped["/image"] == "/front/image_raw"
     assert remapped[f"/{NODE_NAME}/overlay"] == f"/front/{NODE_NAME}/overlay"
+
+
+def test_without_rviz2_the_node_starts_and_a_hint_is_given(launch):
+    context = launch(packages=(), rviz="true")
+    assert [process.package for process in context.processes] == ["instaseg_ros"]
+    assert "rviz2 is not installed" in context.hints[0]
+    assert not launch(packages=(), rviz="false").hints
+    manifest = ElementTree.parse(ROOT / "package.xml")
+    assert "rviz2" in [element.text for element in manifest.findall("exec_depend")]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [("true", bool), ("3", int), (True, str), (1, bool), ("0.5", float)]
+)
+def test_the_stand_in_refuses_a_value_of_another_type(value: Any, kind: type):
+    """As launch_ros does: a value is not read as the type, only a substitution is."""
+    with pytest.raises(TypeError, match="is not an instance of"):
+        stand_in_launch.ParameterValue(value, value_type=kind)

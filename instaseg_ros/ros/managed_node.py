@@ -69,7 +69,8 @@ class InstasegNode(LifecycleNode):
         done = TransitionCallbackReturn.SUCCESS
         if await beside(self, self.trigger_configure) != done:
             return False
-        return bool(self.trigger_activate() == done)
+        active = self.lifecycle == "active"  # a lifecycle manager may have been quicker
+        return active or bool(self.trigger_activate() == done)
 
     @transition("configuring", leads_to="inactive")
     def on_configure(self, state: LifecycleState) -> None:
@@ -83,7 +84,7 @@ class InstasegNode(LifecycleNode):
             self._labeller = labeller
             if self.config != config:  # live parameters, set meanwhile
                 labeller.use(self.config)
-        log.info("configured: %s", labeller.engine())
+        log.info("configured: %s", ", ".join(f"{k} {v}" for k, v in labeller.engine().items()))
 
     @transition("activating", leads_to="active")
     def on_activate(self, state: LifecycleState) -> None:

@@ -25,11 +25,7 @@ from rcl_interfaces.msg import Parameter, SetParametersResult
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.publisher import Publisher
-from rclpy.qos import (
-    QoSDurabilityPolicy,
-    QoSProfile,
-    QoSReliabilityPolicy,
-)
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
@@ -40,12 +36,12 @@ RELIABLE = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.RELIABLE)
 BEST_EFFORT = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 TRANSITIONS = {
-    "configure": Transition.TRANSITION_CONFIGURE,
-    "activate": Transition.TRANSITION_ACTIVATE,
-    "deactivate": Transition.TRANSITION_DEACTIVATE,
-    "cleanup": Transition.TRANSITION_CLEANUP,
-    "shutdown": Transition.TRANSITION_ACTIVE_SHUTDOWN,
-    "shutdown while unconfigured": Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
+    "configure": Transition(id=Transition.TRANSITION_CONFIGURE),
+    "activate": Transition(id=Transition.TRANSITION_ACTIVATE),
+    "deactivate": Transition(id=Transition.TRANSITION_DEACTIVATE),
+    "cleanup": Transition(id=Transition.TRANSITION_CLEANUP),
+    "shutdown": Transition(id=Transition.TRANSITION_ACTIVE_SHUTDOWN),
+    "shutdown while unconfigured": Transition(id=Transition.TRANSITION_UNCONFIGURED_SHUTDOWN),
 }
 
 
@@ -154,9 +150,8 @@ class Robot:
     # Services
 
     def ask(self, kind: Any, name: str, **request: Any) -> Callable[[], Any]:
-        """Call a service of the node; what is returned waits for the answer. Fast DDS drops it if
-        the node does not know the client after a tenth of a second, which is why a new client waits
-        before it asks."""
+        """Call a service of the node; what is returned waits for the answer. Fast DDS drops that if
+        the node does not know the client in a tenth of a second: a new one waits before it asks."""
         client = self.node.create_client(kind, f"{NODE}/{name}")
         self.until(client.service_is_ready, f"service {name}")
         self.spin_for(KNOWN_AFTER_S)
@@ -173,14 +168,8 @@ class Robot:
         """The answer of a service of the node."""
         return self.ask(kind, name, **request)()
 
-    def ask_to_change_state(self, transition: str) -> Callable[[], bool]:
-        """What is returned waits for the end of the transition: whether it succeeded."""
-        wanted = Transition(id=TRANSITIONS[transition])
-        answer = self.ask(ChangeState, "change_state", transition=wanted)
-        return lambda: answer().success
-
     def change_state(self, transition: str) -> bool:
-        return self.ask_to_change_state(transition)()
+        return self.call(ChangeState, "change_state", transition=TRANSITIONS[transition]).success
 
     def state(self) -> str:
         return self.call(GetState, "get_state").current_state.label

@@ -11,7 +11,8 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from robot import Robot
+from lifecycle_msgs.srv import ChangeState
+from robot import TRANSITIONS, Robot
 
 pytestmark = pytest.mark.ros
 
@@ -27,7 +28,7 @@ def test_it_ends_meanwhile(
     program = (WATCHED, "--hold", tmp_path / "never")
     robot.start({**network, "node.autostart": autostart}, program=program)
     if not autostart:
-        robot.ask_to_change_state("configure")
+        robot.ask(ChangeState, "change_state", transition=TRANSITIONS["configure"])
     robot.diagnosis("configuring: ", level=0)
     assert robot.stop(number) == 0, robot.log()
     assert "Traceback" not in robot.log()
@@ -44,10 +45,10 @@ def hold(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def configuring(
     robot: Robot, network: dict[str, Any], hold: Path
-) -> tuple[Robot, Callable[[], bool]]:
+) -> tuple[Robot, Callable[[], Any]]:
     """A node that is being configured, and what waits for the end of that."""
     robot.start(network, program=(WATCHED, "--hold", hold))
-    configured = robot.ask_to_change_state("configure")
+    configured = robot.ask(ChangeState, "change_state", transition=TRANSITIONS["configure"])
     robot.until(lambda: "preparing runtime torch" in robot.log(), "the node at work")
     return robot, configured
 
@@ -78,7 +79,7 @@ def test_another_transition_is_refused_meanwhile(configuring: Any, transition: s
 def test_the_request_is_answered_when_all_is_done(configuring: Any, hold: Path) -> None:
     node, configured = configuring
     hold.touch()
-    assert configured()
+    assert configured().success
     assert node.state() == "inactive"
     assert node.change_state("activate")
     node.until(lambda: node.label_info, "LabelInfo")
