@@ -98,7 +98,7 @@ def test_users_override_wins_and_a_mismatch_is_named(node: Robot, network):
         "qos_overrides./instaseg_node/labels.publisher.reliability": "best_effort",
     }
     node.start({**network, **INPUT, **overrides, "node.autostart": True, "node.stale_after_s": 0.5})
-    assert node.state() == "active"
+    node.await_state("active")
     node.camera(qos=BEST_EFFORT)
     message, values = node.diagnosis("QoS mismatch in RELIABILITY", level=2)
     assert "offers best_effort, this node asks for reliable" in message

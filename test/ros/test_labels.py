@@ -213,11 +213,12 @@ def test_bad_values_are_refused_with_a_reason(robot: Robot, camera, name, value,
 
 def test_parameters_describe_themselves(robot: Robot, camera):
     threshold = robot.describe_parameter("decode.seed_threshold")
-    assert threshold.description == "least seed score that starts an instance"
+    assert threshold.description.startswith("least seed score that starts an instance (live: ")
     assert threshold.floating_point_range[0].to_value == 1.0
     assert robot.describe_parameter("decode.min_pixels").integer_range[0].to_value == 1_000_000
     transport = robot.describe_parameter("node.image_transport")
     assert transport.additional_constraints == "raw or compressed"
+    assert transport.description.endswith("(may be set while the node is unconfigured)")
 
 
 def test_overlay_and_markers_for_those_who_look(robot: Robot, camera):
