@@ -49,10 +49,8 @@ def test_a_parameter_file_that_ros_cannot_read(name: str, tmp_path: Path) -> Non
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     code, output = start(*NODE, "--ros-args", "--params-file", path)
     assert code == 1
-    assert (
-        f"instaseg_node: ROS cannot start: Couldn't parse params file: '--params-file {path}'"
-        in (output.replace("failed to initialize rcl: ", ""))
-    )
+    assert "instaseg_node: ROS cannot start: " in output
+    assert f"params file: '--params-file {path}'" in output
     assert "'ros__parameters:'" in output
 
 
@@ -68,7 +66,7 @@ def test_a_parameter_file_that_names_the_node(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (("--params-file", "/nowhere.yaml"), "'--params-file /nowhere.yaml'. Error opening YAML"),
+        (("--params-file", "/nowhere.yaml"), "'--params-file /nowhere.yaml'"),
         (("-r", "image"), "remap rule: '-r image'"),
         (("-r", "image:=/a b"), "remap rule: '-r image:=/a b'"),
         (("-r", "__ns:=/a//b"), "'-r __ns:=/a//b'"),
@@ -82,7 +80,7 @@ def test_arguments_that_cannot_be_used(arguments: tuple[str, ...], part: str) ->
     code, output = start(*NODE, "--ros-args", *arguments)
     assert code == 1
     assert "instaseg_node: " in output
-    assert part in output.replace("Error: Error", "Error")
+    assert part in output
 
 
 @pytest.mark.parametrize(
