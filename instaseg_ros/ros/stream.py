@@ -11,7 +11,7 @@ from rclpy.node import Node
 
 from instaseg_ros.config import NodeConfig
 from instaseg_ros.ros.camera import Camera
-from instaseg_ros.ros.diagnostics import Input
+from instaseg_ros.ros.reasons import Input
 from instaseg_ros.ros.statistics import Snapshot, Statistics
 from instaseg_ros.ros.worker import NewestItemWorker
 
