@@ -9,7 +9,7 @@ from pathlib import Path
 
 from instaseg_ros.cli import add_config_options, check_frames, config_from, size_from
 from instaseg_ros.errors import ConfigError
-from instaseg_ros.output_files import OutputFile
+from instaseg_ros.files import OutputFile
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from instaseg_ros.cli import check_frames, size_from
 from instaseg_ros.config import RuntimeConfig, merge
 from instaseg_ros.errors import ConfigError
-from instaseg_ros.output_files import OutputFile
+from instaseg_ros.files import OutputFile
 
 WEIGHTS = "safetensors"
 PRECISIONS = {
@@ -64,14 +64,12 @@ def run(args: argparse.Namespace) -> int:
         return _weights(args, runtime.precision)
     from instaseg_ros.checkpoint import describe, load_checkpoint
 
-    describe(args.weights)
+    size = size_from(args.size, describe(args.weights).stride)
     check_frames(args.images)
 
     from instaseg_ros.export import TARGETS, Order, export, prepare_engine
 
-    checkpoint = load_checkpoint(args.weights)
-    size = size_from(args.size, checkpoint.stride)
-    order = Order(checkpoint, size, runtime, args.images)
+    order = Order(load_checkpoint(args.weights), size, runtime, args.images)
     if args.to == "tensorrt" and args.output is None:
         print(prepare_engine(order))
         return 0
