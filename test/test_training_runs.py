@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +16,6 @@ import torch
 from disc_images import QUICK, write_discs
 from networks import by_chance
 
-from instaseg_ros import cli
 from instaseg_ros.checkpoint import load_checkpoint, save_checkpoint
 from instaseg_ros.config import Config, dump, merge
 from instaseg_ros.errors import ConfigError, MissingExtraError, WeightsError
@@ -118,34 +116,28 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None
     assert all(torch.equal(a, states[1]["network"][k]) for k, a in states[0]["network"].items())
 
 
-def test_ctrl_c_saves_the_state_after_the_step_in_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def interrupted_run(tmp_path: Path, workers: int) -> subprocess.CompletedProcess[str]:
+    """A training in a process group of its own that gets Ctrl-C in its third step."""
+    _, file = config_of(tmp_path, steps=4, save_every=100, batch_size=1, workers=workers)
+    program = tmp_path / "program.py"
+    program.write_text(INTERRUPTED)
+    return run_python(program, "train", file, "-o", tmp_path / "run", start_new_session=True)
+
+
+def test_ctrl_c_saves_the_state_after_the_step_in_work(tmp_path: Path) -> None:
     """And the loss is printed where there is no terminal."""
-    whole = trainer._step
-
-    def interrupted(run: object, model: object, optimizer: object, batch: object, step: int):
-        if step == 1:
-            os.kill(os.getpid(), signal.SIGINT)
-        return whole(run, model, optimizer, batch, step)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(trainer, "_step", interrupted)
-    _, file = config_of(tmp_path, steps=3, save_every=100, batch_size=1)
-    assert cli.main(["train", str(file), "-o", str(tmp_path / "run")]) == 130
+    done = interrupted_run(tmp_path, workers=0)
+    assert done.returncode == 130, done.stderr
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
-    assert state["step"] == 2
-    assert [row["step"] for row in rows(tmp_path / "run" / "log.csv")] == [1, 2]
-    said = capfd.readouterr().err
-    assert "stopping after this step" in said
-    assert re.search(r"^step 2 of 3: .*total \d", said, re.MULTILINE)
+    assert state["step"] == 3
+    assert [row["step"] for row in rows(tmp_path / "run" / "log.csv")] == [1, 2, 3]
+    assert "stopping after this step" in done.stderr
+    assert re.search(r"^step 3 of 4: .*total \d", done.stderr, re.MULTILINE)
 
 
 @pytest.mark.slow
 def test_ctrl_c_on_a_terminal_reaches_the_workers_too(tmp_path: Path) -> None:
-    _, file = config_of(tmp_path, steps=4, save_every=100, batch_size=1, workers=1)
-    program = tmp_path / "program.py"
-    program.write_text(INTERRUPTED)
-    done = run_python(program, "train", file, "-o", tmp_path / "run", start_new_session=True)
+    done = interrupted_run(tmp_path, workers=1)
     assert done.returncode == 130, done.stderr
     assert "stopped after step 3: the same command goes on" in done.stderr
     assert "Traceback" not in done.stderr
