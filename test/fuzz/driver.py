@@ -173,6 +173,7 @@ def _child(target: str, seed: int, first: int, inputs: str, seconds: float, fold
     module = _module(target)
     seeds = module.seeds()
     warnings.simplefilter("ignore")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # where libpng and others say a line of each
     from instaseg_ros.errors import InstasegError
 
     for data in seeds:  # imports, compiles, and is whole

@@ -19,7 +19,8 @@ from instaseg_ros.checkpoint import FORMAT, HEADER_KEY, describe
 from instaseg_ros.config import Config, dump, merge, parameters
 from instaseg_ros.errors import InstasegError
 
-INPUTS = {"configuration": 150, "weights": 60, "decode": 300}
+INPUTS = {"configuration": 150, "weights": 60, "decode": 300, "images": 500}
+SLOW = {"decode"}  # compiles every kernel, with checks
 BROKEN = """
 import os, time
 from instaseg_ros.errors import ConfigError
@@ -46,9 +47,15 @@ def feed(data, folder):
 """
 
 
-@pytest.mark.parametrize("target", driver.targets())
+@pytest.mark.parametrize(
+    "target",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for name in driver.targets()
+    ],
+)
 def test_nothing_but_sentences(target: str, tmp_path: Path) -> None:
-    count = INPUTS.get(target, 100)
+    count = INPUTS.get(target, 200)
     tally = driver.fuzz(target, 0, tmp_path, inputs=count)
     assert not tally.failures
     assert tally.inputs == count and tally.accepted
