@@ -27,7 +27,7 @@ from recordings import (
 from instaseg_ros import bag_recording, bag_storage
 from instaseg_ros.bag_storage import open_recording
 from instaseg_ros.bags import IMAGE, BagSource
-from instaseg_ros.errors import ImageError, InputError, TruncatedInputError
+from instaseg_ros.errors import ImageError, InputError
 
 
 def chunk_file(path: Path, compression: str, data: bytes, size: int) -> Path:
