@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import tempfile
@@ -125,7 +126,7 @@ def _change(rng: random.Random, document: Any) -> None:
         if not (isinstance(place[key], (dict, list)) and place[key]) or rng.random() < 0.1:
             break
         place = place[key]
-    place[key] = rng.choice(VALUES)
+    place[key] = copy.deepcopy(rng.choice(VALUES))
 
 
 _FOLDER = tempfile.TemporaryDirectory()
