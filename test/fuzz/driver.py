@@ -131,6 +131,13 @@ def nth(target: str, seed: int, number: int) -> bytes:
     return _mutation(module, seed, number, module.seeds())
 
 
+def took_all_memory(error: BaseException | None) -> bool:
+    """Whether a sentence is what became of a MemoryError: without a limit there is none."""
+    while error is not None and not isinstance(error, MemoryError):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def _module(target: str) -> ModuleType:
     for path in (str(ROOT), str(HERE.parent), str(HERE)):
         if path not in sys.path:
@@ -197,8 +204,11 @@ def _child(target: str, seed: int, first: int, inputs: str, seconds: float, fold
         try:
             module.feed(_mutation(module, seed, number, seeds), folder)
             accepted += 1
-        except InstasegError:
-            refused += 1
+        except InstasegError as error:
+            if took_all_memory(error):
+                failures.append((f"MemoryError: {error}"[:300], number))
+            else:
+                refused += 1
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
             failures.append((f"{type(error).__name__}: {error} ({where.name})"[:300], number))

@@ -6,12 +6,12 @@ import random
 import struct
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import zstandard
-from driver import mutated
+from driver import mutated, took_all_memory
 from mcap.writer import CompressionType
 from recordings import HEIGHT, WIDTH, write_db3, write_mcap, write_street_bag, write_with_rosbags
 from rosbags.rosbag2 import StoragePlugin
@@ -96,13 +96,13 @@ def _use(path: Path) -> None:
     except InputError as error:
         assert "bag" in str(error)
         refused = error
-    with suppress(InstasegError):
+    with _refused(InstasegError):
         for truth in _all(read_truth(path)):
             assert truth.labels.size
-    with suppress(InstasegError):
+    with _refused(InstasegError):
         dataset = LabelledBag(path)
         for k in range(len(dataset)):
-            with suppress(InputError):
+            with _refused(InputError):
                 sample = dataset[k]
                 assert sample.labels.shape == sample.frame.image.shape[:2]
                 assert len(sample.ids) == len(sample.class_ids)
@@ -110,15 +110,25 @@ def _use(path: Path) -> None:
         raise refused
 
 
+@contextmanager
+def _refused(kind: type[InstasegError]) -> Iterator[None]:
+    """Where a sentence of the kind may end the block."""
+    try:
+        yield
+    except kind as error:
+        if took_all_memory(error):
+            raise
+
+
 def _all(iterator: Iterator[Any]) -> Iterator[Any]:
     """What comes, without what cannot be converted."""
     while True:
-        try:
-            yield next(iterator)
-        except StopIteration:
-            return
-        except ImageError:
-            continue
+        with _refused(ImageError):
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            yield item
 
 
 def _written(path: Path, content: bytes) -> Path:
