@@ -71,6 +71,10 @@ def test_the_input_size_comes_from_the_weights_unless_the_user_sets_one(
 
     assert seen() == InputConfig(height=480, width=960)
     assert seen(mirror=True) == InputConfig(height=480, width=960, mirror=True)
+    asked = {"max_pixels": 9_000_000, "white_level": 4095}  # of the camera, not of a size
+    assert seen(**asked) == InputConfig(height=480, width=960, **asked)
+    by_hand = Config(weights=path, input=InputConfig(**asked))
+    assert suited(by_hand).input == InputConfig(height=480, width=960, **asked)
     # Never one side of the user's and one of the weights'.
     assert seen(width=640) == InputConfig(width=640)
     assert seen(scale=0.5) == InputConfig(scale=0.5)

@@ -6,7 +6,6 @@ from array import array
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
 from numpy.typing import NDArray
@@ -96,15 +95,3 @@ def diagnostic_array(name: str, diagnosis: Diagnosis, stamp: Time) -> Diagnostic
     message = DiagnosticArray(status=[status])
     message.header.stamp = stamp.to_msg()
     return message
-
-
-def _intrinsics(info: CameraInfo, size: tuple[int, int]) -> NDArray[np.float64] | None:
-    """(3, 3) camera matrix in pixels of an image of `size` (height, width), which may be binned,
-    cut out or scaled; None of a camera that is not calibrated."""
-    height, width = info.roi.height or info.height, info.roi.width or info.width
-    matrix = np.array(info.k, np.float64).reshape(3, 3)
-    if not (height and width and np.isfinite(matrix).all() and matrix[0, 0] > 0 < matrix[1, 1]):
-        return None
-    matrix[:2, 2] -= info.roi.x_offset, info.roi.y_offset
-    matrix[:2] *= [[size[1] / width], [size[0] / height]]
-    return matrix
