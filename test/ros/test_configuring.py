@@ -11,8 +11,10 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from coloured_shapes import scene
 from lifecycle_msgs.srv import ChangeState
-from robot import TRANSITIONS, Robot
+from rclpy.qos import QoSReliabilityPolicy
+from robot import TRANSITIONS, Robot, image_message
 
 pytestmark = pytest.mark.ros
 
@@ -62,7 +64,7 @@ def test_it_says_what_it_is_at(configuring: Any, network: dict[str, Any]) -> Non
 
 def test_parameters_answer_and_keep_their_rules(configuring: Any) -> None:
     node, _ = configuring
-    assert node.set_parameter("decode.seed_threshold", 0.75).successful
+    assert node.set_parameter("decode.min_pixels", 100_000).successful
     result = node.set_parameter("runtime.threads", 7)
     assert not result.successful
     assert "expected to stay 1 while the node is configured" in result.reason
@@ -83,4 +85,10 @@ def test_the_request_is_answered_when_all_is_done(configuring: Any, hold: Path) 
     assert node.state() == "inactive"
     assert node.change_state("activate")
     node.until(lambda: node.label_info, "LabelInfo")
-    assert node.label_info[-1].threshold == pytest.approx(0.75)  # as it was set meanwhile
+    camera = node.camera()
+    node.await_match(camera, QoSReliabilityPolicy.RELIABLE)
+    _, detections = node.label(camera, image_message(scene()))
+    assert not detections.detections  # by what was set meanwhile
+    assert node.set_parameter("decode.min_pixels", 128).successful
+    _, detections = node.label(camera, image_message(scene()))
+    assert len(detections.detections) == 3
