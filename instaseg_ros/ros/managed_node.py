@@ -58,7 +58,7 @@ class InstasegNode(LifecycleNode):
         self.config = parameters.declare(self)
         self.add_on_set_parameters_callback(self._check_parameters)
         if HAS_AFTERWARDS:
-            self.add_post_set_parameters_callback(self._take_over)
+            self.add_post_set_parameters_callback(self._follow)
         serve_transitions(self)
         self._health_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
         clock = Clock(clock_type=ClockType.STEADY_TIME)  # also where ROS time stands still
@@ -145,6 +145,12 @@ class InstasegNode(LifecycleNode):
             before, self.config = self.config, parameters.changed(self.config, changes, False)
             if self._labeller and self.config != before:
                 self._labeller.use(self.config)
+
+    def _follow(self, changes: Iterable[Parameter]) -> None:
+        """After ROS has set parameters: also those that new weights bring say what holds."""
+        self._take_over(changes)
+        if stale := parameters.stale(self, self.config):
+            self.set_parameters(stale)  # which comes here again, with nothing to do
 
     def _diagnose(self) -> None:
         facts: dict[str, Any] = {}

@@ -63,6 +63,15 @@ def changed(config: Config, changes: Iterable[RosParameter], configured: bool) -
         return config  # configure will refuse them, with the reason
 
 
+def stale(node: Node, config: Config) -> list[RosParameter]:
+    """The node's parameters that do not say what `config` does, as they should."""
+    return [
+        RosParameter(leaf.name, value=leaf.value)
+        for leaf in node_parameters(config)
+        if node.get_parameter(leaf.name).value != leaf.value
+    ]
+
+
 def _descriptor(leaf: Parameter) -> ParameterDescriptor:
     descriptor = ParameterDescriptor(
         description=f"{leaf.help} ({LIVE if leaf.live else FIXED})",
