@@ -99,7 +99,8 @@ def _serve(stopping: threading.Event) -> bool:
         node = InstasegNode()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        starting = executor.create_task(node.start) if node.config.node.autostart else None
+        starts = node.config.node.autostart and not stopping.is_set()
+        starting = executor.create_task(node.start) if starts else None
         while not stopping.is_set() and rclpy.ok():
             executor.spin_once(timeout_sec=SIGNAL_POLL_S)
             if starting is not None and starting.done() and not starting.result():

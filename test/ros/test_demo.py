@@ -16,7 +16,7 @@ from robot import free_domain
 
 from instaseg_ros import cli
 from instaseg_ros.bags import BagSource
-from instaseg_ros.datasets import open_dataset
+from instaseg_ros.datasets import ALL, open_dataset
 from instaseg_ros.datasets.synthetic_street import SyntheticStreet
 from instaseg_ros.datasets.synthetic_street.export import write_bag
 from instaseg_ros.outputs import NODE_NAME
@@ -45,8 +45,8 @@ def test_every_frame_is_labelled_or_counted(
     assert recorded.total == summary["frames_labelled"]
     assert next(iter(recorded)).image.shape == (128, 256, 3)
     # It stands alone: the images as they were recorded, and the truth about them.
-    labelled = open_dataset(out / "labelled.mcap", "val")
-    original = open_dataset(tmp_path / "street.mcap", "val")
+    labelled = open_dataset(out / "labelled.mcap", ALL)
+    original = open_dataset(tmp_path / "street.mcap", ALL)
     assert len(labelled) == 12
     for i in range(12):
         np.testing.assert_array_equal(labelled[i].frame.image, original[i].frame.image)

@@ -13,6 +13,7 @@ from test_outputs import HEADER, messages
 
 from instaseg_ros import outputs
 from instaseg_ros.bag_types import message_classes, typestore
+from instaseg_ros.config import InputConfig
 from instaseg_ros.ros.messages import MESSAGES, to_frame
 
 pytestmark = pytest.mark.ros
@@ -50,7 +51,7 @@ def image(height: int, width: int) -> Image:
 
 def intrinsics(message: Image, info: CameraInfo | None) -> list[float] | None:
     """Focal lengths and the point that is looked at, in pixels of the image."""
-    matrix = to_frame(message, info).intrinsics
+    matrix = to_frame(message, InputConfig(), info).intrinsics
     if matrix is None:
         return None
     assert matrix.dtype == np.float64
@@ -79,4 +80,4 @@ def test_intrinsics_that_say_nothing_are_none(info: CameraInfo):
 def test_stamps_before_1970_are_stamps():
     message = image(8, 8)
     message.header.stamp.sec, message.header.stamp.nanosec = -2, 500_000_000
-    assert to_frame(message).stamp_ns == -1_500_000_000
+    assert to_frame(message, InputConfig()).stamp_ns == -1_500_000_000
