@@ -23,6 +23,7 @@ from instaseg_ros.grouping.gpu import SIZES
 from instaseg_ros.onnx_model import cached_onnx
 from instaseg_ros.runtimes import onnx_runtime, open_runtime, openvino_model
 from instaseg_ros.runtimes.cuda_runtime import CudaRuntime
+from instaseg_ros.runtimes.recent import MOST_PIXELS, Recent
 
 pytestmark = pytest.mark.xdist_group("converting")
 
@@ -45,6 +46,26 @@ def expected(checkpoint: Checkpoint, images: np.ndarray) -> dict[str, torch.Tens
 
 
 SIZES_SEEN = [(32 + 8 * number, 48) for number in range(7)]
+
+
+def test_a_large_image_goes_when_another_comes_and_small_ones_stay() -> None:
+    class Made:
+        def __init__(self, shape: tuple[int, ...]) -> None:
+            made.append(shape)
+            alive.add(self)
+
+    made: list[tuple[int, ...]] = []
+    alive: WeakSet[Made] = WeakSet()
+    recent = Recent(Made)
+    large, small = (MOST_PIXELS // 4096, 4097), [(1, side, side, 3) for side in (8, 16, 24)]
+    for shape in (*small, large, large):
+        recent(shape)
+    assert made == [*small, large]
+    assert len(alive) == len(recent) == 1  # it alone is more than all may have
+    for shape in (*small, *small):
+        recent(shape)
+    assert made == [*small, large, *small]
+    assert len(alive) == len(recent) == len(small)
 
 
 def test_openvino_gives_image_sizes_of_the_past_back(checkpoint: Checkpoint) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instaseg_ros.errors import ConfigError, MissingExtraError
-from instaseg_ros.grouping.gpu import SIZES
 from instaseg_ros.onnx_model import DTYPES, INPUT, cached_onnx
+from instaseg_ros.runtimes.recent import Recent
 from instaseg_ros.runtimes.torch_runtime import pick_device
 from instaseg_ros.temporal import STATE, state_shape
 
@@ -48,7 +47,7 @@ class OnnxRuntime:
             )
         self._threads = config.threads
         self._checkpoint = checkpoint
-        self._session = lru_cache(maxsize=SIZES)(self._open)
+        self._session = Recent(self._open)
 
     def __call__(self, images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
         return self._session(images.shape[1:3])(images, state)

@@ -8,7 +8,6 @@ of a second, hardly more than to read it from a disk, so nothing compiled is kep
 from __future__ import annotations
 
 import logging
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,9 +17,9 @@ from torch import Tensor
 
 from instaseg_ros.errors import ConfigError, MissingExtraError
 from instaseg_ros.grouping.compiled import compile_all
-from instaseg_ros.grouping.gpu import SIZES
 from instaseg_ros.runtimes.openvino_model import model_of, quantised_model_of
 from instaseg_ros.runtimes.openvino_network import unpack
+from instaseg_ros.runtimes.recent import Recent
 from instaseg_ros.temporal import state_shape
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ class OpenVinoRuntime:
             model = self._quantised(checkpoint, best)
         self._model = model or model_of(checkpoint, self._network)
         compile_all()
-        self._compiled = lru_cache(maxsize=SIZES)(self._compile)
+        self._compiled = Recent(self._compile)
 
     def __call__(self, images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
         request, outputs = self._compiled(images.shape)

@@ -7,7 +7,6 @@ import logging
 import re
 from collections.abc import Callable
 from fnmatch import fnmatch
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +18,9 @@ from torch import Tensor
 from instaseg_ros.checkpoint import weights_hash
 from instaseg_ros.errors import ConfigError, EngineError, MissingExtraError
 from instaseg_ros.files import Cache
-from instaseg_ros.grouping.gpu import SIZES
 from instaseg_ros.onnx_model import DTYPES, INPUT, cached_onnx
 from instaseg_ros.runtimes.comparison import Comparison
+from instaseg_ros.runtimes.recent import Recent
 from instaseg_ros.runtimes.tensorrt_engine import EngineFile, EngineSpec, build_engine, engine
 from instaseg_ros.runtimes.torch_runtime import pick_device
 from instaseg_ros.temporal import STATE, state_shape
@@ -67,7 +66,7 @@ class TensorRTRuntime:
             )
         self._config = config.engine
         self._checkpoint = checkpoint
-        self._run = lru_cache(maxsize=SIZES)(self._start)
+        self._run = Recent(self._start)
         self._failures: dict[tuple[int, int], str] = {}
 
     def __call__(self, images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:

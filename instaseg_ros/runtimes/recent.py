@@ -1,0 +1,42 @@
+"""What runtimes keep for an image size: of the sizes that came last, and not more than fits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from instaseg_ros.grouping.gpu import SIZES
+
+T = TypeVar("T")
+
+MOST_PIXELS = 16_000_000  # of all sizes kept; OpenVINO takes some 120 bytes for each
+
+
+class Recent(Generic[T]):
+    """What `make` makes of a shape (H, W) or (B, H, W, 3), kept for the last SIZES shapes, or for
+    fewer where they have more than MOST_PIXELS together: one large image must not hold its memory
+    for good. What the last shape needs is kept however large it is."""
+
+    def __init__(self, make: Callable[[Any], T]) -> None:
+        self._make = make
+        self._kept: dict[tuple[int, ...], T] = {}  # the shape that came last stands last
+
+    def __call__(self, shape: tuple[int, ...]) -> T:
+        if shape in self._kept:
+            found = self._kept.pop(shape)
+        else:
+            self._make_room(math.prod(shape[:3]))
+            found = self._make(shape)
+        self._kept[shape] = found
+        return found
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def _make_room(self, pixels: int) -> None:
+        kept = sum(math.prod(shape[:3]) for shape in self._kept)
+        while self._kept and (len(self._kept) >= SIZES or kept + pixels > MOST_PIXELS):
+            oldest = next(iter(self._kept))
+            kept -= math.prod(oldest[:3])
+            del self._kept[oldest]
