@@ -8,6 +8,7 @@ input. So the network begins and ends with convolutions here, and nothing is con
 
 from __future__ import annotations
 
+import copy
 import itertools
 from typing import Any
 
@@ -19,10 +20,11 @@ from torch import Tensor, nn
 from instaseg_ros.folding import FoldedDownsampler, fold
 from instaseg_ros.grouping.compiled import kernel
 from instaseg_ros.grouping.workers import each, shares
-from instaseg_ros.lite import PIXEL_MEAN, PIXEL_SCALE, Stem
+from instaseg_ros.lite import PIXEL_MEAN, PIXEL_SCALE, InvertedResidual, Stem
 from instaseg_ros.network import ERFNet, LiteEncoder
 
 PAIR = 2  # pixels that lie side by side are seen as one of six channels: more to do at once
+SHARES = 3  # of the block that expands at half resolution
 BAND_ROWS = 64  # of packed outputs, that one thread unpacks at a time, at most
 
 
@@ -38,7 +40,9 @@ class PackedNetwork(nn.Module):
         self.network = fold(network)
         encoder = self.network.encoder
         if isinstance(encoder, LiteEncoder):
-            encoder.trunk.stem = _PairsStem(encoder.trunk.stem)  # type: ignore[assignment]
+            trunk = encoder.trunk
+            trunk.stem = _PairsStem(trunk.stem)  # type: ignore[assignment]
+            trunk.blocks[1] = _InShares(trunk.blocks[1])
         else:
             assert isinstance(encoder.initial_block, FoldedDownsampler)
             encoder.initial_block = _PairsDownsampler(encoder.initial_block)  # type: ignore[assignment]
@@ -114,6 +118,39 @@ class _PairsStem(nn.Module):
     def forward(self, pairs: Tensor) -> Tensor:
         centred = nn.functional.pad(pairs - PIXEL_MEAN, (0, 1, 0, 1))
         return nn.functional.relu6(self.conv(centred))
+
+
+class _InShares(nn.Module):
+    """A folded `InvertedResidual` without a residual, a share of its expanded channels at a time.
+
+    Of all of them at half resolution no cache holds what one convolution leaves to the next.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        assert isinstance(block, InvertedResidual) and block.expands and not block.residual
+        bias = block.project_conv.bias
+        self.shares = nn.ModuleList()
+        for channels in torch.arange(block.depthwise_conv.out_channels).chunk(SHARES):
+            share = copy.deepcopy(block)
+            for conv in (share.expand_conv, share.depthwise_conv):
+                assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+                conv.weight = nn.Parameter(conv.weight.detach()[channels])
+                conv.bias = nn.Parameter(conv.bias.detach()[channels])
+                conv.out_channels = len(channels)
+            share.depthwise_conv.in_channels = share.depthwise_conv.groups = len(channels)
+            share.project_conv.weight = nn.Parameter(
+                block.project_conv.weight.detach()[:, channels]
+            )
+            share.project_conv.in_channels = len(channels)
+            share.project_conv.bias, bias = bias, None  # of the first alone
+            self.shares.append(share)
+
+    def forward(self, x: Tensor) -> Tensor:
+        total: Tensor = self.shares[0](x)
+        for share in self.shares[1:]:
+            total = total + share(x)
+        return total
 
 
 def _packed(conv: nn.ConvTranspose2d) -> nn.Conv2d:
