@@ -56,15 +56,19 @@ def write_report(
         int(k): _picture(found, int(k), losses[k], found.seen[k], pipeline.class_names, dataset)
         for k in dict.fromkeys([*order[: max(worst, INLINED)], *order[::-1][:BEST]])
     }
-    output.part.mkdir(parents=True)
-    if worst:
-        (output.part / "worst").mkdir()
-    for place, k in enumerate(order[:worst], 1):
-        name = f"{place:02d}_{_name(dataset, found.indices[k])}.jpg"
-        (output.part / "worst" / name).write_bytes(shown[int(k)].jpeg)
-    text = _page(found, summary, pipeline, title, [int(k) for k in order], shown, worst)
-    (output.part / PAGE).write_bytes(text.encode("utf-8", "replace"))  # names of files are bytes
-    output.commit()
+    try:
+        output.part.mkdir(parents=True)
+        if worst:
+            (output.part / "worst").mkdir()
+        for place, k in enumerate(order[:worst], 1):
+            name = f"{place:02d}_{_name(dataset, found.indices[k])}.jpg"
+            (output.part / "worst" / name).write_bytes(shown[int(k)].jpeg)
+        text = _page(found, summary, pipeline, title, [int(k) for k in order], shown, worst)
+        page = text.encode("utf-8", "replace")  # names of files are bytes
+        (output.part / PAGE).write_bytes(page)
+        output.commit()
+    finally:
+        output.discard()
 
 
 def verdicts(frame: FrameCounts) -> Verdicts:

@@ -15,7 +15,7 @@ import pytest
 from disc_images import write_discs
 from metric_scenes import instances, metric_scene
 
-from instaseg_ros import cli
+from instaseg_ros import cli, evaluate_report
 from instaseg_ros.checkpoint import Checkpoint, save_checkpoint
 from instaseg_ros.datasets import Sample
 from instaseg_ros.errors import ConfigError, MissingExtraError
@@ -190,6 +190,18 @@ def test_a_report_shows_what_was_scored(
     words = ["evaluate", str(cells), "--weights", weights, "--report", str(tmp_path / "report")]
     assert cli.main([*words, *PLAIN]) == 0
     assert runs == [1] * 3
+
+
+def test_a_report_that_fails_leaves_nothing(
+    tmp_path: Path, cells: Path, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def torn(*_: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(evaluate_report, "_page", torn)
+    words = ["evaluate", str(cells), "--weights", weights, "--report", str(tmp_path / "report")]
+    assert cli.main([*words, "--worst", "1", *PLAIN]) == 1
+    assert list(tmp_path.glob("report*")) == []
 
 
 def test_what_was_found_is_kept_as_it_was() -> None:
