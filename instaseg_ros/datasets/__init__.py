@@ -7,14 +7,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from instaseg_ros.datasets import cityscapes, coco, cvppp, kitti_mots, label_images
+from instaseg_ros.datasets.border import named
+from instaseg_ros.datasets.parts import TRAIN, VAL, Part, part
+from instaseg_ros.datasets.reading import unknown_split
+from instaseg_ros.datasets.sample import (
+    Dataset,
+    Sample,
+    Sequences,
+    least_pixels,
+    remarks,
+    semantic_names,
+)
 from instaseg_ros.errors import InputError
 from instaseg_ros.sources import BAG_SUFFIXES
-
-from . import cityscapes, coco, cvppp, kitti_mots, label_images
-from .border import named
-from .parts import TRAIN, VAL, Part, part
-from .reading import unknown_split
-from .sample import Dataset, Sample, Sequences, least_pixels, remarks, semantic_names
 
 __all__ = [
     "ALL",
@@ -38,7 +44,9 @@ log = logging.getLogger(__name__)
 
 
 def _bag(path: Path, _: str) -> Dataset:
-    from .bag import LabelledBag  # imports packages that the others do not need
+    from instaseg_ros.datasets.bag import (
+        LabelledBag,  # imports packages that the others do not need
+    )
 
     return LabelledBag(path)
 
@@ -128,7 +136,7 @@ def open_dataset(path: str | Path, split: str) -> Dataset:
     fits, and for another split.
     """
     if str(path) == SYNTHETIC:
-        from .synthetic_street import SyntheticStreet
+        from instaseg_ros.datasets.synthetic_street import SyntheticStreet
 
         if split not in (TRAIN, VAL):
             raise unknown_split(path, split, (TRAIN, VAL))

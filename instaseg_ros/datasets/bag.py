@@ -25,11 +25,10 @@ from instaseg_ros.bags import (
     deserialize,
     truth_topics,
 )
+from instaseg_ros.datasets.border import reads_files
+from instaseg_ros.datasets.sample import Sample, present_ids
 from instaseg_ros.errors import ImageError, InputError, TruncatedInputError
 from instaseg_ros.types import Frame
-
-from .border import reads_files
-from .sample import Sample, present_ids
 
 log = logging.getLogger(__name__)
 

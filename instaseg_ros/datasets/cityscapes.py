@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from instaseg_ros.datasets.border import reads_files
+from instaseg_ros.datasets.reading import read_image, read_labels, subfolders, unknown_split
+from instaseg_ros.datasets.sample import Sample
 from instaseg_ros.errors import InputError
 from instaseg_ros.types import Frame
-
-from .border import reads_files
-from .reading import read_image, read_labels, subfolders, unknown_split
-from .sample import Sample
 
 CITYSCAPES = {
     24: "person",

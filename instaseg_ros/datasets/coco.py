@@ -9,11 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from instaseg_ros.errors import InputError
-from instaseg_ros.types import Frame
-
-from .border import named, reads_files
-from .coco_entries import (
+from instaseg_ros.datasets.border import named, reads_files
+from instaseg_ros.datasets.coco_entries import (
     Annotation,
     box_of,
     boxes,
@@ -24,9 +21,11 @@ from .coco_entries import (
     segmentation_of,
     why_objects,
 )
-from .reading import read_image, read_json
-from .rle import Runs, area, pixels_inside, runs_of_counts, runs_of_polygons
-from .sample import Remarks, Sample, class_name, present_ids, whole
+from instaseg_ros.datasets.reading import read_image, read_json
+from instaseg_ros.datasets.rle import Runs, area, pixels_inside, runs_of_counts, runs_of_polygons
+from instaseg_ros.datasets.sample import Remarks, Sample, class_name, present_ids, whole
+from instaseg_ros.errors import InputError
+from instaseg_ros.types import Frame
 
 SPLITS = ("train", "val", "test")
 MOST_OBJECTS = (1 << 16) - 1  # of an image: labels have 16 bits

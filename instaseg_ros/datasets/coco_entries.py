@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .sample import whole
+from instaseg_ros.datasets.sample import whole
 
 
 class Annotation(NamedTuple):

@@ -20,14 +20,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from instaseg_ros.datasets.border import named, reads_files
+from instaseg_ros.datasets.cityscapes import (
+    CITYSCAPES,
+    SEMANTIC,
+    dense_classes,
+    from_cityscapes_ids,
+)
+from instaseg_ros.datasets.reading import (
+    read_image,
+    read_json,
+    read_labels,
+    subfolders,
+    unknown_split,
+)
+from instaseg_ros.datasets.sample import Remarks, Sample, class_name, present_ids, whole
 from instaseg_ros.errors import InputError
 from instaseg_ros.image_files import images_in
 from instaseg_ros.types import Frame
-
-from .border import named, reads_files
-from .cityscapes import CITYSCAPES, SEMANTIC, dense_classes, from_cityscapes_ids
-from .reading import read_image, read_json, read_labels, subfolders, unknown_split
-from .sample import Remarks, Sample, class_name, present_ids, whole
 
 UNKNOWN = -1  # class of an object that meta.json gives one that is not there
 

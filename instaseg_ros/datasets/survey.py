@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from instaseg_ros.datasets.border import named
+from instaseg_ros.datasets.reading import read_any
+from instaseg_ros.datasets.sample import Dataset, Sample
 from instaseg_ros.errors import InputError
 from instaseg_ros.image_files import IMAGE_SUFFIXES
 from instaseg_ros.visualization import color, contact_sheet, paint, write_name
-
-from .border import named
-from .reading import read_any
-from .sample import Dataset, Sample
 
 CELL_WIDTH_PX = 480
 OPACITY = 0.5

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .counts import FrameCounts, Ranked, counts_at, rank
+from instaseg_ros.evaluation.counts import FrameCounts, Ranked, counts_at, rank
 
 OVERLAPS = np.arange(0.5, 1.0, 0.05)  # an object is found when IoU is strictly above
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .average_precision import AveragePrecision, average_precision
-from .counts import FrameCounts, Ranked, counts_at, judge, of_class
+from instaseg_ros.evaluation.average_precision import AveragePrecision, average_precision
+from instaseg_ros.evaluation.counts import FrameCounts, Ranked, counts_at, judge, of_class
 
 SIZE_STEP = 4.0  # a bin of sizes ends at so many times its lower end
 SIZE_BINS = 6

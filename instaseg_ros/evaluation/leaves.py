@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .counts import FrameCounts, judge, of_class
+from instaseg_ros.evaluation.counts import FrameCounts, judge, of_class
 
 
 class LeafScore(NamedTuple):

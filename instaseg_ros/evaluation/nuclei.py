@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .counts import FrameCounts, counts_at, rank
+from instaseg_ros.evaluation.counts import FrameCounts, counts_at, rank
 
 OVERLAPS = np.arange(5, 10) / 10
 

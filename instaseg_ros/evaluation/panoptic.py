@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .counts import FrameCounts, iou, judge, of_class
+from instaseg_ros.evaluation.counts import FrameCounts, iou, judge, of_class
 
 
 class PanopticQuality(NamedTuple):

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instaseg_ros.errors import MissingExtraError
-
-from .average_precision import OVERLAPS, class_ap, precision_recall
-from .breakdown import Bin, Reliability
-from .counts import Ranked
+from instaseg_ros.evaluation.average_precision import OVERLAPS, class_ap, precision_recall
+from instaseg_ros.evaluation.breakdown import Bin, Reliability
+from instaseg_ros.evaluation.counts import Ranked
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .counts import FrameCounts, excused, iou, of_class
+from instaseg_ros.evaluation.counts import FrameCounts, excused, iou, of_class
 
 VOLUME_OVERLAPS = np.arange(1, 10) / 10
 

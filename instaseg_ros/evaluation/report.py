@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
-from .summary import COLUMNS, table_cells
+from instaseg_ros.evaluation.summary import COLUMNS, table_cells
 
 STYLE = """
 :root { color-scheme: light; }

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from .average_precision import average_precision
-from .counts import FrameCounts
-from .leaves import leaf_score
-from .nuclei import OVERLAPS, ap_dsb
-from .panoptic import panoptic_quality
-from .regions import region_precision
+from instaseg_ros.evaluation.average_precision import average_precision
+from instaseg_ros.evaluation.counts import FrameCounts
+from instaseg_ros.evaluation.leaves import leaf_score
+from instaseg_ros.evaluation.nuclei import OVERLAPS, ap_dsb
+from instaseg_ros.evaluation.panoptic import panoptic_quality
+from instaseg_ros.evaluation.regions import region_precision
 
 COLUMNS = {  # key of a class' row: its name in the table
     "ap": "AP",

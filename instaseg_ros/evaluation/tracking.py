@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instaseg_ros.errors import MissingExtraError
-
-from .counts import FrameCounts, judge, of_class
+from instaseg_ros.evaluation.counts import FrameCounts, judge, of_class
 
 ALPHAS = np.arange(1, 20) / 20  # the IoU that makes a match, in HOTA
 TITLES = {  # of the shares in TrackScore

@@ -4,10 +4,10 @@ Classes: person, rider, car, truck, bus. A rider is the person together with the
 motorcycle.
 """
 
-from .camera import Camera
-from .dataset import SyntheticStreet
-from .render import View, render
-from .scene import Scene, make_scene
-from .traffic import CLASS_NAMES
+from instaseg_ros.datasets.synthetic_street.camera import Camera
+from instaseg_ros.datasets.synthetic_street.dataset import SyntheticStreet
+from instaseg_ros.datasets.synthetic_street.render import View, render
+from instaseg_ros.datasets.synthetic_street.scene import Scene, make_scene
+from instaseg_ros.datasets.synthetic_street.traffic import CLASS_NAMES
 
 __all__ = ["CLASS_NAMES", "Camera", "Scene", "SyntheticStreet", "View", "make_scene", "render"]

@@ -6,10 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from instaseg_ros.datasets.synthetic_street.dataset import SyntheticStreet
+from instaseg_ros.datasets.synthetic_street.export import write_bag, write_png_folder
 from instaseg_ros.errors import InstasegError
-
-from .dataset import SyntheticStreet
-from .export import write_bag, write_png_folder
 
 DEMO_SEQUENCE = 98  # all five classes, by day
 

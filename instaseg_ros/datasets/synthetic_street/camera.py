@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from instaseg_ros.datasets.synthetic_street.weather import Weather
 from instaseg_ros.grouping.compiled import cached_njit
-
-from .weather import Weather
 
 
 @dataclass(frozen=True, slots=True)

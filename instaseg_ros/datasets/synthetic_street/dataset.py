@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from instaseg_ros.datasets.sample import Sample, present_ids
+from instaseg_ros.datasets.synthetic_street.camera import Camera
+from instaseg_ros.datasets.synthetic_street.render import render
+from instaseg_ros.datasets.synthetic_street.scene import Scene, make_scene
+from instaseg_ros.datasets.synthetic_street.traffic import CLASS_NAMES
 from instaseg_ros.errors import InputError
 from instaseg_ros.types import Frame
-
-from ..sample import Sample, present_ids
-from .camera import Camera
-from .render import render
-from .scene import Scene, make_scene
-from .traffic import CLASS_NAMES
 
 _SPLITS = {"train": 1, "val": 2}
 _FRAME_RATE_HZ = 10

@@ -11,11 +11,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from instaseg_ros.datasets.sample import Dataset, Sample
 from instaseg_ros.errors import InputError
 from instaseg_ros.files import OutputFile
 from instaseg_ros.types import Instances
-
-from ..sample import Dataset, Sample
 
 
 def write_png_folder(

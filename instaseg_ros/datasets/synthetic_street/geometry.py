@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from instaseg_ros.datasets.synthetic_street.materials import PLAIN
 from instaseg_ros.grouping.compiled import cached_njit
-
-from .materials import PLAIN
 
 Point = tuple[float, float, float]
 Colour = tuple[float, float, float]

@@ -8,9 +8,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from instaseg_ros.datasets.synthetic_street import materials as m
 from instaseg_ros.grouping.compiled import cached_njit
-
-from . import materials as m
 
 
 class Street(NamedTuple):

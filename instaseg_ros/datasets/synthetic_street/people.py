@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import materials as m
-from .geometry import Builder, Colour, Mesh, Point
+from instaseg_ros.datasets.synthetic_street import materials as m
+from instaseg_ros.datasets.synthetic_street.geometry import Builder, Colour, Mesh, Point
 
 _SKIN = ((0.85, 0.62, 0.5), (0.7, 0.48, 0.36), (0.45, 0.29, 0.2), (0.25, 0.16, 0.11))
 _HAIR = ((0.06, 0.05, 0.04), (0.2, 0.12, 0.06), (0.5, 0.38, 0.18), (0.45, 0.44, 0.43))

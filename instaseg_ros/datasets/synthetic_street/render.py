@@ -7,15 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from instaseg_ros.datasets.synthetic_street.camera import Camera, develop
+from instaseg_ros.datasets.synthetic_street.geometry import U_SCALE, VARIANT, Builder, Mesh
+from instaseg_ros.datasets.synthetic_street.rasterizer import rasterize
+from instaseg_ros.datasets.synthetic_street.scene import DRAWN_M, Scene
+from instaseg_ros.datasets.synthetic_street.shading import Eye, Light, Seen, Shade, shade
+from instaseg_ros.datasets.synthetic_street.traffic import SEEN_M
+from instaseg_ros.datasets.synthetic_street.weather import Weather
 from instaseg_ros.grouping.compiled import cached_njit
-
-from .camera import Camera, develop
-from .geometry import U_SCALE, VARIANT, Builder, Mesh
-from .rasterizer import rasterize
-from .scene import DRAWN_M, Scene
-from .shading import Eye, Light, Seen, Shade, shade
-from .traffic import SEEN_M
-from .weather import Weather
 
 MIN_PIXELS = 12  # an object of which less is seen carries no label
 

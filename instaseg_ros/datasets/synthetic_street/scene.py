@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import scenery
-from .geometry import Mesh
-from .patterns import Street
-from .traffic import Thing, traffic
-from .weather import Weather, random_weather
+from instaseg_ros.datasets.synthetic_street import scenery
+from instaseg_ros.datasets.synthetic_street.geometry import Mesh
+from instaseg_ros.datasets.synthetic_street.patterns import Street
+from instaseg_ros.datasets.synthetic_street.traffic import Thing, traffic
+from instaseg_ros.datasets.synthetic_street.weather import Weather, random_weather
 
 DRAWN_M = 85.0
 

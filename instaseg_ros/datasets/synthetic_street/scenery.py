@@ -8,9 +8,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from . import materials as m
-from .geometry import Builder, Mesh
-from .shading import BUILDING_CELL_M
+from instaseg_ros.datasets.synthetic_street import materials as m
+from instaseg_ros.datasets.synthetic_street.geometry import Builder, Mesh
+from instaseg_ros.datasets.synthetic_street.shading import BUILDING_CELL_M
 
 KERB_M = 0.13
 _WALLS = (

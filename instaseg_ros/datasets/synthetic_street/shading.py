@@ -8,10 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from instaseg_ros.grouping.compiled import cached_njit
-
-from . import materials as m
-from .patterns import (
+from instaseg_ros.datasets.synthetic_street import materials as m
+from instaseg_ros.datasets.synthetic_street.patterns import (
     Look,
     Rgb,
     Street,
@@ -24,6 +22,7 @@ from .patterns import (
     rough,
     smooth,
 )
+from instaseg_ros.grouping.compiled import cached_njit
 
 BUILDING_CELL_M = 4.0
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import people, scenery, vehicles
-from .geometry import Mesh
+from instaseg_ros.datasets.synthetic_street import people, scenery, vehicles
+from instaseg_ros.datasets.synthetic_street.geometry import Mesh
 
 CLASS_NAMES = ("person", "rider", "car", "truck", "bus")
 PERSON, RIDER, CAR, TRUCK, BUS = range(5)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import materials as m
-from .geometry import Builder, Colour
+from instaseg_ros.datasets.synthetic_street import materials as m
+from instaseg_ros.datasets.synthetic_street.geometry import Builder, Colour
 
 CAR_PAINTS = (
     (0.75, 0.75, 0.76),

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import materials as m
-from .geometry import Builder, Colour, Mesh
-from .vehicle_parts import BUS_PAINTS, CAR_PAINTS, CARGO, ends, pick, wheels
+from instaseg_ros.datasets.synthetic_street import materials as m
+from instaseg_ros.datasets.synthetic_street.geometry import Builder, Colour, Mesh
+from instaseg_ros.datasets.synthetic_street.vehicle_parts import (
+    BUS_PAINTS,
+    CAR_PAINTS,
+    CARGO,
+    ends,
+    pick,
+    wheels,
+)
 
 _PAINTED = (m.PAINT,) * 4
 _BLACK, _GLASS, _STEEL = (0.05, 0.05, 0.05), (0.07, 0.08, 0.09), (0.35, 0.35, 0.36)
