@@ -56,7 +56,7 @@ train: jazzy
 GPU_PYTHON ?= .venv/bin/python
 gpu: $(if $(filter .venv/%,$(GPU_PYTHON)),jazzy)
 	$(GPU_PYTHON) -m pytest -m gpu test/test_cuda.py test/test_methods.py test/test_runtimes.py test/test_tensorrt.py
-	$(GPU_PYTHON) -m instaseg_ros.bench_gpu --json runs/gpu.json
+	$(GPU_PYTHON) -m instaseg_ros.benchmarks.gpu --json runs/gpu.json
 	$(GPU_PYTHON) -m instaseg_ros.cli bench --size 512x1024
 	$(GPU_PYTHON) -m instaseg_ros.cli bench --size 1024x2048
 	-timeout --signal=INT 180 $(GPU_PYTHON) -m instaseg_ros.cli train config/train/synthetic.yaml

@@ -10,8 +10,8 @@ from instaseg_ros.telemetry import switch_off
 if TYPE_CHECKING:
     from instaseg_ros.config import Config
     from instaseg_ros.configure import load_config
+    from instaseg_ros.frames import Frame
     from instaseg_ros.pipeline import Pipeline
-    from instaseg_ros.types import Frame
 
 __all__ = ["Config", "Frame", "Pipeline", "__version__", "load_config"]
 

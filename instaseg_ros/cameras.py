@@ -11,9 +11,9 @@ from torch import Tensor
 
 from instaseg_ros.config import TrackingConfig
 from instaseg_ros.errors import ImageError
-from instaseg_ros.temporal import state_shape
+from instaseg_ros.frames import Frame
+from instaseg_ros.model.temporal import state_shape
 from instaseg_ros.tracking import Tracker
-from instaseg_ros.types import Frame
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import safe_open
 
 from instaseg_ros.config import Config, MethodConfig, assigned
-from instaseg_ros.config_tree import shown
+from instaseg_ros.config.schema import shown
 from instaseg_ros.errors import ConfigError, WeightsError
 from instaseg_ros.files import write_whole
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from instaseg_ros.methods import Method
-    from instaseg_ros.network import ERFNet
+    from instaseg_ros.model.erfnet import ERFNet
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Checkpoint:
     @property
     def stride(self) -> int:
         """What height and width of the network's input are multiples of."""
-        from instaseg_ros.network import PROFILES
+        from instaseg_ros.model.erfnet import PROFILES
 
         return PROFILES[self.profile].stride
 
@@ -89,7 +89,7 @@ class Checkpoint:
 
     def network(self) -> ERFNet:
         """An ERFNet with these weights, float32."""
-        from instaseg_ros.network import ERFNet
+        from instaseg_ros.model.erfnet import ERFNet
 
         method = self.method()
         network = ERFNet(method.heads, self.profile, method.temporal)
@@ -222,7 +222,7 @@ def _is_class_name(name: object) -> bool:
 
 
 def _read(path: Path) -> Checkpoint:
-    from instaseg_ros.network import PROFILES
+    from instaseg_ros.model.erfnet import PROFILES
 
     header = _header(path)
     described = _described(path, header)
@@ -310,7 +310,7 @@ def _check_fit(checkpoint: Checkpoint, path: Path) -> None:
     """Raises WeightsError unless the tensors are those of the checkpoint's network, and numbers."""
     import torch
 
-    from instaseg_ros.network import ERFNet
+    from instaseg_ros.model.erfnet import ERFNet
 
     method, found = checkpoint.method(), checkpoint.tensors
     with torch.device("meta"):  # shapes alone: no memory, no random numbers

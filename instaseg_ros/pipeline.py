@@ -21,12 +21,12 @@ from instaseg_ros.checkpoint import load_checkpoint
 from instaseg_ros.config import Config, DecodeConfig, TrackingConfig
 from instaseg_ros.configure import suited
 from instaseg_ros.errors import ConfigError
-from instaseg_ros.mirroring import mean_of_both, with_mirror_images
+from instaseg_ros.frames import Frame, Result
+from instaseg_ros.model.mirror import mean_of_both, with_mirror_images
+from instaseg_ros.model.temporal import NEXT_STATE
 from instaseg_ros.preprocess import Geometry, preprocess, restore
 from instaseg_ros.runtimes import Remembering, Uploading, open_runtime, prepares_for_minutes
-from instaseg_ros.temporal import NEXT_STATE
 from instaseg_ros.tracking import Tracker
-from instaseg_ros.types import Frame, Result
 
 log = logging.getLogger(__name__)
 

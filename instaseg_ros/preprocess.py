@@ -10,15 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instaseg_ros.errors import ImageError
-from instaseg_ros.image_files import check_size
-from instaseg_ros.types import Instances
+from instaseg_ros.frames import Instances
+from instaseg_ros.model.heads import STRIDE
+from instaseg_ros.recordings.image_files import check_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from instaseg_ros.config import InputConfig
-
-STRIDE = 8  # a network that halves its input three times; of others see `Profile.stride`
 
 
 class Geometry(NamedTuple):

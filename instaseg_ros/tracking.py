@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instaseg_ros.config import TrackingConfig
-from instaseg_ros.types import Instances
+from instaseg_ros.frames import Instances
 
 MAX_ID = 65_535  # of uint16; 0 is background
 EMBEDDING_RADIUS = 1.5  # rho_r of Hu et al. 2019: instances are trained to lie twice as far apart

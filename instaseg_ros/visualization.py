@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from instaseg_ros.types import Frame, Instances
+from instaseg_ros.frames import Frame, Instances
 
 
 def _palette() -> NDArray[np.uint8]:

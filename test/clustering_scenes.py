@@ -10,8 +10,8 @@ import torch
 from test_grouping import Outputs, scene
 from torch import Tensor
 
+from instaseg_ros.clustering.ellipses import Groups, reference
 from instaseg_ros.config import DecodeConfig
-from instaseg_ros.grouping import Groups, oracle
 from instaseg_ros.methods import spatial_embedding as method
 
 SIZES = ((24, 48), (17, 31), (130, 9), (1, 60), (60, 1))
@@ -47,7 +47,7 @@ def assert_groups_of_oracle(
     """Every field of every image equal, bit for bit. Returns how many instances there were."""
     count = 0
     for *image, groups in zip(*maps, got, strict=True):
-        expected = oracle.group(*image, config)
+        expected = reference.group(*image, config)
         for name, left, right in zip(Groups._fields, expected, groups, strict=True):
             assert left.dtype == right.dtype and left.shape == right.shape, name
             np.testing.assert_array_equal(left, right, err_msg=name)

@@ -10,7 +10,7 @@ import numpy as np
 from pycocotools import mask as mask_api
 
 from instaseg_ros.datasets import Dataset, Sample
-from instaseg_ros.datasets.synthetic_street import CLASS_NAMES, SyntheticStreet
+from instaseg_ros.synthetic_street import CLASS_NAMES, SyntheticStreet
 
 SIZE = (64, 128)
 CITYSCAPES_IDS = {"person": 24, "rider": 25, "car": 26, "truck": 27, "bus": 28}

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from instaseg_ros.evaluation.counts import FrameCounts, frame_counts
-from instaseg_ros.types import Instances
+from instaseg_ros.evaluation.overlaps import FrameCounts, frame_counts
+from instaseg_ros.frames import Instances
 
 SIZE = 96, 128
 

@@ -6,7 +6,7 @@ import torch
 
 from instaseg_ros.checkpoint import Checkpoint
 from instaseg_ros.methods import make_method
-from instaseg_ros.network import ERFNet, Profile
+from instaseg_ros.model.erfnet import ERFNet, Profile
 
 # Every kind of layer: a conversion takes a tenth of a second for each one.
 SMALL = {

@@ -11,11 +11,11 @@ import pytest
 from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from instaseg_ros import outputs
-from instaseg_ros.bag_types import make_header, message_classes, typestore
-from instaseg_ros.bags import COMPRESSED, DETECTIONS, IMAGE, BagWriter
 from instaseg_ros.errors import TruncatedInputError
-from instaseg_ros.types import Frame, Instances, Result
+from instaseg_ros.frames import Frame, Instances, Result
+from instaseg_ros.recordings import result_messages
+from instaseg_ros.recordings.bags import COMPRESSED, DETECTIONS, IMAGE, BagWriter
+from instaseg_ros.recordings.message_types import make_header, message_classes, typestore
 
 CLASS_NAMES = ("car", "person")
 HEIGHT, WIDTH = 48, 64
@@ -65,7 +65,7 @@ def header(index: int):
 
 def image_message(index: int) -> bytes:
     """The image as a serialised sensor_msgs/Image."""
-    message = outputs.overlay_message(message_classes(), header(index), image(index))
+    message = result_messages.overlay_message(message_classes(), header(index), image(index))
     return bytes(typestore().serialize_cdr(message, IMAGE))
 
 
@@ -130,7 +130,9 @@ def write_bag(path: Path, count: int, topic: str = "/image") -> Path:
     writer = BagWriter(path)
     writer.add_topic(topic, IMAGE)
     for i in range(count):
-        writer.write(topic, outputs.overlay_message(writer.msgs, header(i), image(i)), stamp_ns(i))
+        writer.write(
+            topic, result_messages.overlay_message(writer.msgs, header(i), image(i)), stamp_ns(i)
+        )
     writer.close()
     return path
 
@@ -146,11 +148,13 @@ def write_street_bag(path: Path, count: int) -> Path:
     for i in range(count):
         picture = _png(msgs, i, "rgb8; png compressed bgr8", image(i)[..., ::-1])
         writer.write("/image/compressed", picture, stamp_ns(i))
-        depth = outputs.labels_message(msgs, header(i), np.full((HEIGHT, WIDTH), 1500, np.uint16))
+        depth = result_messages.labels_message(
+            msgs, header(i), np.full((HEIGHT, WIDTH), 1500, np.uint16)
+        )
         writer.write("/depth", depth, stamp_ns(i))
         labels = _png(msgs, i, "mono16; png compressed", instances(i).labels)
         writer.write("/ground_truth/labels", labels, stamp_ns(i))
-        detections = outputs.detections_message(msgs, header(i), instances(i), CLASS_NAMES)
+        detections = result_messages.detections_message(msgs, header(i), instances(i), CLASS_NAMES)
         writer.write("/ground_truth/detections", detections, stamp_ns(i))
     writer.close()
     return path

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from instaseg_ros.clustering.ellipses import Groups, reference
 from instaseg_ros.config import DecodeConfig
-from instaseg_ros.grouping import Groups, oracle
 from instaseg_ros.methods import spatial_embedding as method
 
 Outputs = tuple[np.ndarray, np.ndarray, np.ndarray]  # offset, bandwidth, seed of one image
@@ -18,7 +18,7 @@ def oracle_groups(outputs: Outputs, config: DecodeConfig) -> Groups:
     offset, bandwidth, seed = (torch.from_numpy(array) for array in outputs)
     embedding = method.embed(offset, method.pixel_grid(*seed.shape[1:]))
     scale = method.inverse_bandwidth(bandwidth)
-    return oracle.group(embedding, scale, method.seed_score(seed), config)
+    return reference.group(embedding, scale, method.seed_score(seed), config)
 
 
 def assert_same(outputs: Outputs, config: DecodeConfig) -> Groups:

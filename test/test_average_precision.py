@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from instaseg_ros.evaluation.average_precision import average_precision
-from instaseg_ros.evaluation.counts import frame_counts
-from instaseg_ros.types import Instances
+from instaseg_ros.evaluation.metrics.average_precision import average_precision
+from instaseg_ros.evaluation.overlaps import frame_counts
+from instaseg_ros.frames import Instances
 
 TRUTH = np.zeros((40, 40), np.uint16)
 TRUTH[0:20, 0:20] = 7

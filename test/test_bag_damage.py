@@ -19,10 +19,10 @@ from recordings import (
     write_mcap,
 )
 
-from instaseg_ros import bags
-from instaseg_ros.bag_storage import open_recording
-from instaseg_ros.bags import IMAGE, BagSource
 from instaseg_ros.errors import InputError, TruncatedInputError
+from instaseg_ros.recordings import bags
+from instaseg_ros.recordings.bags import IMAGE, BagSource
+from instaseg_ros.recordings.storage import open_recording
 
 
 def cut(path: Path, share: float) -> Path:

@@ -25,10 +25,10 @@ from recordings import (
 )
 from rosbags.rosbag2 import StoragePlugin
 
-from instaseg_ros.bags import IMAGE, BagSource
 from instaseg_ros.errors import InputError
-from instaseg_ros.replay import replay
-from instaseg_ros.sources import open_source
+from instaseg_ros.recordings.bags import IMAGE, BagSource
+from instaseg_ros.recordings.replay import replay
+from instaseg_ros.recordings.sources import open_source
 
 SUFFIXES = {StoragePlugin.MCAP: ".mcap", StoragePlugin.SQLITE3: ".db3"}
 

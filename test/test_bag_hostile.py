@@ -24,10 +24,10 @@ from recordings import (
     write_mcap,
 )
 
-from instaseg_ros import bag_recording, bag_storage
-from instaseg_ros.bag_storage import open_recording
-from instaseg_ros.bags import IMAGE, BagSource
 from instaseg_ros.errors import ImageError, InputError
+from instaseg_ros.recordings import recording, storage
+from instaseg_ros.recordings.bags import IMAGE, BagSource
+from instaseg_ros.recordings.storage import open_recording
 
 
 def chunk_file(path: Path, compression: str, data: bytes, size: int) -> Path:
@@ -43,7 +43,7 @@ def chunk_file(path: Path, compression: str, data: bytes, size: int) -> Path:
     ("compression", "pack"), [("zstd", zstandard.compress), ("lz4", lz4.frame.compress)]
 )
 def test_chunk_unpacks_to_no_more_than_is_allowed(tmp_path, monkeypatch, compression, pack):
-    monkeypatch.setattr(bag_recording, "MAX_UNPACKED", 1 << 20)
+    monkeypatch.setattr(recording, "MAX_UNPACKED", 1 << 20)
     data = pack(bytes(1 << 21))
     for name, size in (("honest", 1 << 21), ("lying", 1000), ("huge", 1 << 62)):
         with pytest.raises(InputError, match=r"it unpacks to .* bytes"):
@@ -53,7 +53,7 @@ def test_chunk_unpacks_to_no_more_than_is_allowed(tmp_path, monkeypatch, compres
 
 
 def test_message_unpacks_to_no_more_than_is_allowed(tmp_path, monkeypatch):
-    monkeypatch.setattr(bag_recording, "MAX_UNPACKED", 1 << 20)
+    monkeypatch.setattr(recording, "MAX_UNPACKED", 1 << 20)
     path = tmp_path / "bag.mcap"
     with path.open("wb") as file:
         writer = McapWriter(file)
@@ -75,7 +75,7 @@ def test_message_unpacks_to_no_more_than_is_allowed(tmp_path, monkeypatch):
 
 
 def test_file_unpacks_to_no_more_than_is_allowed(tmp_path, monkeypatch):
-    monkeypatch.setattr(bag_storage, "UNPACKED_BYTES", 1 << 20)
+    monkeypatch.setattr(storage, "UNPACKED_BYTES", 1 << 20)
     bomb = tmp_path / "bomb.db3.zstd"
     bomb.write_bytes(zstandard.compress(bytes(1 << 23)))
     with pytest.raises(InputError, match=r"bomb\.db3\.zstd: \d+ bytes unpack to more than 1048576"):
@@ -170,7 +170,7 @@ def test_whatever_a_parser_raises_is_ours(tmp_path, monkeypatch):
     def failing(*_: object) -> object:
         raise MemoryError
 
-    monkeypatch.setattr(bag_storage, "open_mcap", failing)
+    monkeypatch.setattr(storage, "open_mcap", failing)
     with pytest.raises(InputError, match=r"bag\.mcap: no message can be read .*MemoryError"):
         BagSource(bag)
     monkeypatch.setattr(source, "_to_rgb", failing)

@@ -20,10 +20,10 @@ from recordings import (
 )
 from rosbags.rosbag2 import Reader, StoragePlugin
 
-from instaseg_ros import bags, outputs
-from instaseg_ros.bag_types import VISION_MSGS, full_type, message_classes, typestore
-from instaseg_ros.bags import IMAGE, BagSource, BagWriter, read_truth
 from instaseg_ros.errors import ConfigError, ImageError, InputError
+from instaseg_ros.recordings import bags, result_messages
+from instaseg_ros.recordings.bags import IMAGE, BagSource, BagWriter, read_truth
+from instaseg_ros.recordings.message_types import VISION_MSGS, full_type, message_classes, typestore
 
 
 @pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
@@ -64,7 +64,7 @@ def test_topics_are_listed_where_the_choice_is_open(tmp_path):
     for side, count in (("left", 1), ("right", 2)):
         writer.add_topic(f"/{side}/image_raw", IMAGE)
         for i in range(count):
-            message = outputs.overlay_message(writer.msgs, recordings.header(i), image(i))
+            message = result_messages.overlay_message(writer.msgs, recordings.header(i), image(i))
             writer.write(f"/{side}/image_raw", message, stamp_ns(i))
     writer.close()
     with pytest.raises(InputError, match="2 that could be") as caught:
@@ -79,7 +79,7 @@ def test_damaged_frame_can_be_skipped(tmp_path):
     writer = BagWriter(tmp_path / "bad.mcap")
     writer.add_topic("/image", IMAGE)
     for i in range(4):
-        message = outputs.overlay_message(writer.msgs, recordings.header(i), image(i))
+        message = result_messages.overlay_message(writer.msgs, recordings.header(i), image(i))
         if i == 1:
             message.data = message.data[:100]
         if i == 2:
@@ -132,7 +132,7 @@ def test_recording_of_another_system_is_refused(tmp_path):
 def test_recording_without_images_names_its_topics(tmp_path):
     writer = BagWriter(tmp_path / "talk.mcap")
     writer.add_topic("/info", "vision_msgs/msg/LabelInfo")
-    message = outputs.label_info_message(writer.msgs, recordings.header(0), CLASS_NAMES)
+    message = result_messages.label_info_message(writer.msgs, recordings.header(0), CLASS_NAMES)
     writer.write("/info", message, 1)
     writer.close()
     with pytest.raises(InputError, match="no image topic; its topics: /info"):
@@ -157,11 +157,11 @@ def test_truth_without_its_other_half_is_left_out_and_not_kept(tmp_path, monkeyp
     writer.add_topic("/cam/ground_truth/detections", bags.DETECTIONS)
     for i in range(5):
         header, truth = recordings.header(i), recordings.instances(i)
-        labels = outputs.labels_message(writer.msgs, header, truth.labels)
+        labels = result_messages.labels_message(writer.msgs, header, truth.labels)
         writer.write("/cam/ground_truth/labels", labels, stamp_ns(i))
     for i in (0, 4):  # the first comes too late
         header, truth = recordings.header(i), recordings.instances(i)
-        detections = outputs.detections_message(writer.msgs, header, truth, CLASS_NAMES)
+        detections = result_messages.detections_message(writer.msgs, header, truth, CLASS_NAMES)
         writer.write("/cam/ground_truth/detections", detections, stamp_ns(4) + i)
     writer.close()
     assert [truth.stamp_ns for truth in read_truth(tmp_path / "half.mcap")] == [stamp_ns(4)]
@@ -172,7 +172,7 @@ def test_written_recording_is_whole_for_others(tmp_path):
     path = tmp_path / "out.mcap"
     writer = BagWriter(path)
     writer.add_topic("/info", "vision_msgs/msg/LabelInfo", latched=True)
-    message = outputs.label_info_message(writer.msgs, recordings.header(0), CLASS_NAMES)
+    message = result_messages.label_info_message(writer.msgs, recordings.header(0), CLASS_NAMES)
     writer.write("/info", message, stamp_ns(0))
     assert not path.exists()
     writer.close()
@@ -209,7 +209,7 @@ def test_time_that_no_recording_holds_gives_way_to_the_nearest(tmp_path, caplog)
     writer.add_topic("/image", IMAGE)
     stamps = [-1, 5, (1 << 31) * 10**9 + 7, 1 << 70]
     for stamp in stamps:
-        picture = outputs.overlay_message(
+        picture = result_messages.overlay_message(
             writer.msgs, bags.bag_types.make_header(stamp, ""), image(0)
         )
         writer.write("/image", picture, stamp)

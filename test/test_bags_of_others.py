@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from instaseg_ros.bags import BagSource
 from instaseg_ros.errors import InputError
+from instaseg_ros.recordings.bags import BagSource
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "bags"
 pytestmark = pytest.mark.skipif(

@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from instaseg_ros import bench_sweep, cli
-from instaseg_ros.bench import bench, table
-from instaseg_ros.bench_runtimes import REFERENCE, available, compare
-from instaseg_ros.bench_yardstick import made_to_measure, published_loop, same_objects
+from instaseg_ros import cli
+from instaseg_ros.benchmarks import sweep
+from instaseg_ros.benchmarks.frame import bench, table
+from instaseg_ros.benchmarks.runtimes import REFERENCE, available, compare
+from instaseg_ros.benchmarks.yardstick import made_to_measure, published_loop, same_objects
 from instaseg_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from instaseg_ros.clustering.ellipses import reference
 from instaseg_ros.config import Config, DecodeConfig, merge
-from instaseg_ros.grouping import oracle
 from instaseg_ros.methods import make_method
 from instaseg_ros.methods.spatial_embedding import embed, inverse_bandwidth, pixel_grid
-from instaseg_ros.network import ERFNet
+from instaseg_ros.model.erfnet import ERFNet
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def test_the_yardstick_is_the_published_loop(n_sigma: int) -> None:
     embedding = embed(offset, pixel_grid(48, 64))
     labels = published_loop(embedding, bandwidth, score, config)
     pixels = score.flatten() > config.foreground_threshold
-    proposals = oracle.cluster(
+    proposals = reference.cluster(
         embedding.flatten(1)[:, pixels],
         inverse_bandwidth(bandwidth).flatten(1)[:, pixels],
         score.flatten()[pixels],
@@ -104,9 +105,9 @@ def test_every_stage_is_measured_beside_the_published_way(
 def test_sweep_is_measured_and_drawn(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench_sweep, "OBJECTS", (1, 4))
-    monkeypatch.setattr(bench_sweep, "FOREGROUND_SHARES", (0.1, 0.4))
-    monkeypatch.setattr(bench_sweep, "SCALES", (0.5, 1.0))
+    monkeypatch.setattr(sweep, "OBJECTS", (1, 4))
+    monkeypatch.setattr(sweep, "FOREGROUND_SHARES", (0.1, 0.4))
+    monkeypatch.setattr(sweep, "SCALES", (0.5, 1.0))
     words = ["bench", "--size", "96x192", "--objects", "2", "--rounds", "2", "--runtime", "torch"]
     files = ["--json", str(tmp_path / "b.json"), "--sweep", str(tmp_path / "b.png")]
     assert cli.main([*words, "--weights", config.weights, *files]) == 0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from instaseg_ros.bench_gpu import network_bytes
+from instaseg_ros.benchmarks.gpu import network_bytes
 from instaseg_ros.methods import make_method
-from instaseg_ros.network import ERFNet
+from instaseg_ros.model.erfnet import ERFNet
 
 
 def test_bytes_of_the_network_are_those_of_its_convolutions() -> None:

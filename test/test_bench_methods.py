@@ -11,12 +11,12 @@ import torch
 from layouts import street, write_label_images
 
 from instaseg_ros import cli
-from instaseg_ros.bench_methods import SYNTHETIC, row
+from instaseg_ros.benchmarks.methods import SYNTHETIC, row
 from instaseg_ros.checkpoint import Checkpoint, save_checkpoint
 from instaseg_ros.config import Config, merge
-from instaseg_ros.evaluation.semantics import frame_confusion
+from instaseg_ros.evaluation.metrics.semantics import frame_confusion
 from instaseg_ros.methods import make_method
-from instaseg_ros.network import ERFNet
+from instaseg_ros.model.erfnet import ERFNet
 
 TORCH = merge(Config(), {"runtime.name": "torch"})
 

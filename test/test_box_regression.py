@@ -11,20 +11,13 @@ import torch
 from box_scenes import ideal, street, targets
 
 from instaseg_ros.config import DecodeConfig, TrainConfig
-from instaseg_ros.evaluation.average_precision import average_precision
-from instaseg_ros.evaluation.counts import frame_counts
+from instaseg_ros.evaluation.metrics.average_precision import average_precision
+from instaseg_ros.evaluation.overlaps import frame_counts
+from instaseg_ros.frames import Instances
 from instaseg_ros.methods import Targets, make_method
-from instaseg_ros.methods.box_regression import (
-    BETA,
-    UNIT_PX,
-    box_iou,
-    box_loss,
-    embed,
-    raw_outputs,
-)
-from instaseg_ros.network import ERFNet
+from instaseg_ros.methods.box_regression import BETA, UNIT_PX, box_iou, box_loss, embed, raw_outputs
+from instaseg_ros.model.erfnet import ERFNet
 from instaseg_ros.training.state import start_from
-from instaseg_ros.types import Instances
 
 CONFIG = DecodeConfig(seed_threshold=0.3, min_pixels=12)
 

@@ -10,18 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from instaseg_ros.cameras import (
-    LONGEST_GAP_NS,
-    MOST_CAMERAS,
-    Cameras,
-    keep_states,
-    take_states,
-)
+from instaseg_ros.cameras import LONGEST_GAP_NS, MOST_CAMERAS, Cameras, keep_states, take_states
 from instaseg_ros.config import TrackingConfig
-from instaseg_ros.sources import open_source
-from instaseg_ros.temporal import state_shape
+from instaseg_ros.frames import Frame
+from instaseg_ros.model.temporal import state_shape
+from instaseg_ros.recordings.sources import open_source
 from instaseg_ros.tracking import Tracker
-from instaseg_ros.types import Frame
 
 SIZE = (8, 16)
 TRACKING = TrackingConfig(enabled=True)

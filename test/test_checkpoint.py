@@ -24,7 +24,7 @@ from instaseg_ros.checkpoint import (
 )
 from instaseg_ros.errors import WeightsError
 from instaseg_ros.methods import make_method
-from instaseg_ros.network import ERFNet
+from instaseg_ros.model.erfnet import ERFNet
 
 
 def fresh(n_classes: int = 2, n_sigma: int = 2) -> ERFNet:

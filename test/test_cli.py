@@ -17,7 +17,7 @@ from rosbags.rosbag2 import Reader
 from instaseg_ros import cli
 from instaseg_ros.checkpoint import Checkpoint, description, load_checkpoint, save_checkpoint
 from instaseg_ros.methods import make_method
-from instaseg_ros.network import ERFNet
+from instaseg_ros.model.erfnet import ERFNet
 
 
 @pytest.fixture(scope="module")

@@ -16,16 +16,16 @@ from instaseg_ros.checkpoint import load_checkpoint
 from instaseg_ros.config import Config, TrainConfig, merge
 from instaseg_ros.datasets import Dataset, Sample, open_dataset
 from instaseg_ros.datasets.bag import LabelledBag
-from instaseg_ros.datasets.synthetic_street import SyntheticStreet, export
 from instaseg_ros.errors import ConfigError, InputError
+from instaseg_ros.frames import Frame
 from instaseg_ros.methods.depth import EgoMotion
+from instaseg_ros.synthetic_street import SyntheticStreet, export
 from instaseg_ros.training.augment import random_view
 from instaseg_ros.training.objects import object_index
 from instaseg_ros.training.source import open_splits
 from instaseg_ros.training.trainer import train
 from instaseg_ros.training.validation import spread
 from instaseg_ros.training.views import ObjectViews, clip_starts
-from instaseg_ros.types import Frame
 
 CLIPS = {**QUICK, "method.name": "spatio_temporal", "method.profile": "fast"}
 CLIPS |= {"train.batch_size": 1, "train.clip_frames": 3, "train.validation_frames": 3}

@@ -20,18 +20,19 @@ from networks import by_chance, remembering
 from recordings import write_street_bag
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from instaseg_ros import cli, evaluate_report
-from instaseg_ros.bag_storage import open_recording
-from instaseg_ros.bag_types import make_header, message_classes, stamp_ns, typestore
-from instaseg_ros.bags import COMPRESSED, DETECTIONS, IMAGE, BagWriter, deserialize
+from instaseg_ros import cli
 from instaseg_ros.checkpoint import Checkpoint, save_checkpoint
 from instaseg_ros.config import Config, merge
-from instaseg_ros.image_files import images_in
-from instaseg_ros.images import image_to_labels
-from instaseg_ros.outputs import overlay_message
+from instaseg_ros.evaluation.report import build
+from instaseg_ros.frames import Frame, Instances, Result
 from instaseg_ros.pipeline import Pipeline
-from instaseg_ros.sources import open_source
-from instaseg_ros.types import Frame, Instances, Result
+from instaseg_ros.recordings.bags import COMPRESSED, DETECTIONS, IMAGE, BagWriter, deserialize
+from instaseg_ros.recordings.image_files import images_in
+from instaseg_ros.recordings.image_messages import image_to_labels
+from instaseg_ros.recordings.message_types import make_header, message_classes, stamp_ns, typestore
+from instaseg_ros.recordings.result_messages import overlay_message
+from instaseg_ros.recordings.sources import open_source
+from instaseg_ros.recordings.storage import open_recording
 from instaseg_ros.visualization import paint
 
 FRAMES, HEIGHT, WIDTH = 5, 64, 96
@@ -320,7 +321,7 @@ def test_a_report_shows_what_was_scored_and_a_memory_lasts_through_sequences_alo
     words += ["--report", str(tmp_path / "report"), "--worst", "2", "--json", str(tmp_path / "n")]
     with monkeypatch.context() as patch:
         patch.setattr(Pipeline, "process", counted)
-        patch.setattr(evaluate_report, "paint", painted)
+        patch.setattr(build, "paint", painted)
         words += ["--tracking"] * tracking
         assert cli.main([*words, *options(file)]) == 0
     numbers = json.loads((tmp_path / "n").read_text())

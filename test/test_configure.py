@@ -19,8 +19,8 @@ from instaseg_ros.checkpoint import save_checkpoint
 from instaseg_ros.config import Config, DecodeConfig, InputConfig, merge
 from instaseg_ros.configure import load_config, suited
 from instaseg_ros.errors import ConfigError, WeightsError
+from instaseg_ros.frames import Frame
 from instaseg_ros.pipeline import Pipeline
-from instaseg_ros.types import Frame
 
 
 def weights_with(path: Path, **suits: object) -> str:

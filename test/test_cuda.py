@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from instaseg_ros.bench import FOREGROUND_SHARE, made_to_measure
+from instaseg_ros.benchmarks.frame import FOREGROUND_SHARE, made_to_measure
 from instaseg_ros.checkpoint import Checkpoint, load_checkpoint
+from instaseg_ros.clustering.ellipses import gpu, torch_loop
 from instaseg_ros.config import DecodeConfig, RuntimeConfig
-from instaseg_ros.grouping import gpu, plain
+from instaseg_ros.frames import Instances
 from instaseg_ros.methods.spatial_embedding import SpatialEmbedding
 from instaseg_ros.runtimes.cuda_network import PixelsToOutputs
 from instaseg_ros.runtimes.cuda_runtime import SLOTS, CudaRuntime
-from instaseg_ros.types import Instances
 
 pytestmark = [
     pytest.mark.gpu,
@@ -150,15 +150,17 @@ def test_a_batch_is_decoded_image_by_image() -> None:
 
 def test_contested_pixels_and_too_many_instances(monkeypatch: pytest.MonkeyPatch) -> None:
     """Classes that want the same pixels; and more instances than there are slots for."""
-    from instaseg_ros.grouping import triton_grouping
+    from instaseg_ros.clustering.ellipses import triton_session
 
     called = []
-    monkeypatch.setattr(plain, "group", lambda *a, group=plain.group: called.append(1) or group(*a))
+    monkeypatch.setattr(
+        torch_loop, "group", lambda *a, group=torch_loop.group: called.append(1) or group(*a)
+    )
     made = made_to_measure(256, 512, N_CLASSES, 2, 40, 40_000)
     made["seed"] = made["seed"].amax(1, keepdim=True) - 0.3 * torch.arange(5.0)[:, None, None]
     assert_equal_to_cpu(made, DecodeConfig(min_new_fraction=0.3))
     assert not called
-    monkeypatch.setattr(triton_grouping, "SLOTS", 8)
+    monkeypatch.setattr(triton_session, "SLOTS", 8)
     crowd = made_to_measure(264, 512, N_CLASSES, 2, 60, 40_000)  # a shape not seen before
     assert_equal_to_cpu(crowd, DecodeConfig())
     assert called

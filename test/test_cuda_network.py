@@ -10,10 +10,10 @@ import torch
 from test_folding import trained_like
 from torch import Tensor, nn
 
-from instaseg_ros.folding import fold
 from instaseg_ros.methods import make_method
-from instaseg_ros.network import PROFILES, ERFNet
-from instaseg_ros.runtimes.ahead_of_time import key, load_or_compile
+from instaseg_ros.model.batchnorm import fold
+from instaseg_ros.model.erfnet import PROFILES, ERFNet
+from instaseg_ros.runtimes.aot_inductor import key, load_or_compile
 from instaseg_ros.runtimes.cuda_network import PixelsToOutputs, fuse
 
 

@@ -10,18 +10,14 @@ import numpy as np
 import pytest
 from layouts import CITYSCAPES_IDS, KITTI_IDS, SIZE, assert_same, street, write
 
-from instaseg_ros.datasets import (
-    KINDS,
-    Sequences,
-    open_dataset,
-)
+from instaseg_ros.datasets import KINDS, Sequences, open_dataset
 from instaseg_ros.datasets.cityscapes import Cityscapes
 from instaseg_ros.datasets.cvppp import Cvppp
 from instaseg_ros.datasets.kitti_mots import KittiMots
 from instaseg_ros.datasets.label_images import LabelImages
-from instaseg_ros.datasets.synthetic_street import SyntheticStreet
-from instaseg_ros.datasets.synthetic_street.export import write_png_folder
 from instaseg_ros.errors import InputError
+from instaseg_ros.synthetic_street import SyntheticStreet
+from instaseg_ros.synthetic_street.export import write_png_folder
 
 IMAGE = np.zeros((*SIZE, 3), np.uint8)
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from instaseg_ros.clustering.ellipses import reference
 from instaseg_ros.config import DecodeConfig
-from instaseg_ros.grouping import oracle
 from instaseg_ros.methods import spatial_embedding as method
 from instaseg_ros.methods.spatial_embedding import STEP_X, STEP_Y, SpatialEmbedding
 
@@ -54,7 +54,7 @@ def test_golden_scene(threshold: float, expected: list[tuple[float, int]]) -> No
     score = method.seed_score(outputs["seed"][0, 0]).flatten()
     pixels = torch.nonzero(score > 0.5).squeeze(1)
     assert len(pixels) == 23308
-    proposals = oracle.cluster(embedding[:, pixels], scale[:, pixels], score[pixels], config)
+    proposals = reference.cluster(embedding[:, pixels], scale[:, pixels], score[pixels], config)
     assert [int(p.mask.sum()) for p in proposals] == [size for _, size in expected]
 
     (found,) = SpatialEmbedding(1, 1).decode(outputs, config)

@@ -12,13 +12,13 @@ import torch
 from disc_images import QUICK, write_discs
 
 from instaseg_ros.config import DecodeConfig, TrainConfig, load, merge
-from instaseg_ros.datasets.sample import present_ids
-from instaseg_ros.evaluation.average_precision import average_precision
-from instaseg_ros.evaluation.counts import frame_counts
+from instaseg_ros.evaluation.metrics.average_precision import average_precision
+from instaseg_ros.evaluation.overlaps import frame_counts
 from instaseg_ros.methods import BACKGROUND, Targets, make_method
 from instaseg_ros.methods import discriminative as method
 from instaseg_ros.methods.discriminative import Discriminative, discriminative_loss
-from instaseg_ros.network import PROFILES, ERFNet
+from instaseg_ros.model.erfnet import PROFILES, ERFNet
+from instaseg_ros.samples import present_ids
 from instaseg_ros.training.trainer import train
 
 DECODE = DecodeConfig(seed_threshold=0.5, min_pixels=4)

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from instaseg_ros import cli, doctor, runtimes
+from instaseg_ros import cli, runtimes
 from instaseg_ros.checkpoint import Checkpoint, save_checkpoint
 from instaseg_ros.config import Config, parameters
+from instaseg_ros.deploy import doctor
 from instaseg_ros.runtimes.comparison import TOLERANCES
 from instaseg_ros.runtimes.torch_runtime import TorchRuntime
 

@@ -15,20 +15,20 @@ import pytest
 from disc_images import write_discs
 from metric_scenes import instances, metric_scene
 
-from instaseg_ros import cli, evaluate_report
+from instaseg_ros import cli
 from instaseg_ros.checkpoint import Checkpoint, save_checkpoint
 from instaseg_ros.datasets import Sample
 from instaseg_ros.errors import ConfigError, MissingExtraError
-from instaseg_ros.evaluate import evaluate, match_classes, spread
-from instaseg_ros.evaluate_report import EXCUSED, verdicts
-from instaseg_ros.evaluation import plots
-from instaseg_ros.evaluation.average_precision import average_precision
-from instaseg_ros.evaluation.coco import CocoFrames
-from instaseg_ros.evaluation.counts import judge, of_class, rank
+from instaseg_ros.evaluation.metrics.average_precision import average_precision
+from instaseg_ros.evaluation.metrics.coco import CocoFrames
+from instaseg_ros.evaluation.overlaps import judge, of_class, rank
+from instaseg_ros.evaluation.report import build, plots
+from instaseg_ros.evaluation.report.build import EXCUSED, verdicts
+from instaseg_ros.evaluation.run import evaluate, match_classes, spread
+from instaseg_ros.frames import Frame, Instances, Result
 from instaseg_ros.methods import make_method
-from instaseg_ros.network import ERFNet
+from instaseg_ros.model.erfnet import ERFNet
 from instaseg_ros.pipeline import Pipeline
-from instaseg_ros.types import Frame, Instances, Result
 
 PLAIN = ["--set", "runtime.name=torch", "--set", "decode.seed_threshold=0.5"]
 
@@ -198,7 +198,7 @@ def test_a_report_that_fails_leaves_nothing(
     def torn(*_: object) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(evaluate_report, "_page", torn)
+    monkeypatch.setattr(build, "_page", torn)
     words = ["evaluate", str(cells), "--weights", weights, "--report", str(tmp_path / "report")]
     assert cli.main([*words, "--worst", "1", *PLAIN]) == 1
     assert list(tmp_path.glob("report*")) == []

@@ -19,14 +19,15 @@ pytest.importorskip("onnxruntime")
 
 import onnx
 
-from instaseg_ros import cli, onnx_model
-from instaseg_ros import export as exporting
+from instaseg_ros import cli
 from instaseg_ros.checkpoint import Checkpoint, save_checkpoint, weights_hash
 from instaseg_ros.config import RuntimeConfig
+from instaseg_ros.deploy import export as exporting
+from instaseg_ros.deploy.export import Order, export
 from instaseg_ros.errors import ConfigError, EngineError, WeightsError
-from instaseg_ros.export import Order, export
-from instaseg_ros.onnx_model import cached_onnx, make_onnx
+from instaseg_ros.runtimes import onnx_file
 from instaseg_ros.runtimes.comparison import Comparison, Difference
+from instaseg_ros.runtimes.onnx_file import cached_onnx, make_onnx
 from instaseg_ros.runtimes.onnx_runtime import Session
 from instaseg_ros.runtimes.torch2trt_runtime import load_plan, save_module
 
@@ -94,7 +95,7 @@ def test_the_exporter_of_older_torch_gives_the_same_outputs(
 ) -> None:
     """torch before 2.6; with a newer one the older exporter must be asked for."""
     newer = torch.onnx.export
-    monkeypatch.setattr(onnx_model, "TRACED_PROGRAMS", False)
+    monkeypatch.setattr(onnx_file, "TRACED_PROGRAMS", False)
     monkeypatch.setattr(torch.onnx, "export", lambda *a, **k: newer(*a, **k, dynamo=False))
     run = Session(make_onnx(order.checkpoint, SIZE, "fp32"), torch.device("cpu"))
     assert Comparison(order.checkpoint, SIZE)(run).relative < 1e-4

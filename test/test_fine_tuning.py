@@ -18,7 +18,7 @@ from instaseg_ros.config import Config, load, merge
 from instaseg_ros.datasets import open_dataset
 from instaseg_ros.errors import ConfigError, InputError
 from instaseg_ros.methods import make_method
-from instaseg_ros.network import ERFNet
+from instaseg_ros.model.erfnet import ERFNet
 from instaseg_ros.training import objects
 from instaseg_ros.training.augment import random_view
 from instaseg_ros.training.source import open_splits

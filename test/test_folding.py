@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from instaseg_ros.checkpoint import load_checkpoint
-from instaseg_ros.folding import FoldedDownsampler, fold
 from instaseg_ros.methods import make_method
-from instaseg_ros.network import PROFILES, Downsampler, ERFNet
+from instaseg_ros.model.batchnorm import FoldedDownsampler, fold
+from instaseg_ros.model.erfnet import PROFILES, Downsampler, ERFNet
 
 
 def trained_like(network: nn.Module) -> None:

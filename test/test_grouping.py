@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenes import SMALL, Outputs, assert_same, flat, raw_bandwidth, scene
 
-from instaseg_ros import grouping
+from instaseg_ros.clustering import MAX_INSTANCES, ellipses
+from instaseg_ros.clustering.ellipses import cpu, reference
 from instaseg_ros.config import DecodeConfig
-from instaseg_ros.grouping import cpu, oracle
 from instaseg_ros.methods import spatial_embedding as method
 
 
@@ -191,7 +191,7 @@ def test_more_than_255_instances() -> None:
 def test_beyond_the_limit_the_best_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     outputs = columns_of_three(9, 9)
     everything = assert_same(outputs, THREES)
-    for module in (cpu, oracle):
+    for module in (cpu, reference):
         monkeypatch.setattr(module, "MAX_INSTANCES", 20)
     best = assert_same(outputs, THREES)
     assert len(everything.scores) == 27
@@ -202,9 +202,9 @@ def test_the_label_image_holds_65535_instances() -> None:
     height, width = 600, 400
     groups = method.group(*columns_of_three(height, width), THREES)
     labels = groups.labels.reshape(-1, 3, width)[:, 1].ravel()
-    lost = height // 3 * width - grouping.MAX_INSTANCES
+    lost = height // 3 * width - MAX_INSTANCES
     assert not labels[:lost].any()  # the lowest scores
-    assert labels[lost:].tolist() == list(range(grouping.MAX_INSTANCES, 0, -1))
+    assert labels[lost:].tolist() == list(range(MAX_INSTANCES, 0, -1))
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -223,7 +223,7 @@ def test_border_of_an_ellipse(difference: float, ulps: int) -> None:
     got = cpu.group(
         outputs, 0.9, lambda offset, _, bandwidth, seed: (offset, bandwidth, seed), SMALL
     )
-    expected = oracle.group(*map(torch.from_numpy, outputs[:3]), SMALL)
+    expected = reference.group(*map(torch.from_numpy, outputs[:3]), SMALL)
     np.testing.assert_array_equal(got.labels, expected.labels)
     assert len(got.scores) in (1, 2)
 
@@ -231,7 +231,7 @@ def test_border_of_an_ellipse(difference: float, ulps: int) -> None:
 def test_largest_distance_is_where_torch_exp_crosses_one_half() -> None:
     bits = int(np.float32(np.log(2)).view(np.int32))
     distance = torch.arange(bits - 50_000, bits + 50_000, dtype=torch.int32).view(torch.float32)
-    members = torch.exp(-distance) > grouping.MEMBERSHIP
+    members = torch.exp(-distance) > ellipses.MEMBERSHIP
     assert torch.equal(members, distance <= float(cpu.largest_distance()))
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from scenes import SMALL, assert_same, flat, oracle_groups, scene
 
-from instaseg_ros.grouping import workers
 from instaseg_ros.methods import spatial_embedding as method
 
 
@@ -54,7 +53,7 @@ def test_threads_that_share_the_work_start_no_others() -> None:
     try:
         torch.set_num_threads(3)
         inside: list[int] = []
-        workers.each(lambda _: inside.append(torch.get_num_threads()), range(9))
+        threads.each(lambda _: inside.append(torch.get_num_threads()), range(9))
         assert inside == [1] * 9
         assert torch.get_num_threads() == 3
         with ThreadPoolExecutor(1) as pool:

@@ -11,8 +11,8 @@ from image_samples import BOMBS, FILES, HEIGHT, WIDTH
 
 from instaseg_ros.datasets.reading import subfolders
 from instaseg_ros.errors import ImageError, InputError
-from instaseg_ros.image_files import MAX_PIXELS, decode, images_in
-from instaseg_ros.image_headers import KINDS, read_header
+from instaseg_ros.recordings.image_files import MAX_PIXELS, decode, images_in
+from instaseg_ros.recordings.image_headers import KINDS, read_header
 
 
 def test_folders_are_read_in_natural_order_without_hidden_files(tmp_path):

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from instaseg_ros import images
 from instaseg_ros.config import InputConfig
 from instaseg_ros.errors import ImageError
+from instaseg_ros.recordings import image_messages
 
 HEIGHT, WIDTH = 6, 8
 # Four flat quarters: red, green / blue, grey. Flat, so that chroma subsampling loses nothing.
@@ -65,7 +65,7 @@ SIXTEEN_BIT = {
 @pytest.mark.parametrize("encoding", EIGHT_BIT)
 def test_eight_bit_encodings(encoding, padding):
     pixels, expected = EIGHT_BIT[encoding]
-    rgb = images.image_to_rgb(message(encoding, pixels, padding=padding))
+    rgb = image_messages.image_to_rgb(message(encoding, pixels, padding=padding))
     assert rgb.dtype == np.uint8
     assert rgb.flags.c_contiguous
     np.testing.assert_array_equal(rgb, expected)
@@ -77,14 +77,14 @@ def test_eight_bit_encodings(encoding, padding):
 def test_sixteen_bit_encodings_keep_the_high_byte(encoding, padding, big):
     pixels, expected = EIGHT_BIT[SIXTEEN_BIT[encoding]]
     wide = (pixels.astype(np.uint16) * 256 + 255).astype(">u2" if big else "<u2")
-    rgb = images.image_to_rgb(message(encoding, wide, padding=padding, big=big))
+    rgb = image_messages.image_to_rgb(message(encoding, wide, padding=padding, big=big))
     np.testing.assert_array_equal(rgb, expected)
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, array])
 def test_rgb8_without_padding_is_a_view(kind):
     msg = message("rgb8", RGB, kind=kind)
-    assert np.shares_memory(images.image_to_rgb(msg), np.frombuffer(msg.data, np.uint8))
+    assert np.shares_memory(image_messages.image_to_rgb(msg), np.frombuffer(msg.data, np.uint8))
 
 
 @pytest.mark.parametrize("big", [0, 1])
@@ -98,7 +98,7 @@ def test_bayer_pattern_names_the_first_two_rows(pattern, bits, big):
         mosaic = (mosaic * 256 + 3).astype(">u2" if big else "<u2")
     else:
         mosaic = mosaic.astype(np.uint8)
-    rgb = images.image_to_rgb(message(f"bayer_{pattern}{bits}", mosaic, padding=4, big=big))
+    rgb = image_messages.image_to_rgb(message(f"bayer_{pattern}{bits}", mosaic, padding=4, big=big))
     np.testing.assert_array_equal(rgb, np.broadcast_to((210, 100, 20), (HEIGHT, WIDTH, 3)))
 
 
@@ -138,14 +138,14 @@ def test_yuv_encodings(encoding, padding):
         msg = message(encoding, np.vstack([y_rows, pairs.reshape(2 * HEIGHT, -1)]))
     else:
         msg = message(encoding, yuv_rows(encoding), padding=padding)
-    rgb = images.image_to_rgb(msg)
+    rgb = image_messages.image_to_rgb(msg)
     assert np.abs(rgb.astype(int) - RGB).max() <= 2
 
 
 def test_last_row_may_lack_its_padding():
     msg = message("bgr8", RGB[..., ::-1], padding=5)
     msg.data = msg.data[:-5]
-    np.testing.assert_array_equal(images.image_to_rgb(msg), RGB)
+    np.testing.assert_array_equal(image_messages.image_to_rgb(msg), RGB)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_refusals_name_what_was_expected(changes, expected):
     for name, value in changes.items():
         setattr(msg, name, value)
     with pytest.raises(ImageError, match=expected):
-        images.image_to_rgb(msg)
+        image_messages.image_to_rgb(msg)
 
 
 def test_cv_bridge_is_asked_for_other_encodings(monkeypatch):
@@ -173,7 +173,7 @@ def test_cv_bridge_is_asked_for_other_encodings(monkeypatch):
     module = ModuleType("cv_bridge")
     module.CvBridge = lambda: SimpleNamespace(imgmsg_to_cv2=lambda msg, wanted: RGB)
     monkeypatch.setitem(sys.modules, "cv_bridge", module)
-    np.testing.assert_array_equal(images.image_to_rgb(message("rgb888", RGB)), RGB)
+    np.testing.assert_array_equal(image_messages.image_to_rgb(message("rgb888", RGB)), RGB)
 
 
 def compressed(form, suffix, pixels):
@@ -184,18 +184,20 @@ def compressed(form, suffix, pixels):
 
 @pytest.mark.parametrize("form", ["png", "rgb8; png compressed bgr8", "bgr8;png compressed "])
 def test_png_decodes_to_rgb(form):
-    rgb = images.compressed_to_rgb(compressed(form, ".png", RGB[..., ::-1]))
+    rgb = image_messages.compressed_to_rgb(compressed(form, ".png", RGB[..., ::-1]))
     np.testing.assert_array_equal(rgb, RGB)
 
 
 def test_jpeg_decodes_to_rgb():
-    rgb = images.compressed_to_rgb(compressed("jpeg", ".jpg", np.tile(RGB[..., ::-1], (8, 8, 1))))
+    rgb = image_messages.compressed_to_rgb(
+        compressed("jpeg", ".jpg", np.tile(RGB[..., ::-1], (8, 8, 1)))
+    )
     assert np.abs(rgb[:6, 9:11].astype(int) - RGB[:, 1:3]).max() < 8
 
 
 def test_format_that_says_rgb_was_encoded_as_if_bgr():
     msg = compressed("rgb8; png compressed rgb8", ".png", RGB)
-    np.testing.assert_array_equal(images.compressed_to_rgb(msg), RGB)
+    np.testing.assert_array_equal(image_messages.compressed_to_rgb(msg), RGB)
 
 
 FORMATS_OF_ONE_CHANNEL = {  # format: whether the one channel is the sensor's mosaic
@@ -216,7 +218,7 @@ def test_compressed_bayer_is_demosaiced_where_it_is_still_a_mosaic(form):
     mosaic = np.tile(np.array([[210, 100], [100, 20]], np.uint16), (16, 16))
     pixels = mosaic * 256 if "16" in form else mosaic.astype(np.uint8)
     suffix = next(s for s in (".png", ".tiff", ".jpg") if s[1:] in form or s == ".jpg")
-    rgb = images.compressed_to_rgb(compressed(form, suffix, pixels))
+    rgb = image_messages.compressed_to_rgb(compressed(form, suffix, pixels))
     if FORMATS_OF_ONE_CHANNEL[form]:
         assert np.abs(rgb.astype(int) - (210, 100, 20)).max() <= 12  # JPEG's loss
     else:
@@ -236,7 +238,9 @@ def test_compressed_bayer_is_demosaiced_where_it_is_still_a_mosaic(form):
 )
 def test_the_order_of_colours_is_the_original_s_where_the_format_names_no_other(form, is_rgb):
     suffix = ".tiff" if "tiff" in form else ".png"
-    rgb = images.compressed_to_rgb(compressed(form, suffix, RGB if is_rgb else RGB[..., ::-1]))
+    rgb = image_messages.compressed_to_rgb(
+        compressed(form, suffix, RGB if is_rgb else RGB[..., ::-1])
+    )
     np.testing.assert_array_equal(rgb, RGB)
 
 
@@ -247,19 +251,19 @@ def test_twelve_bits_in_sixteen_are_scaled_to_the_white_level(encoding, big):
     for sample, scaled, high_byte in ((4095, 255, 15), (60000, 255, 234), (2048, 128, 8)):
         samples = np.full((HEIGHT, width), sample, ">u2" if big else "<u2")
         msg = message(encoding, samples, big=big)
-        assert (images.image_to_rgb(msg, InputConfig(white_level=4095)) == scaled).all()
-        assert (images.image_to_rgb(msg) == high_byte).all()
+        assert (image_messages.image_to_rgb(msg, InputConfig(white_level=4095)) == scaled).all()
+        assert (image_messages.image_to_rgb(msg) == high_byte).all()
 
 
 def test_white_level_holds_for_compressed_images_and_not_for_eight_bits():
     config = InputConfig(white_level=4095)
     twelve = np.full((HEIGHT, WIDTH), 4095, np.uint16)
     for form in ("mono16; png compressed ", "bayer_rggb16; png compressed "):
-        rgb = images.compressed_to_rgb(compressed(form, ".png", twelve), config)
+        rgb = image_messages.compressed_to_rgb(compressed(form, ".png", twelve), config)
         assert (rgb == 255).all()
-    rgb = images.compressed_to_rgb(compressed("png", ".png", RGB[..., ::-1]), config)
+    rgb = image_messages.compressed_to_rgb(compressed("png", ".png", RGB[..., ::-1]), config)
     np.testing.assert_array_equal(rgb, RGB)
-    np.testing.assert_array_equal(images.image_to_rgb(message("rgb8", RGB), config), RGB)
+    np.testing.assert_array_equal(image_messages.image_to_rgb(message("rgb8", RGB), config), RGB)
 
 
 @pytest.mark.parametrize("encoding", ["rgb8", "nv12", "mono16", "rgb888"])
@@ -267,27 +271,27 @@ def test_raw_images_are_bounded(encoding):
     msg = message(encoding, np.zeros((2 * HEIGHT, 6 * WIDTH), np.uint8))
     images_of = InputConfig(max_pixels=HEIGHT * WIDTH - 1)
     with pytest.raises(ImageError, match=f"of 1 to {HEIGHT * WIDTH - 1} pixels, got 8 x 6"):
-        images.image_to_rgb(msg, images_of)
+        image_messages.image_to_rgb(msg, images_of)
 
 
 def test_compressed_images_are_bounded_and_whole():
     msg = compressed("jpeg", ".jpg", np.tile(RGB, (8, 8, 1)))
     with pytest.raises(ImageError, match=r"'jpeg': expected an image of 1 to 99 pixels.*64 x 48"):
-        images.compressed_to_rgb(msg, InputConfig(max_pixels=99))
+        image_messages.compressed_to_rgb(msg, InputConfig(max_pixels=99))
     msg.data = msg.data[: len(msg.data) // 2]
     with pytest.raises(ImageError, match=r"found a JPEG that breaks off"):
-        images.compressed_to_rgb(msg)
+        image_messages.compressed_to_rgb(msg)
 
 
 def test_grey_16_bit_png_keeps_the_high_byte():
     msg = compressed("mono16; png compressed", ".png", grey(RGB).astype(np.uint16) * 256 + 255)
-    np.testing.assert_array_equal(images.compressed_to_rgb(msg), GREY3)
+    np.testing.assert_array_equal(image_messages.compressed_to_rgb(msg), GREY3)
 
 
 @pytest.mark.parametrize("form", ["32FC1; compressedDepth png", "jpeg"])
 def test_undecodable_compressed_images_are_refused(form):
     with pytest.raises(ImageError, match="compressed image"):
-        images.compressed_to_rgb(SimpleNamespace(format=form, data=b"not an image"))
+        image_messages.compressed_to_rgb(SimpleNamespace(format=form, data=b"not an image"))
 
 
 LABELS = (np.arange(HEIGHT * WIDTH, dtype=np.uint16) * 1300).reshape(HEIGHT, WIDTH)
@@ -298,25 +302,29 @@ LABELS = (np.arange(HEIGHT * WIDTH, dtype=np.uint16) * 1300).reshape(HEIGHT, WID
 @pytest.mark.parametrize("encoding", ["mono16", "16UC1"])
 def test_label_image(encoding, padding, big):
     msg = message(encoding, LABELS.astype(">u2" if big else "<u2"), padding=padding, big=big)
-    labels = images.image_to_labels(msg)
+    labels = image_messages.image_to_labels(msg)
     assert labels.dtype == np.dtype("=u2")
     np.testing.assert_array_equal(labels, LABELS)
 
 
 def test_label_png_is_exact_and_jpeg_refused():
-    labels = images.compressed_to_labels(compressed("mono16; png compressed", ".png", LABELS))
+    labels = image_messages.compressed_to_labels(
+        compressed("mono16; png compressed", ".png", LABELS)
+    )
     np.testing.assert_array_equal(labels, LABELS)
     with pytest.raises(ImageError, match="lossless PNG, got format 'jpeg'"):
-        images.compressed_to_labels(SimpleNamespace(format="jpeg", data=b""))
+        image_messages.compressed_to_labels(SimpleNamespace(format="jpeg", data=b""))
     for suffix, values, said in (
         (".tiff", np.full((4, 4), 70000.7, np.float32), "got TIFF"),
         (".jpg", LABELS.astype(np.uint8), "got JPEG"),
         (".png", RGB, r"one channel of 8 or 16 bits, got uint8 of \(6, 8, 3\)"),
     ):
         with pytest.raises(ImageError, match=said):
-            images.compressed_to_labels(compressed("mono16; png compressed ", suffix, values))
+            image_messages.compressed_to_labels(
+                compressed("mono16; png compressed ", suffix, values)
+            )
     with pytest.raises(ImageError, match="mono8 or 8UC1, got 'rgb8'"):
-        images.image_to_labels(message("rgb8", RGB))
+        image_messages.image_to_labels(message("rgb8", RGB))
 
 
 @pytest.mark.parametrize("big", [0, 1])
@@ -324,13 +332,13 @@ def test_depth_in_metres_and_millimetres(big):
     order = ">" if big else "<"
     metres = np.linspace(0.5, 80, HEIGHT * WIDTH, dtype=np.float32).reshape(HEIGHT, WIDTH)
     metres[0, :2] = np.nan, np.inf
-    depth = images.image_to_depth(message("32FC1", metres.astype(order + "f4"), big=big))
+    depth = image_messages.image_to_depth(message("32FC1", metres.astype(order + "f4"), big=big))
     np.testing.assert_array_equal(depth[0, :2], 0)
     np.testing.assert_array_equal(depth[1:], metres[1:])
     msg = message("16UC1", LABELS.astype(order + "u2"), padding=2, big=big)
-    np.testing.assert_allclose(images.image_to_depth(msg), LABELS / 1000, rtol=1e-6)
+    np.testing.assert_allclose(image_messages.image_to_depth(msg), LABELS / 1000, rtol=1e-6)
     np.testing.assert_allclose(
-        images.compressed_to_depth(compressed("16UC1; png compressed", ".png", LABELS)),
+        image_messages.compressed_to_depth(compressed("16UC1; png compressed", ".png", LABELS)),
         LABELS / 1000,
         rtol=1e-6,
     )
@@ -359,7 +367,7 @@ K = np.array([500.0, 0, 320, 0, 400, 240, 0, 0, 1])
     ],
 )
 def test_camera_matrix_in_pixels_of_the_image(info, size, expected):
-    matrix = images.camera_matrix(info, size)
+    matrix = image_messages.camera_matrix(info, size)
     if expected is None:
         assert matrix is None
     else:

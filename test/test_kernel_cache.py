@@ -14,9 +14,8 @@ from types import ModuleType
 import numba
 import pytest
 
-from instaseg_ros import files
-from instaseg_ros.grouping import compiled
-from instaseg_ros.grouping.compiled import cached_njit
+from instaseg_ros import files, numba_cache
+from instaseg_ros.numba_cache import cached_njit
 
 FACTOR = 2
 
@@ -73,7 +72,7 @@ def test_a_damaged_or_foreign_kernel_is_compiled_anew(
 
 def test_what_is_whole_and_no_kernel_is_compiled_anew(kept: Path) -> None:
     loaded(scaled, 6)
-    compiled._kept().write(next(iter(compiled._kept().names())), b"no pickle")
+    numba_cache._kept().write(next(iter(numba_cache._kept().names())), b"no pickle")
     assert not loaded(scaled, 6)
     assert loaded(scaled, 6)
 
@@ -100,7 +99,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (folder / "__init__.py").touch()
     (folder / "constants.py").write_text("ADDED = 1\n")
     (folder / "inner.py").write_text(
-        "from instaseg_ros.grouping.compiled import cached_njit\n"
+        "from instaseg_ros.numba_cache import cached_njit\n"
         "@cached_njit()\ndef doubled(x):\n    return 2 * x\n"
     )
     (folder / "outer.py").write_text(
@@ -142,18 +141,18 @@ def test_a_change_in_what_a_kernel_uses_is_seen(
 
 
 def test_all_kernels_of_the_package_use_this_cache() -> None:
-    package = Path(compiled.__file__).parents[1]
+    package = Path(numba_cache.__file__).parent
     texts = {path: path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
-    own = Path(compiled.__file__)
+    own = Path(numba_cache.__file__)
     assert [str(p) for p, text in texts.items() if "cache=True" in text and p != own] == []
 
 
 def test_numbas_variable_names_the_folder_too(tmp_path: Path) -> None:
     code = (
-        "from instaseg_ros.grouping import compiled\n"
+        "from instaseg_ros import numba_cache\n"
         "def f(x): return x\n"
-        "compiled.cached_njit()(f)(1)\n"
-        "print(compiled._kept().path('x').parent)"
+        "numba_cache.cached_njit()(f)(1)\n"
+        "print(numba_cache._kept().path('x').parent)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

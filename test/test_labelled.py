@@ -8,14 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from instaseg_ros.grouping.labelled import labelled_instances
+from instaseg_ros.clustering.label_image import labelled_instances
 from instaseg_ros.methods import BACKGROUND, Targets
-from instaseg_ros.methods.semantic import (
-    IGNORED,
-    channel_classes,
-    semantic_loss,
-    semantic_truth,
-)
+from instaseg_ros.methods.semantic import IGNORED, channel_classes, semantic_loss, semantic_truth
 
 
 def test_instances_are_measured_best_first() -> None:

@@ -11,13 +11,13 @@ import pytest
 import recordings
 from recordings import HEIGHT, WIDTH, image, instances, stamp_ns, write_bag, write_street_bag
 
-from instaseg_ros import outputs
-from instaseg_ros.bag_storage import open_recording
-from instaseg_ros.bags import DETECTIONS, IMAGE, BagWriter, read_truth
 from instaseg_ros.datasets import open_dataset
 from instaseg_ros.datasets.bag import LabelledBag
-from instaseg_ros.datasets.synthetic_street import SyntheticStreet, export
 from instaseg_ros.errors import InputError, TruncatedInputError
+from instaseg_ros.recordings import result_messages
+from instaseg_ros.recordings.bags import DETECTIONS, IMAGE, BagWriter, read_truth
+from instaseg_ros.recordings.storage import open_recording
+from instaseg_ros.synthetic_street import SyntheticStreet, export
 
 Log = pytest.LogCaptureFixture
 
@@ -73,12 +73,12 @@ def write_partly(path: Path, labelled: dict[int, np.ndarray], frames: int = 5) -
     for topic, kind in topics.items():
         writer.add_topic(topic, kind)
     for i in range(frames):
-        picture = outputs.overlay_message(writer.msgs, recordings.header(i), image(i))
+        picture = result_messages.overlay_message(writer.msgs, recordings.header(i), image(i))
         writer.write("/image", picture, stamp_ns(i))
         if i in labelled:
-            labels = outputs.labels_message(writer.msgs, recordings.header(i), labelled[i])
+            labels = result_messages.labels_message(writer.msgs, recordings.header(i), labelled[i])
             writer.write("/ground_truth/labels", labels, stamp_ns(i))
-            truth = outputs.detections_message(
+            truth = result_messages.detections_message(
                 writer.msgs, recordings.header(i), instances(i), recordings.CLASS_NAMES
             )
             writer.write("/ground_truth/detections", truth, stamp_ns(i) + 30_000_000)
@@ -144,9 +144,9 @@ def write_detections(path: Path, *objects: tuple[str, list[tuple[str, float]]]) 
             for name, results in objects
         ]
         array = msgs.Detection2DArray(header=header, detections=detections)
-        picture = outputs.overlay_message(msgs, header, image(i))
+        picture = result_messages.overlay_message(msgs, header, image(i))
         writer.write("image", picture, stamp_ns(i))
-        labels = outputs.labels_message(msgs, header, instances(i).labels)
+        labels = result_messages.labels_message(msgs, header, instances(i).labels)
         writer.write("ground_truth/labels", labels, stamp_ns(i))
         writer.write("ground_truth/detections", array, stamp_ns(i))
     writer.close()
@@ -199,9 +199,11 @@ def test_repeated_stamps_and_damaged_messages_are_counted(tmp_path: Path) -> Non
     for i in range(4):
         header, truth = recordings.header(0), instances(i)  # of a clock that stands
         messages = {
-            "/image": outputs.overlay_message(writer.msgs, header, image(i)),
-            "/ground_truth/labels": outputs.labels_message(writer.msgs, header, truth.labels),
-            "/ground_truth/detections": outputs.detections_message(
+            "/image": result_messages.overlay_message(writer.msgs, header, image(i)),
+            "/ground_truth/labels": result_messages.labels_message(
+                writer.msgs, header, truth.labels
+            ),
+            "/ground_truth/detections": result_messages.detections_message(
                 writer.msgs, header, truth, recordings.CLASS_NAMES
             ),
         }

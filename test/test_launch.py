@@ -13,7 +13,7 @@ import stand_in_launch
 import yaml
 
 from instaseg_ros.config import Config, parameters
-from instaseg_ros.outputs import NODE_NAME, TOPICS
+from instaseg_ros.recordings.result_messages import NODE_NAME, TOPICS
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "config" / "instaseg.yaml"

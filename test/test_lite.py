@@ -13,17 +13,24 @@ from networks import by_chance
 from test_folding import trained_like
 from torch import Tensor
 
-from instaseg_ros import lite
 from instaseg_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from instaseg_ros.config import Config, RuntimeConfig, merge
 from instaseg_ros.errors import ConfigError, MissingExtraError, WeightsError
-from instaseg_ros.folding import fold
-from instaseg_ros.lite import PIXEL_MEAN, PIXEL_SCALE, SamePadding, Stem, Trunk, imagenet_trunk
+from instaseg_ros.frames import Frame
 from instaseg_ros.methods import METHODS
+from instaseg_ros.model import lite
+from instaseg_ros.model.batchnorm import fold
+from instaseg_ros.model.lite import (
+    PIXEL_MEAN,
+    PIXEL_SCALE,
+    SamePadding,
+    Stem,
+    Trunk,
+    imagenet_trunk,
+)
 from instaseg_ros.pipeline import Pipeline
 from instaseg_ros.runtimes import open_runtime
 from instaseg_ros.training.trainer import train
-from instaseg_ros.types import Frame
 
 TINY = {
     "method.profile": "lite",

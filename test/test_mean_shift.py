@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from instaseg_ros.clustering.mean_shift import cpu, reference
 from instaseg_ros.config import DecodeConfig
-from instaseg_ros.grouping import mean_shift, mean_shift_plain
 from instaseg_ros.methods.discriminative import BANDWIDTH, REACH
 
 SMALL = DecodeConfig(seed_threshold=0.5, min_pixels=2)
@@ -20,9 +20,9 @@ def run(
 ) -> tuple[list[int], np.ndarray]:
     """Owners and means of (D, N) points, on which both must agree."""
     tensors = torch.from_numpy(points.astype(np.float32)), torch.from_numpy(score)
-    expected = mean_shift_plain.cluster(*tensors, BANDWIDTH, REACH, config)
-    on_lattice = mean_shift_plain.on_lattice(tensors[0]).numpy()
-    owner, means = mean_shift.cluster(on_lattice, score, BANDWIDTH, REACH, config)
+    expected = reference.cluster(*tensors, BANDWIDTH, REACH, config)
+    on_lattice = reference.on_lattice(tensors[0]).numpy()
+    owner, means = cpu.cluster(on_lattice, score, BANDWIDTH, REACH, config)
     np.testing.assert_array_equal(owner, expected.owner.numpy())
     np.testing.assert_array_equal(means, expected.means.numpy())
     return owner.tolist(), means

@@ -11,10 +11,10 @@ import torch
 from instaseg_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from instaseg_ros.config import Config, DecodeConfig, TrainConfig, merge
 from instaseg_ros.errors import ConfigError
+from instaseg_ros.frames import Frame, Instances
 from instaseg_ros.methods import METHODS, Method, Targets, make_method
-from instaseg_ros.network import ERFNet
+from instaseg_ros.model.erfnet import ERFNet
 from instaseg_ros.pipeline import Pipeline
-from instaseg_ros.types import Frame, Instances
 
 SIZE = (64, 96)
 CLASSES = ("car", "bus")

@@ -10,8 +10,8 @@ import torch
 
 from instaseg_ros.config import DecodeConfig, TrainConfig
 from instaseg_ros.errors import ConfigError
-from instaseg_ros.evaluation.average_precision import average_precision
-from instaseg_ros.evaluation.counts import frame_counts
+from instaseg_ros.evaluation.metrics.average_precision import average_precision
+from instaseg_ros.evaluation.overlaps import frame_counts
 from instaseg_ros.methods import Targets, make_method
 from instaseg_ros.methods.metric_learning import LIMITS, POSITION_PX, TAUS, MetricLearning
 from instaseg_ros.methods.similarity_loss import (
@@ -24,7 +24,7 @@ from instaseg_ros.methods.similarity_loss import (
     sampling_groups,
     similarity_loss,
 )
-from instaseg_ros.network import ERFNet
+from instaseg_ros.model.erfnet import ERFNet
 
 CONFIG = DecodeConfig(seed_threshold=0.5, min_pixels=20)
 Outputs = dict[str, torch.Tensor]

@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 from metric_scenes import instances, metric_scene
 
-from instaseg_ros.evaluation import breakdown
-from instaseg_ros.evaluation.average_precision import (
+from instaseg_ros.evaluation.metrics import breakdown
+from instaseg_ros.evaluation.metrics.average_precision import (
     average_precision,
     frame_losses,
     precision_recall,
 )
-from instaseg_ros.evaluation.counts import FrameCounts, frame_counts, rank, scaled_min_pixels
-from instaseg_ros.evaluation.leaves import leaf_score
-from instaseg_ros.evaluation.nuclei import ap_dsb
-from instaseg_ros.evaluation.panoptic import panoptic_quality
-from instaseg_ros.evaluation.regions import region_precision
+from instaseg_ros.evaluation.metrics.leaves import leaf_score
+from instaseg_ros.evaluation.metrics.nuclei import ap_dsb
+from instaseg_ros.evaluation.metrics.panoptic import panoptic_quality
+from instaseg_ros.evaluation.metrics.regions import region_precision
+from instaseg_ros.evaluation.overlaps import FrameCounts, frame_counts, rank
 from instaseg_ros.evaluation.summary import summarize, text_table
+from instaseg_ros.samples import scaled_min_pixels
 
 Row = list[tuple[int, int, int]]  # value, first and last column
 

@@ -13,10 +13,10 @@ import torch
 from metric_scenes import MetricScene, instances, metric_scene
 
 from instaseg_ros.datasets.cityscapes import CITYSCAPES, VOID, from_cityscapes_ids
-from instaseg_ros.evaluation.average_precision import average_precision
-from instaseg_ros.evaluation.coco import CocoFrames
-from instaseg_ros.evaluation.counts import frame_counts
-from instaseg_ros.evaluation.panoptic import panoptic_quality
+from instaseg_ros.evaluation.metrics.average_precision import average_precision
+from instaseg_ros.evaluation.metrics.coco import CocoFrames
+from instaseg_ros.evaluation.metrics.panoptic import panoptic_quality
+from instaseg_ros.evaluation.overlaps import frame_counts
 
 NAMES = tuple(CITYSCAPES.values())
 LABEL_IDS = tuple(CITYSCAPES)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from instaseg_ros.methods import make_method
-from instaseg_ros.network import PROFILES, ERFNet, Profile
+from instaseg_ros.model.erfnet import PROFILES, ERFNet, Profile
 
 
 @pytest.mark.parametrize(

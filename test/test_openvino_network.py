@@ -13,9 +13,9 @@ from torch import Tensor
 
 from instaseg_ros.checkpoint import Checkpoint
 from instaseg_ros.config import RuntimeConfig
-from instaseg_ros.grouping.compiled import compile_all
 from instaseg_ros.methods import make_method
-from instaseg_ros.network import PROFILES, ERFNet
+from instaseg_ros.model.erfnet import PROFILES, ERFNet
+from instaseg_ros.numba_cache import compile_all
 from instaseg_ros.runtimes.openvino_network import BAND_ROWS, PackedNetwork, unpack
 from instaseg_ros.runtimes.openvino_runtime import OpenVinoRuntime
 

@@ -9,10 +9,10 @@ import pytest
 import recordings
 from recordings import CLASS_NAMES
 
-from instaseg_ros import outputs
-from instaseg_ros.bag_types import message_classes
-from instaseg_ros.images import image_to_labels
-from instaseg_ros.types import Instances
+from instaseg_ros.frames import Instances
+from instaseg_ros.recordings import result_messages
+from instaseg_ros.recordings.image_messages import image_to_labels
+from instaseg_ros.recordings.message_types import message_classes
 
 HEADER = recordings.header(3)
 INSTANCES = recordings.instances(3)
@@ -21,19 +21,19 @@ INSTANCES = recordings.instances(3)
 def messages(msgs, header) -> dict:
     """One message of each output."""
     return {
-        "labels": outputs.labels_message(msgs, header, INSTANCES.labels),
-        "detections": outputs.detections_message(msgs, header, INSTANCES, CLASS_NAMES),
-        "label_info": outputs.label_info_message(msgs, header, CLASS_NAMES),
-        "overlay": outputs.overlay_message(msgs, header, recordings.image(3)),
-        "markers": outputs.markers_message(msgs, header, INSTANCES, CLASS_NAMES),
+        "labels": result_messages.labels_message(msgs, header, INSTANCES.labels),
+        "detections": result_messages.detections_message(msgs, header, INSTANCES, CLASS_NAMES),
+        "label_info": result_messages.label_info_message(msgs, header, CLASS_NAMES),
+        "overlay": result_messages.overlay_message(msgs, header, recordings.image(3)),
+        "markers": result_messages.markers_message(msgs, header, INSTANCES, CLASS_NAMES),
     }
 
 
 def test_every_topic_has_its_type_and_header():
     made = messages(message_classes(), HEADER)
-    assert made.keys() == outputs.TOPICS.keys()
+    assert made.keys() == result_messages.TOPICS.keys()
     for name, message in made.items():
-        assert message.__msgtype__ == outputs.TOPICS[name].type
+        assert message.__msgtype__ == result_messages.TOPICS[name].type
         carriers = message.markers if name == "markers" else [message]
         assert all(carrier.header is HEADER for carrier in carriers)
 
@@ -41,7 +41,7 @@ def test_every_topic_has_its_type_and_header():
 def test_label_image_is_little_endian_mono16():
     big_endian = np.asfortranarray(INSTANCES.labels.astype(">u2"))
     for labels in (INSTANCES.labels, big_endian):
-        message = outputs.labels_message(message_classes(), HEADER, labels)
+        message = result_messages.labels_message(message_classes(), HEADER, labels)
         assert (message.encoding, message.step, message.is_bigendian) == ("mono16", 128, 0)
         np.testing.assert_array_equal(image_to_labels(message), INSTANCES.labels)
 
@@ -57,7 +57,9 @@ def test_detections_name_label_class_and_box():
 
 def test_the_surest_detection_comes_first():
     rising = dataclasses.replace(INSTANCES, scores=INSTANCES.scores[::-1].copy())
-    made = outputs.detections_message(message_classes(), HEADER, rising, CLASS_NAMES).detections
+    made = result_messages.detections_message(
+        message_classes(), HEADER, rising, CLASS_NAMES
+    ).detections
     assert [detection.id for detection in made] == ["7", "300"]
     assert made[0].results[0].hypothesis.score == INSTANCES.scores.max()
     assert (made[0].bbox.center.position.x, made[0].bbox.size_x) != (15, 20)
@@ -69,13 +71,17 @@ def test_no_score_is_below_what_label_info_says():
     assert made["label_info"].threshold == 0
     # As a seed of 0.8 has whose pixels hardly agree: the threshold of seeds is none of scores.
     low = dataclasses.replace(INSTANCES, scores=np.array([0.9, 0.01], np.float32))
-    made = outputs.detections_message(message_classes(), HEADER, low, CLASS_NAMES).detections
+    made = result_messages.detections_message(
+        message_classes(), HEADER, low, CLASS_NAMES
+    ).detections
     assert len(made) == 2
 
 
 def test_markers_project_back_onto_the_outline():
     intrinsics = np.array([[500.0, 0, 30], [0, 400, 20], [0, 0, 1]])
-    message = outputs.markers_message(message_classes(), HEADER, INSTANCES, CLASS_NAMES, intrinsics)
+    message = result_messages.markers_message(
+        message_classes(), HEADER, INSTANCES, CLASS_NAMES, intrinsics
+    )
     delete_all, outline, name, *_ = message.markers
     assert (delete_all.action, outline.ns, outline.id, name.ns) == (3, "outline", 300, "name")
     assert name.text == "car 300"
@@ -90,5 +96,5 @@ def test_pieces_of_an_instance_are_outlined_each():
     labels = INSTANCES.labels.copy()
     labels[:, 12] = 0  # split by an occluder
     split = Instances(labels, *(getattr(INSTANCES, name) for name in list(INSTANCES.__slots__)[1:]))
-    message = outputs.markers_message(message_classes(), HEADER, split, CLASS_NAMES)
+    message = result_messages.markers_message(message_classes(), HEADER, split, CLASS_NAMES)
     assert len(message.markers[1].points) == 16

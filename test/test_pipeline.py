@@ -14,11 +14,11 @@ import torch
 from instaseg_ros.checkpoint import Checkpoint, save_checkpoint
 from instaseg_ros.config import Config, merge
 from instaseg_ros.errors import ConfigError, ImageError
+from instaseg_ros.frames import Frame
 from instaseg_ros.methods import METHODS, make_method
-from instaseg_ros.network import ERFNet
+from instaseg_ros.model.erfnet import ERFNet
 from instaseg_ros.pipeline import WARM_UP_SIZE, Pipeline
 from instaseg_ros.runtimes.tensorrt_runtime import TensorRTRuntime
-from instaseg_ros.types import Frame
 
 
 @pytest.fixture

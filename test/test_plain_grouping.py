@@ -10,19 +10,19 @@ import torch
 from clustering_scenes import assert_groups_of_oracle, evaluated, random_scene
 from test_grouping import SMALL, THREES, columns_of_three, flat
 
-from instaseg_ros.grouping import gpu, oracle, plain
+from instaseg_ros.clustering.ellipses import gpu, reference, torch_loop
 from instaseg_ros.methods import spatial_embedding as method
 
 
-@pytest.mark.parametrize("proposals", [1, 5, plain.PROPOSALS])
+@pytest.mark.parametrize("proposals", [1, 5, torch_loop.PROPOSALS])
 def test_it_agrees_with_the_oracle(monkeypatch: pytest.MonkeyPatch, proposals: int) -> None:
     """However often the host looks."""
-    monkeypatch.setattr(plain, "PROPOSALS", proposals)
+    monkeypatch.setattr(torch_loop, "PROPOSALS", proposals)
     count = 0
     for number in range(60):
         outputs, config = random_scene(number)
         maps = evaluated(outputs)
-        got = plain.group(*(t[0] for t in maps), config)
+        got = torch_loop.group(*(t[0] for t in maps), config)
         count += assert_groups_of_oracle(maps, [got], config)
     assert count > 100
 
@@ -34,16 +34,16 @@ def test_contested_pixels_go_to_the_better_instance(left: int, kept: list[int]) 
     outputs[2][2] = 4
     config = dataclasses.replace(SMALL, min_new_fraction=0.5)
     maps = evaluated(outputs)
-    got = plain.group(*(t[0] for t in maps), config)
+    got = torch_loop.group(*(t[0] for t in maps), config)
     assert_groups_of_oracle(maps, [got], config)
     assert got.class_ids.tolist() == kept
 
 
 def test_beyond_the_limit_the_best_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (plain, oracle):
+    for module in (torch_loop, reference):
         monkeypatch.setattr(module, "MAX_INSTANCES", 20)
     maps = evaluated(columns_of_three(9, 9))
-    got = plain.group(*(t[0] for t in maps), THREES)
+    got = torch_loop.group(*(t[0] for t in maps), THREES)
     assert assert_groups_of_oracle(maps, [got], THREES) == 20
 
 
@@ -64,7 +64,7 @@ def test_judging_in_rounds_is_judging_in_order() -> None:
             new = own & ~taken
             expected[rank] = new.any() and new.sum() / own.sum() > 0.5
             taken |= new & expected[rank]
-        got = plain.settle(torch.from_numpy(claims), n, 0.5)
+        got = torch_loop.settle(torch.from_numpy(claims), n, 0.5)
         assert got.tolist() == expected.tolist()
 
 

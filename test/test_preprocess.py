@@ -9,8 +9,8 @@ import pytest
 
 from instaseg_ros.config import InputConfig
 from instaseg_ros.errors import ImageError
+from instaseg_ros.frames import Instances
 from instaseg_ros.preprocess import preprocess, restore
-from instaseg_ros.types import Instances
 
 
 def image(height: int, width: int) -> np.ndarray:

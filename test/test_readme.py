@@ -13,8 +13,8 @@ import pytest
 
 from instaseg_ros import cli
 from instaseg_ros.config import load
-from instaseg_ros.datasets.synthetic_street import SyntheticStreet
-from instaseg_ros.datasets.synthetic_street.export import write_bag
+from instaseg_ros.synthetic_street import SyntheticStreet
+from instaseg_ros.synthetic_street.export import write_bag
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

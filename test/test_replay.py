@@ -9,15 +9,15 @@ import pytest
 import recordings
 from recordings import StandInPipeline, image, stamp_ns
 
-from instaseg_ros import outputs
-from instaseg_ros.bag_types import make_header
-from instaseg_ros.bags import IMAGE, BagSource, BagWriter
 from instaseg_ros.config import Config
 from instaseg_ros.errors import ImageError, TruncatedInputError
-from instaseg_ros.replay import AHEAD, replay
-from instaseg_ros.sinks import CallbackSink, open_sink
-from instaseg_ros.sources import open_source
-from instaseg_ros.types import Frame
+from instaseg_ros.frames import Frame
+from instaseg_ros.recordings import result_messages
+from instaseg_ros.recordings.bags import IMAGE, BagSource, BagWriter
+from instaseg_ros.recordings.message_types import make_header
+from instaseg_ros.recordings.replay import AHEAD, replay
+from instaseg_ros.recordings.sinks import CallbackSink, open_sink
+from instaseg_ros.recordings.sources import open_source
 
 
 class ListSource:
@@ -220,12 +220,14 @@ def test_recording_is_labelled_at_the_time_of_receipt(tmp_path, stamps):
     writer = BagWriter(tmp_path / "in.mcap")
     writer.add_topic("/image", IMAGE)
     for i, stamp in enumerate(stamps):
-        message = outputs.overlay_message(writer.msgs, make_header(stamp, "camera"), image(i))
+        message = result_messages.overlay_message(
+            writer.msgs, make_header(stamp, "camera"), image(i)
+        )
         writer.write("/image", message, stamp_ns(i))
     writer.close()
     sink = open_sink(tmp_path / "out.mcap", recordings.CLASS_NAMES, Config())
     summary = replay(open_source(tmp_path / "in.mcap"), StandInPipeline(), [sink])
     assert (summary.labelled, summary.skipped, summary.broken) == (3, 0, None)
-    labelled = list(BagSource(tmp_path / "out.mcap", f"/{outputs.NODE_NAME}/labels"))
+    labelled = list(BagSource(tmp_path / "out.mcap", f"/{result_messages.NODE_NAME}/labels"))
     assert [f.received_ns for f in labelled] == [stamp_ns(i) for i in range(3)]
     assert [f.stamp_ns for f in labelled] == stamps

@@ -16,13 +16,13 @@ pytest.importorskip("openvino")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
-from instaseg_ros import files, onnx_model
+from instaseg_ros import files
 from instaseg_ros.checkpoint import Checkpoint
+from instaseg_ros.clustering.ellipses.gpu import SIZES
 from instaseg_ros.config import RuntimeConfig
-from instaseg_ros.grouping.gpu import SIZES
-from instaseg_ros.onnx_model import cached_onnx
-from instaseg_ros.runtimes import onnx_runtime, open_runtime, openvino_model
+from instaseg_ros.runtimes import onnx_file, onnx_runtime, open_runtime, openvino_model
 from instaseg_ros.runtimes.cuda_runtime import CudaRuntime
+from instaseg_ros.runtimes.onnx_file import cached_onnx
 from instaseg_ros.runtimes.recent import MOST_PIXELS, Recent
 
 pytestmark = pytest.mark.xdist_group("converting")
@@ -146,7 +146,7 @@ def made(
         return content
 
     monkeypatch.setattr(openvino_model, "traced", traced)
-    monkeypatch.setattr(onnx_model, "make_onnx", make_onnx)
+    monkeypatch.setattr(onnx_file, "make_onnx", make_onnx)
     monkeypatch.setenv("INSTASEG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(files, "_temporary", lambda: tmp_path / "cache")
     return calls

@@ -17,11 +17,7 @@ from instaseg_ros.checkpoint import Checkpoint
 from instaseg_ros.config import RuntimeConfig
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.files import Cache
-from instaseg_ros.runtimes import (
-    choose,
-    open_runtime,
-    tensorrt_runtime,
-)
+from instaseg_ros.runtimes import choose, open_runtime, tensorrt_runtime
 from instaseg_ros.runtimes.tensorrt_runtime import engine_name
 
 pytestmark = pytest.mark.xdist_group("converting")

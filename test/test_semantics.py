@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from instaseg_ros.evaluation.semantics import class_iou, confusion, mean_iou
+from instaseg_ros.evaluation.metrics.semantics import class_iou, confusion, mean_iou
 
 
 def test_mean_iou_by_hand() -> None:

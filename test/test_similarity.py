@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from instaseg_ros.clustering import similarity
 from instaseg_ros.config import DecodeConfig
-from instaseg_ros.grouping import similarity
 
 CONFIG = DecodeConfig(min_pixels=2)
 

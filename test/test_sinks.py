@@ -12,14 +12,14 @@ import recordings
 from recordings import CLASS_NAMES, HEIGHT, WIDTH, stamp_ns
 from rosbags.rosbag2 import Reader
 
-from instaseg_ros import outputs
-from instaseg_ros.bag_types import make_header, typestore
-from instaseg_ros.bags import CAMERA_INFO, IMAGE, BagSource, BagWriter
 from instaseg_ros.config import Config, merge
 from instaseg_ros.errors import ConfigError
-from instaseg_ros.images import image_to_labels, image_to_rgb
-from instaseg_ros.sinks import CallbackSink, open_sink
-from instaseg_ros.types import Frame, Result
+from instaseg_ros.frames import Frame, Result
+from instaseg_ros.recordings import result_messages
+from instaseg_ros.recordings.bags import CAMERA_INFO, IMAGE, BagSource, BagWriter
+from instaseg_ros.recordings.image_messages import image_to_labels, image_to_rgb
+from instaseg_ros.recordings.message_types import make_header, typestore
+from instaseg_ros.recordings.sinks import CallbackSink, open_sink
 from instaseg_ros.visualization import overlay
 
 CONFIG = Config()
@@ -51,8 +51,10 @@ def test_recording_has_the_topics_of_the_node(tmp_path):
         for connection, time_ns, data in reader.messages():
             message = typestore().deserialize_cdr(data, connection.msgtype)
             read.setdefault(connection.topic, []).append((time_ns, message))
-    node = outputs.NODE_NAME
-    assert types == {f"/{node}/{name}": topic.type for name, topic in outputs.TOPICS.items()}
+    node = result_messages.NODE_NAME
+    assert types == {
+        f"/{node}/{name}": topic.type for name, topic in result_messages.TOPICS.items()
+    }
     assert len(read.pop(f"/{node}/label_info")) == 1
     for messages in read.values():
         assert [time_ns for time_ns, _ in messages] == [stamp_ns(i) for i in range(3)]
@@ -73,7 +75,7 @@ def test_markers_are_drawn_by_the_camera_info_of_the_recording(tmp_path, frame_i
     header = make_header(stamp_ns(0), frame_id)
     info = writer.msgs.CameraInfo(header=header, height=HEIGHT, width=WIDTH, k=k)
     writer.write("/front/camera_info", info, stamp_ns(0))
-    image = outputs.overlay_message(writer.msgs, recordings.header(1), recordings.image(1))
+    image = result_messages.overlay_message(writer.msgs, recordings.header(1), recordings.image(1))
     writer.write("/front/image_raw", image, stamp_ns(1))
     writer.close()
     [read] = BagSource(tmp_path / "in.mcap")

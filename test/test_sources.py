@@ -12,7 +12,7 @@ from recordings import HEIGHT, WIDTH, image, stamp_ns, write_bag
 
 from instaseg_ros.config import InputConfig
 from instaseg_ros.errors import ImageError, InputError, TruncatedInputError
-from instaseg_ros.sources import open_source
+from instaseg_ros.recordings.sources import open_source
 
 
 def write_images(folder, names):

@@ -11,19 +11,19 @@ import torch
 
 from instaseg_ros.checkpoint import load_checkpoint
 from instaseg_ros.config import Config, DecodeConfig, TrainConfig, load, merge
-from instaseg_ros.datasets.synthetic_street import SyntheticStreet
 from instaseg_ros.errors import ConfigError
-from instaseg_ros.evaluate_depth import evaluate_depth
-from instaseg_ros.evaluation.average_precision import average_precision
-from instaseg_ros.evaluation.counts import frame_counts
-from instaseg_ros.evaluation.depth import DepthCounts, absolute_relative_error, depth_counts
+from instaseg_ros.evaluation.depth import evaluate_depth
+from instaseg_ros.evaluation.metrics.average_precision import average_precision
+from instaseg_ros.evaluation.metrics.depth import DepthCounts, absolute_relative_error, depth_counts
+from instaseg_ros.evaluation.overlaps import frame_counts
+from instaseg_ros.frames import Instances
 from instaseg_ros.methods import Targets, make_method
 from instaseg_ros.methods.spatio_temporal import inverse_depth
-from instaseg_ros.network import ERFNet
+from instaseg_ros.model.erfnet import ERFNet
+from instaseg_ros.synthetic_street import SyntheticStreet
 from instaseg_ros.training import trainer
 from instaseg_ros.training.data import Batch, to_batch
 from instaseg_ros.training.trainer import train
-from instaseg_ros.types import Instances
 
 CONFIG = TrainConfig(weight_depth=0.0)
 ROOT = Path(__file__).parents[1]

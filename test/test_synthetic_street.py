@@ -9,15 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from instaseg_ros.datasets.synthetic_street import (
-    CLASS_NAMES,
-    Camera,
-    SyntheticStreet,
-    make_scene,
-    render,
-)
-from instaseg_ros.datasets.synthetic_street.export import write_bag, write_png_folder
 from instaseg_ros.errors import InputError
+from instaseg_ros.synthetic_street import CLASS_NAMES, Camera, SyntheticStreet, make_scene, render
+from instaseg_ros.synthetic_street.export import write_bag, write_png_folder
 
 SIZE = (96, 192)
 
@@ -165,7 +159,7 @@ def test_bag_holds_the_truth(
     street: SyntheticStreet, tmp_path: Path, jpeg_quality: int | None
 ) -> None:
     pytest.importorskip("rosbags")
-    from instaseg_ros import bags
+    from instaseg_ros.recordings import bags
 
     path = tmp_path / "street.mcap"
     write_bag(street, path, frames=[4, 5, 6], jpeg_quality=jpeg_quality)

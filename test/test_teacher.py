@@ -14,7 +14,7 @@ from instaseg_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from instaseg_ros.config import Config, TrainConfig, merge
 from instaseg_ros.errors import ConfigError, WeightsError
 from instaseg_ros.methods import METHODS, Method, Targets, make_method
-from instaseg_ros.network import ERFNet
+from instaseg_ros.model.erfnet import ERFNet
 from instaseg_ros.training.teacher import Teacher, imitation_loss
 from instaseg_ros.training.trainer import train
 

@@ -13,16 +13,16 @@ import torch
 from instaseg_ros.cameras import LONGEST_GAP_NS, Cameras, keep_states, take_states
 from instaseg_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from instaseg_ros.config import Config, DecodeConfig, RuntimeConfig, merge
+from instaseg_ros.deploy.export import Order, export
+from instaseg_ros.deploy.quantize import Order as QuantizeOrder
+from instaseg_ros.deploy.quantize import quantize
 from instaseg_ros.errors import ConfigError, ImageError
-from instaseg_ros.export import Order, export
+from instaseg_ros.frames import Frame
 from instaseg_ros.methods import make_method
-from instaseg_ros.network import ERFNet
+from instaseg_ros.model.erfnet import ERFNet
+from instaseg_ros.model.temporal import NEXT_STATE, state_shape
 from instaseg_ros.pipeline import Pipeline
-from instaseg_ros.quantize import Order as QuantizeOrder
-from instaseg_ros.quantize import quantize
 from instaseg_ros.runtimes import RUNTIMES
-from instaseg_ros.temporal import NEXT_STATE, state_shape
-from instaseg_ros.types import Frame
 
 pytestmark = pytest.mark.xdist_group("converting")
 SIZE = (48, 80)

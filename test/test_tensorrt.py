@@ -25,14 +25,14 @@ pytest.importorskip("onnxscript")
 from stand_in_tensorrt import StandInTensorRT
 
 from instaseg_ros.checkpoint import Checkpoint
+from instaseg_ros.clustering.ellipses.gpu import SIZES
 from instaseg_ros.config import EngineConfig, RuntimeConfig
+from instaseg_ros.deploy.export import Order, export, prepare_engine
 from instaseg_ros.errors import ConfigError, EngineError
-from instaseg_ros.export import Order, export, prepare_engine
 from instaseg_ros.files import Cache
-from instaseg_ros.grouping.gpu import SIZES
-from instaseg_ros.onnx_model import cached_onnx
 from instaseg_ros.runtimes import tensorrt_runtime
 from instaseg_ros.runtimes.comparison import Comparison
+from instaseg_ros.runtimes.onnx_file import cached_onnx
 from instaseg_ros.runtimes.tensorrt_engine import EngineFile
 from instaseg_ros.runtimes.tensorrt_runtime import Engine, TensorRTRuntime, engine_name
 from instaseg_ros.runtimes.torch2trt_runtime import Torch2TrtRuntime, load_plan

@@ -10,9 +10,9 @@ import pytest
 
 from instaseg_ros import tracking
 from instaseg_ros.config import Config, TrackingConfig, merge
+from instaseg_ros.frames import Frame, Instances
 from instaseg_ros.pipeline import Pipeline
 from instaseg_ros.tracking import EMBEDDING_RADIUS, Tracker
-from instaseg_ros.types import Frame, Instances
 
 SIZE = 40, 120
 Square = tuple[int, int]  # left edge, class

@@ -11,16 +11,16 @@ from metric_scenes import instances, metric_scene
 from numpy.typing import NDArray
 
 from instaseg_ros import cli
-from instaseg_ros.datasets.synthetic_street import SyntheticStreet
-from instaseg_ros.evaluate import evaluate, summary_of
-from instaseg_ros.evaluation.counts import FrameCounts, frame_counts
-from instaseg_ros.evaluation.tracking import (
+from instaseg_ros.evaluation.metrics.tracking import (
     TrackedFrame,
     class_overlaps,
     summarize_tracks,
     track_score,
 )
-from instaseg_ros.types import Frame, Result
+from instaseg_ros.evaluation.overlaps import FrameCounts, frame_counts
+from instaseg_ros.evaluation.run import evaluate, summary_of
+from instaseg_ros.frames import Frame, Result
+from instaseg_ros.synthetic_street import SyntheticStreet
 
 PIXELS = 300
 Match = tuple[int, int, float]  # true id, predicted id, IoU

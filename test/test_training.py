@@ -13,9 +13,9 @@ from instaseg_ros.checkpoint import load_checkpoint
 from instaseg_ros.config import Config, TrainConfig, merge
 from instaseg_ros.datasets import Sample
 from instaseg_ros.errors import ConfigError, InputError
+from instaseg_ros.frames import Frame
 from instaseg_ros.training.data import to_batch, training_batches
 from instaseg_ros.training.trainer import learning_rate, train
-from instaseg_ros.types import Frame
 
 SMALL = {
     "train.steps": 2,

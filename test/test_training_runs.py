@@ -236,7 +236,7 @@ def test_crops_that_memory_cannot_hold_are_named(
         torch.empty(1 << 50)
 
     config, _ = config_of(tmp_path)
-    monkeypatch.setattr("instaseg_ros.network.Encoder.forward", full)
+    monkeypatch.setattr("instaseg_ros.model.erfnet.Encoder.forward", full)
     with pytest.raises(
         ConfigError, match=r"train\.batch_size: 4 crops of 64 x 64 need more memory"
     ):

@@ -51,16 +51,16 @@ def test_kernels_compile_for_a_gpu(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from instaseg_ros.grouping import triton_grouping
+    from instaseg_ros.clustering.ellipses import triton_session
 
     launches: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
     monkeypatch.setattr(
-        triton_grouping, "_run", lambda kernel, grid, *a, **o: launches.append((kernel, a, o))
+        triton_session, "_run", lambda kernel, grid, *a, **o: launches.append((kernel, a, o))
     )
     maps = (torch.zeros(2, channels, 64, 128) for channels in (2, n_sigma, n_classes))
-    kernels = triton_grouping.TritonGrouping((2, n_classes, 64, 128), n_sigma, "cpu", (0.1, 0.1))
+    kernels = triton_session.TritonGrouping((2, n_classes, 64, 128), n_sigma, "cpu", (0.1, 0.1))
     kernels.launch(*maps, DecodeConfig())
-    assert len(launches) == 10 + triton_grouping.ROUNDS * (n_classes > 1)
+    assert len(launches) == 10 + triton_session.ROUNDS * (n_classes > 1)
     for kernel, args, options in launches:
         compiled = {"num_warps": options.pop("num_warps", 4), "enable_fp_fusion": False}
         named = dict(zip(kernel.arg_names, args, strict=False))

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from instaseg_ros.errors import MissingExtraError
-from instaseg_ros.video import Timeline, VideoFile
+from instaseg_ros.recordings.video import Timeline, VideoFile
 
 HEIGHT, WIDTH = 48, 64
 TIMES_MS = (5000, 5040, 5240, 5280, 6280)

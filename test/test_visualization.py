@@ -10,7 +10,7 @@ import pytest
 import recordings
 from recordings import CLASS_NAMES, HEIGHT, WIDTH
 
-from instaseg_ros.types import Frame, Instances
+from instaseg_ros.frames import Frame, Instances
 from instaseg_ros.visualization import COLORS, color, contact_sheet, overlay
 
 GREY = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)

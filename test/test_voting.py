@@ -11,10 +11,10 @@ from box_scenes import ideal, street, targets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from instaseg_ros.clustering.box_votes import cpu, reference
 from instaseg_ros.config import DecodeConfig
-from instaseg_ros.grouping import plain_voting, voting
+from instaseg_ros.frames import Instances
 from instaseg_ros.methods.box_regression import UNIT_PX, points
-from instaseg_ros.types import Instances
 
 SMALL = DecodeConfig(seed_threshold=0.3, min_pixels=4)
 Outputs = dict[str, torch.Tensor]
@@ -23,8 +23,8 @@ Outputs = dict[str, torch.Tensor]
 def assert_same(outputs: Outputs, config: DecodeConfig) -> Instances:
     """Both give every field alike, bit for bit; returns the instances."""
     given_points = points(outputs["box"][0], outputs["semantic"][0], config.foreground_threshold)
-    expected = plain_voting.group(given_points, config)
-    got = voting.group(given_points, config)
+    expected = reference.group(given_points, config)
+    got = cpu.group(given_points, config)
     for field in dataclasses.fields(Instances):
         left, right = getattr(expected, field.name), getattr(got, field.name)
         np.testing.assert_array_equal(left, right, err_msg=field.name)
@@ -73,7 +73,7 @@ def test_random_scenes_hold_instances() -> None:
 
 
 def test_blocks_of_points_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(voting, "BLOCK", 100)
+    monkeypatch.setattr(cpu, "BLOCK", 100)
     assert len(assert_same(scene(2, (48, 64), 3, 1), SMALL)) > 1
 
 
@@ -81,7 +81,7 @@ def test_no_more_hypotheses_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> N
     labels = np.kron(np.arange(1, 13).reshape(3, 4), np.ones((10, 10), int))
     outputs = ideal(targets(labels, [0] * 12), 1)
     assert len(assert_same(outputs, SMALL)) == 12
-    for module in (voting, plain_voting):
+    for module in (cpu, reference):
         monkeypatch.setattr(module, "MAX_HYPOTHESES", 5)
     assert len(assert_same(outputs, SMALL)) == 5
 

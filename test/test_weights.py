@@ -9,9 +9,9 @@ import pytest
 from instaseg_ros.checkpoint import load_checkpoint, shipped_weights
 from instaseg_ros.configure import load_config
 from instaseg_ros.datasets import Dataset, open_dataset
-from instaseg_ros.evaluation.average_precision import average_precision
-from instaseg_ros.evaluation.counts import FrameCounts, frame_counts
-from instaseg_ros.evaluation.nuclei import ap_dsb
+from instaseg_ros.evaluation.metrics.average_precision import average_precision
+from instaseg_ros.evaluation.metrics.nuclei import ap_dsb
+from instaseg_ros.evaluation.overlaps import FrameCounts, frame_counts
 from instaseg_ros.pipeline import Pipeline
 from instaseg_ros.training.source import held_out_street
 

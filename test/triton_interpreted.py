@@ -18,8 +18,8 @@ from clustering_scenes import assert_groups_of_oracle, evaluated, random_scene
 from test_grouping import SMALL, THREES, Outputs, columns_of_three, flat
 from torch import Tensor
 
+from instaseg_ros.clustering.ellipses import gpu, triton_session
 from instaseg_ros.config import DecodeConfig
-from instaseg_ros.grouping import gpu, triton_grouping
 from instaseg_ros.methods import spatial_embedding as method
 
 SMALL_STEPS = pytest.mark.usefixtures("small_steps")
@@ -36,14 +36,14 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
         "BESTS": 4,
         "SLOTS": 128,
     }.items():
-        monkeypatch.setattr(triton_grouping, name, value)
+        monkeypatch.setattr(triton_session, name, value)
 
 
 def clustering(*images: Outputs) -> tuple[Any, tuple[Tensor, ...]]:
     maps = evaluated(*images)
     n_sigma, shape = maps[1].shape[1], maps[2].shape
     corner = method.pixel_grid(*shape[2:])[:, -1, -1].tolist()
-    return triton_grouping.TritonGrouping(shape, n_sigma, "cpu", corner), maps
+    return triton_session.TritonGrouping(shape, n_sigma, "cpu", corner), maps
 
 
 def groups_of(config: DecodeConfig, *images: Outputs, launches: int = 1) -> list[Any]:
@@ -103,7 +103,7 @@ def test_contested_pixels_go_to_the_better_instance(left: int, kept: list[int]) 
 @SMALL_STEPS
 def test_where_there_is_no_room_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """And the session goes on in plain torch, with the same result."""
-    monkeypatch.setattr(triton_grouping, "SLOTS", 20)
+    monkeypatch.setattr(triton_session, "SLOTS", 20)
     many = columns_of_three(9, 8)
     crowd = flat(20, 30, 1e4, 3, n_classes=4)  # more points than two classes' worth
     for outputs, config in ((many, THREES), (crowd, SMALL)):
@@ -125,5 +125,5 @@ def test_fewer_rounds_than_a_chain_of_rivals_needs(monkeypatch: pytest.MonkeyPat
     config = dataclasses.replace(SMALL, min_new_fraction=0.0)
     (found,) = groups_of(config, outputs)
     assert found.class_ids.tolist() == [2, 1, 0]
-    monkeypatch.setattr(triton_grouping, "ROUNDS", 1)
+    monkeypatch.setattr(triton_session, "ROUNDS", 1)
     assert groups_of(config, outputs) == [None]

@@ -174,7 +174,7 @@ def config_from(args: argparse.Namespace) -> Config:
 def check_frames(images: str | None) -> None:
     """Raises InputError for an input that cannot be read, before what takes minutes needs it."""
     if images:
-        from instaseg_ros.sources import open_source
+        from instaseg_ros.recordings.sources import open_source
 
         open_source(images)
 

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         require("matplotlib", "plots", "--sweep")
         OutputFile(args.sweep, overwrite=True)
 
-    from instaseg_ros.bench import bench, machine, table
+    from instaseg_ros.benchmarks.frame import bench, machine, table
 
     about = {"size": args.size, **machine(config.runtime.threads)}
     if args.methods:
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         numbers = bench(config, size, args.objects, args.rounds, args.classes)
         print(table(numbers))
         if args.sweep:
-            from instaseg_ros.bench_sweep import draw, sweep
+            from instaseg_ros.benchmarks.sweep import draw, sweep
 
             numbers["sweep"] = sweep(config, size, args.objects, max(3, args.rounds // 2))
             draw(numbers, args.sweep)
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _methods(args: argparse.Namespace, size: tuple[int, int]) -> dict[str, object]:
-    from instaseg_ros.bench_methods import compare, table
+    from instaseg_ros.benchmarks.methods import compare, table
 
     each = {w: _config(argparse.Namespace(**{**vars(args), "weights": w})) for w in args.methods}
     rows = compare(each, args.data, size, args.frames)
@@ -103,7 +103,7 @@ def _config(args: argparse.Namespace) -> Config:
 
 
 def _runtimes(config: Config, size: tuple[int, int], frames: int) -> dict[str, object]:
-    from instaseg_ros.bench_runtimes import available, compare, table
+    from instaseg_ros.benchmarks.runtimes import available, compare, table
     from instaseg_ros.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(config.weights)

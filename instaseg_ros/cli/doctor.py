@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     output = OutputFile(args.json, overwrite=True) if args.json else None
 
     from instaseg_ros.checkpoint import load_checkpoint
-    from instaseg_ros.doctor import examine, table
+    from instaseg_ros.deploy.doctor import examine, table
 
     checkpoint = load_checkpoint(config.weights)
     size = size_from(args.size, checkpoint.stride)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from instaseg_ros.cli import add_config_options, config_from, size_from
 from instaseg_ros.errors import ConfigError
-from instaseg_ros.evaluation.counts import SYNTHETIC_MIN_PIXELS
+from instaseg_ros.samples import SYNTHETIC_MIN_PIXELS
 
 if TYPE_CHECKING:
     from instaseg_ros.datasets import Dataset
@@ -68,11 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     _check(args)
     from instaseg_ros.config import merge
-    from instaseg_ros.evaluate import evaluate, match_classes, numbers, spread, summary_of
-    from instaseg_ros.evaluate_report import PAGE, write_report
-    from instaseg_ros.evaluation.plots import require_matplotlib
+    from instaseg_ros.evaluation.metrics.tracking import tracking_line
+    from instaseg_ros.evaluation.report.build import PAGE, write_report
+    from instaseg_ros.evaluation.report.plots import require_matplotlib
+    from instaseg_ros.evaluation.run import evaluate, match_classes, numbers, spread, summary_of
     from instaseg_ros.evaluation.summary import text_table
-    from instaseg_ros.evaluation.tracking import tracking_line
     from instaseg_ros.files import OutputFile
     from instaseg_ros.pipeline import Pipeline
 
@@ -126,11 +126,11 @@ def _check(args: argparse.Namespace) -> None:
             "--size is of synthetic frames; for a dataset's, set input.height and input.width"
         )
     if args.coco:
-        from instaseg_ros.evaluation.coco import require_pycocotools
+        from instaseg_ros.evaluation.metrics.coco import require_pycocotools
 
         require_pycocotools()
     if args.tracking:
-        from instaseg_ros.evaluation.tracking import require_assignment
+        from instaseg_ros.evaluation.metrics.tracking import require_assignment
 
         require_assignment()
 

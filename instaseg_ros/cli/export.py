@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     size = size_from(args.size, describe(args.weights).stride)
     check_frames(args.images)
 
-    from instaseg_ros.export import TARGETS, Order, export, prepare_engine
+    from instaseg_ros.deploy.export import TARGETS, Order, export, prepare_engine
 
     order = Order(load_checkpoint(args.weights), size, runtime, args.images)
     if args.to == "tensorrt" and args.output is None:

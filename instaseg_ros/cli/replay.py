@@ -14,8 +14,8 @@ from instaseg_ros.errors import ConfigError
 
 if TYPE_CHECKING:
     from instaseg_ros.config import Config
-    from instaseg_ros.replay import Summary
-    from instaseg_ros.sinks import Sink
+    from instaseg_ros.recordings.replay import Summary
+    from instaseg_ros.recordings.sinks import Sink
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from instaseg_ros.pipeline import Pipeline
-    from instaseg_ros.replay import replay
-    from instaseg_ros.sources import open_source
+    from instaseg_ros.recordings.replay import replay
+    from instaseg_ros.recordings.sources import open_source
 
     source = open_source(args.input, args.topic, config.input)
     for output in map(Path, args.output):
@@ -73,7 +73,7 @@ def _open_sinks(
 ) -> list[Sink]:
     """Open before the network is, which takes longer. `unused` is to discard them."""
     from instaseg_ros.checkpoint import describe, load_checkpoint
-    from instaseg_ros.sinks import open_sink
+    from instaseg_ros.recordings.sinks import open_sink
 
     described = describe(config.weights)
     names = described.class_names or load_checkpoint(config.weights).class_names

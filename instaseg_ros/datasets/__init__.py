@@ -11,7 +11,9 @@ from instaseg_ros.datasets import cityscapes, coco, cvppp, kitti_mots, label_ima
 from instaseg_ros.datasets.border import named
 from instaseg_ros.datasets.parts import TRAIN, VAL, Part, part
 from instaseg_ros.datasets.reading import unknown_split
-from instaseg_ros.datasets.sample import (
+from instaseg_ros.errors import InputError
+from instaseg_ros.recordings.bag_paths import BAG_SUFFIXES
+from instaseg_ros.samples import (
     Dataset,
     Sample,
     Sequences,
@@ -19,8 +21,6 @@ from instaseg_ros.datasets.sample import (
     remarks,
     semantic_names,
 )
-from instaseg_ros.errors import InputError
-from instaseg_ros.sources import BAG_SUFFIXES
 
 __all__ = [
     "ALL",
@@ -44,9 +44,7 @@ log = logging.getLogger(__name__)
 
 
 def _bag(path: Path, _: str) -> Dataset:
-    from instaseg_ros.datasets.bag import (
-        LabelledBag,  # imports packages that the others do not need
-    )
+    from instaseg_ros.datasets.bag import LabelledBag
 
     return LabelledBag(path)
 
@@ -136,7 +134,7 @@ def open_dataset(path: str | Path, split: str) -> Dataset:
     fits, and for another split.
     """
     if str(path) == SYNTHETIC:
-        from instaseg_ros.datasets.synthetic_street import SyntheticStreet
+        from instaseg_ros.synthetic_street import SyntheticStreet
 
         if split not in (TRAIN, VAL):
             raise unknown_split(path, split, (TRAIN, VAL))

@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from instaseg_ros import bag_types
-from instaseg_ros.bag_storage import open_recording
-from instaseg_ros.bags import (
+from instaseg_ros.datasets.border import reads_files
+from instaseg_ros.errors import ImageError, InputError, TruncatedInputError
+from instaseg_ros.frames import Frame
+from instaseg_ros.recordings import message_types
+from instaseg_ros.recordings.bags import (
     CAMERA_INFO,
     TO_LABELS,
     TO_RGB,
@@ -25,10 +27,8 @@ from instaseg_ros.bags import (
     deserialize,
     truth_topics,
 )
-from instaseg_ros.datasets.border import reads_files
-from instaseg_ros.datasets.sample import Sample, present_ids
-from instaseg_ros.errors import ImageError, InputError, TruncatedInputError
-from instaseg_ros.types import Frame
+from instaseg_ros.recordings.storage import open_recording
+from instaseg_ros.samples import Sample, present_ids
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class LabelledBag:
         left_out: Counter[str] = Counter()
         broken: list[str] = []
         for name, received_ns, message in self._messages(left_out, broken):
-            times = received.setdefault(bag_types.stamp_ns(message.header), {})
+            times = received.setdefault(message_types.stamp_ns(message.header), {})
             if name in times:
                 left_out[f"messages of {name} with the stamp of another"] += 1
                 continue
@@ -163,7 +163,7 @@ class LabelledBag:
         # By time; in a file whose index tells wrong times, by looking at all of it.
         for span_ns in ((moment.first_ns, moment.last_ns + 1), ()):
             for topic, _, message in self._messages(Counter(), [], *span_ns):
-                if bag_types.stamp_ns(message.header) == moment.stamp_ns:
+                if message_types.stamp_ns(message.header) == moment.stamp_ns:
                     found.setdefault(topic, message)
             if len(found) == len(self._topics):
                 break

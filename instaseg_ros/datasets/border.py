@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from instaseg_ros.datasets.sample import Dataset, Sample
 from instaseg_ros.errors import InputError, InstasegError
+from instaseg_ros.samples import Dataset, Sample
 
 Reader = TypeVar("Reader", bound=Dataset)
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from instaseg_ros.datasets.border import reads_files
 from instaseg_ros.datasets.reading import read_image, read_labels, subfolders, unknown_split
-from instaseg_ros.datasets.sample import Sample
 from instaseg_ros.errors import InputError
-from instaseg_ros.types import Frame
+from instaseg_ros.frames import Frame
+from instaseg_ros.samples import Sample
 
 CITYSCAPES = {
     24: "person",

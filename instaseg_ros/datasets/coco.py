@@ -23,9 +23,9 @@ from instaseg_ros.datasets.coco_entries import (
 )
 from instaseg_ros.datasets.reading import read_image, read_json
 from instaseg_ros.datasets.rle import Runs, area, pixels_inside, runs_of_counts, runs_of_polygons
-from instaseg_ros.datasets.sample import Remarks, Sample, class_name, present_ids, whole
 from instaseg_ros.errors import InputError
-from instaseg_ros.types import Frame
+from instaseg_ros.frames import Frame
+from instaseg_ros.samples import Remarks, Sample, class_name, present_ids, whole
 
 SPLITS = ("train", "val", "test")
 MOST_OBJECTS = (1 << 16) - 1  # of an image: labels have 16 bits

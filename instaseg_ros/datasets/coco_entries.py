@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from instaseg_ros.datasets.sample import whole
+from instaseg_ros.samples import whole
 
 
 class Annotation(NamedTuple):

@@ -8,9 +8,9 @@ import numpy as np
 
 from instaseg_ros.datasets.border import reads_files
 from instaseg_ros.datasets.reading import read_colored_labels, read_image, unknown_split
-from instaseg_ros.datasets.sample import Sample, present_ids
 from instaseg_ros.errors import InputError
-from instaseg_ros.types import Frame
+from instaseg_ros.frames import Frame
+from instaseg_ros.samples import Sample, present_ids
 
 PATTERNS = tuple(f"{above}plant*_rgb.png" for above in ("", "*/", "*/*/"))  # below A1 to A4, too
 

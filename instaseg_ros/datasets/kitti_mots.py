@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from instaseg_ros.datasets.border import reads_files
 from instaseg_ros.datasets.reading import read_image, read_labels, subfolders, unknown_split
 from instaseg_ros.datasets.rle import decode_rle
-from instaseg_ros.datasets.sample import Remarks, Sample, present_ids
 from instaseg_ros.errors import InputError
-from instaseg_ros.image_files import images_in
-from instaseg_ros.types import Frame
+from instaseg_ros.frames import Frame
+from instaseg_ros.recordings.image_files import images_in
+from instaseg_ros.samples import Remarks, Sample, present_ids
 
 OFFICIAL = {
     "train": (0, 1, 3, 4, 5, 9, 11, 12, 15, 17, 19, 20),

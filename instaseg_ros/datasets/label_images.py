@@ -34,10 +34,10 @@ from instaseg_ros.datasets.reading import (
     subfolders,
     unknown_split,
 )
-from instaseg_ros.datasets.sample import Remarks, Sample, class_name, present_ids, whole
 from instaseg_ros.errors import InputError
-from instaseg_ros.image_files import images_in
-from instaseg_ros.types import Frame
+from instaseg_ros.frames import Frame
+from instaseg_ros.recordings.image_files import images_in
+from instaseg_ros.samples import Remarks, Sample, class_name, present_ids, whole
 
 UNKNOWN = -1  # class of an object that meta.json gives one that is not there
 

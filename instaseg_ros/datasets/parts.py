@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from instaseg_ros.datasets.sample import Dataset, Sample, Sequences, remarks, semantic_names
+from instaseg_ros.samples import Dataset, Sample, Sequences, remarks, semantic_names
 
 TRAIN, VAL = "train", "val"
 

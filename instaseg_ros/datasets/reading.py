@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instaseg_ros.errors import ImageError, InputError
-from instaseg_ros.image_files import read_image_file
+from instaseg_ros.recordings.image_files import read_image_file
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from instaseg_ros.datasets.border import named
 from instaseg_ros.datasets.reading import read_any
-from instaseg_ros.datasets.sample import Dataset, Sample
 from instaseg_ros.errors import InputError
-from instaseg_ros.image_files import IMAGE_SUFFIXES
+from instaseg_ros.recordings.image_files import IMAGE_SUFFIXES
+from instaseg_ros.samples import Dataset, Sample
 from instaseg_ros.visualization import color, contact_sheet, paint, write_name
 
 CELL_WIDTH_PX = 480

@@ -1,1 +1,1 @@
-"""Metrics of the field as pure functions over counts, summed over frames."""
+"""Frames of a dataset through a pipeline, and what comes of it in the field's numbers."""

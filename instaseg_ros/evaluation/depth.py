@@ -1,42 +1,82 @@
-"""Absolute relative error of predicted depth, which pictures alone can give up to a scale only."""
+"""How good the depth is that a method learns along, on held-out sequences of the synthetic street:
+
+python -m instaseg_ros.evaluation.depth WEIGHTS
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import argparse
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from tqdm import tqdm
 
-FARTHEST_M = 80.0  # as is usual on roads (Eigen et al. 2014); what is farther does not count
+from instaseg_ros.checkpoint import load_checkpoint
+from instaseg_ros.errors import ConfigError
+from instaseg_ros.evaluation.metrics.depth import DepthCounts, absolute_relative_error, depth_counts
+from instaseg_ros.methods.spatio_temporal import inverse_depth
+from instaseg_ros.model.temporal import NEXT_STATE
+from instaseg_ros.synthetic_street import SyntheticStreet
 
 
-class DepthCounts(NamedTuple):
-    """Of one frame or several: the sum of |predicted - true| / true over so many pixels."""
+class DepthErrors(NamedTuple):
+    """Absolute relative errors.
 
-    relative_error: float
-    pixels: int
-
-
-def depth_counts(
-    predicted: NDArray[np.floating], true: NDArray[np.floating], scaled: bool = True
-) -> DepthCounts:
-    """Of one frame, (H, W) metres each.
-
-    Pixels whose true depth is 0 (unknown) or above FARTHEST_M do not count.
-    scaled: the prediction, so that the medians are equal.
+    scaled: the prediction scaled to each frame's median depth.
+    metric: the prediction as it is, metres if the camera's motion was known in training.
+    flat: of what knows nothing, everything at the median depth.
     """
-    counted = (true > 0) & (true <= FARTHEST_M)
-    if not counted.any():
-        return DepthCounts(0.0, 0)
-    truth, guess = true[counted].astype(np.float64), predicted[counted].astype(np.float64)
-    if scaled:
-        guess *= np.median(truth) / np.median(guess)
-    return DepthCounts(float((np.abs(guess - truth) / truth).sum()), len(truth))
+
+    scaled: float
+    metric: float
+    flat: float
 
 
-def absolute_relative_error(frames: Iterable[DepthCounts]) -> float:
-    """Mean of |predicted - true| / true over all pixels of all frames; NaN without any."""
-    frames = list(frames)
-    pixels = sum(frame.pixels for frame in frames)
-    return sum(frame.relative_error for frame in frames) / pixels if pixels else float("nan")
+def evaluate_depth(
+    weights: str, sequences: int = 20, frames: int = 5, size: tuple[int, int] = (256, 512)
+) -> DepthErrors:
+    """Errors on so many held-out sequences of so many frames of `size` (H, W), multiples of 8, read
+    one after another as a camera gives them.
+
+    Raises ConfigError for weights of a method without depth.
+    """
+    checkpoint = load_checkpoint(weights)
+    if not any(head.name == "depth" for head in checkpoint.method().heads):
+        raise ConfigError(
+            f"weights {weights}: method {checkpoint.method_name} predicts no depth; expected "
+            "spatio_temporal"
+        )
+    network = checkpoint.network().eval()
+    street = SyntheticStreet(
+        size, split="val", sequences=sequences, frames_per_sequence=frames, depth=True
+    )
+    scaled: list[DepthCounts] = []
+    metric: list[DepthCounts] = []
+    flat: list[DepthCounts] = []
+    state = None
+    for index in tqdm(range(len(street)), unit="frame", disable=None):
+        frame = street[index].frame
+        assert frame.depth is not None
+        pixels = torch.from_numpy(frame.image)[None].permute(0, 3, 1, 2) / 255
+        with torch.inference_mode():
+            outputs = network(pixels, state if index % frames else None)
+            depth = (1 / inverse_depth(outputs["depth"]))[0, 0].numpy()
+        state = outputs[NEXT_STATE]
+        scaled.append(depth_counts(depth, frame.depth))
+        metric.append(depth_counts(depth, frame.depth, scaled=False))
+        flat.append(depth_counts(np.ones(size), frame.depth))
+    return DepthErrors(*map(absolute_relative_error, (scaled, metric, flat)))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("weights")
+    parser.add_argument("--sequences", type=int, default=20)
+    parser.add_argument("--frames", type=int, default=5, help="of each sequence")
+    options = parser.parse_args()
+    errors = evaluate_depth(options.weights, options.sequences, options.frames)
+    print(
+        f"absolute relative error: {errors.scaled:.4f} scaled to the median depth, "
+        f"{errors.metric:.4f} in metres as it is (everything equally far: {errors.flat:.4f})"
+    )

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from instaseg_ros.evaluation.average_precision import average_precision
-from instaseg_ros.evaluation.counts import FrameCounts
-from instaseg_ros.evaluation.leaves import leaf_score
-from instaseg_ros.evaluation.nuclei import OVERLAPS, ap_dsb
-from instaseg_ros.evaluation.panoptic import panoptic_quality
-from instaseg_ros.evaluation.regions import region_precision
+from instaseg_ros.evaluation.metrics.average_precision import average_precision
+from instaseg_ros.evaluation.metrics.leaves import leaf_score
+from instaseg_ros.evaluation.metrics.nuclei import OVERLAPS, ap_dsb
+from instaseg_ros.evaluation.metrics.panoptic import panoptic_quality
+from instaseg_ros.evaluation.metrics.regions import region_precision
+from instaseg_ros.evaluation.overlaps import FrameCounts
 
 COLUMNS = {  # key of a class' row: its name in the table
     "ap": "AP",

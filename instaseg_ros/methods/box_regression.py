@@ -14,15 +14,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
-from instaseg_ros.grouping import plain_voting, voting
-from instaseg_ros.methods import Head, Targets
+from instaseg_ros.clustering.box_votes import cpu, reference
+from instaseg_ros.frames import Instances
+from instaseg_ros.methods.base import Targets
 from instaseg_ros.methods.bootstrapping import hard_pixels
 from instaseg_ros.methods.semantic import channel_classes, semantic_loss, semantic_truth
-from instaseg_ros.types import Instances
+from instaseg_ros.model.heads import Head
 
 if TYPE_CHECKING:
     from instaseg_ros.config import DecodeConfig, TrainConfig
-    from instaseg_ros.network import ERFNet
+    from instaseg_ros.model.erfnet import ERFNet
 
 # Raw outputs are the offset in units of UNIT_PX and the logarithm of the sides in that unit, so
 # that errors of small and large objects are of one order (ours).
@@ -54,7 +55,7 @@ def box_iou(one: Tensor, two: Tensor) -> Tensor:
     return common / (one[2] * one[3] + two[2] * two[3] - common)
 
 
-def points(box: Tensor, semantic: Tensor, foreground_threshold: float) -> voting.Points:
+def points(box: Tensor, semantic: Tensor, foreground_threshold: float) -> cpu.Points:
     """The pixels of one image that may have a class more probable than the threshold, and what its
     raw outputs (4, H, W) and (C + 1, H, W) say of them."""
     # Without the other classes, the best is at least as probable; 1e-3 is for rounding.
@@ -65,7 +66,7 @@ def points(box: Tensor, semantic: Tensor, foreground_threshold: float) -> voting
     position = torch.stack([pixels % width, pixels // width]) + 0.5
     boxes = embed(box.flatten(1).index_select(1, pixels), position)
     scores = torch.softmax(semantic.flatten(1).index_select(1, pixels), 0)
-    return voting.Points(pixels, scores, boxes, (height, width))
+    return cpu.Points(pixels, scores, boxes, (height, width))
 
 
 class BoxRegression:
@@ -97,7 +98,7 @@ class BoxRegression:
         outputs: raw `box` (B, 4, H, W), `semantic` (B, C + 1, H, W). See `voting.group`.
         """
         box, semantic = (outputs[head.name].detach().float() for head in self.heads)
-        group = voting.group if box.device.type == "cpu" else plain_voting.group
+        group = cpu.group if box.device.type == "cpu" else reference.group
         return [
             group(points(*raw, config.foreground_threshold), config)
             for raw in zip(box, semantic, strict=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from instaseg_ros.network import STRIDE
+from instaseg_ros.model.heads import STRIDE
 
 FEATURES = 128  # channels of the encoder
 UNKNOWN = -1

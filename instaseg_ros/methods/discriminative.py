@@ -23,16 +23,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from instaseg_ros.grouping import MAX_INSTANCES, mean_shift, mean_shift_plain
-from instaseg_ros.grouping.labelled import labelled_instances
-from instaseg_ros.grouping.workers import each
-from instaseg_ros.methods import Head, Targets
+from instaseg_ros.clustering import MAX_INSTANCES
+from instaseg_ros.clustering.label_image import labelled_instances
+from instaseg_ros.clustering.mean_shift import cpu, reference
+from instaseg_ros.frames import Instances
+from instaseg_ros.methods.base import Targets
 from instaseg_ros.methods.semantic import channel_classes, semantic_loss, semantic_truth
-from instaseg_ros.types import Instances
+from instaseg_ros.model.heads import Head
+from instaseg_ros.threads import each
 
 if TYPE_CHECKING:
     from instaseg_ros.config import DecodeConfig, TrainConfig
-    from instaseg_ros.network import ERFNet
+    from instaseg_ros.model.erfnet import ERFNet
 
 DIMENSIONS = 8  # the paper's for Cityscapes; 16 for leaves
 PULL_MARGIN = 0.5  # d_v
@@ -162,7 +164,7 @@ def _object_pixels(
 
 def _found(embedding: Tensor, semantic: Tensor, config: DecodeConfig) -> Instances:
     """The instances of one image, on the CPU: embedding (D, H, W), raw semantic (C + 1, H, W)."""
-    pixels = mean_shift.foreground(
+    pixels = cpu.foreground(
         semantic.cpu().numpy(), embedding.cpu().numpy(), config.foreground_threshold
     )
     owners: list[NDArray[np.int32]] = [np.zeros(0, np.int32)] * (len(semantic) - 1)
@@ -170,7 +172,7 @@ def _found(embedding: Tensor, semantic: Tensor, config: DecodeConfig) -> Instanc
     def cluster(c: int) -> None:
         own = slice(pixels.starts[c], pixels.starts[c + 1])
         points, scores = pixels.points[:, own], pixels.scores[own]
-        owners[c], _ = mean_shift.cluster(points, scores, BANDWIDTH, REACH, config)
+        owners[c], _ = cpu.cluster(points, scores, BANDWIDTH, REACH, config)
 
     sizes = np.diff(pixels.starts)
     each(cluster, [c for c in np.argsort(-sizes) if sizes[c]])
@@ -186,7 +188,7 @@ def _found_plain(embedding: Tensor, semantic: Tensor, config: DecodeConfig) -> I
     pixels, owners = [], []
     for c in range(1, len(semantic)):
         own = torch.nonzero((classes == c) & (score > config.foreground_threshold)).squeeze(1)
-        found = mean_shift_plain.cluster(points[:, own], score[own], BANDWIDTH, REACH, config)
+        found = reference.cluster(points[:, own], score[own], BANDWIDTH, REACH, config)
         pixels.append(own)
         owners.append(found.owner.cpu().numpy())
     chosen = torch.cat(pixels)

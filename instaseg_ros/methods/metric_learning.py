@@ -32,10 +32,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from instaseg_ros.clustering import similarity
+from instaseg_ros.clustering.label_image import labelled_instances
 from instaseg_ros.errors import ConfigError
-from instaseg_ros.grouping import similarity
-from instaseg_ros.grouping.labelled import labelled_instances
-from instaseg_ros.methods import Head, Targets
+from instaseg_ros.frames import Instances
+from instaseg_ros.methods.base import Targets
 from instaseg_ros.methods.semantic import channel_classes
 from instaseg_ros.methods.similarity_loss import (
     good_masks,
@@ -43,11 +44,11 @@ from instaseg_ros.methods.similarity_loss import (
     sampling_groups,
     similarity_loss,
 )
-from instaseg_ros.types import Instances
+from instaseg_ros.model.heads import Head
 
 if TYPE_CHECKING:
     from instaseg_ros.config import DecodeConfig, TrainConfig
-    from instaseg_ros.network import ERFNet
+    from instaseg_ros.model.erfnet import ERFNet
 
 TAUS = (0.25, 0.5, 0.75, 0.9)
 LIMITS = tuple(math.log(2 / tau - 1) for tau in TAUS)  # sigma >= tau is ||.||^2 <= limit

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from instaseg_ros.methods import BACKGROUND, Targets
+from instaseg_ros.methods.base import BACKGROUND, Targets
 from instaseg_ros.methods.bootstrapping import hard_pixels
 
 IGNORED = -100  # what cross_entropy leaves out

@@ -20,15 +20,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from instaseg_ros.grouping import MEMBERSHIP, Groups, cpu, gpu
-from instaseg_ros.methods import Head, Targets
+from instaseg_ros.clustering.ellipses import MEMBERSHIP, Groups, cpu, gpu
+from instaseg_ros.frames import Instances
+from instaseg_ros.methods.base import Targets
 from instaseg_ros.methods.bootstrapping import hard_pixels
 from instaseg_ros.methods.instance_loss import InstanceLoss, squared_distance
-from instaseg_ros.types import Instances
+from instaseg_ros.model.heads import Head
 
 if TYPE_CHECKING:
     from instaseg_ros.config import DecodeConfig, TrainConfig
-    from instaseg_ros.network import ERFNet
+    from instaseg_ros.model.erfnet import ERFNet
 
 # The published lattice: 2048 x 1024 pixels span [0, 2] x [0, 1]; other sizes continue it.
 STEP_X = 2.0 / 2047.0

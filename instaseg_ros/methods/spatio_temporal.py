@@ -24,14 +24,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instaseg_ros.errors import ConfigError
-from instaseg_ros.methods import Head, Targets
+from instaseg_ros.frames import Instances
+from instaseg_ros.methods.base import Targets
 from instaseg_ros.methods.depth import SMOOTHNESS, Clips, depth_loss
 from instaseg_ros.methods.discriminative import Discriminative, embed
-from instaseg_ros.types import Instances
+from instaseg_ros.model.heads import Head
 
 if TYPE_CHECKING:
     from instaseg_ros.config import DecodeConfig, TrainConfig
-    from instaseg_ros.network import ERFNet
+    from instaseg_ros.model.erfnet import ERFNet
 
 NEAREST_M, FARTHEST_M = 1.0, 200.0  # depths that the network can tell
 INITIAL_M = 20.0

@@ -24,18 +24,18 @@ from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import Header
 
-from instaseg_ros import outputs
-from instaseg_ros.bag_storage import open_recording
-from instaseg_ros.bag_types import split_stamp
-from instaseg_ros.bags import BagSource, BagWriter, Truth, read_truth, truth_topics
 from instaseg_ros.errors import InstasegError
-from instaseg_ros.evaluation.average_precision import average_precision
-from instaseg_ros.evaluation.counts import FrameCounts, frame_counts
+from instaseg_ros.evaluation.metrics.average_precision import average_precision
+from instaseg_ros.evaluation.overlaps import FrameCounts, frame_counts
 from instaseg_ros.files import OutputFile
-from instaseg_ros.images import image_to_labels, image_to_rgb
+from instaseg_ros.frames import Instances
+from instaseg_ros.recordings import result_messages
+from instaseg_ros.recordings.bags import BagSource, BagWriter, Truth, read_truth, truth_topics
+from instaseg_ros.recordings.image_messages import image_to_labels, image_to_rgb
+from instaseg_ros.recordings.message_types import split_stamp
+from instaseg_ros.recordings.storage import open_recording
+from instaseg_ros.recordings.video import VideoFile
 from instaseg_ros.ros.messages import MESSAGES
-from instaseg_ros.types import Instances
-from instaseg_ros.video import VideoFile
 from instaseg_ros.visualization import contact_sheet
 
 START_PATIENCE_S = 180.0  # first start on a machine: kernels are compiled
@@ -101,8 +101,8 @@ class Peer(Node):
         self._received: dict[str, dict[int, Any]] = {name: {} for name in RECORDED}
         self._diagnostics: dict[str, str] = {}
         for name in RECORDED:
-            topic = outputs.TOPICS[name]
-            path = f"/{outputs.NODE_NAME}/{name}"
+            topic = result_messages.TOPICS[name]
+            path = f"/{result_messages.NODE_NAME}/{name}"
             writer.add_topic(path, topic.type, topic.latched)
             kind = getattr(MESSAGES, topic.type.rpartition("/")[2])
             receive = partial(self._receive, name, path, kind)
@@ -135,7 +135,7 @@ class Peer(Node):
                 frame = source.frame(raw)
                 header = Header(frame_id=frame.frame_id)
                 header.stamp.sec, header.stamp.nanosec = split_stamp(frame.stamp_ns)
-                message = outputs.overlay_message(MESSAGES, header, frame.image)
+                message = result_messages.overlay_message(MESSAGES, header, frame.image)
                 self._spin_until(start + sent / rate_hz)
                 self._sent_s[frame.stamp_ns] = time.monotonic()
                 self._camera.publish(message)
@@ -214,7 +214,7 @@ class Peer(Node):
 
     def _diagnose(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            if outputs.NODE_NAME in status.name:
+            if result_messages.NODE_NAME in status.name:
                 self._diagnostics = {pair.key: pair.value for pair in status.values}
 
 

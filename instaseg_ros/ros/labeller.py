@@ -11,12 +11,12 @@ from std_msgs.msg import Header
 
 from instaseg_ros.config import Config
 from instaseg_ros.errors import ImageError
+from instaseg_ros.frames import Frame, Result
 from instaseg_ros.pipeline import Pipeline
 from instaseg_ros.ros.messages import to_frame
 from instaseg_ros.ros.publishers import ResultPublishers
 from instaseg_ros.ros.statistics import Statistics
 from instaseg_ros.ros.stream import Received
-from instaseg_ros.types import Frame, Result
 
 CLOCKS_AGREE_MS = 10_000  # a header stamp older than this, or in the future, is of another clock
 LOG_EVERY_S = 5.0

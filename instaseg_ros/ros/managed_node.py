@@ -20,7 +20,7 @@ from rclpy.lifecycle.node import LifecycleState
 from rclpy.parameter import Parameter
 
 from instaseg_ros.errors import ConfigError
-from instaseg_ros.outputs import NODE_NAME
+from instaseg_ros.recordings.result_messages import NODE_NAME
 from instaseg_ros.ros import parameters
 from instaseg_ros.ros.diagnostics import Health, diagnose
 from instaseg_ros.ros.logs import RosHandler

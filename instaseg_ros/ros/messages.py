@@ -15,9 +15,9 @@ from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from instaseg_ros.config import InputConfig
-from instaseg_ros.images import camera_matrix, compressed_to_rgb, image_to_rgb
+from instaseg_ros.frames import Frame
+from instaseg_ros.recordings.image_messages import camera_matrix, compressed_to_rgb, image_to_rgb
 from instaseg_ros.ros.diagnostics import Diagnosis
-from instaseg_ros.types import Frame
 
 try:
     from vision_msgs.msg import (
@@ -45,7 +45,7 @@ def _bytes(pixels: NDArray[Any]) -> array[int]:
     return data
 
 
-# What `instaseg_ros.outputs` builds messages from.
+# What `instaseg_ros.recordings.result_messages` builds messages from.
 MESSAGES = SimpleNamespace(
     bytes=_bytes,
     BoundingBox2D=BoundingBox2D,

@@ -11,7 +11,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
 from instaseg_ros.config import Config, Parameter, merge
-from instaseg_ros.config_file import OF_ROS
+from instaseg_ros.config.file import OF_ROS
 from instaseg_ros.configure import load_config, suited
 from instaseg_ros.errors import ConfigError, WeightsError
 from instaseg_ros.ros.parameter_file import constraint, node_parameters

@@ -8,11 +8,11 @@ from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_msgs.msg import Header
 
-from instaseg_ros import outputs
 from instaseg_ros.config import Config
+from instaseg_ros.frames import Frame, Instances
+from instaseg_ros.recordings import result_messages
 from instaseg_ros.ros import qos
 from instaseg_ros.ros.messages import MESSAGES
-from instaseg_ros.types import Frame, Instances
 from instaseg_ros.visualization import overlay
 
 
@@ -24,7 +24,7 @@ class ResultPublishers:
         self._class_names = class_names
         self._publishers: dict[str, LifecyclePublisher] = {}
         try:
-            for name, topic in outputs.TOPICS.items():
+            for name, topic in result_messages.TOPICS.items():
                 self._publishers[name] = node.create_lifecycle_publisher(
                     getattr(MESSAGES, topic.type.rpartition("/")[2]),
                     f"~/{name}",
@@ -37,9 +37,11 @@ class ResultPublishers:
 
     def publish_labels(self, header: Header, instances: Instances) -> None:
         """The label image and what its values are."""
-        labels = outputs.labels_message(MESSAGES, header, instances.labels)
+        labels = result_messages.labels_message(MESSAGES, header, instances.labels)
         self._publishers["labels"].publish(labels)
-        detections = outputs.detections_message(MESSAGES, header, instances, self._class_names)
+        detections = result_messages.detections_message(
+            MESSAGES, header, instances, self._class_names
+        )
         self._publishers["detections"].publish(detections)
 
     def publish_drawings(
@@ -49,9 +51,11 @@ class ResultPublishers:
         if self._has_subscribers("overlay"):
             alpha, with_ids = config.node.overlay_alpha, config.tracking.enabled
             picture = overlay(frame, instances, self._class_names, alpha, with_ids)
-            self._publishers["overlay"].publish(outputs.overlay_message(MESSAGES, header, picture))
+            self._publishers["overlay"].publish(
+                result_messages.overlay_message(MESSAGES, header, picture)
+            )
         if self._has_subscribers("markers"):
-            markers = outputs.markers_message(
+            markers = result_messages.markers_message(
                 MESSAGES, header, instances, self._class_names, frame.intrinsics
             )
             self._publishers["markers"].publish(markers)
@@ -60,7 +64,7 @@ class ResultPublishers:
         """Class names; latched, so once is enough."""
         header = Header(stamp=self._node.get_clock().now().to_msg())
         self._publishers["label_info"].publish(
-            outputs.label_info_message(MESSAGES, header, self._class_names)
+            result_messages.label_info_message(MESSAGES, header, self._class_names)
         )
 
     def close(self) -> None:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instaseg_ros.config import InputConfig
+from instaseg_ros.model.temporal import NEXT_STATE
 from instaseg_ros.preprocess import preprocess
-from instaseg_ros.sources import open_source
-from instaseg_ros.temporal import NEXT_STATE
+from instaseg_ros.recordings.sources import open_source
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint

@@ -7,8 +7,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from instaseg_ros.folding import FoldedDownsampler
-from instaseg_ros.network import ERFNet, NonBottleneck1d
+from instaseg_ros.model.batchnorm import FoldedDownsampler
+from instaseg_ros.model.erfnet import ERFNet, NonBottleneck1d
 
 
 class PixelsToOutputs(nn.Module):

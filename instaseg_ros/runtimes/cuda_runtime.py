@@ -22,10 +22,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from instaseg_ros.clustering.ellipses.gpu import SIZES
 from instaseg_ros.errors import ConfigError
-from instaseg_ros.folding import fold
-from instaseg_ros.grouping.gpu import SIZES
-from instaseg_ros.runtimes.ahead_of_time import load_or_compile
+from instaseg_ros.model.batchnorm import fold
+from instaseg_ros.runtimes.aot_inductor import load_or_compile
 from instaseg_ros.runtimes.cuda_network import PixelsToOutputs, fuse
 from instaseg_ros.runtimes.torch_runtime import DTYPES, pick_device, pick_precision
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instaseg_ros.errors import ConfigError, MissingExtraError
-from instaseg_ros.onnx_model import DTYPES, INPUT, cached_onnx
+from instaseg_ros.model.temporal import STATE, state_shape
+from instaseg_ros.runtimes.onnx_file import DTYPES, INPUT, cached_onnx
 from instaseg_ros.runtimes.recent import Recent
 from instaseg_ros.runtimes.torch_runtime import pick_device
-from instaseg_ros.temporal import STATE, state_shape
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint

@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from instaseg_ros import folding
-from instaseg_ros import lite as lite_module
-from instaseg_ros import network as network_module
-from instaseg_ros import temporal as temporal_module
 from instaseg_ros.checkpoint import weights_hash
 from instaseg_ros.errors import ConfigError, EngineError
 from instaseg_ros.files import Cache
+from instaseg_ros.model import batchnorm
+from instaseg_ros.model import erfnet as network_module
+from instaseg_ros.model import lite as lite_module
+from instaseg_ros.model import temporal as temporal_module
+from instaseg_ros.model.temporal import state_shape
 from instaseg_ros.runtimes import openvino_network
 from instaseg_ros.runtimes.openvino_network import PAIR, PackedNetwork
-from instaseg_ros.temporal import state_shape
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
-    from instaseg_ros.network import ERFNet
+    from instaseg_ros.model.erfnet import ERFNet
 
 EXAMPLE_SIZE = (64, 128)  # (height, width); the exported graph holds for every one and any batch
 
@@ -83,7 +83,7 @@ def _code_hash() -> str:
     """What else a model is made from: the code, and the versions of its makers."""
     import openvino
 
-    modules = (network_module, lite_module, temporal_module, folding, openvino_network)
+    modules = (network_module, lite_module, temporal_module, batchnorm, openvino_network)
     files = [Path(str(module.__file__)) for module in modules] + [Path(__file__)]
     versions = f"{torch.__version__} {openvino.__version__}"
     made_from = b"".join(path.read_bytes() for path in files) + versions.encode()

@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from instaseg_ros.folding import FoldedDownsampler, fold
-from instaseg_ros.grouping.compiled import kernel
-from instaseg_ros.grouping.workers import each, shares
-from instaseg_ros.lite import PIXEL_MEAN, PIXEL_SCALE, InvertedResidual, Stem
-from instaseg_ros.network import ERFNet, LiteEncoder
+from instaseg_ros.model.batchnorm import FoldedDownsampler, fold
+from instaseg_ros.model.erfnet import ERFNet, LiteEncoder
+from instaseg_ros.model.lite import PIXEL_MEAN, PIXEL_SCALE, InvertedResidual, Stem
+from instaseg_ros.numba_cache import kernel
+from instaseg_ros.threads import each, shares
 
 PAIR = 2  # pixels that lie side by side are seen as one of six channels: more to do at once
 SHARES = 3  # of the block that expands at half resolution

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instaseg_ros.errors import ConfigError, MissingExtraError
-from instaseg_ros.grouping.compiled import compile_all
+from instaseg_ros.model.temporal import state_shape
+from instaseg_ros.numba_cache import compile_all
 from instaseg_ros.runtimes.openvino_model import model_of, quantised_model_of
 from instaseg_ros.runtimes.openvino_network import unpack
 from instaseg_ros.runtimes.recent import Recent
-from instaseg_ros.temporal import state_shape
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from instaseg_ros.grouping.gpu import SIZES
+from instaseg_ros.clustering.ellipses.gpu import SIZES
 
 T = TypeVar("T")
 

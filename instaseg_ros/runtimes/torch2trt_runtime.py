@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instaseg_ros.errors import ConfigError, WeightsError
-from instaseg_ros.onnx_model import input_names, output_names
+from instaseg_ros.model.temporal import state_shape
+from instaseg_ros.runtimes.onnx_file import input_names, output_names
 from instaseg_ros.runtimes.tensorrt_runtime import Run, TensorRTRuntime
-from instaseg_ros.temporal import state_shape
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instaseg_ros.errors import ConfigError
-from instaseg_ros.folding import fold
+from instaseg_ros.model.batchnorm import fold
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from instaseg_ros.errors import MissingExtraError
-from instaseg_ros.evaluation.average_precision import AveragePrecision
+from instaseg_ros.evaluation.metrics.average_precision import AveragePrecision
 from instaseg_ros.files import written_whole
 
 if TYPE_CHECKING:

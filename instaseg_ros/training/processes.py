@@ -13,7 +13,7 @@ import torch
 from torch import distributed, nn
 
 from instaseg_ros.errors import ConfigError
-from instaseg_ros.network import Encoder
+from instaseg_ros.model.erfnet import Encoder
 from instaseg_ros.runtimes.torch_runtime import pick_device
 
 

@@ -11,8 +11,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 from instaseg_ros.config import TrainConfig
 from instaseg_ros.datasets import Dataset, open_dataset, semantic_names
-from instaseg_ros.datasets.synthetic_street import SyntheticStreet
 from instaseg_ros.errors import ConfigError, InputError
+from instaseg_ros.synthetic_street import SyntheticStreet
 from instaseg_ros.training.objects import object_index
 from instaseg_ros.training.views import EndlessStreet, ObjectViews, clip_starts
 

@@ -14,12 +14,12 @@ from instaseg_ros import __version__
 from instaseg_ros.checkpoint import Checkpoint, describe, load_checkpoint, save_checkpoint
 from instaseg_ros.config import Config
 from instaseg_ros.errors import ConfigError
-from instaseg_ros.evaluation.average_precision import AveragePrecision
+from instaseg_ros.evaluation.metrics.average_precision import AveragePrecision
 from instaseg_ros.files import written_whole
 from instaseg_ros.methods import BACKGROUND, Method
 from instaseg_ros.methods.dense_semantics import DenseSemantics
 from instaseg_ros.methods.depth import EgoMotion
-from instaseg_ros.network import ERFNet
+from instaseg_ros.model.erfnet import ERFNet
 from instaseg_ros.training.data import Batch
 
 log = logging.getLogger(__name__)

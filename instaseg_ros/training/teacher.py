@@ -11,8 +11,8 @@ from torch.nn.functional import smooth_l1_loss
 from instaseg_ros.checkpoint import load_checkpoint
 from instaseg_ros.config import TrainConfig
 from instaseg_ros.errors import ConfigError
-from instaseg_ros.folding import fold
 from instaseg_ros.methods import BACKGROUND, Method, Targets
+from instaseg_ros.model.batchnorm import fold
 
 SHARP = 0.1  # differences beyond this share of a channel's spread count linearly
 

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from instaseg_ros.checkpoint import describe
 from instaseg_ros.config import Config, TrainConfig
 from instaseg_ros.errors import ConfigError, InstasegError, require
-from instaseg_ros.evaluation.average_precision import AveragePrecision
-from instaseg_ros.lite import imagenet_trunk
+from instaseg_ros.evaluation.metrics.average_precision import AveragePrecision
 from instaseg_ros.methods import Method, make_method
 from instaseg_ros.methods.dense_semantics import DenseSemantics, dense_loss
 from instaseg_ros.methods.depth import EgoMotion
-from instaseg_ros.network import PROFILES, ERFNet, LiteEncoder
+from instaseg_ros.model.erfnet import PROFILES, ERFNet, LiteEncoder
+from instaseg_ros.model.lite import imagenet_trunk
 from instaseg_ros.training.data import Batch, training_batches
 from instaseg_ros.training.interrupt import finishing_the_step
 from instaseg_ros.training.logs import Progress, TrainingLog

@@ -14,15 +14,17 @@ from torch.nn.functional import interpolate
 from instaseg_ros.cameras import Cameras, keep_states, take_states
 from instaseg_ros.config import Config
 from instaseg_ros.datasets import least_pixels
-from instaseg_ros.evaluation.average_precision import AveragePrecision, average_precision
-from instaseg_ros.evaluation.counts import SYNTHETIC_MIN_PIXELS, frame_counts
-from instaseg_ros.evaluation.semantics import confusion, frame_confusion, mean_iou
+from instaseg_ros.evaluation.metrics.average_precision import AveragePrecision, average_precision
+from instaseg_ros.evaluation.metrics.semantics import confusion, frame_confusion, mean_iou
+from instaseg_ros.evaluation.overlaps import frame_counts
 from instaseg_ros.methods import Method
 from instaseg_ros.methods.dense_semantics import DenseSemantics
-from instaseg_ros.network import STRIDE, ERFNet
+from instaseg_ros.model.erfnet import ERFNet
+from instaseg_ros.model.heads import STRIDE
+from instaseg_ros.model.temporal import NEXT_STATE
 from instaseg_ros.preprocess import Geometry, preprocess, restore
 from instaseg_ros.runtimes.torch_runtime import pick_precision
-from instaseg_ros.temporal import NEXT_STATE
+from instaseg_ros.samples import SYNTHETIC_MIN_PIXELS
 from instaseg_ros.training.processes import Group
 from instaseg_ros.training.source import Source
 

@@ -11,8 +11,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 from instaseg_ros.config import TrainConfig
 from instaseg_ros.datasets import Dataset, Sequences
-from instaseg_ros.datasets.synthetic_street import SyntheticStreet
 from instaseg_ros.errors import ConfigError, InputError
+from instaseg_ros.synthetic_street import SyntheticStreet
 from instaseg_ros.training.augment import random_view
 from instaseg_ros.training.data import Clip
 

@@ -15,7 +15,7 @@ from driver import mutated
 from image_samples import BOMBS, FILES, HEIGHT, WIDTH
 
 from instaseg_ros.config import InputConfig
-from instaseg_ros.images import (
+from instaseg_ros.recordings.image_messages import (
     ENCODINGS,
     compressed_to_depth,
     compressed_to_labels,

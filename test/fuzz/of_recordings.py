@@ -16,11 +16,11 @@ from mcap.writer import CompressionType
 from recordings import HEIGHT, WIDTH, write_db3, write_mcap, write_street_bag, write_with_rosbags
 from rosbags.rosbag2 import StoragePlugin
 
-from instaseg_ros.bag_storage import open_recording
-from instaseg_ros.bags import BagSource, BagWriter, read_truth
 from instaseg_ros.config import InputConfig
 from instaseg_ros.datasets.bag import LabelledBag
 from instaseg_ros.errors import ImageError, InputError, InstasegError
+from instaseg_ros.recordings.bags import BagSource, BagWriter, read_truth
+from instaseg_ros.recordings.storage import open_recording
 
 MEMORY_MB = 300  # beside the 64 that messages may wait in
 CONFIG = InputConfig(max_pixels=4 * HEIGHT * WIDTH)

@@ -15,7 +15,7 @@ from networks import SMALL, by_chance
 from safetensors.torch import save
 
 from instaseg_ros.checkpoint import FORMAT, HEADER_KEY, describe, description, load_checkpoint
-from instaseg_ros.network import PROFILES
+from instaseg_ros.model.erfnet import PROFILES
 
 
 def seeds() -> list[bytes]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from instaseg_ros.checkpoint import Checkpoint, save_checkpoint
 from instaseg_ros.methods.spatial_embedding import BANDWIDTH_GAIN, STEP_X, SpatialEmbedding
-from instaseg_ros.network import ERFNet
+from instaseg_ros.model.erfnet import ERFNet
 
 CLASS_NAMES = ("red", "green", "blue")
 RADIUS_PX = 60

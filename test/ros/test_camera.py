@@ -17,8 +17,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage
 from visualization_msgs.msg import MarkerArray
 
 from instaseg_ros.config import Config, TrackingConfig, merge
+from instaseg_ros.frames import Frame
 from instaseg_ros.pipeline import Pipeline
-from instaseg_ros.types import Frame
 
 pytestmark = pytest.mark.ros
 

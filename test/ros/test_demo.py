@@ -15,11 +15,11 @@ pytest.importorskip("rclpy")
 from robot import free_domain
 
 from instaseg_ros import cli
-from instaseg_ros.bags import BagSource
 from instaseg_ros.datasets import ALL, open_dataset
-from instaseg_ros.datasets.synthetic_street import SyntheticStreet
-from instaseg_ros.datasets.synthetic_street.export import write_bag
-from instaseg_ros.outputs import NODE_NAME
+from instaseg_ros.recordings.bags import BagSource
+from instaseg_ros.recordings.result_messages import NODE_NAME
+from instaseg_ros.synthetic_street import SyntheticStreet
+from instaseg_ros.synthetic_street.export import write_bag
 
 pytestmark = pytest.mark.ros
 

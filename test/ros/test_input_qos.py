@@ -13,9 +13,9 @@ from robot import BEST_EFFORT, RELIABLE, Robot, compressed_message, image_messag
 from sensor_msgs.msg import CompressedImage
 
 from instaseg_ros.config import Config, merge
-from instaseg_ros.images import compressed_to_rgb
+from instaseg_ros.frames import Frame
 from instaseg_ros.pipeline import Pipeline
-from instaseg_ros.types import Frame
+from instaseg_ros.recordings.image_messages import compressed_to_rgb
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("cameras_end_with_their_test")]
 

@@ -13,9 +13,9 @@ from sensor_msgs.msg import Image
 from visualization_msgs.msg import MarkerArray
 
 from instaseg_ros.config import Config, merge
-from instaseg_ros.images import image_to_rgb
+from instaseg_ros.frames import Frame
 from instaseg_ros.pipeline import Pipeline
-from instaseg_ros.types import Frame
+from instaseg_ros.recordings.image_messages import image_to_rgb
 
 pytestmark = pytest.mark.ros
 

@@ -11,9 +11,9 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, Image
 from test_outputs import HEADER, messages
 
-from instaseg_ros import outputs
-from instaseg_ros.bag_types import message_classes, typestore
 from instaseg_ros.config import InputConfig
+from instaseg_ros.recordings import result_messages
+from instaseg_ros.recordings.message_types import message_classes, typestore
 from instaseg_ros.ros.messages import MESSAGES, to_frame
 
 pytestmark = pytest.mark.ros
@@ -24,7 +24,7 @@ def test_ros_and_recordings_say_the_same():
     header.stamp.sec, header.stamp.nanosec = HEADER.stamp.sec, HEADER.stamp.nanosec
     theirs = messages(MESSAGES, header)
     for name, ours in messages(message_classes(), HEADER).items():
-        msgtype = outputs.TOPICS[name].type
+        msgtype = result_messages.TOPICS[name].type
         raw = [
             typestore().serialize_cdr(ours, msgtype),
             serialize_message(theirs[name]),

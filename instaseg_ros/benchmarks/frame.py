@@ -1,0 +1,241 @@
+"""What is measured, how, against what.
+
+One process, ours and the yardstick in turn (A B A B ...), medians and 99th percentiles over the
+rounds. Ours is the pipeline as the node runs it, from an image message to result messages. The
+network sees noise, which costs it what a street does; decoding gets outputs made to measure (see
+`bench_yardstick`, where the yardstick stands too), on the device where the network leaves its own.
+"""
+
+from __future__ import annotations
+
+import platform
+import resource
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instaseg_ros.benchmarks.yardstick import Yardstick, made_to_measure, same_objects
+from instaseg_ros.config import Config
+from instaseg_ros.errors import ConfigError
+from instaseg_ros.frames import Frame, Instances
+from instaseg_ros.pipeline import Pipeline
+from instaseg_ros.preprocess import preprocess
+from instaseg_ros.recordings import result_messages as messages
+from instaseg_ros.recordings.image_messages import image_to_rgb
+from instaseg_ros.recordings.message_types import make_header, message_classes
+from instaseg_ros.runtimes import Runtime
+
+FOREGROUND_SHARE = 575_000 / (1024 * 2048)
+STAGES = ("convert", "preprocess", "network", "decode", "label_image", "messages")
+NAMES = {"restore": "label_image"}  # of the pipeline's stages, where ours says more
+
+
+class Clock:
+    """Milliseconds by name."""
+
+    def __init__(self) -> None:
+        self.samples_ms: dict[str, list[float]] = defaultdict(list)
+
+    def __call__(self, name: str, function: Callable[..., Any], *args: Any) -> Any:
+        start = time.perf_counter()
+        value = function(*args)
+        synchronise()
+        self.samples_ms[name].append((time.perf_counter() - start) * 1e3)
+        return value
+
+    def table(self) -> dict[str, dict[str, float]]:
+        """{name: {p50_ms, p99_ms}}, and `total` of the rounds."""
+        samples = dict(self.samples_ms)
+        samples["total"] = np.sum(list(samples.values()), axis=0).tolist()
+        return {
+            name: {"p50_ms": float(np.median(ms)), "p99_ms": float(np.percentile(ms, 99))}
+            for name, ms in samples.items()
+        }
+
+
+def synchronise() -> None:
+    """Wait for what a GPU still has to do."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+class Ours:
+    """The pipeline from image message to result messages, on one image of `size`.
+
+    Its network runs, and then `made` goes on to decoding in the place of what it gave.
+    """
+
+    def __init__(self, config: Config, size: tuple[int, int]) -> None:
+        self.pipeline = Pipeline(config)
+        height, width = size
+        noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+        self.images, geometry = preprocess(
+            [noise], config.input, self.pipeline.checkpoint.stride
+        )  # (1, H', W', 3)
+        self.decoded_size = geometry.scaled
+        self._message = SimpleNamespace(
+            encoding="bgr8",
+            height=height,
+            width=width,
+            step=3 * width,
+            is_bigendian=0,
+            data=noise.ravel(),
+        )
+        given = self.pipeline.runtime(self.images)
+        self.device = next(iter(given.values())).device
+        self._substitute = _Substitute(self.pipeline.runtime, given)
+        self.pipeline.runtime = self._substitute
+
+    def decode_what(self, objects: int, foreground_px: int, n_used: int = 0) -> dict[str, Tensor]:
+        """Put outputs made to measure in the place of the network's, and return them."""
+        checkpoint = self.pipeline.checkpoint
+        if checkpoint.method_name != "spatial_embedding":
+            raise ConfigError(
+                f"weights {self.pipeline.config.weights}: the published way beside ours is that of "
+                f"spatial_embedding, got {checkpoint.method_name}; compare it with --methods"
+            )
+        if self.pipeline.config.input.mirror:
+            raise ConfigError("input.mirror: the published way has no such thing; set it to false")
+        made = made_to_measure(
+            *self.decoded_size,
+            len(checkpoint.class_names),
+            checkpoint.n_sigma,
+            objects,
+            foreground_px,
+            n_used,
+        )
+        self._substitute.made = {name: part.to(self.device) for name, part in made.items()}
+        return self._substitute.made
+
+    def __call__(self, clock: Clock) -> Instances:
+        rgb = clock("convert", image_to_rgb, self._message)
+        (result,) = self.pipeline.process([Frame(rgb)])
+        for stage, ms in result.stage_ms.items():
+            clock.samples_ms[NAMES.get(stage, stage)].append(ms)
+        clock("messages", self._messages, result.instances)
+        return result.instances
+
+    def _messages(self, instances: Instances) -> Any:
+        msgs, header = message_classes(), make_header(0, "camera")
+        return (
+            messages.labels_message(msgs, header, instances.labels),
+            messages.detections_message(msgs, header, instances, self.pipeline.class_names),
+        )
+
+
+class _Substitute:
+    """A runtime that computes, and returns something else."""
+
+    def __init__(self, runtime: Runtime, made: dict[str, Tensor]) -> None:
+        self.name, self.precision = runtime.name, runtime.precision
+        self.runtime, self.made = runtime, made
+
+    def __call__(self, images: NDArray[np.uint8]) -> dict[str, Tensor]:
+        self.runtime(images)
+        synchronise()
+        return self.made
+
+
+def bench(
+    config: Config, size: tuple[int, int], objects: int, rounds: int, n_used: int = 0
+) -> dict[str, Any]:
+    """Every stage of ours and of the yardstick on one image of `size` (height, width).
+
+    objects: in the image, on the same share of it whatever their number; of the first `n_used`
+    classes, 0: of all. Raises AssertionError where the two find different objects.
+    """
+    if config.runtime.threads:
+        torch.set_num_threads(config.runtime.threads)  # the yardstick's too, and of our decoding
+    ours = Ours(config, size)
+    height, width = ours.decoded_size
+    made = ours.decode_what(objects, round(FOREGROUND_SHARE * height * width), n_used)
+    for _ in range(2):
+        instances = ours(Clock())
+    memory = peak_memory()  # before the yardstick takes any
+    theirs = Yardstick(ours.pipeline.checkpoint, ours.images, ours.device)
+    theirs.network()
+    if not same_objects(instances.labels, _scaled(theirs.decode(made, config.decode), size)):
+        raise AssertionError("our labels are not those of the published loop")
+    our_clock, their_clock = Clock(), Clock()
+    for _ in range(rounds):
+        ours(our_clock)
+        their_clock("network", theirs.network)
+        their_clock("decode", theirs.decode, made, config.decode)
+    stages, yardstick = our_clock.table(), their_clock.table()
+    return {
+        "size": f"{size[0]}x{size[1]}",
+        "network_size": "x".join(map(str, ours.images.shape[1:3])),
+        "objects": len(instances),
+        "rounds": rounds,
+        "weights": config.weights,
+        "runtime": ours.pipeline.runtime.name,
+        "precision": ours.pipeline.runtime.precision,
+        **machine(config.runtime.threads),
+        "stages": {name: stages[name] for name in (*STAGES, "total")},
+        "yardstick": yardstick,
+        "ratio": {
+            name: yardstick[name]["p50_ms"] / stages[name]["p50_ms"]
+            for name in ("network", "decode", "total")
+        },
+        **memory,
+        "rss_with_yardstick_mb": peak_memory()["rss_mb"],
+    }
+
+
+def peak_memory() -> dict[str, float]:
+    """The most that this process has had resident so far, and torch on the GPU, in MB."""
+    peak = {"rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    if torch.cuda.is_available():
+        peak["gpu_mb"] = torch.cuda.max_memory_allocated() / 2**20
+    return peak
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """What the numbers are from. threads: as configured, 0 for all."""
+    cpu = platform.processor()
+    if (cpuinfo := Path("/proc/cpuinfo")).is_file():
+        found = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        cpu = found[0].partition(": ")[2] if found else cpu
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"cpu": cpu, "gpu": gpu, "threads": threads or torch.get_num_threads()}
+
+
+def _scaled(label_maps: list[Tensor], size: tuple[int, int]) -> list[Tensor]:
+    """Label maps (H, W) brought to `size` as the pipeline does it."""
+    if label_maps[0].shape == size:
+        return label_maps
+    y, x = (
+        torch.arange(to) * of // to for of, to in zip(label_maps[0].shape, size, strict=True)
+    )  # nearest
+    return [labels.cpu()[y[:, None], x] for labels in label_maps]
+
+
+def table(numbers: dict[str, Any]) -> str:
+    """The numbers for people."""
+    lines = [
+        f"{numbers['size']} (network: {numbers['network_size']}), {numbers['objects']} objects, "
+        f"{numbers['weights']}, {numbers['runtime']} {numbers['precision']}, "
+        f"{numbers['rounds']} rounds",
+        f"{numbers['threads']} threads of {numbers['cpu']}"
+        + (f", {numbers['gpu']}" if numbers["gpu"] else ""),
+        f"at most {numbers['rss_mb']:.0f} MB resident"
+        + (f", {numbers['gpu_mb']:.0f} MB on the GPU" if "gpu_mb" in numbers else "")
+        + f" ({numbers['rss_with_yardstick_mb']:.0f} MB with the yardstick)",
+        f"{'':12}{'ours':>21}{'published':>22}",
+        f"{'ms':12}{'p50':>10}{'p99':>11}{'p50':>11}{'p99':>11}{'ratio':>8}",
+    ]
+    for name, stage in numbers["stages"].items():
+        line = f"{name:12}{stage['p50_ms']:10.2f}{stage['p99_ms']:11.2f}"
+        if name in numbers["yardstick"]:
+            theirs = numbers["yardstick"][name]
+            line += f"{theirs['p50_ms']:11.1f}{theirs['p99_ms']:11.1f}{numbers['ratio'][name]:8.1f}"
+        lines.append(line)
+    return "\n".join(lines)

@@ -1,0 +1,258 @@
+"""Triton kernels of `triton_grouping`: points sorted by cell, grown into instances, merged.
+
+A *point* is a foreground pixel of one class. Points lie in memory by the cell of a 64 x 128 grid
+that their embedding falls into, cell by cell along each grid row, so that the cells an ellipse
+touches are a few stretches of memory. Each grid row begins at a multiple of RUN points; a *run* of
+RUN points is the unit of work, and of each the best free point is known.
+
+A point's *key* orders points as the loop takes them: score bits above, complement of the pixel
+index below, so the greater key is the better score, then the earlier pixel. 0: not free any more.
+Keep `enable_fp_fusion` off: membership is then decided in the oracle's float32 arithmetic.
+"""
+
+# mypy: allow-untyped-defs, allow-incomplete-defs, no-check-untyped-defs
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from instaseg_ros.clustering.ellipses import DISTANCE_UNIT
+
+UNIT = tl.constexpr(DISTANCE_UNIT)
+
+
+@triton.jit
+def _cell(value, per_unit, cells: tl.constexpr):
+    """The cell of a coordinate, monotone in it; what lies outside counts to the border cells."""
+    at = value * per_unit
+    at = tl.where(at > 0.0, at, 0.0)  # NaN too
+    return tl.where(at < cells - 1.0, at, cells - 1.0).to(tl.int32)
+
+
+@triton.jit
+def _distance(x, y, center_x, center_y, scale_x, scale_y):
+    dx = x - center_x
+    dy = y - center_y
+    return dx * dx * scale_x + dy * dy * scale_y
+
+
+@triton.jit
+def _points(
+    embedding, scale, score, image, class_id, at, n_pixels, n_classes, threshold,
+    columns_per_unit, rows_per_unit,
+    SIGMA: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Pixels `at` as points of one class: is one, score, x, y, cell."""
+    inside = at < n_pixels
+    value = tl.load(score + (image * n_classes + class_id) * n_pixels + at, mask=inside, other=0.0)
+    is_point = inside & (value > threshold)
+    x = tl.load(embedding + (image * 2) * n_pixels + at, mask=is_point, other=0.0)
+    y = tl.load(embedding + (image * 2 + 1) * n_pixels + at, mask=is_point, other=0.0)
+    first = tl.load(scale + (image * SIGMA) * n_pixels + at, mask=is_point, other=0.0)
+    last = tl.load(scale + (image * SIGMA + SIGMA - 1) * n_pixels + at, mask=is_point, other=0.0)
+    is_point = is_point & (x == x) & (y == y) & (first == first) & (last == last)
+    cell = _cell(y, rows_per_unit, ROWS) * COLUMNS + _cell(x, columns_per_unit, COLUMNS)
+    return is_point, value, x, y, cell
+
+
+@triton.jit
+def count(
+    embedding,  # (B, 2, P) float32
+    scale,  # (B, SIGMA, P) float32
+    score,  # (B, C, P) float32
+    counts,  # (B, C, ROWS * COLUMNS) int32, zeros: add the points of each cell
+    n_pixels, n_classes, threshold, columns_per_unit, rows_per_unit,
+    SIGMA: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    image = tl.program_id(1).to(tl.int64)
+    for class_id in range(n_classes):
+        is_point, _, _, _, cell = _points(
+            embedding, scale, score, image, class_id, at, n_pixels, n_classes, threshold,
+            columns_per_unit, rows_per_unit, SIGMA, ROWS, COLUMNS,
+        )  # fmt: skip
+        own = counts + (image * n_classes + class_id) * ROWS * COLUMNS
+        tl.atomic_add(own + cell, 1, mask=is_point, sem="relaxed")
+
+
+@triton.jit
+def scan(
+    counts,
+    starts,  # out: (B, C, ROWS * COLUMNS) int32, where each cell begins
+    row_ends,  # out: (B, C, ROWS) int32, where the points of a grid row end
+    class_ends,  # out: (B, C) int32, where the runs of a class end
+    keys,  # (B, capacity) int64: made 0 in the gaps between grid rows
+    xs,  # (B, capacity) float32: made NaN there, which is in no ellipse
+    n_classes, capacity,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, RUN: tl.constexpr,
+):  # fmt: skip
+    image = tl.program_id(0).to(tl.int64)
+    row = tl.arange(0, ROWS)
+    cells = row[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    base = 0
+    for class_id in range(n_classes):
+        own = (image * n_classes + class_id) * ROWS
+        n = tl.load(counts + own * COLUMNS + cells)
+        in_row = tl.sum(n, 1)
+        padded = (in_row + RUN - 1) // RUN * RUN
+        row_start = base + tl.cumsum(padded, 0) - padded
+        tl.store(starts + own * COLUMNS + cells, row_start[:, None] + tl.cumsum(n, 1) - n)
+        tl.store(row_ends + own + row, row_start + in_row)
+        gap = (row_start + in_row)[:, None] + tl.arange(0, RUN)[None, :]
+        is_gap = (gap < (row_start + padded)[:, None]) & (gap < capacity)
+        tl.store(keys + image * capacity + gap, tl.zeros_like(gap).to(tl.int64), mask=is_gap)
+        tl.store(xs + image * capacity + gap, gap.to(tl.float32) + float("nan"), mask=is_gap)
+        base += tl.sum(padded)
+        tl.store(class_ends + image * n_classes + class_id, base)
+
+
+@triton.jit
+def place(
+    embedding, scale, score,
+    counts,  # counted down to 0: the places that are left in each cell
+    starts,
+    keys, xs, ys,  # out: (B, capacity)
+    n_pixels, n_classes, threshold, columns_per_unit, rows_per_unit, capacity,
+    SIGMA: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Bring points to their cells. Their order within a cell is arbitrary and matters nowhere."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    image = tl.program_id(1).to(tl.int64)
+    for class_id in range(n_classes):
+        is_point, value, x, y, cell = _points(
+            embedding, scale, score, image, class_id, at, n_pixels, n_classes, threshold,
+            columns_per_unit, rows_per_unit, SIGMA, ROWS, COLUMNS,
+        )  # fmt: skip
+        own = (image * n_classes + class_id) * ROWS * COLUMNS
+        left = tl.atomic_add(counts + own + cell, -1, mask=is_point, sem="relaxed")
+        position = tl.load(starts + own + cell, mask=is_point, other=0) + left - 1
+        fits = is_point & (position < capacity)
+        key = (value.to(tl.int32, bitcast=True).to(tl.int64) << 32) | (0xFFFFFFFF - at.to(tl.int64))
+        tl.store(keys + image * capacity + position, key, mask=fits)
+        tl.store(xs + image * capacity + position, x, mask=fits)
+        tl.store(ys + image * capacity + position, y, mask=fits)
+
+
+@triton.jit
+def crown(
+    keys,
+    class_ends,
+    best,  # out: (B, capacity / RUN) int64, the greatest key of each run
+    n_classes, capacity, RUN: tl.constexpr, RUNS: tl.constexpr,
+):  # fmt: skip
+    image = tl.program_id(1).to(tl.int64)
+    end = tl.minimum(tl.load(class_ends + image * n_classes + n_classes - 1), capacity) // RUN
+    run = tl.program_id(0) * RUNS + tl.arange(0, RUNS)
+    at = run[:, None] * RUN + tl.arange(0, RUN)[None, :]
+    key = tl.load(keys + image * capacity + at, mask=run[:, None] < end, other=0)
+    tl.store(best + image * (capacity // RUN) + run, tl.max(key, 1), mask=run < end)
+
+
+@triton.jit
+def _best_key(best, first, end, RUNS: tl.constexpr):
+    greatest = tl.zeros([RUNS], tl.int64)
+    for run in range(first, end, RUNS):
+        at = run + tl.arange(0, RUNS)
+        greatest = tl.maximum(greatest, tl.load(best + at, mask=at < end, other=0))
+    return tl.max(greatest, 0)
+
+
+@triton.jit
+def grow(
+    embedding, scale, starts, row_ends, class_ends,
+    keys,  # the free points; members of a proposal are freed no more
+    xs, ys, best,
+    accepted,  # out: (B, C, SLOTS) int64, keys of accepted seeds
+    scores,  # out: (B, C, SLOTS) float32, of their instances
+    n_accepted,  # out: (B, C) int32, may exceed SLOTS
+    min_new_fraction,  # (1,) float64
+    n_pixels, n_classes, capacity, least_key, min_pixels, largest_distance,
+    columns_per_unit, rows_per_unit,
+    SIGMA: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, RUN: tl.constexpr,
+    RUNS: tl.constexpr, BESTS: tl.constexpr, SLOTS: tl.constexpr, AGREEMENT: tl.constexpr,
+):  # fmt: skip
+    """The published loop, one program for each class of each image.
+
+    A step takes the best free point, looks at the runs that its ellipse touches, and knows the best
+    of these runs anew; so what a step costs does not depend on how many pixels there are elsewhere.
+    """
+    class_id = tl.program_id(0)
+    image = tl.program_id(1).to(tl.int64)
+    own = image * n_classes + class_id
+    embedding += image * 2 * n_pixels
+    scale += image * SIGMA * n_pixels
+    keys += image * capacity
+    xs += image * capacity
+    ys += image * capacity
+    best += image * (capacity // RUN)
+    starts += own * ROWS * COLUMNS
+    row = tl.arange(0, ROWS)
+    ends = tl.load(row_ends + own * ROWS + row)
+    n_free = tl.sum(ends - tl.load(starts + row * COLUMNS))
+    first_run = tl.load(starts) // RUN
+    end_run = tl.load(class_ends + own) // RUN
+    if end_run * RUN > capacity:  # the host will see that and go another way
+        n_free = 0
+        end_run = first_run
+    fraction = tl.load(min_new_fraction)
+    n = 0
+    seed = _best_key(best, first_run, end_run, BESTS)
+    while (n_free > min_pixels) & (seed >= least_key):
+        pixel = 0xFFFFFFFF - (seed & 0xFFFFFFFF)
+        center_x = tl.load(embedding + pixel)
+        center_y = tl.load(embedding + n_pixels + pixel)
+        scale_x = tl.load(scale + pixel)
+        scale_y = tl.load(scale + (SIGMA - 1) * n_pixels + pixel)
+        # A little wider than it is, so that rounding leaves nobody out.
+        reach_x = tl.sqrt(largest_distance / scale_x) * 1.001
+        reach_y = tl.sqrt(largest_distance / scale_y) * 1.001
+        left = _cell(center_x - reach_x, columns_per_unit, COLUMNS)
+        right = _cell(center_x + reach_x, columns_per_unit, COLUMNS) + 1
+        top = _cell(center_y - reach_y, rows_per_unit, ROWS)
+        bottom = _cell(center_y + reach_y, rows_per_unit, ROWS) + 1
+
+        # The runs of all touched grid rows, one after the other.
+        touched = (row >= top) & (row < bottom)
+        a = tl.load(starts + row * COLUMNS + left, mask=touched, other=0)
+        end = tl.where(touched, right, COLUMNS)
+        b = tl.load(starts + row * COLUMNS + end, mask=end < COLUMNS, other=0)
+        b = tl.where(touched & (end == COLUMNS), ends, b)
+        first = a // RUN
+        runs = tl.where(b > a, (b + RUN - 1) // RUN - first, 0)
+        after = tl.cumsum(runs, 0)
+        size = 0
+        new = 0
+        total = tl.zeros([], tl.int64)
+        for start in range(0, tl.sum(runs), RUNS):
+            number = start + tl.arange(0, RUNS)
+            in_row = (number[:, None] >= (after - runs)[None, :]) & (
+                number[:, None] < after[None, :]
+            )
+            run = tl.sum(tl.where(in_row, (first + runs - after)[None, :] + number[:, None], 0), 1)
+            valid = tl.sum(in_row.to(tl.int32), 1) > 0
+            at = run[:, None] * RUN + tl.arange(0, RUN)[None, :]
+            x = tl.load(xs + at, mask=valid[:, None], other=float("nan"))
+            y = tl.load(ys + at, mask=valid[:, None], other=float("nan"))
+            key = tl.load(keys + at, mask=valid[:, None], other=0)
+            distance = _distance(x, y, center_x, center_y, scale_x, scale_y)
+            member = distance <= largest_distance
+            key = tl.where(key == seed, 0, key)  # before its share of new pixels is counted
+            size += tl.sum(member.to(tl.int32))
+            units = tl.where(member, distance, 0.0) / UNIT
+            total += tl.sum(units.to(tl.int64))
+            new += tl.sum((member & (key != 0)).to(tl.int32))
+            key = tl.where(member, 0, key)
+            tl.store(keys + at, key, mask=valid[:, None])
+            tl.store(best + run, tl.max(key, 1), mask=valid)
+        n_free -= 1 + new
+        share = tl.cast(new, tl.float64) / tl.maximum(size, 1).to(tl.float64)
+        if (size > min_pixels) & (share > fraction):
+            score = (seed >> 32).to(tl.int32).to(tl.float32, bitcast=True)
+            if AGREEMENT:
+                score = (score * tl.exp(-total.to(tl.float64) * UNIT / size)).to(tl.float32)
+            tl.store(accepted + own * SLOTS + n, seed, mask=n < SLOTS)
+            tl.store(scores + own * SLOTS + n, score, mask=n < SLOTS)
+            n += 1
+        tl.debug_barrier()  # all threads have stored what all are about to load
+        seed = _best_key(best, first_run, end_run, BESTS)
+    tl.store(n_accepted + own, n)

@@ -1,0 +1,1 @@
+"""Mean shift over an embedding (De Brabandere et al. 2017)."""

@@ -1,0 +1,1 @@
+"""From weights to what runs on a machine: export, quantisation, and the check of both."""

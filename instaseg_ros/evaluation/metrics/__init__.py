@@ -1,0 +1,1 @@
+"""Metrics: pure functions over overlap counts, checked against the reference packages."""

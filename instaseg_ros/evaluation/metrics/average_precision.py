@@ -1,0 +1,105 @@
+"""Instance average precision as Cityscapes defines it, from overlap counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instaseg_ros.evaluation.overlaps import FrameCounts, Ranked, counts_at, rank
+
+OVERLAPS = np.arange(0.5, 1.0, 0.05)  # an object is found when IoU is strictly above
+
+
+class AveragePrecision(NamedTuple):
+    """AP of one class or their mean: over IoU 0.5:0.05:0.95, and at 0.5. NaN without objects."""
+
+    ap: float
+    ap50: float
+    objects: int
+
+
+class Curve(NamedTuple):
+    """Precision and recall at every distinct score from the lowest on; the last point, which no
+    score stands for, is precision 1 at recall 0. scores: one less than points."""
+
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+    scores: NDArray[np.float32]
+
+
+def average_precision(
+    frames: Sequence[FrameCounts], class_names: Sequence[str]
+) -> dict[str, AveragePrecision]:
+    """AP per class name, and under `mean` over the classes that have objects."""
+    table: dict[str, AveragePrecision] = {}
+    for class_id, name in enumerate(class_names):
+        ranked = rank(frames, class_id)
+        values = class_ap(ranked)
+        table[name] = AveragePrecision(
+            float(values.mean()), float(values[0]), int(ranked.objects.sum())
+        )
+    rows = [row for row in table.values() if row.objects]
+    mean = [float(np.mean([row[k] for row in rows])) if rows else float("nan") for k in (0, 1)]
+    table["mean"] = AveragePrecision(mean[0], mean[1], sum(row.objects for row in rows))
+    return table
+
+
+def class_ap(ranked: Ranked) -> NDArray[np.float64]:
+    """(10,) AP at each of OVERLAPS; NaN without objects."""
+    return np.array([_area(precision_recall(ranked, threshold)) for threshold in OVERLAPS])
+
+
+def frame_losses(frames: Sequence[FrameCounts], class_names: Sequence[str]) -> NDArray[np.float64]:
+    """(N,) what AP each frame costs: mean AP without it minus mean AP with it."""
+    losses = np.zeros(len(frames))
+    for class_id in range(len(class_names)):
+        ranked = rank(frames, class_id)
+        if not ranked.objects.any():
+            continue
+        whole = class_ap(ranked).mean()
+        involved = (ranked.objects > 0) | (np.bincount(ranked.frame, minlength=len(frames)) > 0)
+        for frame in np.flatnonzero(involved):
+            rest = ranked.frame != frame
+            objects = ranked.objects.copy()
+            objects[frame] = 0
+            if objects.any():
+                others = Ranked(
+                    ranked.iou[rest],
+                    ranked.excused[rest],
+                    ranked.scores[rest],
+                    ranked.frame[rest],
+                    objects,
+                )
+                losses[frame] += class_ap(others).mean() - whole
+    return losses / len(class_names)
+
+
+def precision_recall(ranked: Ranked, threshold: float) -> Curve | None:
+    """The curve of one class at one IoU of at least 0.5; None without objects.
+
+    A prediction is right when its IoU is above the threshold, else wrong unless more than that
+    share of it is excused.
+    """
+    objects = ranked.objects.sum()
+    if not objects:
+        return None
+    right = ranked.iou > threshold
+    counted = counts_at(ranked.iou, ranked.excused, threshold)
+    right, scores = right[counted], ranked.scores[counted]
+    order = np.argsort(scores, kind="stable")
+    scores, first = np.unique(scores[order], return_index=True)  # one point per distinct score
+    below = np.concatenate([[0], np.cumsum(right[order])])[first]  # right ones with a lower score
+    true_positives = right.sum() - below
+    precision = np.append(true_positives / (len(right) - first), 1.0)
+    return Curve(precision, np.append(true_positives / objects, 0.0), scores)
+
+
+def _area(curve: Curve | None) -> float:
+    """Area under precision over recall, with the centred steps of the Cityscapes script."""
+    if curve is None:
+        return float("nan")
+    recall = np.concatenate([curve.recall[:1], curve.recall, [0.0]])
+    return float(curve.precision @ np.convolve(recall, [-0.5, 0.0, 0.5], "valid"))

@@ -1,0 +1,37 @@
+"""The score of the 2018 Data Science Bowl, by which microscopy compares methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instaseg_ros.evaluation.overlaps import FrameCounts, counts_at, rank
+
+OVERLAPS = np.arange(5, 10) / 10
+
+
+class BowlScore(NamedTuple):
+    """TP / (TP + FP + FN) at each of OVERLAPS. total: of the sums over frames (as StarDist has it);
+    by_image: the mean over frames that have an object or a prediction. NaN where there is none."""
+
+    total: NDArray[np.float64]
+    by_image: NDArray[np.float64]
+
+
+def ap_dsb(frames: Sequence[FrameCounts], class_id: int) -> BowlScore:
+    """The score of one class. A wrong prediction of which more than half is excused does not count;
+    a match has an IoU above the threshold."""
+    ranked = rank(frames, class_id)
+    counted = counts_at(ranked.iou, ranked.excused)
+    predicted = np.bincount(ranked.frame[counted], minlength=len(frames))
+    total, by_image = [], []
+    for threshold in OVERLAPS:
+        right = np.bincount(ranked.frame[ranked.iou > threshold], minlength=len(frames))
+        together = predicted + ranked.objects - right
+        some = together > 0
+        total.append(right.sum() / together.sum() if some.any() else np.nan)
+        by_image.append((right[some] / together[some]).mean() if some.any() else np.nan)
+    return BowlScore(np.array(total), np.array(by_image))

@@ -1,0 +1,209 @@
+"""Metrics of masks that keep an identity: id switches, MOTSA, sMOTSA and MOTSP (Voigtlaender et al.
+2019), and HOTA (Luiten et al. 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instaseg_ros.errors import MissingExtraError
+from instaseg_ros.evaluation.overlaps import FrameCounts, judge, of_class
+
+ALPHAS = np.arange(1, 20) / 20  # the IoU that makes a match, in HOTA
+TITLES = {  # of the shares in TrackScore
+    "hota": "HOTA",
+    "deta": "DetA",
+    "assa": "AssA",
+    "motsa": "MOTSA",
+    "smotsa": "sMOTSA",
+    "motsp": "MOTSP",
+}
+ROUNDING = np.finfo(float).eps
+
+
+class TrackedFrame(NamedTuple):
+    """Counts of one frame, and who is who.
+
+    truth_ids: (G,) of the rows; of groups anything. predicted_ids: (P,) of the columns. Both last
+    through a sequence.
+    """
+
+    counts: FrameCounts
+    truth_ids: NDArray[np.int64]
+    predicted_ids: NDArray[np.int64]
+
+
+class Overlaps(NamedTuple):
+    """One class of one frame: iou (G, P) of the masks that count, and their ids (G,), (P,)."""
+
+    iou: NDArray[np.float64]
+    truth_ids: NDArray[np.int64]
+    predicted_ids: NDArray[np.int64]
+
+
+class ClearCounts(NamedTuple):
+    """Matches have an IoU above 0.5, of which there is at most one per mask. objects: true masks;
+    total_iou: of the matches; id_switches: matches of an object whose last one had another id."""
+
+    objects: int = 0
+    matches: int = 0
+    wrong: int = 0
+    id_switches: int = 0
+    total_iou: float = 0.0
+
+
+class HotaCounts(NamedTuple):
+    """(19,) each, by ALPHAS. association: sum over the matches of TPA / (TPA + FPA + FNA)."""
+
+    matches: NDArray[np.int64]
+    missed: NDArray[np.int64]
+    wrong: NDArray[np.int64]
+    association: NDArray[np.float64]
+
+
+class TrackScore(NamedTuple):
+    """hota: mean over alpha of sqrt(DetA * AssA), as are deta and assa; all in [0, 1], motsa and
+    smotsa also below 0. NaN where there is no object, motsp also without a match."""
+
+    hota: float
+    deta: float
+    assa: float
+    motsa: float
+    smotsa: float
+    motsp: float
+    id_switches: int
+    objects: int
+
+
+def summarize_tracks(
+    sequences: Sequence[Sequence[TrackedFrame]], class_names: Sequence[str]
+) -> dict[str, Any]:
+    """`per_class.NAME` with the fields of TrackScore, and beside it their means over the classes
+    that have objects; id_switches, objects and sequences: in all."""
+    rows = {name: track_score(sequences, c)._asdict() for c, name in enumerate(class_names)}
+    means: dict[str, Any] = {}
+    for key in TrackScore._fields:
+        values = np.array([row[key] for row in rows.values()])
+        if key in ("id_switches", "objects"):
+            means[key] = int(values.sum())
+        else:
+            known = values[~np.isnan(values)]
+            means[key] = float(known.mean()) if len(known) else float("nan")
+    return {**means, "sequences": len(sequences), "per_class": rows}
+
+
+def tracking_line(summary: dict[str, Any]) -> str:
+    """What `summarize_tracks` says, for people."""
+    shares = ", ".join(f"{title} {summary[key]:.3f}" for key, title in TITLES.items())
+    return (
+        f"tracking: {shares}, {summary['id_switches']} id switches, {summary['objects']} masks, "
+        f"{summary['sequences']} sequences"
+    )
+
+
+def track_score(sequences: Sequence[Sequence[TrackedFrame]], class_id: int) -> TrackScore:
+    """One class over all sequences: counts are summed, then divided."""
+    overlaps = [[class_overlaps(frame, class_id) for frame in frames] for frames in sequences]
+    clear = ClearCounts(*np.sum([ClearCounts(), *map(clear_counts, overlaps)], axis=0).tolist())
+    objects, matches, id_switches = map(int, (clear.objects, clear.matches, clear.id_switches))
+    if not objects:
+        nan = float("nan")
+        return TrackScore(nan, nan, nan, nan, nan, nan, 0, 0)
+    hota = [hota_counts(frames) for frames in overlaps]
+    found = np.sum([one.matches for one in hota], axis=0)
+    detection = found / np.sum([one.matches + one.missed + one.wrong for one in hota], axis=0)
+    association = np.sum([one.association for one in hota], axis=0) / np.maximum(found, 1)
+    penalty = clear.wrong + id_switches
+    return TrackScore(
+        hota=float(np.sqrt(detection * association).mean()),
+        deta=float(detection.mean()),
+        assa=float(association.mean()),
+        motsa=(matches - penalty) / objects,
+        smotsa=(clear.total_iou - penalty) / objects,
+        motsp=clear.total_iou / matches if matches else float("nan"),
+        id_switches=id_switches,
+        objects=objects,
+    )
+
+
+def class_overlaps(frame: TrackedFrame, class_id: int) -> Overlaps:
+    """What counts of one class: objects that are to be found, and predictions but those that have
+    no match and are excused by more than half (ignored ground, groups, small objects)."""
+    counts = of_class(frame.counts, class_id)
+    rows = (frame.counts.truth_class == class_id) & frame.counts.counted
+    columns = frame.counts.predicted_class == class_id
+    found = judge(counts)
+    predicted_ids = frame.predicted_ids[columns][found.counted]
+    return Overlaps(found.iou[:, found.counted], frame.truth_ids[rows], predicted_ids)
+
+
+def clear_counts(frames: Sequence[Overlaps]) -> ClearCounts:
+    """Counts of one sequence, its frames in order."""
+    last: dict[int, int] = {}  # predicted id by true id
+    objects = matches = wrong = id_switches = 0
+    total_iou = 0.0
+    for frame in frames:
+        rows, columns = np.nonzero(frame.iou > 0.5)
+        pairs = zip(
+            frame.truth_ids[rows].tolist(), frame.predicted_ids[columns].tolist(), strict=True
+        )
+        for truth, predicted in pairs:
+            id_switches += last.get(truth, predicted) != predicted
+            last[truth] = predicted
+        objects += len(frame.truth_ids)
+        matches += len(rows)
+        wrong += len(frame.predicted_ids) - len(rows)
+        total_iou += float(frame.iou[rows, columns].sum())
+    return ClearCounts(objects, matches, wrong, id_switches, total_iou)
+
+
+def hota_counts(frames: Sequence[Overlaps]) -> HotaCounts:
+    """Counts of one sequence. In each frame the pairs are those with the largest sum of IoU times
+    how well their tracks fit over the sequence, before any alpha is asked for (as TrackEval does).
+
+    Raises MissingExtraError without scipy.
+    """
+    assign = require_assignment()
+    truths, predictions = (
+        np.unique(np.concatenate([np.zeros(0, np.int64), *(frame[side] for frame in frames)]))
+        for side in (1, 2)
+    )
+    placed = [
+        np.ix_(np.searchsorted(truths, f.truth_ids), np.searchsorted(predictions, f.predicted_ids))
+        for f in frames
+    ]
+    together = np.zeros((len(truths), len(predictions)))
+    present = np.zeros((len(truths), 1)), np.zeros((1, len(predictions)))
+    for frame, (rows, columns) in zip(frames, placed, strict=True):
+        other = frame.iou.sum(0, keepdims=True) + frame.iou.sum(1, keepdims=True) - frame.iou
+        together[rows, columns] += frame.iou / np.maximum(other, ROUNDING)
+        present[0][rows] += 1
+        present[1][:, columns] += 1
+    fit = together / np.maximum(sum(present) - together, ROUNDING)
+
+    found = np.zeros((len(ALPHAS), *together.shape), np.int64)
+    for frame, (rows, columns) in zip(frames, placed, strict=True):
+        chosen = assign(frame.iou * fit[rows, columns], maximize=True)
+        right = frame.iou[chosen] >= ALPHAS[:, None] - ROUNDING  # (19, pairs)
+        found[:, rows[chosen[0], 0], columns[0, chosen[1]]] += right
+    matches = found.sum((1, 2))
+    shared = found / np.maximum(sum(present) - found, 1)
+    return HotaCounts(
+        matches,
+        int(present[0].sum()) - matches,
+        int(present[1].sum()) - matches,
+        (found * shared).sum((1, 2)),
+    )
+
+
+def require_assignment() -> Callable[..., Any]:
+    """scipy's `linear_sum_assignment`. Raises MissingExtraError where the package is absent."""
+    try:
+        from scipy.optimize import linear_sum_assignment
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("scipy", "tracking", "HOTA") from error
+    function: Callable[..., Any] = linear_sum_assignment
+    return function

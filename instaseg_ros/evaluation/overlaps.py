@@ -1,0 +1,196 @@
+"""Overlap counts of a frame: pixels are looked at once, every metric needs these numbers only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instaseg_ros.frames import Instances
+
+
+class FrameCounts(NamedTuple):
+    """Pixel counts of G true regions and P predicted instances of one frame.
+
+    overlap: (G, P) int64 common pixels; truth_px: (G,), predicted_px: (P,); ignored_px: (P,)
+    predicted pixels on ground that is ignored for every class and is no object's; truth_class (G,),
+    predicted_class (P,), -1: not evaluated; scores: (P,) in [0, 1]. uncounted: (G,) bool, regions
+    that need not be found and excuse predictions of their class (groups). min_pixels: so do objects
+    below this size.
+    """
+
+    overlap: NDArray[np.int64]
+    truth_px: NDArray[np.int64]
+    predicted_px: NDArray[np.int64]
+    ignored_px: NDArray[np.int64]
+    truth_class: NDArray[np.int64]
+    predicted_class: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    uncounted: NDArray[np.bool_]
+    min_pixels: float
+
+    @property
+    def counted(self) -> NDArray[np.bool_]:
+        """(G,) bool, the objects that are to be found."""
+        least = max(self.min_pixels, 1)  # ignored ground may leave nothing of an object
+        return ~self.uncounted & (self.truth_px >= least) & (self.truth_class >= 0)
+
+
+class ClassCounts(NamedTuple):
+    """Counts of one class in one frame: G objects to be found, P predictions.
+
+    excused_px: (P,) predicted pixels on ignored ground, groups and objects that are too small.
+    """
+
+    overlap: NDArray[np.int64]
+    truth_px: NDArray[np.int64]
+    predicted_px: NDArray[np.int64]
+    ignored_px: NDArray[np.int64]
+    excused_px: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+
+class Judged(NamedTuple):
+    """What becomes of G objects and P predictions at IoU 0.5.
+
+    match: (G, P) bool, at most one in a row and a column, since neither label image overlaps
+    itself; iou: (G, P); counted: (P,) bool, predictions that are right or wrong, not excused.
+    """
+
+    match: NDArray[np.bool_]
+    iou: NDArray[np.float64]
+    counted: NDArray[np.bool_]
+
+    @property
+    def wrong(self) -> NDArray[np.bool_]:
+        """(P,) bool."""
+        return self.counted & ~self.match.any(0)
+
+
+class Ranked(NamedTuple):
+    """The K predictions of one class over N frames, as far as metrics above IoU 0.5 need them.
+
+    iou: (K,) the largest with an object of the class: where it is above 0.5 no other prediction has
+    as much of that object, since neither label image overlaps itself. excused: (K,) share of the
+    prediction, in [0, 1]. scores: (K,). frame: (K,) 0..N-1. objects: (N,) to be found in each.
+    """
+
+    iou: NDArray[np.float64]
+    excused: NDArray[np.float64]
+    scores: NDArray[np.float32]
+    frame: NDArray[np.int64]
+    objects: NDArray[np.int64]
+
+
+def frame_counts(
+    labels: NDArray[np.uint16],
+    ids: NDArray[np.uint16],
+    class_ids: NDArray[np.int64],
+    predicted: Instances,
+    ignore: NDArray[np.bool_] | None = None,
+    crowd: NDArray[np.uint8] | None = None,
+    min_pixels: float = 100,
+) -> FrameCounts:
+    """Counts of one frame.
+
+    labels: (H, W) uint16 true label image; ids, class_ids: (G,) its instances. ignore: (H, W) bool,
+    is of no object and excuses predictions of any class. crowd: (H, W) uint8, class index + 1 of
+    groups, which excuse predictions of that class. min_pixels: true objects below this size need
+    not be found.
+    """
+    truth_row = np.zeros(1 << 16, np.int64)
+    truth_row[ids] = np.arange(1, len(ids) + 1)
+    if ignore is not None:
+        labels = np.where(ignore, np.uint16(0), labels)
+        crowd = None if crowd is None else np.where(ignore, np.uint8(0), crowd)
+    row = truth_row[labels]
+    groups = np.zeros(0, np.int64)
+    if crowd is not None and crowd.any():
+        groups = np.flatnonzero(np.bincount(crowd.ravel(), minlength=256)[1:])
+        group_row = np.zeros(256, np.int64)
+        group_row[groups + 1] = np.arange(len(ids) + 1, len(ids) + len(groups) + 1)
+        row = np.where(row > 0, row, group_row[crowd])
+    n_truth, n_predicted = len(ids) + len(groups), len(predicted.ids)
+    column = np.zeros(1 << 16, np.int64)
+    column[predicted.ids] = np.arange(1, n_predicted + 1)
+    pair = row * (n_predicted + 1) + column[predicted.labels]
+    table = np.bincount(pair.ravel(), minlength=(n_truth + 1) * (n_predicted + 1))
+    table = table.reshape(n_truth + 1, n_predicted + 1)
+    ignored_px = np.zeros(n_predicted, np.int64)
+    if ignore is not None and ignore.any():
+        columns = column[predicted.labels[ignore]]
+        ignored_px = np.bincount(columns, minlength=n_predicted + 1)[1:]
+    return FrameCounts(
+        overlap=table[1:, 1:],
+        truth_px=table.sum(1)[1:],
+        predicted_px=table.sum(0)[1:],
+        ignored_px=ignored_px,
+        truth_class=np.concatenate([np.asarray(class_ids, np.int64), groups]),
+        predicted_class=predicted.class_ids,
+        scores=predicted.scores,
+        uncounted=np.arange(n_truth) >= len(ids),
+        min_pixels=min_pixels,
+    )
+
+
+def of_class(frame: FrameCounts, class_id: int | None) -> ClassCounts:
+    """What one class' metrics need; None: all as if they were one. A group below `min_pixels`
+    excuses twice, once as a group and once as small: so does the Cityscapes script, and its numbers
+    are to be met."""
+    if class_id is None:
+        own, columns = np.ones(len(frame.truth_px), bool), frame.predicted_class >= 0
+    else:
+        own, columns = frame.truth_class == class_id, frame.predicted_class == class_id
+    small = frame.truth_px < frame.min_pixels
+    times = (own & ~frame.counted).astype(np.int64) + (own & frame.uncounted & small)
+    rows = own & frame.counted
+    return ClassCounts(
+        frame.overlap[rows][:, columns],
+        frame.truth_px[rows],
+        frame.predicted_px[columns],
+        frame.ignored_px[columns],
+        (frame.ignored_px + times @ frame.overlap)[columns],
+        frame.scores[columns],
+    )
+
+
+def iou(counts: ClassCounts) -> NDArray[np.float64]:
+    """(G, P) intersection over union."""
+    union = counts.truth_px[:, None] + counts.predicted_px[None] - counts.overlap
+    return counts.overlap / np.maximum(union, 1)
+
+
+def excused(counts: ClassCounts) -> NDArray[np.float64]:
+    """(P,) share of each prediction that is excused; of an empty one all."""
+    share = counts.excused_px / np.maximum(counts.predicted_px, 1)
+    return np.where(counts.predicted_px > 0, share, np.inf)
+
+
+def counts_at(
+    best_iou: NDArray[np.float64], share: NDArray[np.float64], threshold: float = 0.5
+) -> NDArray[np.bool_]:
+    """(P,) bool: a prediction counts if its IoU with some object is above the threshold, as a right
+    one, or else if no more than that share of it is excused, as a wrong one."""
+    return (best_iou > threshold) | (share <= threshold)
+
+
+def judge(counts: ClassCounts, overlaps: NDArray[np.float64] | None = None) -> Judged:
+    """Objects and predictions of one class in one frame. overlaps: (G, P) in place of `iou`."""
+    overlaps = iou(counts) if overlaps is None else overlaps
+    counted = counts_at(overlaps.max(0, initial=0.0), excused(counts))
+    return Judged(overlaps > 0.5, overlaps, counted)
+
+
+def rank(frames: Sequence[FrameCounts], class_id: int) -> Ranked:
+    """The predictions of one class over all frames."""
+    classes = [of_class(frame, class_id) for frame in frames]
+    lengths = [len(counts.scores) for counts in classes]
+    return Ranked(
+        np.concatenate([np.zeros(0), *(iou(c).max(0, initial=0.0) for c in classes)]),
+        np.concatenate([np.zeros(0), *(excused(c) for c in classes)]),
+        np.concatenate([np.zeros(0, np.float32), *(c.scores for c in classes)]),
+        np.repeat(np.arange(len(frames)), lengths),
+        np.array([len(c.truth_px) for c in classes], np.int64),
+    )

@@ -1,0 +1,1 @@
+"""The networks, in torch; heads and strides that every runtime shares."""

@@ -1,0 +1,1 @@
+"""Recordings and image files: what is read, written and replayed, without a ROS installation."""

@@ -1,0 +1,305 @@
+"""Camera frames and ground truth out of rosbag2 recordings, and messages into them, without ROS."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from mcap.writer import CompressionType, Writer
+from numpy.typing import NDArray
+
+from instaseg_ros.config import InputConfig
+from instaseg_ros.errors import ImageError, InputError, InstasegError
+from instaseg_ros.files import OutputFile
+from instaseg_ros.frames import Frame
+from instaseg_ros.recordings import image_messages, message_types
+from instaseg_ros.recordings.recording import RawMessage, Topic, reason
+from instaseg_ros.recordings.storage import open_recording
+
+IMAGE = "sensor_msgs/msg/Image"
+COMPRESSED = "sensor_msgs/msg/CompressedImage"
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+DETECTIONS = "vision_msgs/msg/Detection2DArray"
+TO_RGB: dict[str, Callable[..., NDArray[np.uint8]]] = {
+    IMAGE: image_messages.image_to_rgb,
+    COMPRESSED: image_messages.compressed_to_rgb,
+}
+TO_LABELS: dict[str, Callable[[Any], NDArray[np.uint16]]] = {
+    IMAGE: image_messages.image_to_labels,
+    COMPRESSED: image_messages.compressed_to_labels,
+}
+
+# Names of image topics that are no camera's picture: chosen only when asked for.
+NO_CAMERA = ("depth", "ground_truth", "labels", "overlay")
+MAX_WAITING = 64  # messages of truth that wait for the other of their stamp
+LISTED = 40  # topics that an error lists
+LATEST_NS = (1 << 63) - 1  # that rosbag2 can read
+
+log = logging.getLogger(__name__)
+
+
+class BagSource:
+    """The camera frames of one image topic of a recording; may be iterated more than once.
+
+    topic: name of an Image or CompressedImage topic; None where one is unmistakable.
+    total: number of frames. Intrinsics are those of the first message on `camera_info` beside the
+    images, where it is of their `frame_id`.
+
+    While iterating, `next` raises ImageError for a frame that cannot be converted and may be called
+    again for the one after; TruncatedInputError comes after the last frame before a break.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        topic: str | None = None,
+        config: InputConfig = image_messages.AS_IT_COMES,
+    ) -> None:
+        self._config = config
+        self._recording = open_recording(path)
+        self.topic = _pick_topic(f"bag {path}", self._recording.topics, topic)
+        found = self._recording.topics[self.topic]
+        self.total = found.count
+        self._type, self._to_rgb = found.type, TO_RGB[found.type]
+
+    def __iter__(self) -> Iterator[Frame]:
+        return map(self.frame, self.messages())
+
+    def messages(self) -> Iterator[RawMessage]:
+        """The images as they were recorded. Raises TruncatedInputError as iterating does."""
+        return self._recording.messages([self.topic])
+
+    @functools.cached_property
+    def _camera_info(self) -> Any:
+        """The message; None where there is none to be read."""
+        camera = self.topic.removesuffix("/compressed").rpartition("/")[0]
+        topic = f"{camera}/camera_info"
+        found = self._recording.topics.get(topic)
+        if found is None or found.type != CAMERA_INFO:
+            return None
+        try:
+            first = next(self._recording.messages([topic]), None)
+            return None if first is None else deserialize(first, CAMERA_INFO)
+        except (ImageError, InputError):  # a recording that breaks off before it
+            return None
+
+    def frame(self, raw: RawMessage) -> Frame:
+        """One of `messages` as a frame. Raises ImageError when it cannot be converted."""
+        message = deserialize(raw, self._type)
+        header = message.header
+        try:
+            image = self._to_rgb(message, self._config)
+        except InstasegError:
+            raise
+        except Exception as error:  # of numpy, OpenCV, ... by kind of damage
+            raise ImageError(
+                f"image of {raw.topic} received at {raw.received_ns / 1e9:.3f} s cannot be "
+                f"converted: {reason(error)}"
+            ) from error
+        if not image.flags.writeable:  # a view of the recording's bytes, which torch warns of
+            image = image.copy()
+        info, matrix = self._camera_info, None
+        if info is not None and info.header.frame_id == header.frame_id:
+            matrix = image_messages.camera_matrix(info, image.shape[:2])
+        return Frame(
+            image,
+            message_types.stamp_ns(header),
+            header.frame_id,
+            intrinsics=matrix,
+            received_ns=raw.received_ns,
+        )
+
+
+class Truth(NamedTuple):
+    """Ground truth of one camera frame.
+
+    labels: (H, W) uint16 label image, 0 = background. class_names: by label value; a value without
+    one is an object of unknown class.
+    """
+
+    stamp_ns: int
+    labels: NDArray[np.uint16]
+    class_names: dict[int, str]
+
+
+def read_truth(path: str | Path) -> Iterator[Truth]:
+    """The truth a recording carries on `ground_truth/labels` and `ground_truth/detections`, under
+    any namespace, as soon as both of a stamp were read. What cannot be used is logged at the end.
+
+    Raises InputError when the recording has no such topics, and ImageError or TruncatedInputError
+    where it is damaged.
+    """
+    recording = open_recording(path)
+    labels_topic, detections_topic = truth_topics(path, recording.topics)
+    to_labels = TO_LABELS[recording.topics[labels_topic].type]
+    left_out: Counter[str] = Counter()
+    waiting: dict[int, Any] = {}  # by stamp: the one of the two messages that came first
+    for raw in recording.messages([labels_topic, detections_topic]):
+        message = deserialize(raw, recording.topics[raw.topic].type)
+        stamp_ns = message_types.stamp_ns(message.header)
+        other = waiting.pop(stamp_ns, None)
+        if other is None:
+            waiting[stamp_ns] = message
+            if len(waiting) > MAX_WAITING:  # the oldest has lost its other half
+                del waiting[next(iter(waiting))]
+            continue
+        labels, detections = (message, other) if raw.topic == labels_topic else (other, message)
+        yield Truth(stamp_ns, to_labels(labels), class_by_label(detections, left_out))
+    if left_out:
+        log.warning("bag %s: left out of the truth: %s", path, counted(left_out))
+
+
+def class_by_label(detections: Any, left_out: Counter[str]) -> dict[int, str]:
+    """Name of the class by label value, of a Detection2DArray of truth.
+
+    Objects that cannot be used are counted in `left_out` by the reason.
+    """
+    names: dict[int, str] = {}
+    for one in detections.detections:
+        if not re.fullmatch("0{0,9}[1-9][0-9]{0,4}", one.id) or int(one.id) >= 1 << 16:
+            left_out["objects whose id is no label value"] += 1
+        elif not one.results:
+            left_out["objects without a class"] += 1
+        else:
+            best = max(one.results, key=lambda result: result.hypothesis.score)
+            names[int(one.id)] = best.hypothesis.class_id
+    return names
+
+
+def counted(left_out: Counter[str]) -> str:
+    """What was left out and how often, in words."""
+    return ", ".join(f"{what}: {count}" for what, count in left_out.items())
+
+
+class BagWriter:
+    """Writes one `.mcap` file that rosbag2 and Foxglove read. It gets its name in `close`.
+
+    `msgs` holds constructors of the messages by class name; see `bag_types.message_classes`.
+    """
+
+    def __init__(self, path: str | Path, overwrite: bool = False) -> None:
+        self.msgs = message_types.message_classes()
+        self._store = message_types.typestore()
+        self._output = OutputFile(path, overwrite)
+        self._file = self._output.part.open("wb")
+        # Chunks of rosbag2's size; LZ4, as it costs no time where zstd would hold up the network.
+        self._writer = Writer(self._file, 768 << 10, CompressionType.LZ4)
+        self._writer.start(profile="ros2", library="instaseg_ros")
+        self._topics: dict[str, tuple[int, str]] = {}
+        self._impossible = 0
+        self._schemas: dict[str, int] = {}
+
+    def add_topic(self, topic: str, msgtype: str, latched: bool = False) -> None:
+        """Announce a topic. latched: late subscribers of a playback get its last message."""
+        if msgtype not in self._schemas:
+            text, _ = self._store.generate_msgdef(msgtype, ros_version=2)
+            self._schemas[msgtype] = self._writer.register_schema(msgtype, "ros2msg", text.encode())
+        metadata = {
+            "offered_qos_profiles": _qos_yaml(latched),
+            "topic_type_hash": self._store.hash_rihs01(msgtype),
+        }
+        channel = self._writer.register_channel(topic, "cdr", self._schemas[msgtype], metadata)
+        self._topics[topic] = channel, msgtype
+
+    def write(self, topic: str, message: Any, received_ns: int) -> None:
+        """Append a message to a topic announced before. A time that no recording can hold gives way
+        to the nearest, and is counted."""
+        data = self._store.serialize_cdr(message, self._topics[topic][1])
+        self.write_serialized(topic, cast(bytes, data), received_ns)  # a view; mcap copies it
+
+    def write_serialized(self, topic: str, data: bytes, received_ns: int) -> None:
+        """Append a message that is CDR already."""
+        channel, _ = self._topics[topic]
+        time_ns = min(max(received_ns, 0), LATEST_NS)
+        self._impossible += time_ns != received_ns
+        self._writer.add_message(channel, time_ns, data, publish_time=time_ns)
+
+    def close(self) -> None:
+        """Finish the file and give it its name."""
+        if self._impossible:
+            log.warning(
+                "bag %s: %d messages stand at the nearest possible time, as theirs was none from "
+                "1970 to 2262",
+                self._output.path,
+                self._impossible,
+            )
+        self._writer.finish()
+        self._file.close()
+        self._output.commit()
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        self._file.close()
+        self._output.discard()
+
+
+def _pick_topic(what: str, topics: dict[str, Topic], asked: str | None) -> str:
+    """The topic asked for, or the only one that a camera's picture can be on."""
+    known = {name: topic for name, topic in topics.items() if topic.type in TO_RGB}
+    lines = [f"\n  {n}: {t.type}, {t.count} messages" for n, t in sorted(known.items())]
+    listed = "".join(lines[:LISTED]) + ("\n  ..." if len(lines) > LISTED else "")
+    if asked is not None:
+        if asked not in known:
+            raise InputError(f"{what} has no image topic '{asked}'; it has:{listed or ' none'}")
+        return asked
+    if not known:
+        named = [f"{name} ({topic.type})" for name, topic in sorted(topics.items())]
+        others = ", ".join(named[:LISTED]) + (", ..." if len(named) > LISTED else "")
+        raise InputError(f"{what} has no image topic; its topics: {others or 'none'}")
+    likely = {
+        name
+        for name, topic in known.items()
+        if topic.count and not any(word in name.lower() for word in NO_CAMERA)
+    }
+    # Of a camera recorded both raw and compressed, the raw images.
+    cameras = sorted(likely - {f"{name}/compressed" for name in likely})
+    if len(cameras) != 1:
+        found = f"{len(cameras)} that could be a camera's" if cameras else "none with a picture"
+        raise InputError(f"{what} has {found}; choose one with --topic:{listed}")
+    return cameras[0]
+
+
+def truth_topics(path: str | Path, topics: dict[str, Topic]) -> tuple[str, str]:
+    """The topics `ground_truth/labels` and `ground_truth/detections`, under any namespace, raw or
+    compressed. Raises InputError where one is missing."""
+    labels = _truth_topic(path, topics, "labels", tuple(TO_LABELS))
+    return labels, _truth_topic(path, topics, "detections", (DETECTIONS,))
+
+
+def _truth_topic(
+    path: str | Path, topics: dict[str, Topic], name: str, types: tuple[str, ...]
+) -> str:
+    ending = f"ground_truth/{name}"
+    for topic, found in topics.items():
+        if topic.removesuffix("/compressed").endswith(ending) and found.type in types:
+            return topic
+    raise InputError(f"bag {path} carries no truth: expected a topic .../{ending} of {types[0]}")
+
+
+def deserialize(raw: RawMessage, msgtype: str) -> Any:
+    """The message. Raises ImageError where the bytes are no such message."""
+    try:
+        return message_types.typestore().deserialize_cdr(raw.cdr, msgtype)
+    except Exception as error:  # by kind of damage: SerdeError, IndexError, AssertionError, ...
+        raise ImageError(
+            f"message of {raw.topic} received at {raw.received_ns / 1e9:.3f} s is no {msgtype}: "
+            f"{reason(error)}"
+        ) from error
+
+
+def _qos_yaml(latched: bool) -> str:
+    """The QoS of a reliable publisher of depth 1 as rosbag2 stores it in a topic's metadata."""
+    forever = "\n    sec: 9223372036\n    nsec: 854775807"
+    return (
+        "- history: 1\n  depth: 1\n  reliability: 1\n"
+        f"  durability: {1 if latched else 2}\n"
+        f"  deadline:{forever}\n  lifespan:{forever}\n"
+        f"  liveliness: 1\n  liveliness_lease_duration:{forever}\n"
+        "  avoid_ros_namespace_conventions: false"
+    )

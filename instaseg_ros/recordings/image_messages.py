@@ -1,0 +1,311 @@
+"""Camera messages to RGB, label and depth images, with true strides, and to camera matrices.
+
+No ROS is needed: a message is anything with the fields of `sensor_msgs/Image` or
+`sensor_msgs/CompressedImage` (REP 118 and `sensor_msgs/image_encodings.hpp`), be it rclpy's or one
+read from a bag. Of 16-bit samples the high byte is kept, or what `input.white_level` makes of them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from instaseg_ros.config import InputConfig
+from instaseg_ros.errors import ImageError
+from instaseg_ros.recordings.image_files import check_size, decode, read_image_file
+from instaseg_ros.recordings.image_headers import read_header
+
+AS_IT_COMES = InputConfig()
+
+
+class ImageMessage(Protocol):
+    """The fields of `sensor_msgs/Image`; `data` is any contiguous buffer of bytes."""
+
+    height: int
+    width: int
+    encoding: str
+    is_bigendian: int
+    step: int
+    data: Any
+
+
+class CompressedMessage(Protocol):
+    """The fields of `sensor_msgs/CompressedImage`; `data` is any contiguous buffer of bytes."""
+
+    format: str
+    data: Any
+
+
+class CameraInfo(Protocol):
+    """The fields of `sensor_msgs/CameraInfo` that are used; `roi` has those of its type."""
+
+    height: int
+    width: int
+    k: Any
+    roi: Any
+
+
+class Encoding(NamedTuple):
+    """One packed pixel layout: samples per pixel, bytes per sample, cvtColor code to RGB."""
+
+    samples: int
+    sample_bytes: int
+    code: int | None
+
+
+# OpenCV names a Bayer pattern by its second row, ROS by its first: RGGB here is BayerBG there.
+_BAYER = {
+    "rggb": cv2.COLOR_BayerBG2RGB,
+    "bggr": cv2.COLOR_BayerRG2RGB,
+    "gbrg": cv2.COLOR_BayerGR2RGB,
+    "grbg": cv2.COLOR_BayerGB2RGB,
+}
+PACKED = {
+    "rgb8": Encoding(3, 1, None),
+    "bgr8": Encoding(3, 1, cv2.COLOR_BGR2RGB),
+    "rgba8": Encoding(4, 1, cv2.COLOR_RGBA2RGB),
+    "bgra8": Encoding(4, 1, cv2.COLOR_BGRA2RGB),
+    "mono8": Encoding(1, 1, cv2.COLOR_GRAY2RGB),
+    "rgb16": Encoding(3, 2, None),
+    "bgr16": Encoding(3, 2, cv2.COLOR_BGR2RGB),
+    "rgba16": Encoding(4, 2, cv2.COLOR_RGBA2RGB),
+    "bgra16": Encoding(4, 2, cv2.COLOR_BGRA2RGB),
+    "mono16": Encoding(1, 2, cv2.COLOR_GRAY2RGB),
+    # Without a colour meaning of their own: what OpenCV programs publish is grey, BGR or BGRA.
+    "8UC1": Encoding(1, 1, cv2.COLOR_GRAY2RGB),
+    "8UC3": Encoding(3, 1, cv2.COLOR_BGR2RGB),
+    "8UC4": Encoding(4, 1, cv2.COLOR_BGRA2RGB),
+    "16UC1": Encoding(1, 2, cv2.COLOR_GRAY2RGB),
+    "16UC3": Encoding(3, 2, cv2.COLOR_BGR2RGB),
+    "yuv422": Encoding(2, 1, cv2.COLOR_YUV2RGB_UYVY),
+    "uyvy": Encoding(2, 1, cv2.COLOR_YUV2RGB_UYVY),
+    "yuv422_yuy2": Encoding(2, 1, cv2.COLOR_YUV2RGB_YUY2),
+    "yuyv": Encoding(2, 1, cv2.COLOR_YUV2RGB_YUY2),
+    **{f"bayer_{name}8": Encoding(1, 1, code) for name, code in _BAYER.items()},
+    **{f"bayer_{name}16": Encoding(1, 2, code) for name, code in _BAYER.items()},
+}
+SEMI_PLANAR = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21, "nv24": None}
+ENCODINGS = (*PACKED, *SEMI_PLANAR)
+
+# Video-range BT.601, as cvtColor applies to the other YUV layouts; it has no code for NV24.
+_YUV444_TO_RGB = np.array(
+    [[1.164, 0.0, 1.596, -222.912], [1.164, -0.391, -0.813, 135.488], [1.164, 2.018, 0.0, -276.928]]
+)
+
+
+def image_to_rgb(msg: ImageMessage, config: InputConfig = AS_IT_COMES) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB of a raw image; a view of `msg.data` for rgb8 without row padding.
+
+    Raises ImageError for an unknown encoding, data shorter than its own description, or more pixels
+    than `config.max_pixels`.
+    """
+    if msg.height and msg.width:  # without pixels there is more to say, below
+        check_size(msg.height, msg.width, config.max_pixels)
+    if msg.encoding in PACKED:
+        return _packed_to_rgb(msg, PACKED[msg.encoding], config.white_level)
+    if msg.encoding in SEMI_PLANAR:
+        return _semi_planar_to_rgb(msg)
+    return _cv_bridge_to_rgb(msg)
+
+
+def image_to_labels(msg: ImageMessage) -> NDArray[np.uint16]:
+    """(H, W) uint16 label image of a mono16, 16UC1, mono8 or 8UC1 image."""
+    _expect(msg, "label image", ("mono16", "16UC1", "mono8", "8UC1"))
+    return _samples(msg, "u2" if "16" in msg.encoding else "u1").astype(np.uint16)
+
+
+def image_to_depth(msg: ImageMessage) -> NDArray[np.float32]:
+    """(H, W) float32 metres, 0 where unknown, of a 32FC1 (metres) or 16UC1, mono16 (mm) image."""
+    _expect(msg, "depth image", ("32FC1", "16UC1", "mono16"))
+    if msg.encoding != "32FC1":
+        return _samples(msg, "u2").astype(np.float32) / np.float32(1000)
+    depth = _samples(msg, "f4").astype(np.float32)
+    return np.nan_to_num(depth, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def compressed_to_rgb(
+    msg: CompressedMessage, config: InputConfig = AS_IT_COMES
+) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB of a JPEG, PNG, ... image.
+
+    `format` may be "jpeg", "png", or as image_transport writes it, "rgb8; jpeg compressed bgr8":
+    the original's encoding, the codec, and the encoding that was handed to the codec, which is the
+    original's where it is missing. Raises ImageError when it is no whole image, or one of more
+    than `config.max_pixels`.
+    """
+    original, _, how = msg.format.lower().partition(";")
+    encoding = how.partition("compressed")[2].strip() or original.strip() if how else ""
+    flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    image = _eight_bit(_decode(msg, flags, config.max_pixels), config.white_level)
+    if image.ndim == 2:
+        is_mosaic = encoding.startswith("bayer_") and encoding in PACKED
+        return _to_rgb(image, PACKED[encoding].code if is_mosaic else cv2.COLOR_GRAY2RGB)
+    # Codecs call blue what comes first.
+    return _to_rgb(image, None if encoding.startswith("rgb") else cv2.COLOR_BGR2RGB)
+
+
+def file_to_rgb(path: Path, config: InputConfig = AS_IT_COMES) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB of an image file, turned as its Exif data say. Raises ImageError."""
+    image = read_image_file(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH, config.max_pixels)
+    try:
+        image = _eight_bit(image, config.white_level)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+    return _to_rgb(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
+
+
+def compressed_to_labels(msg: CompressedMessage) -> NDArray[np.uint16]:
+    """(H, W) uint16 label image of an 8- or 16-bit grey PNG."""
+    return _decode_grey(msg, "label image").astype(np.uint16)
+
+
+def compressed_to_depth(msg: CompressedMessage) -> NDArray[np.float32]:
+    """(H, W) float32 metres, 0 where unknown, of a 16-bit PNG in millimetres."""
+    return _decode_grey(msg, "depth image").astype(np.float32) / np.float32(1000)
+
+
+def camera_matrix(info: CameraInfo, size: tuple[int, int]) -> NDArray[np.float64] | None:
+    """(3, 3) camera matrix in pixels of an image of `size` (height, width), which may be binned,
+    cut out or scaled; None of a camera that is not calibrated."""
+    height, width = info.roi.height or info.height, info.roi.width or info.width
+    matrix = np.array(info.k, np.float64).reshape(3, 3)
+    if not (height and width and np.isfinite(matrix).all() and matrix[0, 0] > 0 < matrix[1, 1]):
+        return None
+    matrix[:2, 2] -= info.roi.x_offset, info.roi.y_offset
+    matrix[:2] *= [[size[1] / width], [size[0] / height]]
+    return matrix
+
+
+def _packed_to_rgb(msg: ImageMessage, encoding: Encoding, white_level: int) -> NDArray[np.uint8]:
+    if encoding.samples == 2 and msg.width % 2:
+        raise ImageError(
+            f"image: encoding {msg.encoding} needs an even width, got {msg.width}; "
+            "correct the width the driver publishes"
+        )
+    samples = _samples(msg, f"u{encoding.sample_bytes}", encoding.samples)
+    shape = (msg.height, msg.width, encoding.samples)
+    pixels = _eight_bit(samples, white_level).reshape(shape[: 2 if encoding.samples == 1 else 3])
+    return _to_rgb(pixels, encoding.code)
+
+
+def _semi_planar_to_rgb(msg: ImageMessage) -> NDArray[np.uint8]:
+    """A plane of brightness, then one of interleaved chroma with the same row stride (NV12, NV21:
+    a quarter as many chroma pairs; NV24: as many, in rows of twice the stride)."""
+    code, height, width = SEMI_PLANAR[msg.encoding], msg.height, msg.width
+    if code is None:
+        y_rows = _rows(msg, 3 * height, width)[:height]
+        strides = (2 * msg.step, 2, 1)
+        pairs = np.ndarray((height, width, 2), np.uint8, msg.data, height * msg.step, strides)
+        return _u8(cv2.transform(np.dstack([y_rows, pairs]), _YUV444_TO_RGB))
+    if height % 2 or width % 2:
+        raise ImageError(
+            f"image: encoding {msg.encoding} needs even sides, got {width} x {height}; "
+            "correct the size the driver publishes"
+        )
+    return _u8(cv2.cvtColor(_rows(msg, height * 3 // 2, width), code))
+
+
+def _cv_bridge_to_rgb(msg: ImageMessage) -> NDArray[np.uint8]:
+    """Encodings outside the tables, where the robot has cv_bridge."""
+    try:
+        bridge = import_module("cv_bridge").CvBridge()
+    except Exception as error:  # absent, or built against another numpy, which fails in many ways
+        raise ImageError(
+            f"image: expected an encoding of {', '.join(ENCODINGS)}; got '{msg.encoding}'; "
+            "configure the driver to publish one of these, or install cv_bridge"
+        ) from error
+    try:
+        return np.asarray(bridge.imgmsg_to_cv2(msg, "rgb8"), np.uint8)
+    except Exception as error:  # CvBridgeError, cv2.error, TypeError, by version
+        raise ImageError(f"image: cv_bridge cannot convert '{msg.encoding}': {error}") from error
+
+
+def _u8(image: Any) -> NDArray[np.uint8]:
+    """OpenCV's results, whose declared type is any number, as what they are."""
+    return np.asarray(image, np.uint8)
+
+
+def _to_rgb(image: NDArray[np.uint8], code: int | None) -> NDArray[np.uint8]:
+    """By a code of cvtColor; None: it is RGB already."""
+    return image if code is None else _u8(cv2.cvtColor(image, code))
+
+
+def _eight_bit(samples: NDArray[Any], white_level: int) -> NDArray[np.uint8]:
+    """Samples of 8 bits as they are; of 16 bits the high byte, or scaled so that `white_level` and
+    what is above it are white. Raises ImageError for other samples."""
+    if samples.dtype.kind != "u" or samples.dtype.itemsize > 2:
+        raise ImageError(f"expected an image of 8 or 16 bits a sample, got {samples.dtype}")
+    if samples.dtype.itemsize == 1:
+        return _u8(samples)
+    if not white_level:
+        return (samples >> 8).astype(np.uint8)
+    native = samples.astype(np.uint16, copy=False)
+    return _u8(cv2.convertScaleAbs(native, alpha=255 / white_level))
+
+
+def _rows(msg: ImageMessage, count: int, row_bytes: int) -> NDArray[np.uint8]:
+    """(count, row_bytes) uint8 view of the message's rows without their padding."""
+    data = np.frombuffer(msg.data, np.uint8) if len(msg.data) else np.zeros(0, np.uint8)
+    said = f"{msg.width} x {msg.height} {msg.encoding}, step {msg.step}"
+    if not (msg.height and msg.width):
+        raise ImageError(f"image ({said}): expected at least one pixel; the driver sent none")
+    if msg.step < row_bytes:
+        raise ImageError(
+            f"image ({said}): expected a step of at least {row_bytes} bytes, got {msg.step}; "
+            "the driver's step, width and encoding contradict each other"
+        )
+    needed = (count - 1) * msg.step + row_bytes  # some drivers leave out the last padding
+    if len(data) < needed:
+        raise ImageError(
+            f"image ({said}): expected {count * msg.step} bytes, got {len(data)}; "
+            "the message is cut short or its encoding is wrong"
+        )
+    return np.ndarray((count, row_bytes), np.uint8, data, 0, (msg.step, 1))
+
+
+def _samples(msg: ImageMessage, kind: str, per_pixel: int = 1) -> NDArray[Any]:
+    """(H, W * per_pixel) samples of a numpy kind ("u1", "u2", "f4") in the message's byte order."""
+    dtype = np.dtype((">" if msg.is_bigendian else "<") + kind)
+    rows = _rows(msg, msg.height, msg.width * per_pixel * dtype.itemsize)
+    return np.ascontiguousarray(rows).view(dtype)
+
+
+def _expect(msg: ImageMessage, what: str, encodings: tuple[str, ...]) -> None:
+    if msg.encoding not in encodings:
+        raise ImageError(
+            f"{what}: expected encoding {' or '.join(encodings)}, got '{msg.encoding}'"
+        )
+
+
+def _decode(
+    msg: CompressedMessage, flags: int, max_pixels: int = AS_IT_COMES.max_pixels
+) -> NDArray[Any]:
+    what = f"compressed image of format '{msg.format}'"
+    if "compressedDepth" in msg.format or "rvl" in msg.format.lower():
+        raise ImageError(f"{what}: not read; publish the raw image, or jpeg or png compressed")
+    try:
+        return decode(msg.data, flags, max_pixels)
+    except ImageError as error:
+        raise ImageError(f"{what}: {error}") from error
+
+
+def _decode_grey(msg: CompressedMessage, what: str) -> NDArray[Any]:
+    """(H, W) samples of 8 or 16 bits, exactly as they were before compression."""
+    sent = f"format '{msg.format}'"
+    if "png" in msg.format.lower():
+        image = _decode(msg, cv2.IMREAD_UNCHANGED)
+        sent = read_header(msg.data).kind
+    if sent != "PNG":
+        raise ImageError(
+            f"{what}: expected lossless PNG, got {sent}; lossy compression alters the values"
+        )
+    if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
+        raise ImageError(
+            f"{what}: expected one channel of 8 or 16 bits, got {image.dtype} of {image.shape}"
+        )
+    return image

@@ -1,0 +1,179 @@
+"""What a result becomes as ROS messages: said once, for the node and for bags.
+
+Each function takes `msgs`, a namespace of message classes with keyword constructors whose omitted
+fields have their type's default (rclpy's classes, or `bag_types.message_classes()` without ROS),
+and the `header` of the camera image, which every message carries as it is. Besides the classes used
+below, `msgs` has `bytes(array)`: the fastest value of a `uint8[]` field from a C-contiguous array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from instaseg_ros.config import file
+from instaseg_ros.frames import Instances
+from instaseg_ros.visualization import color
+
+NODE_NAME = file.NODE_NAME
+
+
+class Topic(NamedTuple):
+    """Message type of an output, and whether late subscribers get the last message."""
+
+    type: str
+    latched: bool = False
+
+
+# Under the node's own name: `~/labels` is /instaseg_node/labels, in a recording too.
+TOPICS = {
+    "labels": Topic("sensor_msgs/msg/Image"),
+    "detections": Topic("vision_msgs/msg/Detection2DArray"),
+    "label_info": Topic("vision_msgs/msg/LabelInfo", latched=True),
+    "overlay": Topic("sensor_msgs/msg/Image"),
+    "markers": Topic("visualization_msgs/msg/MarkerArray"),
+}
+
+
+def labels_message(msgs: Any, header: Any, labels: NDArray[np.uint16]) -> Any:
+    """sensor_msgs/Image `mono16`: pixel = instance id, 0 = background."""
+    little = np.ascontiguousarray(labels, "<u2")
+    return _image(msgs, header, "mono16", little, labels.shape[1] * 2)
+
+
+def overlay_message(msgs: Any, header: Any, picture: NDArray[np.uint8]) -> Any:
+    """sensor_msgs/Image `rgb8` of a (H, W, 3) uint8 RGB picture."""
+    packed = np.ascontiguousarray(picture)
+    return _image(msgs, header, "rgb8", packed, picture.shape[1] * 3)
+
+
+def detections_message(
+    msgs: Any, header: Any, instances: Instances, class_names: Sequence[str]
+) -> Any:
+    """vision_msgs/Detection2DArray, highest score first: `id` is the decimal label value, the one
+    result has class name and score, the box is in pixels."""
+    best_first = np.argsort(-instances.scores, kind="stable")
+    detections = [
+        msgs.Detection2D(
+            header=header,
+            results=[
+                msgs.ObjectHypothesisWithPose(
+                    hypothesis=msgs.ObjectHypothesis(class_id=class_names[class_id], score=score)
+                )
+            ],
+            bbox=msgs.BoundingBox2D(
+                center=msgs.Pose2D(
+                    position=msgs.Point2D(x=(left + right) / 2, y=(top + bottom) / 2)
+                ),
+                size_x=right - left,
+                size_y=bottom - top,
+            ),
+            id=str(label),
+        )
+        for label, class_id, score, (left, top, right, bottom) in zip(
+            instances.ids[best_first].tolist(),
+            instances.class_ids[best_first].tolist(),
+            instances.scores[best_first].tolist(),
+            instances.boxes_xyxy[best_first].tolist(),
+            strict=True,
+        )
+    ]
+    return msgs.Detection2DArray(header=header, detections=detections)
+
+
+def label_info_message(msgs: Any, header: Any, class_names: Sequence[str]) -> Any:
+    """vision_msgs/LabelInfo: class names by index. The threshold, of scores, is 0: none are left
+    out for theirs (`decode.seed_threshold` is of the score of a seed, which is but a factor)."""
+    class_map = [
+        msgs.VisionClass(class_id=i, class_name=name) for i, name in enumerate(class_names)
+    ]
+    return msgs.LabelInfo(header=header, class_map=class_map, threshold=0.0)
+
+
+def markers_message(
+    msgs: Any,
+    header: Any,
+    instances: Instances,
+    class_names: Sequence[str],
+    intrinsics: NDArray[np.float64] | None = None,
+) -> Any:
+    """visualization_msgs/MarkerArray: outline (namespace `outline`) and name (`name`) of each
+    instance, after a marker that deletes those of the image before.
+
+    Drawn in the camera's optical frame on the image plane at 1 m, where `intrinsics` (3, 3) puts
+    each pixel; without them a camera of 53 degrees horizontal view is assumed.
+    """
+    height, width = instances.labels.shape
+    if intrinsics is None:
+        intrinsics = np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]], float)
+    to_metres = np.asarray(np.linalg.inv(intrinsics), np.float64)
+    pixel_m = float(to_metres[0, 0])
+    markers = [msgs.Marker(header=header, action=3)]  # DELETEALL
+    for i, label in enumerate(instances.ids.tolist()):
+        tint = [channel / 255 for channel in color(label)]
+        look = {
+            "header": header,
+            "id": label,
+            "color": msgs.ColorRGBA(r=tint[0], g=tint[1], b=tint[2], a=1.0),
+        }
+        segments = _outline(instances.labels, label, instances.boxes_xyxy[i])
+        markers.append(
+            msgs.Marker(
+                **look,
+                ns="outline",
+                type=5,  # LINE_LIST
+                scale=msgs.Vector3(x=2 * pixel_m),
+                points=_points(msgs, segments, to_metres),
+            )
+        )
+        left, top, right, _ = instances.boxes_xyxy[i].tolist()
+        above = np.array([[(left + right) / 2, top - 10]])
+        markers.append(
+            msgs.Marker(
+                **look,
+                ns="name",
+                type=9,  # TEXT_VIEW_FACING
+                pose=msgs.Pose(position=_points(msgs, above, to_metres)[0]),
+                scale=msgs.Vector3(z=16 * pixel_m),
+                text=f"{class_names[instances.class_ids[i]]} {label}",
+            )
+        )
+    return msgs.MarkerArray(markers=markers)
+
+
+def _image(msgs: Any, header: Any, encoding: str, pixels: NDArray[Any], step: int) -> Any:
+    return msgs.Image(
+        header=header,
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        encoding=encoding,
+        is_bigendian=0,
+        step=step,
+        data=msgs.bytes(pixels),
+    )
+
+
+def _outline(
+    labels: NDArray[np.uint16], label: int, box_xyxy: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """(2 S, 2) start and end pixel of each line around the instance, which may be in pieces."""
+    height, width = labels.shape
+    left, top = (max(0, int(side)) for side in np.floor(box_xyxy[:2]))
+    right, bottom = min(width, int(box_xyxy[2]) + 1), min(height, int(box_xyxy[3]) + 1)
+    mask = (labels[top:bottom, left:right] == label).view(np.uint8)
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    lines = []
+    for contour in contours:
+        corners = cv2.approxPolyDP(contour, 1.0, True)[:, 0].astype(float)  # (S, 2)
+        lines.append(np.stack([corners, np.roll(corners, -1, axis=0)], 1).reshape(-1, 2))
+    return np.concatenate([*lines, np.empty((0, 2))]) + np.array([left, top])
+
+
+def _points(msgs: Any, pixels: NDArray[np.float64], to_metres: NDArray[np.float64]) -> list[Any]:
+    """Points at 1 m before the camera that project to `pixels` (N, 2)."""
+    rays = np.column_stack([pixels, np.ones(len(pixels))]) @ to_metres.T
+    return [msgs.Point(x=x, y=y, z=z) for x, y, z in rays.tolist()]

@@ -1,0 +1,164 @@
+"""The network as an ONNX file: what ONNX Runtime and TensorRT read.
+
+One input `images` (batch, H, W, 3) uint8 RGB, the batch free and the size fixed; one float32 output
+(batch, C, H, W) for each head, under its name. A temporal network's state is a second input `state`
+(batch, 64, H/8, W/8) float32, zeros where there is no past, and a last output `next_state`. Method,
+heads and class names are in the metadata.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from instaseg_ros import __version__
+from instaseg_ros.checkpoint import description, weights_hash
+from instaseg_ros.errors import ConfigError, MissingExtraError
+from instaseg_ros.files import Cache
+from instaseg_ros.model.temporal import NEXT_STATE, STATE, state_shape
+
+if TYPE_CHECKING:
+    from instaseg_ros.checkpoint import Checkpoint
+    from instaseg_ros.methods import Method
+
+INPUT = "images"
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+OPSET, IR_VERSION = 17, 8  # the newest that TensorRT 8.6 (JetPack 6) promises to read
+METADATA_KEY = "instaseg_ros"
+# torch's exporter of traced programs is the one that is kept up; before 2.6 it is not complete.
+TRACED_PROGRAMS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6)
+
+log = logging.getLogger(__name__)
+_cache = Cache("onnx")
+
+
+def input_names(method: Method) -> list[str]:
+    """What the file takes, in order."""
+    return [INPUT, STATE] if method.temporal else [INPUT]
+
+
+def output_names(method: Method) -> list[str]:
+    """What the file gives, in order."""
+    heads = [head.name for head in method.heads]
+    return [*heads, NEXT_STATE] if method.temporal else heads
+
+
+class CameraNetwork(nn.Module):
+    """The network from camera pixels to float32 outputs, in the order of `outputs`.
+
+    uint8 as the camera has it: a quarter of the bytes to upload, and no preprocessing left to
+    whoever runs the file. The conversion comes first, since TensorRT has nothing else for uint8.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network = checkpoint.network().to(dtype)
+        method = checkpoint.method()
+        self.inputs, self.outputs = input_names(method), output_names(method)
+        self.dtype = dtype
+        self.eval()
+
+    def forward(self, images: Tensor, state: Tensor | None = None) -> tuple[Tensor, ...]:
+        pixels = images.to(self.dtype).permute(0, 3, 1, 2) / 255  # (B, 3, H, W)
+        outputs = self.network(pixels, state)
+        return tuple(outputs[name].float() for name in self.outputs)
+
+
+def make_onnx(checkpoint: Checkpoint, size: tuple[int, int], precision: str) -> bytes:
+    """The file for images of `size` (height, width), checked by onnx's own checker.
+
+    precision: fp32, or fp16 for the weights and everything between the input and the outputs.
+    Raises ConfigError for another one, MissingExtraError without onnx (and onnxscript).
+    """
+    if precision not in DTYPES:
+        raise ConfigError(f"ONNX in {precision}: expected {' or '.join(DTYPES)}")
+    try:
+        import onnx
+
+        if TRACED_PROGRAMS:
+            import onnxscript  # noqa: F401 (torch needs it)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "onnx", "onnx", "writing ONNX") from error
+    with _quiet():
+        model = _exported(CameraNetwork(checkpoint, DTYPES[precision]), size)
+    _tidy(model)
+    model.metadata_props.add(key=METADATA_KEY, value=json.dumps(description(checkpoint)))
+    onnx.checker.check_model(model, full_check=True)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def cached_onnx(checkpoint: Checkpoint, size: tuple[int, int], precision: str) -> bytes:
+    """The file of these weights from the cache, made if it is not there yet."""
+    made_for = f"{weights_hash(checkpoint)}-{size[0]}x{size[1]}-{precision}"
+    name = f"{made_for}-{__version__}-torch{torch.__version__}"
+    content = _cache.read(name)
+    if content is None:
+        log.info("making the ONNX file for images of %d x %d, %s", *size, precision)
+        content = make_onnx(checkpoint, size, precision)
+        _cache.write(name, content)
+    return content
+
+
+def _exported(module: CameraNetwork, size: tuple[int, int]) -> Any:
+    """The onnx.ModelProto."""
+    import onnx
+
+    example = [torch.zeros(2, *size, 3, dtype=torch.uint8)]
+    if STATE in module.inputs:
+        example.append(torch.zeros(state_shape(2, size)))
+    names: dict[str, Any] = {
+        "input_names": module.inputs,
+        "output_names": module.outputs,
+        "opset_version": OPSET,
+    }
+    if TRACED_PROGRAMS:
+        batch = torch.export.Dim("batch")
+        shapes = tuple({0: batch} for _ in example)
+        program = torch.onnx.export(
+            module, tuple(example), dynamo=True, dynamic_shapes=shapes, verbose=False, **names
+        )
+        assert program is not None
+        return program.model_proto
+    axes = {name: {0: "batch"} for name in (*module.inputs, *module.outputs)}
+    file = io.BytesIO()
+    torch.onnx.export(module, tuple(example), file, dynamic_axes=axes, **names)  # type: ignore[arg-type]
+    return onnx.load_from_string(file.getvalue())
+
+
+def _tidy(model: Any) -> None:
+    """Drop the stack traces that torch notes, which name folders of this machine, and its version:
+    the same network gives the same file, so that an engine of it stays good."""
+    model.ir_version = IR_VERSION
+    model.producer_name, model.producer_version = "instaseg_ros", ""
+    del model.metadata_props[:]
+    del model.graph.metadata_props[:]
+    for part in (*model.graph.node, *model.graph.input, *model.graph.output):
+        part.doc_string = ""
+        if hasattr(part, "metadata_props"):
+            del part.metadata_props[:]
+    del model.graph.value_info[:]  # their readers infer it; it makes up half of the graph
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back the exporter's remarks on its own inner workings."""
+    noisy = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in noisy]
+    try:
+        for logger in noisy:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(noisy, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,114 @@
+"""The generator as a dataset: held-out sequences, and an endless supply of training frames."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from instaseg_ros.errors import InputError
+from instaseg_ros.frames import Frame
+from instaseg_ros.samples import Sample, present_ids
+from instaseg_ros.synthetic_street.camera import Camera
+from instaseg_ros.synthetic_street.render import render
+from instaseg_ros.synthetic_street.scene import Scene, make_scene
+from instaseg_ros.synthetic_street.traffic import CLASS_NAMES
+
+_SPLITS = {"train": 1, "val": 2}
+_FRAME_RATE_HZ = 10
+_scene = lru_cache(maxsize=4)(make_scene)  # of the sequence being read
+
+
+class SyntheticStreet:
+    """Seeded driving sequences.
+
+    size: (H, W) pixels of a frame. Frame `i` is frame i % frames_per_sequence of sequence i //
+    frames_per_sequence. The splits never share a seed. Equal arguments give equal samples.
+    """
+
+    class_names: tuple[str, ...] = CLASS_NAMES
+
+    def __init__(
+        self,
+        size: tuple[int, int] = (256, 512),
+        *,
+        split: str = "train",
+        sequences: int = 20,
+        frames_per_sequence: int = 60,
+        seed: int = 0,
+        depth: bool = True,
+    ) -> None:
+        if split not in _SPLITS:
+            raise InputError(f"split: expected one of {', '.join(_SPLITS)}, got {split!r}")
+        if min(*size, sequences, frames_per_sequence) < 1:
+            raise InputError(
+                "size, sequences and frames_per_sequence must be positive, got "
+                f"{size}, {sequences}, {frames_per_sequence}"
+            )
+        self.size, self.sequences, self.frames_per_sequence = size, sequences, frames_per_sequence
+        self._key, self._depth = (_SPLITS[split], seed), depth
+
+    def __len__(self) -> int:
+        return self.sequences * self.frames_per_sequence
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < len(self):
+            raise IndexError(f"frame {index} of {len(self)}")
+        sequence, step = divmod(index, self.frames_per_sequence)
+        scene = _scene((*self._key, 0, sequence), self.frames_per_sequence / _FRAME_RATE_HZ)
+        return self._sample(scene, step, Camera.of_size(*self.size))
+
+    def training_sample(self, rng: np.random.Generator, rows: int | None = None) -> Sample:
+        """A frame of `size` from a scene never seen before: half the time the whole view, else a
+        window of the view at twice the resolution, either zoomed by 0.8 to 1.3.
+
+        rows: only so many of its rows, around the horizon.
+        """
+        return self.training_clip(rng, 1, rows)[0]
+
+    def training_clip(
+        self, rng: np.random.Generator, frames: int, rows: int | None = None
+    ) -> list[Sample]:
+        """So many frames of one scene and window, one after another; see `training_sample`."""
+        height, width = self.size
+        seed = (*self._key, 1, int(rng.integers(2**62)))
+        scene = make_scene(seed, (frames - 1) / _FRAME_RATE_HZ)
+        zoom = float(np.exp(rng.uniform(np.log(0.8), np.log(1.3))))
+        if rng.random() < 0.5:
+            whole, spare = Camera.of_size(height, width), 1 - 1 / zoom
+            camera = whole.window(
+                height * spare * rng.uniform(0.3, 0.7),
+                width * spare * rng.random(),
+                height,
+                width,
+                zoom,
+            )
+        else:
+            whole, part = Camera.of_size(2 * height, 2 * width), 1 / zoom
+            top = rng.uniform(0.25, 0.75) * (2 - part) * height
+            camera = whole.window(top, rng.random() * (2 - part) * width, height, width, zoom)
+        if rows is not None and rows < height:
+            above = camera.cy - rows * rng.uniform(0.3, 0.7)
+            camera = camera.window(min(max(0.0, above), height - rows), 0.0, rows, width)
+        return [self._sample(scene, step, camera) for step in range(frames)]
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        return ()
+
+    def sequence(self, index: int) -> str:
+        return f"{index // self.frames_per_sequence:04d}"
+
+    def _sample(self, scene: Scene, step: int, camera: Camera) -> Sample:
+        time_s = step / _FRAME_RATE_HZ
+        view = render(scene, time_s, camera, grain_seed=len(scene.things))
+        ids = present_ids(view.labels)
+        class_of = np.array([0, *(thing.class_id for thing in scene.things)], np.int64)
+        frame = Frame(
+            image=view.image,
+            stamp_ns=step * 1_000_000_000 // _FRAME_RATE_HZ,
+            frame_id="camera",
+            depth=view.depth if self._depth else None,
+            intrinsics=camera.matrix,
+        )
+        return Sample(frame, view.labels, ids, class_of[ids], view.ignore, scene.pose(time_s))
