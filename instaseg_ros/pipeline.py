@@ -18,7 +18,7 @@ from torch import Tensor
 
 from instaseg_ros.cameras import Camera, Cameras, keep_states, require_different, take_states
 from instaseg_ros.checkpoint import load_checkpoint
-from instaseg_ros.config import Config, DecodeConfig, TrackingConfig
+from instaseg_ros.config import Config, TrackingConfig
 from instaseg_ros.configure import suited
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.frames import Frame, Result
@@ -74,7 +74,7 @@ class Pipeline:
 
     def __init__(self, config: Config) -> None:
         self.config = config = suited(config)
-        self.decode_config: DecodeConfig = config.decode
+        self.decode_config = config.decode
         self.tracking_config: TrackingConfig = config.tracking
         log.info("loading weights %s", config.weights)
         self.checkpoint = load_checkpoint(config.weights)

@@ -12,9 +12,10 @@ from torch import Tensor
 from instaseg_ros.benchmarks.frame import FOREGROUND_SHARE, made_to_measure
 from instaseg_ros.checkpoint import Checkpoint, load_checkpoint
 from instaseg_ros.clustering.ellipses import gpu, torch_loop
-from instaseg_ros.config import DecodeConfig, RuntimeConfig
+from instaseg_ros.config import RuntimeConfig
 from instaseg_ros.frames import Instances
 from instaseg_ros.methods.spatial_embedding import SpatialEmbedding
+from instaseg_ros.options.spatial_embedding import DecodeConfig
 from instaseg_ros.runtimes.cuda_network import PixelsToOutputs
 from instaseg_ros.runtimes.cuda_runtime import SLOTS, CudaRuntime
 

@@ -13,9 +13,10 @@ from networks import by_chance
 
 from instaseg_ros import cli, files
 from instaseg_ros.checkpoint import Checkpoint, load_checkpoint
-from instaseg_ros.config import DecodeConfig, RuntimeConfig
+from instaseg_ros.config import RuntimeConfig
 from instaseg_ros.deploy.quantize import Order, keep_quantised, quantize
 from instaseg_ros.errors import ConfigError, EngineError
+from instaseg_ros.options.spatial_embedding import DecodeConfig
 from instaseg_ros.runtimes import open_runtime, openvino_model
 from instaseg_ros.runtimes.comparison import TOLERANCES, Comparison
 

@@ -19,8 +19,8 @@ from test_grouping import SMALL, THREES, Outputs, columns_of_three, flat
 from torch import Tensor
 
 from instaseg_ros.clustering.ellipses import gpu, triton_session
-from instaseg_ros.config import DecodeConfig
 from instaseg_ros.methods import spatial_embedding as method
+from instaseg_ros.options.spatial_embedding import DecodeConfig
 
 SMALL_STEPS = pytest.mark.usefixtures("small_steps")
 

@@ -71,7 +71,7 @@ def _size(
     checkpoint = load_checkpoint(config.weights)
     method = checkpoint.method()
     foreground = round(FOREGROUND_SHARE * size[0] * size[1])
-    kinds = len(checkpoint.class_names), checkpoint.n_sigma
+    kinds = len(checkpoint.class_names), checkpoint.method_config.n_sigma
     scenes = {
         n: _on(made_to_measure(*size, *kinds, n, foreground), runtime.device) for n in OBJECTS
     }

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from instaseg_ros.benchmarks.frame import synchronise
 from instaseg_ros.checkpoint import Checkpoint
-from instaseg_ros.config import Config, DecodeConfig, InputConfig, parameters
+from instaseg_ros.config import Config, InputConfig, parameters
 from instaseg_ros.errors import InstasegError
 from instaseg_ros.evaluation.metrics.average_precision import average_precision
 from instaseg_ros.evaluation.overlaps import frame_counts
@@ -54,11 +54,14 @@ def available(config: Config, checkpoint: Checkpoint) -> tuple[dict[str, Runtime
 def compare(
     runtimes: Mapping[str, Runtime],
     checkpoint: Checkpoint,
-    decode: DecodeConfig,
+    decode: Any,
     size: tuple[int, int],
     frames: int,
 ) -> dict[str, Row]:
-    """A row for the reference and one for each runtime, in turn on every frame of `size`."""
+    """A row for the reference and one for each runtime, in turn on every frame of `size`.
+
+    decode: of the method's `DecodeConfig`.
+    """
     network, method = checkpoint.network().eval(), checkpoint.method()
 
     def reference(images: Any) -> dict[str, torch.Tensor]:

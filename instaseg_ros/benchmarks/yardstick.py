@@ -28,7 +28,7 @@ from instaseg_ros.methods.spatial_embedding import (
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
-    from instaseg_ros.config import DecodeConfig
+    from instaseg_ros.options.spatial_embedding import DecodeConfig
 
 
 def made_to_measure(

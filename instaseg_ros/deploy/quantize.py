@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from instaseg_ros.benchmarks.runtimes import REFERENCE, Row, compare
 from instaseg_ros.checkpoint import Checkpoint
-from instaseg_ros.config import DecodeConfig, InputConfig, RuntimeConfig
+from instaseg_ros.config import InputConfig, RuntimeConfig
 from instaseg_ros.errors import ConfigError, MissingExtraError
 from instaseg_ros.preprocess import preprocess
 from instaseg_ros.recordings.sources import open_source
@@ -61,8 +61,11 @@ class Quantised(NamedTuple):
         return self.rows[REFERENCE].ap - self.rows["int8"].ap
 
 
-def quantize(checkpoint: Checkpoint, decode: DecodeConfig, order: Order) -> Quantised:
-    """Make and measure the int8 model of the checkpoint; `keep_quantised` keeps it."""
+def quantize(checkpoint: Checkpoint, decode: Any, order: Order) -> Quantised:
+    """Make and measure the int8 model of the checkpoint; `keep_quantised` keeps it.
+
+    decode: of the method's `DecodeConfig`.
+    """
     if checkpoint.method().temporal:
         raise ConfigError(
             f"`instaseg quantize` calibrates on single images, and method {checkpoint.method_name} "
@@ -148,9 +151,7 @@ def _few_channels(node: Any) -> bool:
     )
 
 
-def _measure(
-    checkpoint: Checkpoint, decode: DecodeConfig, order: Order, quantised: Any
-) -> dict[str, Row]:
+def _measure(checkpoint: Checkpoint, decode: Any, order: Order, quantised: Any) -> dict[str, Row]:
     float32 = open_runtime(RuntimeConfig(name="openvino", precision="fp32"), checkpoint)
     int8 = OpenVinoRuntime(RuntimeConfig(precision="int8"), checkpoint, quantised)
     runtimes = {"fp32": float32, "int8": int8}

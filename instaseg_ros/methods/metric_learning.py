@@ -47,8 +47,8 @@ from instaseg_ros.methods.similarity_loss import (
 from instaseg_ros.model.heads import Head
 
 if TYPE_CHECKING:
-    from instaseg_ros.config import DecodeConfig, TrainConfig
     from instaseg_ros.model.erfnet import ERFNet
+    from instaseg_ros.options.metric_learning import DecodeConfig, LossConfig
 
 TAUS = (0.25, 0.5, 0.75, 0.9)
 LIMITS = tuple(math.log(2 / tau - 1) for tau in TAUS)  # sigma >= tau is ||.||^2 <= limit
@@ -153,7 +153,7 @@ class MetricLearning:
         self,
         outputs: dict[str, Tensor],
         targets: Targets,
-        config: TrainConfig,
+        config: LossConfig,
         class_weights: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Weighted sum of the similarity term (eq. 2, `instance`) and the classification of masks

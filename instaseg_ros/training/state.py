@@ -20,6 +20,7 @@ from instaseg_ros.methods import BACKGROUND, Method
 from instaseg_ros.methods.dense_semantics import DenseSemantics
 from instaseg_ros.methods.depth import EgoMotion
 from instaseg_ros.model.erfnet import ERFNet
+from instaseg_ros.options.shared import shape_of
 from instaseg_ros.training.data import Batch
 
 log = logging.getLogger(__name__)
@@ -152,17 +153,15 @@ def save_weights(
         },
         "validation": {name: row._asdict() for name, row in table.items()},
     }
-    shape = config.method
     checkpoint = Checkpoint(
         average.state_dict(),
         class_names,
-        shape.name,
-        shape.n_sigma,
-        shape.dimensions,
-        shape.profile,
+        config.method.name,
+        config.method.profile,
         notes,
         dataclasses.asdict(config.decode),
         {side: getattr(config.input, side) for side in ("height", "width", "scale")},
+        shape_of(config.method),
     )
     save_checkpoint(checkpoint, path, torch.float16)
 

@@ -23,6 +23,8 @@ from instaseg_ros.methods.dense_semantics import DenseSemantics, dense_loss
 from instaseg_ros.methods.depth import EgoMotion
 from instaseg_ros.model.erfnet import PROFILES, ERFNet, LiteEncoder
 from instaseg_ros.model.lite import imagenet_trunk
+from instaseg_ros.options import spatio_temporal
+from instaseg_ros.options.shared import shape_of
 from instaseg_ros.training.data import Batch, training_batches
 from instaseg_ros.training.interrupt import finishing_the_step
 from instaseg_ros.training.logs import Progress, TrainingLog
@@ -67,8 +69,10 @@ class Run(NamedTuple):
     def learns_motion(self) -> bool:
         """Whether an `EgoMotion` learns along."""
         options = self.config.train
-        depth = any(head.name == "depth" for head in self.method.heads) and options.weight_depth > 0
-        return depth and options.clip_frames > 1 and options.ego_motion == "learned"
+        if not isinstance(options, spatio_temporal.LossConfig):
+            return False
+        depth = options.weight_depth > 0 and options.clip_frames > 1
+        return depth and options.ego_motion == "learned"
 
 
 class Learners(nn.Module):
@@ -128,8 +132,7 @@ def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
         names = source.class_names
         by_class = class_weights(options.class_weights, names, source.objects)
         torch.manual_seed(options.seed)
-        shape = config.method
-        method = make_method(shape.name, len(names), shape.n_sigma, shape.dimensions)
+        method = make_method(config.method.name, len(names), **shape_of(config.method))
         taught_by = options.teacher
         teacher = Teacher(taught_by, method, names).to(group.device) if taught_by else None
         run = Run(config, run_dir, group, source, method, by_class.to(group.device), teacher)

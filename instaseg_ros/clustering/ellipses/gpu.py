@@ -20,7 +20,7 @@ from instaseg_ros.clustering.ellipses import Groups, torch_loop
 
 if TYPE_CHECKING:
     from instaseg_ros.clustering.ellipses.triton_session import TritonGrouping
-    from instaseg_ros.config import DecodeConfig
+    from instaseg_ros.options.spatial_embedding import DecodeConfig
 
 log = logging.getLogger(__name__)
 
