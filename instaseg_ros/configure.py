@@ -13,8 +13,8 @@ from instaseg_ros.config import (
     assigned,
     by_name,
     leaves_of,
-    leaves_of_file,
     merge,
+    naming,
     own_leaves,
     read,
 )
@@ -33,15 +33,17 @@ def load_config(
 
         load_config(weights="street", decode={"min_pixels": 20})
 
-    Raises ConfigError for a value that cannot be used, an option that the method does not know, but
-    for what a file says of other methods' at its default; WeightsError where the weights cannot be
-    read.
+    Raises ConfigError for a value that cannot be used and for an option that the method does not
+    have (in a file, one of other methods at its default is ignored), WeightsError where the weights
+    cannot be read.
     """
-    in_file = read(path) if path is not None else {}
+    with naming(path):
+        in_file = read(path) if path is not None else {}
     given = by_name(overrides or {}) | by_name(sections)
     header, base = _of_weights({**in_file, **given})
-    asked = leaves_of_file(base, in_file, path) | own_leaves(base, given)
-    return _with_what_suits(header, base, asked)
+    with naming(path):
+        asked = own_leaves(base, in_file, ignore_others=True)
+    return _with_what_suits(header, base, asked | own_leaves(base, given))
 
 
 def suited(config: Config) -> Config:

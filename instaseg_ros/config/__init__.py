@@ -7,7 +7,8 @@ the ROS parameters, `config/instaseg.yaml` and the command line's `--set` are de
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -223,28 +224,30 @@ def merge(config: Config, overrides: Mapping[str, Any]) -> Config:
 def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
     """A file of parameters, and overrides over it, laid over the defaults of their method, whatever
     suits its weights: a training's. All else asks `configure.load_config`."""
-    in_file, given = read(path), by_name(overrides or {})
-    config = Config().for_method(method_in({**in_file, **given}) or MethodConfig().name)
-    return merge(replaced(config, leaves_of_file(config, in_file, path)), given)
+    given = by_name(overrides or {})
+    with naming(path):
+        in_file = read(path)
+        config = Config().for_method(method_in({**in_file, **given}) or MethodConfig().name)
+        config = replaced(config, own_leaves(config, in_file, ignore_others=True))
+    return merge(config, given)
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """The leaves that a file of parameters sets, by dotted name, each checked as a method that has
-    it asks for. Raises ConfigError."""
+    """What a file of parameters sets, by dotted name; unchecked, as it may be for any method.
+    Raises ConfigError, without the file's name, where it cannot be read."""
     leaves: dict[str, Any] = {}
+    for tree in trees_in(path):
+        leaves |= by_name(tree)
+    return leaves
+
+
+@contextmanager
+def naming(path: str | Path | None) -> Iterator[None]:
+    """Errors say which file they are about."""
     try:
-        for tree in trees_in(path):
-            for name, value in by_name(tree).items():
-                try:
-                    leaves |= assigned(Config(), {name: value})
-                except UnknownParameterError:
-                    others = configs_with(name)
-                    if not others:
-                        raise
-                    leaves |= assigned(others[0], {name: value})
+        yield
     except ConfigError as error:
         raise ConfigError(f"config file {path}: {error}") from error
-    return leaves
 
 
 def by_name(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -273,10 +276,10 @@ def configs_with(name: str) -> list[Config]:
 def own_leaves(
     config: Config, overrides: Mapping[str, Any], ignore_others: bool = False
 ) -> dict[str, Any]:
-    """The leaves of `config` that overrides set, checked.
+    """The leaves of `config` that overrides by dotted name set, checked.
 
-    Raises ConfigError for an option that only other methods have; `ignore_others`: unless it is at
-    its default there.
+    Raises ConfigError for an option that only other methods have. `ignore_others`: one at its
+    default there is left out instead, as what stands in a file may be for several methods.
     """
     own: dict[str, Any] = {}
     for name, value in overrides.items():
@@ -288,16 +291,7 @@ def own_leaves(
                 raise
             if not ignore_others or value not in [leaves_of(other)[name] for other in others]:
                 owners = ", ".join(other.method.name for other in others)
-                raise ConfigError(f"{error}; of {owners}, not of {config.method.name}") from error
+                raise ConfigError(
+                    f"{name} is an option of {owners}, not of {config.method.name}: {error}"
+                ) from error
     return own
-
-
-def leaves_of_file(
-    config: Config, in_file: Mapping[str, Any], path: str | Path | None
-) -> dict[str, Any]:
-    """Of the leaves that `read` found, those of `config`; what stands in a file for other methods
-    may be there as long as it changes nothing."""
-    try:
-        return own_leaves(config, in_file, ignore_others=True)
-    except ConfigError as error:
-        raise ConfigError(f"config file {path}: {error}") from error

@@ -18,7 +18,7 @@ Ours, where the paper leaves a choice or stands on another network:
   step on (`weight_seed`, in the paper ramped from 0 to 0.2): masks that are not grown yet are
   background, which is what the head starts from.
 - Seeds are looked for on a lattice of LATTICE_PX. Masks are taken in order of their scores, in one
-  space for all classes; `foreground_threshold` has no meaning here.
+  space for all classes.
 """
 
 from __future__ import annotations
