@@ -148,6 +148,7 @@ for _ in range(900):
         ({"heads": None}, "its header has no heads"),
         ({"method": ["a"]}, "method.name: expected str"),
         ({"method": "astrology"}, "method 'astrology' is unknown"),
+        ({"method": ""}, "method '' is unknown"),
         (
             {"method": "discriminative", "dimensions": 100_000_000},
             "method.dimensions: expected a value from 0 to 256",
@@ -172,7 +173,7 @@ for _ in range(900):
         ({"input": {"mirror": True}}, "input.mirror is not for weights to say"),
         ({"format": 5}, "expected a header of format"),
     ],
-    ids=range(25),
+    ids=range(26),
 )
 def test_a_header_is_believed_entry_by_entry(
     tmp_path: Path, changes: dict[str, object], said: str

@@ -42,7 +42,7 @@ def loss(points: torch.Tensor, targets: Targets) -> dict[str, torch.Tensor]:
     """Of an embedding of one dimension and a semantic head that says nothing."""
     semantic = torch.zeros(len(points), 2, *points.shape[2:])
     outputs = {"embedding": points, "semantic": semantic}
-    return make_method("spatio_temporal", 1, 2, 1).loss(outputs, targets, CONFIG)
+    return make_method("spatio_temporal", 1, dimensions=1).loss(outputs, targets, CONFIG)
 
 
 def test_means_are_over_the_whole_clip() -> None:

@@ -217,7 +217,7 @@ def merge(config: Config, overrides: Mapping[str, Any]) -> Config:
     """A copy of `config` with nested or dotted overrides, checked as `assigned` does; they may name
     another method, and options of that one."""
     leaves = by_name(overrides)
-    config = config.for_method(method_in(leaves) or config.method.name)
+    config = config.for_method(method_in(leaves, config.method.name))
     return replaced(config, own_leaves(config, leaves))
 
 
@@ -227,7 +227,7 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config
     given = by_name(overrides or {})
     with naming(path):
         in_file = read(path)
-        config = Config().for_method(method_in({**in_file, **given}) or MethodConfig().name)
+        config = Config().for_method(method_in({**in_file, **given}, MethodConfig().name))
         config = replaced(config, own_leaves(config, in_file, ignore_others=True))
     return merge(config, given)
 
@@ -261,10 +261,10 @@ def by_name(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return named
 
 
-def method_in(leaves: Mapping[str, Any]) -> str | None:
-    """The method that overrides ask for, if they do."""
-    asked = {name: value for name, value in leaves.items() if name == "method.name"}
-    return assigned(Config(), asked).get("method.name")
+def method_in(leaves: Mapping[str, Any], default: str) -> str:
+    """The method that leaves by dotted name ask for."""
+    asked = {"method.name": leaves.get("method.name", default)}
+    return str(assigned(Config(), asked)["method.name"])
 
 
 def configs_with(name: str) -> list[Config]:
