@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import torch
-
 from instaseg_ros.frames import Instances
 from instaseg_ros.model.heads import Head
 
 if TYPE_CHECKING:
+    import torch
+
     from instaseg_ros.model.erfnet import ERFNet
 
 
