@@ -40,6 +40,7 @@ lint: jazzy
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check --quiet .
 	.venv/bin/mypy
+	.venv/bin/lint-imports --no-logo --no-cache
 
 ros:
 	$(PYTHON) tools/setup_env.py

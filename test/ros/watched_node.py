@@ -2,7 +2,7 @@
 
     python watched_node.py [--hold FILE] [--freed FILE] --ros-args ...
 
-hold: the network warms up when this file is there. freed: made when there was a labeller and no
+hold: the network warms up when this file is there. freed: made when there was a session and no
 other refers to it any more; Python does not look for unreachable objects on its own.
 """
 
@@ -35,22 +35,22 @@ def wait_for(file: Path) -> None:
 
 
 def report_freed(file: Path) -> None:
-    from instaseg_ros.ros.labeller import Labeller
+    from instaseg_ros.ros.session import Session
 
     gc.disable()
-    made: list[weakref.ref[Labeller]] = []
-    build = Labeller.__init__
+    made: list[weakref.ref[Session]] = []
+    build = Session.__init__
 
-    def watched(labeller: Labeller, *args: Any) -> None:
-        made.append(weakref.ref(labeller))
-        build(labeller, *args)
+    def watched(session: Session, *args: Any) -> None:
+        made.append(weakref.ref(session))
+        build(session, *args)
 
     def watch() -> None:
-        while not made or any(labeller() is not None for labeller in made):
+        while not made or any(session() is not None for session in made):
             time.sleep(POLL_S)
         file.touch()
 
-    Labeller.__init__ = watched  # type: ignore[method-assign]
+    Session.__init__ = watched  # type: ignore[method-assign]
     threading.Thread(target=watch, daemon=True).start()
 
 

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class NewestItemWorker(Generic[T]):
+class NewestFrameQueue(Generic[T]):
     """Works on the newest item offered; an older one that still waits is dropped.
 
     work: called in one thread; returns what remains to be done with the item, or None. That is
@@ -21,7 +21,7 @@ class NewestItemWorker(Generic[T]):
     def __init__(
         self, work: Callable[[T], Callable[[], None] | None], on_drop: Callable[[], None]
     ) -> None:
-        self._work = work
+        self._work: Callable[[T], Callable[[], None] | None] | None = work
         self._on_drop = on_drop
         self._changed = threading.Condition()
         self._waiting: T | None = None
@@ -58,16 +58,21 @@ class NewestItemWorker(Generic[T]):
             self._on_drop()
         for thread in self._threads:
             thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        if any(thread.is_alive() for thread in self._threads):
+            return False
+        self._work = None  # which may hold much, where somebody still holds this
+        return True
 
     def _run(self) -> None:
+        work = self._work
+        assert work is not None
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closing or self._waiting is not None)
                 item, self._waiting = self._waiting, None
             if item is None:
                 break
-            rest = self._work(item)
+            rest = work(item)
             del item  # an image is not kept alive while waiting for the next
             with self._changed:
                 self._changed.wait_for(lambda: self._rest is None)

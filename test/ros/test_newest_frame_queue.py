@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from instaseg_ros.ros.worker import NewestItemWorker
+from instaseg_ros.ros.newest_frame_queue import NewestFrameQueue
 
 
 class Gate:
@@ -32,7 +32,7 @@ def gate():
 
 @pytest.fixture
 def worker(gate):
-    worker = NewestItemWorker(gate.work, gate.drop)
+    worker = NewestFrameQueue(gate.work, gate.drop)
     yield worker
     for _ in range(10):
         gate.allowed.release()
@@ -85,7 +85,7 @@ class TwoHalves(Gate):
 
 def test_the_next_item_is_begun_while_the_rest_of_the_last_is_done():
     halves = TwoHalves()
-    worker = NewestItemWorker(halves.work, halves.drop)
+    worker = NewestFrameQueue(halves.work, halves.drop)
     for _ in range(9):
         halves.allowed.release()
     worker.offer(0)
@@ -106,7 +106,7 @@ def test_the_next_item_is_begun_while_the_rest_of_the_last_is_done():
 
 def test_items_without_a_rest_do_not_hold_up_those_with_one():
     ended = threading.Semaphore(0)
-    worker = NewestItemWorker(lambda item: ended.release if item else None, lambda: None)
+    worker = NewestFrameQueue(lambda item: ended.release if item else None, lambda: None)
     for item in (0, 1, 0, 1):
         worker.offer(item)
         if item:
