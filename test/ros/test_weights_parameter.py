@@ -46,6 +46,7 @@ def test_the_parameters_say_what_new_weights_brought(robot: Robot) -> None:
     robot.until(lambda: said(*names) == [480, 9], "the height of these weights")
     assert robot.set_parameter("weights", "street-synthetic").successful
     robot.until(lambda: said(*names) == [0, 9], "the height of those")
+    robot.stop()  # killed, its services would stay on the graph, and the next test ask them
 
 
 def test_weights_of_another_method_bring_its_options(robot: Robot, tmp_path: Path) -> None:
