@@ -127,6 +127,17 @@ def test_a_method_has_its_own_options_alone() -> None:
     assert all(trainers <= names for names in shown.values())
 
 
+def test_another_method_keeps_what_both_can_be_told() -> None:
+    given = {"decode.min_pixels": 7, "train.steps": 3, "method.profile": "fast", "weights": "w"}
+    config = merge(Config(), {**given, "decode.agreement": False, "train.weight_smooth": 3})
+    other = config.for_method("discriminative")
+    assert other == merge(Config().for_method("discriminative"), given)
+    assert other.for_method("spatial_embedding") == merge(Config(), given)
+    assert merge(config, {"method.name": "discriminative", "method.dimensions": 3}) == merge(
+        other, {"method": {"dimensions": 3}}
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
