@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(
     not importlib.util.find_spec("triton"), reason="triton is not installed"
 )
 KINDS = {
+    torch.float16: "*fp16",
     torch.float32: "*fp32",
     torch.float64: "*fp64",
     torch.int16: "*i16",
@@ -41,10 +42,16 @@ def test_kernels_in_the_interpreter(which: str) -> None:
     assert done.returncode == 0, done.stdout[-5000:]
 
 
-@pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize(("n_classes", "n_sigma"), [(1, 1), (3, 2)])
+@pytest.mark.parametrize("capability", [87, 90])
+@pytest.mark.parametrize(
+    ("n_classes", "n_sigma", "dtype"), [(1, 1, torch.float32), (3, 2, torch.float16)]
+)
 def test_kernels_compile_for_a_gpu(
-    monkeypatch: pytest.MonkeyPatch, capability: int, n_classes: int, n_sigma: int
+    monkeypatch: pytest.MonkeyPatch,
+    capability: int,
+    n_classes: int,
+    n_sigma: int,
+    dtype: torch.dtype,
 ) -> None:
     """To machine code, without a GPU, as a first launch would compile them there."""
     import triton
@@ -57,9 +64,11 @@ def test_kernels_compile_for_a_gpu(
     monkeypatch.setattr(
         triton_session, "_run", lambda kernel, grid, *a, **o: launches.append((kernel, a, o))
     )
-    maps = (torch.zeros(2, channels, 64, 128) for channels in (2, n_sigma, n_classes))
-    kernels = triton_session.TritonGrouping((2, n_classes, 64, 128), n_sigma, "cpu", (0.1, 0.1))
-    kernels.launch(*maps, DecodeConfig())
+    heads = 2, n_sigma, n_classes
+    raw = torch.zeros(2, 64, 128, sum(heads), dtype=dtype).permute(0, 3, 1, 2).split(heads, 1)
+    lattice = torch.linspace(0, 0.1, 128), torch.linspace(0, 0.1, 64)
+    kernels = triton_session.TritonGrouping((2, n_classes, 64, 128), n_sigma, "cpu", lattice)
+    kernels.launch(raw, 0.0, 10.0, DecodeConfig())
     assert len(launches) == 10 + triton_session.ROUNDS * (n_classes > 1)
     for kernel, args, options in launches:
         compiled = {"num_warps": options.pop("num_warps", 4), "enable_fp_fusion": False}

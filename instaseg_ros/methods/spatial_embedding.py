@@ -91,13 +91,6 @@ def least_logit(threshold: float) -> float:
     return float(value(high))
 
 
-_grid = functools.lru_cache(maxsize=4)(pixel_grid)
-
-
-def _maps(offset: Tensor, lattice: Tensor, bandwidth: Tensor, seed: Tensor) -> gpu.Maps:
-    return embed(offset, lattice), inverse_bandwidth(bandwidth), seed_score(seed)
-
-
 @functools.lru_cache(maxsize=4)
 def _lattice(height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """x of the columns and y of the rows of `pixel_grid`."""
@@ -137,14 +130,17 @@ class SpatialEmbedding:
 
         outputs: raw `offset` (B, 2, H, W), `bandwidth` (B, n_sigma, H, W), `seed` (B, C, H, W).
         """
-        offset, bandwidth, seed = (outputs[head.name].detach().float() for head in self.heads)
-        if seed.is_cuda:
-            lattice = _grid(seed.shape[2], seed.shape[3], seed.device)
-            groups = gpu.group((offset, lattice, bandwidth, seed), _maps, config)
-        else:
-            raw = [t.cpu().numpy() for t in (offset, bandwidth, seed)]
-            groups = [group(o, b, s, config) for o, b, s in zip(*raw, strict=True)]
-        return [_instances(found) for found in groups]
+        raw = [outputs[head.name].detach() for head in self.heads]
+        found: list[Groups | None] = [None] * len(raw[0])
+        if raw[0].is_cuda:
+            lattice = _lattice(*raw[0].shape[2:])
+            logit = least_logit(config.foreground_threshold)
+            found = gpu.group(raw, lattice, logit, BANDWIDTH_GAIN, config)
+        for b, groups in enumerate(found):
+            if groups is None:
+                on_host = gpu.on_host(*(output[b].float() for output in raw))
+                found[b] = group(*(output.numpy() for output in on_host), config)
+        return [_instances(groups) for groups in found if groups is not None]
 
     def loss(
         self,
