@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from instaseg_ros.runtimes.cuda_capture import Recorder
+from instaseg_ros.cuda_capture import Recorder
 
 DEVICE = torch.device("cuda", 1)
 

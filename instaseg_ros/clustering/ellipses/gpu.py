@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instaseg_ros.clustering.ellipses import Groups
+from instaseg_ros.cuda_capture import Recorder, Recording
 
 if TYPE_CHECKING:
     from instaseg_ros.clustering.ellipses.triton_session import TritonGrouping
     from instaseg_ros.config import DecodeConfig
-    from instaseg_ros.runtimes.cuda_capture import Recorder, Recording
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,6 @@ def _session(outputs: Sequence[Tensor], lattice: Lattice) -> Session:
 
 def _new_session(key: tuple[tuple[int, ...], int, torch.device], lattice: Lattice) -> Session:
     from instaseg_ros.clustering.ellipses.triton_session import TritonGrouping
-    from instaseg_ros.runtimes.cuda_capture import Recorder  # which import this module
 
     recorders: dict[Any, Recorder] = _local.__dict__.setdefault("recorders", {})
     device = key[2]

@@ -96,7 +96,7 @@ class TritonGrouping:
         grid = -(-n_pixels // BLOCK), n_images
         cells = {"ROWS": ROWS, "COLUMNS": COLUMNS}
         sigma = {"SIGMA": self.n_sigma}
-        block, slots = {"BLOCK": BLOCK}, {"SLOTS": self.slots}
+        block, slots = {"BLOCK": BLOCK, "num_warps": 8}, {"SLOTS": self.slots}
         sized = {**slots, **block, "WIDTH": REPORT}
 
         _run(points.count, grid, *pixels, self.counts, *of_kind, *self.per_unit,
