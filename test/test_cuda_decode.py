@@ -202,7 +202,11 @@ def test_another_device_than_the_current_one() -> None:
 def test_other_methods_bring_their_outputs_to_the_cpu(name: str) -> None:
     method = make_method(name, 3)
     torch.manual_seed(0)
-    made = {head.name: 2 * torch.randn(2, head.channels, 64, 96) for head in method.heads}
+    patches = {head.name: 3 * torch.randn(2, head.channels, 4, 6) for head in method.heads}
+    made = {
+        name: part.repeat_interleave(16, 2).repeat_interleave(16, 3)
+        for name, part in patches.items()
+    }
     config = DecodeConfig(seed_threshold=0.3, min_pixels=4, foreground_threshold=0.3)
     expected = method.decode(made, config)
     found = method.decode({key: part.cuda() for key, part in made.items()}, config)

@@ -76,8 +76,7 @@ def on_host(*tensors: Tensor) -> list[Tensor]:
 class Session:
     """Batches of one shape: their memory and recorded graphs."""
 
-    def __init__(self, kernels: TritonGrouping, recorder: Recorder | None) -> None:
-        """recorder: of the thread and device; None: nothing is recorded."""
+    def __init__(self, kernels: TritonGrouping, recorder: Recorder) -> None:
         self.kernels = kernels
         self.recorder = recorder
         self.recordings: dict[Any, Recording[None]] = {}  # the one used last stands last
@@ -109,7 +108,7 @@ class Session:
 
         key = config, tuple((t.data_ptr(), t.dtype, t.stride()) for t in outputs)
         recording = self.recordings.pop(key, None)
-        if recording is None and key in self.seen and self.recorder:
+        if recording is None and key in self.seen:
             recording = self.recorder.record(launch)
         if recording is None:
             self.seen.append(key)
@@ -136,12 +135,15 @@ def _session(outputs: Sequence[Tensor], lattice: Lattice) -> Session:
 def _new_session(key: tuple[tuple[int, ...], int, torch.device], lattice: Lattice) -> Session:
     from instaseg_ros.clustering.ellipses.triton_session import TritonGrouping
 
-    recorders: dict[Any, Recorder] = _local.__dict__.setdefault("recorders", {})
-    device = key[2]
-    # One for all sizes: the kernels keep nothing in a graph's own memory, and a thread waits for
-    # the results of one call before the next.
-    recorder = recorders.setdefault(device, Recorder(device, "clustering"))
-    return Session(TritonGrouping(*key, [torch.from_numpy(axis) for axis in lattice]), recorder)
+    grouping = TritonGrouping(*key, [torch.from_numpy(axis) for axis in lattice])
+    return Session(grouping, _recorder(key[2]))
+
+
+@functools.cache
+def _recorder(device: torch.device) -> Recorder:
+    """One for all threads and sizes: a session brings its memory, a graph needs none of its own
+    that another could write to."""
+    return Recorder(device, "clustering")
 
 
 @functools.cache

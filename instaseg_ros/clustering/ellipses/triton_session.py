@@ -3,7 +3,7 @@
 The number of launches depends on neither objects nor pixels, nothing is allocated, and no result is
 waited for in between, so the launches can be recorded as one CUDA graph.
 
-Everything here has run in Triton's interpreter and compiles for compute capability 8.0 to 9.0; its
+Everything here has run in Triton's interpreter and compiles for compute capability 8.7 and 9.0; its
 speed on a GPU has not been measured (`make gpu` does).
 """
 
@@ -172,4 +172,4 @@ def check(device: torch.device) -> None:
     kernels = TritonGrouping((1, 2, 8, 16), 2, device, lattice)
     ones = torch.ones(1, 2, 8, 16, device=device)
     kernels.launch((ones, ones, ones), 0.0, 1.0, DecodeConfig())
-    torch.cuda.synchronize(device)
+    torch.cuda.current_stream(device).synchronize()
