@@ -102,7 +102,8 @@ class BoxRegression:
         found = []
         for raw in zip(box, semantic, strict=True):
             *votes, size = points(*raw, config.foreground_threshold)
-            found.append(cpu.group(cpu.Points(*on_host(*votes), size), config))
+            pixels, scores, boxes = on_host(*votes)
+            found.append(cpu.group(cpu.Points(pixels, scores, boxes, size), config))
         return found
 
     def loss(

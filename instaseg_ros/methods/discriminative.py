@@ -92,8 +92,8 @@ class Discriminative:
         """
         embedding = embed(outputs["embedding"].detach())
         semantic = outputs["semantic"].detach().float()
-        on_cpu = on_host(embedding, semantic)
-        return [_found(e, s, config) for e, s in zip(*on_cpu, strict=True)]
+        embedding, semantic = on_host(embedding, semantic)
+        return [_found(e, s, config) for e, s in zip(embedding, semantic, strict=True)]
 
     def loss(
         self,

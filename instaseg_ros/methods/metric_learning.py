@@ -115,8 +115,8 @@ class MetricLearning:
         outputs: raw `embedding` (B, D, H, W), `masks` (B, taus * (C + 1), H, W).
         """
         raw, masks = (outputs[head.name].detach().float() for head in self.heads)
-        on_cpu = on_host(raw, masks[..., SEEDS, SEEDS])
-        return [self._decode(*one, config) for one in zip(*on_cpu, strict=True)]
+        raw, masks = on_host(raw, masks[..., SEEDS, SEEDS])
+        return [self._decode(r, m, config) for r, m in zip(raw, masks, strict=True)]
 
     def _decode(self, raw: Tensor, masks: Tensor, config: DecodeConfig) -> Instances:
         """One image: raw (D, H, W), masks (taus * (C + 1), h, w) where SEEDS are."""

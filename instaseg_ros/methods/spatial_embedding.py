@@ -131,16 +131,18 @@ class SpatialEmbedding:
         outputs: raw `offset` (B, 2, H, W), `bandwidth` (B, n_sigma, H, W), `seed` (B, C, H, W).
         """
         raw = [outputs[head.name].detach() for head in self.heads]
-        found: list[Groups | None] = [None] * len(raw[0])
+        on_gpu: list[Groups | None] = [None] * len(raw[0])
         if raw[0].is_cuda:
             lattice = _lattice(*raw[0].shape[2:])
             logit = least_logit(config.foreground_threshold)
-            found = gpu.group(raw, lattice, logit, BANDWIDTH_GAIN, config)
-        for b, groups in enumerate(found):
+            on_gpu = gpu.group(raw, lattice, logit, BANDWIDTH_GAIN, config)
+        instances = []
+        for b, groups in enumerate(on_gpu):
             if groups is None:
-                on_host = gpu.on_host(*(output[b].float() for output in raw))
-                found[b] = group(*(output.numpy() for output in on_host), config)
-        return [_instances(groups) for groups in found if groups is not None]
+                offset, bandwidth, seed = gpu.on_host(*(output[b].float() for output in raw))
+                groups = group(offset.numpy(), bandwidth.numpy(), seed.numpy(), config)
+            instances.append(_instances(groups))
+        return instances
 
     def loss(
         self,
