@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 import torch
 
@@ -25,7 +26,7 @@ _lock = threading.Lock()
 _failed: list[Any] = []
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Recording(Generic[T]):
     """Recorded work. `result` is what it returned: the memory that each replay fills anew."""
 
@@ -56,6 +57,7 @@ class Recorder:
         self.works = True  # no recording has failed
         self._stream: Any = None  # torch shares a pool's memory between captures on one stream
         self._pool: Any = None
+        self._recordings = WeakSet[Recording[Any]]()
 
     def record(self, work: Callable[[], T]) -> Recording[T] | None:
         """The work, recorded but not run; None where it cannot be: then, and from then on, call it.
@@ -72,6 +74,7 @@ class Recorder:
             try:
                 if self._stream is None:
                     self._stream = torch.cuda.Stream()
+                if not self._recordings:  # torch refuses a pool that no graph uses any more
                     self._pool = torch.cuda.graph_pool_handle()
                 with torch.cuda.graph(
                     graph, self._pool, self._stream, capture_error_mode="thread_local"
@@ -91,4 +94,6 @@ class Recorder:
                 return None
             finally:
                 torch.cuda.set_stream(before)
-        return Recording(graph, result)
+        recording = Recording(graph, result)
+        self._recordings.add(recording)
+        return recording

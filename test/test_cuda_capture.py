@@ -140,3 +140,15 @@ def test_threads_record_one_after_the_other(cuda: StandIn) -> None:
     for thread in threads:
         thread.join()
     assert len(cuda.captures) == 80 and cuda.most_underway == 1
+
+
+def test_a_pool_that_no_recording_uses_is_not_used_again(cuda: StandIn) -> None:
+    """torch refuses that, where a tensor of it is still alive."""
+    recorder = Recorder(DEVICE, "work")
+    kept = [recorder.record(lambda: None) for _ in range(2)]
+    del kept[0]
+    kept.append(recorder.record(lambda: None))
+    kept.clear()
+    kept.append(recorder.record(lambda: None))
+    first, second, third, last = (capture.pool for capture in cuda.captures)
+    assert first is second is third is not last
