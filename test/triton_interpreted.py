@@ -21,6 +21,7 @@ from clustering_scenes import assert_groups_of_oracle, random_scene
 from test_grouping import SMALL, THREES, Outputs, columns_of_three, flat
 from torch import Tensor
 
+from instaseg_ros.benchmarks.yardstick import made_to_measure
 from instaseg_ros.clustering.ellipses import triton_kernels as kernels
 from instaseg_ros.clustering.ellipses import triton_session
 from instaseg_ros.config import DecodeConfig
@@ -149,6 +150,23 @@ def test_outputs_are_read_as_they_lie(dtype: torch.dtype) -> None:
     assert len(one.scores) > 2
     for left, right in zip(one, other, strict=True):
         np.testing.assert_array_equal(left, right)
+
+
+def test_what_a_network_says_is_clustered_as_on_the_cpu() -> None:
+    """From the raw outputs on, in half precision: which pixels are points, and every formula."""
+    made = made_to_measure(64, 128, 5, 2, 8, 2300)
+    raw, config = [part.half() for part in made.values()], DecodeConfig(min_pixels=20)
+    grouping = clustering(raw)
+    least_logit = method.least_logit(config.foreground_threshold)
+    grouping.launch(raw, least_logit, method.BANDWIDTH_GAIN, config)
+    (found,) = grouping.groups(grouping.labels.numpy(), grouping.report.numpy())
+    expected = method.group(*(part[0].float().numpy() for part in raw), config)
+    assert found is not None and len(found.scores) == len(expected.scores) == 8
+    assert np.count_nonzero(found.labels != expected.labels) <= 2  # on a border, by rounding
+    np.testing.assert_array_equal(found.class_ids, expected.class_ids)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-6)
+    np.testing.assert_allclose(found.centers, expected.centers, atol=5e-7)
+    np.testing.assert_allclose(found.scales, expected.scales, rtol=5e-7)
 
 
 @pytest.mark.parametrize("number", range(2))
