@@ -30,7 +30,7 @@ PER_UNIT = tl.constexpr(1 / DISTANCE_UNIT)  # a power of two: this product is ex
 
 @triton.jit
 def tanh(x):
-    """Within 2 units in the last place, from exp: Triton has none that its interpreter runs."""
+    """From exp, within a few units in the last place: Triton has none that its interpreter runs."""
     size = tl.abs(x)
     large = 1.0 - 2.0 / (tl.exp(2.0 * size) + 1.0)
     square = x * x  # what remains is fitted to tanh on [0, 0.6]
