@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from instaseg_ros.errors import ConfigError, ImageError
 from instaseg_ros.frames import Frame
 from instaseg_ros.methods import METHODS, make_method
 from instaseg_ros.model.erfnet import ERFNet
+from instaseg_ros.model.mirror import with_mirror_images
 from instaseg_ros.pipeline import WARM_UP_SIZE, Pipeline
 from instaseg_ros.runtimes.tensorrt_runtime import TensorRTRuntime
 
@@ -66,6 +68,32 @@ def test_a_frame_that_fails_does_not_block_the_next(
             with pytest.raises(MemoryError):
                 pipeline.process([frame(0)])
     assert len(pipeline.process([frame(0)])) == 1
+
+
+def test_mirror_images_are_made_where_the_network_runs(pipeline: Pipeline) -> None:
+    class StandInDevice:
+        """Not a GPU: mirrors what it is given, and runs the CPU's network."""
+
+        name, precision, run = "stand-in", "fp32", pipeline.runtime
+        seen: ClassVar[list[tuple[int, ...]]] = []
+
+        def upload(self, images: np.ndarray, mirrored: bool) -> np.ndarray:
+            self.seen.append(images.shape)
+            return with_mirror_images(images) if mirrored else images
+
+        def __call__(self, images: np.ndarray) -> dict[str, torch.Tensor]:
+            return self.run(images)
+
+    def outputs() -> dict[str, torch.Tensor]:
+        inferred = pipeline.infer([frame(0)])
+        return {head: output.clone() for head, output in inferred.outputs.items()}
+
+    pipeline.config = merge(pipeline.config, {"input.mirror": True})
+    expected = outputs()
+    pipeline.runtime = StandInDevice()
+    for head, output in outputs().items():
+        assert torch.equal(output, expected[head]), head
+    assert [shape[0] for shape in StandInDevice.seen] == [1]
 
 
 def with_input(pipeline: Pipeline, height: int, width: int) -> Pipeline:

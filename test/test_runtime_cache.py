@@ -21,7 +21,6 @@ from instaseg_ros.checkpoint import Checkpoint
 from instaseg_ros.clustering.ellipses.gpu import SIZES
 from instaseg_ros.config import RuntimeConfig
 from instaseg_ros.runtimes import onnx_file, onnx_runtime, open_runtime, openvino_model
-from instaseg_ros.runtimes.cuda_runtime import CudaRuntime
 from instaseg_ros.runtimes.onnx_file import cached_onnx
 from instaseg_ros.runtimes.recent import MOST_PIXELS, Recent
 
@@ -98,17 +97,6 @@ def test_onnx_runtime_gives_image_sizes_of_the_past_back(
     for size in SIZES_SEEN:
         runtime(np.zeros((1, *size, 3), np.uint8))
     assert len(alive) == SIZES
-
-
-def test_graphs_of_image_sizes_of_the_past_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-    runtime = CudaRuntime.__new__(CudaRuntime)
-    runtime._graphs, made = {}, []
-    monkeypatch.setattr(runtime, "_fastest", lambda images: made.append(images.shape) or object())
-    for height in (1, 2, 3, 4, 1, 5, 1, 2):
-        runtime._graph(torch.empty(1, height, 1, 3))
-    assert [shape[1] for shape in runtime._graphs] == [4, 5, 1, 2]
-    assert [shape[1] for shape in made] == [1, 2, 3, 4, 5, 2]
 
 
 def test_onnx_runtime_says_when_it_runs_on_the_cpu_instead(

@@ -26,7 +26,7 @@ from instaseg_ros.benchmarks.yardstick import Yardstick, made_to_measure, same_o
 from instaseg_ros.config import Config
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.frames import Frame, Instances
-from instaseg_ros.pipeline import Pipeline
+from instaseg_ros.pipeline import WARM_UP_FRAMES, Pipeline
 from instaseg_ros.preprocess import preprocess
 from instaseg_ros.recordings import result_messages as messages
 from instaseg_ros.recordings.image_messages import image_to_rgb
@@ -157,7 +157,7 @@ def bench(
     ours = Ours(config, size)
     height, width = ours.decoded_size
     made = ours.decode_what(objects, round(FOREGROUND_SHARE * height * width), n_used)
-    for _ in range(2):
+    for _ in range(WARM_UP_FRAMES):
         instances = ours(Clock())
     memory = peak_memory()  # before the yardstick takes any
     theirs = Yardstick(ours.pipeline.checkpoint, ours.images, ours.device)

@@ -4,7 +4,8 @@ Decoding gets outputs made to measure: so many objects on so many foreground pix
 is the published way: the network in eager float32 torch, NCHW, on pixels that lie ready as a float
 tensor; then the published loop, vectorised over the foreground pixels of a class, stated here with
 nothing around it. What the published code does beside that (a full-size mask of each object) is
-left out, in its favour.
+left out, in its favour. On a GPU its convolutions round float32 to TF32, as torch has them do by
+default; ours in `fp32` do not, and are compared with the network on a CPU.
 """
 
 from __future__ import annotations

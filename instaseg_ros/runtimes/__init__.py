@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,18 @@ class Remembering(Runtime, Protocol):
     def __call__(self, images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
         """state: (B, C, h, w) float32, the `next_state` of the frames before; None: there are
         none."""
+
+
+@runtime_checkable
+class Uploading(Protocol):
+    """A runtime on another device, which takes images before their turn to run has come."""
+
+    def upload(self, images: NDArray[np.uint8], mirrored: bool = False) -> Any:
+        """Start to bring images (B, H, W, 3) to the device; what is returned may be called with in
+        their place.
+
+        mirrored: and behind them their mirror images, as `mirroring.with_mirror_images` does.
+        """
 
 
 def open_runtime(config: RuntimeConfig, checkpoint: Checkpoint) -> Runtime:
@@ -91,8 +103,7 @@ def _installed(package: str) -> bool:
 
 def _open_torch(config: RuntimeConfig, checkpoint: Checkpoint) -> Runtime:
     cuda = pick_device(config.device).type == "cuda"
-    kind = CudaRuntime if cuda and not checkpoint.method().temporal else TorchRuntime
-    return kind(config, checkpoint)
+    return (CudaRuntime if cuda else TorchRuntime)(config, checkpoint)
 
 
 RUNTIMES: dict[str, Callable[[RuntimeConfig, Checkpoint], Runtime]] = {

@@ -1,7 +1,6 @@
 """The network in eager torch: always available, the reference for the others.
 
-`open_runtime` gives a CUDA device to `cuda_runtime`, unless the network is temporal; this one runs
-there too, one kernel at a time.
+`open_runtime` gives a CUDA device to `cuda_runtime`; this one runs there too, one kernel at a time.
 """
 
 from __future__ import annotations
