@@ -66,7 +66,8 @@ class Pipeline:
             "preparing runtime %s: the first start on a machine may take minutes",
             config.runtime.name,
         )
-        self.runtime = open_runtime(config.runtime, self.checkpoint)
+        size = config.input.height, config.input.width
+        self.runtime = open_runtime(config.runtime, self.checkpoint, size)
         self._cameras = Cameras()
         if self.method.temporal and config.input.mirror:
             raise ConfigError(

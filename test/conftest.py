@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from instaseg_ros.checkpoint import Checkpoint
 from instaseg_ros.files import cache_dir
 from instaseg_ros.model import lite
 from instaseg_ros.model.erfnet import PROFILES
+from instaseg_ros.runtimes import tensorrt_runtime
+from instaseg_ros.runtimes.cuda_capture import Recording
 
 # Kernels take half a minute to compile: also tests with a cache folder of their own find them here.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_dir()))
@@ -28,10 +31,36 @@ class CpuStream:
 
     def wait_stream(self, other: CpuStream) -> None: ...
 
+    def wait_event(self, event: object) -> None: ...
+
+    def synchronize(self) -> None: ...
+
+
+class CpuEvent:
+    """Stands where Uploads expects a CUDA event."""
+
+    def record(self) -> None: ...
+
+    def synchronize(self) -> None: ...
+
+
+class CpuRecorder:
+    """Stands for a Recorder of CUDA graphs: a replay does the work anew."""
+
+    def __init__(self, device: torch.device, kind: str) -> None: ...
+
+    def record(self, work: Callable[[], None]) -> Recording[None]:
+        return Recording(SimpleNamespace(replay=work), None)
+
 
 @pytest.fixture
 def cpu_as_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams and device scopes of torch.cuda do nothing, so that an Engine runs on the CPU."""
+    monkeypatch.setattr(tensorrt_runtime, "Recorder", CpuRecorder)
+    plain_empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *a, pin_memory=False, **k: plain_empty(*a, **k))
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)
+    monkeypatch.setattr(torch.cuda, "Event", CpuEvent)
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", CpuStream)

@@ -1,9 +1,10 @@
 """A stand-in for the `tensorrt` module: it keeps ONNX files as engines and runs them with ONNX
 Runtime on the CPU.
 
-It shows the logic around an engine at work, on real numbers. What it cannot show: that TensorRT
-accepts the ONNX file, or that its engine is right or fast. It records every call (`touches`), and
-`test_tensorrt_api.py` looks each of them up in NVIDIA's own bindings.
+It shows the logic around an engine at work, on real numbers, and refuses what TensorRT is known to
+refuse. What it cannot show: that TensorRT accepts the ONNX file, or that its engine is right or
+fast. It records every call (`touches`), and `test_tensorrt_api.py` looks each of them up in
+NVIDIA's own bindings.
 """
 
 from __future__ import annotations
@@ -17,18 +18,26 @@ import numpy as np
 import onnxruntime
 
 FLAGS = {8: ("EXPLICIT_BATCH",), 10: ("EXPLICIT_BATCH", "STRONGLY_TYPED"), 11: ("STRONGLY_TYPED",)}
-BUILDER_FLAGS = {8: ("TF32", "FP16"), 10: ("TF32", "FP16"), 11: ("TF32",)}
+BUILDER_FLAGS = {8: ("TF32", "FP16", "INT8"), 10: ("TF32", "FP16", "INT8"), 11: ("TF32",)}
+
+FLAG_NUMBERS = {"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1}
 
 
 class StandInTensorRT:
-    """`import tensorrt` of some version. error: what its engines add to every output."""
+    """`import tensorrt` of some version, on a machine with some GPU and driver.
 
-    def __init__(self, version: str = "10.0.1", error: float = 0.0) -> None:
+    error: what its engines add to every output.
+    """
+
+    def __init__(
+        self, version: str = "10.0.1", error: float = 0.0, machine: str = "Orin, driver 540"
+    ) -> None:
         self.__version__ = version
         self.touches: set[tuple[str, str, int | None, tuple[str, ...]]] = set()
         self.builds: list[IBuilderConfig] = []
         major = int(version.split(".")[0])
         Builder.builds, IExecutionContext.error = self.builds, error
+        ITimingCache.header = f"timings of TensorRT {version}, {machine};".encode()
         self.NetworkDefinitionCreationFlag = self._enum(
             "NetworkDefinitionCreationFlag", FLAGS[major]
         )
@@ -38,7 +47,8 @@ class StandInTensorRT:
             setattr(self, made.__name__, Recorder(made, made.__name__, self.touches))
 
     def _enum(self, name: str, members: tuple[str, ...]) -> Any:
-        return Recorder(IntEnum(name, members, start=0), name, self.touches)
+        numbers = {member: FLAG_NUMBERS.get(member, i) for i, member in enumerate(members)}
+        return Recorder(IntEnum(name, numbers), name, self.touches)
 
 
 class Recorder:
@@ -89,6 +99,11 @@ class Builder:
         self, network: INetworkDefinition, config: IBuilderConfig
     ) -> bytes | None:
         self.builds.append(config)
+        integer = b"QuantizeLinear" in network.onnx
+        if network.strongly_typed and config.flags - {"TF32"}:
+            return None  # precision is the network's own business
+        if integer and not network.strongly_typed and "INT8" not in config.flags:
+            return None
         if not config.profile:
             return None
         return json.dumps(config.profile.shapes).encode() + b"\n" + network.onnx
@@ -96,7 +111,8 @@ class Builder:
 
 class INetworkDefinition:
     def __init__(self, flags: int) -> None:
-        self.flags, self.onnx = flags, b""
+        self.strongly_typed = bool(flags >> FLAG_NUMBERS["STRONGLY_TYPED"] & 1)
+        self.onnx = b""
         self.inputs: list[ITensor] = []
         self.num_inputs = 0
 
@@ -128,20 +144,26 @@ class IBuilderConfig:
         self.profile = profile
         return 0
 
-    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache:
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache | None:
+        if serialized_timing_cache and not serialized_timing_cache.startswith(b"timings of "):
+            return None  # no timing cache
         return ITimingCache(serialized_timing_cache)
 
     def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
-        if cache.content and not cache.content.startswith(b"timed;"):  # of another GPU
-            return False
+        if cache.content and not cache.content.startswith(cache.header) and not ignore_mismatch:
+            return False  # of another version, GPU or driver
         self.cache = cache.content
         return True
 
     def get_timing_cache(self) -> ITimingCache | None:
-        return None if self.cache is None else ITimingCache(self.cache + b"timed;")
+        return (
+            None if self.cache is None else ITimingCache((self.cache or ITimingCache.header) + b"+")
+        )
 
 
 class ITimingCache:
+    header: bytes
+
     def __init__(self, content: bytes) -> None:
         self.content = content
 

@@ -25,6 +25,8 @@ from instaseg_ros.config import RuntimeConfig
 from instaseg_ros.deploy import export as exporting
 from instaseg_ros.deploy.export import Order, export
 from instaseg_ros.errors import ConfigError, EngineError, WeightsError
+from instaseg_ros.methods import METHODS, make_method
+from instaseg_ros.model.erfnet import PROFILES, ERFNet
 from instaseg_ros.runtimes import onnx_file
 from instaseg_ros.runtimes.comparison import Comparison, Difference
 from instaseg_ros.runtimes.onnx_file import cached_onnx, make_onnx
@@ -80,6 +82,49 @@ def test_onnx_in_fp16_is_half_as_large_and_close(order: Order, tmp_path: Path) -
     assert {output.dtype for output in outputs.values()} == {torch.float32}
     difference = Comparison(order.checkpoint, SIZE)(run)
     assert 1e-6 < difference.relative < 0.03
+
+
+def assert_folded(checkpoint: Checkpoint) -> None:
+    """No BatchNorm is left in the files, and float32 is the network's."""
+    size = (checkpoint.stride * 2, checkpoint.stride * 3)
+    for precision in ("fp32", "fp16"):
+        content = make_onnx(checkpoint, size, precision)
+        kinds = {node.op_type for node in onnx.load_from_string(content).graph.node}
+        assert "Conv" in kinds and "BatchNormalization" not in kinds
+        if precision == "fp32":
+            run = Session(content, torch.device("cpu"))
+            assert Comparison(checkpoint, size)(run).relative < 1e-5
+
+
+@pytest.mark.parametrize("weights", ["small", "small_lite", "temporal"])
+def test_files_have_no_batch_norm(request: pytest.FixtureRequest, weights: str) -> None:
+    assert_folded(with_statistics(request.getfixturevalue(weights)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("name", METHODS)
+def test_files_of_any_method_and_depth_have_no_batch_norm(name: str, profile: str) -> None:
+    torch.manual_seed(0)
+    method = make_method(name, 2)
+    network = ERFNet(method.heads, profile, method.temporal)
+    checkpoint = Checkpoint(network.state_dict(), ("car", "bus"), name, profile=profile)
+    assert_folded(with_statistics(checkpoint))
+
+
+def with_statistics(checkpoint: Checkpoint) -> Checkpoint:
+    """The same with BatchNorms that do something, as those of trained weights do."""
+    torch.manual_seed(0)
+    tensors = dict(checkpoint.tensors)
+    for name in [name for name in tensors if name.endswith("running_var")]:
+        bn, n = name.removesuffix("running_var"), len(tensors[name])
+        tensors |= {
+            f"{bn}running_mean": torch.randn(n) * 0.1,
+            f"{bn}running_var": torch.rand(n) + 0.5,
+            f"{bn}weight": torch.randn(n).sign() * (torch.rand(n) + 0.5),
+            f"{bn}bias": torch.randn(n) * 0.1,
+        }
+    return dataclasses.replace(checkpoint, tensors=tensors)
 
 
 def test_other_weights_have_another_file(order: Order) -> None:

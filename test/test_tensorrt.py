@@ -22,6 +22,7 @@ import torch
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
+from conftest import CpuRecorder
 from stand_in_tensorrt import StandInTensorRT
 
 from instaseg_ros.checkpoint import Checkpoint
@@ -30,11 +31,12 @@ from instaseg_ros.config import EngineConfig, RuntimeConfig
 from instaseg_ros.deploy.export import Order, export, prepare_engine
 from instaseg_ros.errors import ConfigError, EngineError
 from instaseg_ros.files import Cache
-from instaseg_ros.runtimes import tensorrt_runtime
+from instaseg_ros.runtimes import tensorrt_runtime, torch2trt_runtime
 from instaseg_ros.runtimes.comparison import Comparison
+from instaseg_ros.runtimes.cuda_capture import Recording
 from instaseg_ros.runtimes.onnx_file import cached_onnx
 from instaseg_ros.runtimes.tensorrt_engine import EngineFile
-from instaseg_ros.runtimes.tensorrt_runtime import Engine, TensorRTRuntime, engine_name
+from instaseg_ros.runtimes.tensorrt_runtime import Engine, TensorRTRuntime, engine_name, prepared
 from instaseg_ros.runtimes.torch2trt_runtime import Torch2TrtRuntime, load_plan
 
 Install = Callable[[StandInTensorRT], None]
@@ -128,6 +130,70 @@ def test_whatever_fails_in_a_build_is_not_tried_for_every_frame(
     assert len(tried) == 1
 
 
+def test_timings_are_kept_after_the_engine_by_machine(
+    small: Checkpoint, with_stand_in: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trt = StandInTensorRT()
+    with_stand_in(trt)
+    written: list[str] = []
+    plain = Cache.write
+
+    def write(self: Cache, name: str, content: bytes) -> None:
+        if self is tensorrt_runtime._cache:
+            written.append(name)
+        plain(self, name, content)
+
+    monkeypatch.setattr(Cache, "write", write)
+    monkeypatch.setattr(tensorrt_runtime, "_driver", lambda: "540.3")
+    TensorRTRuntime(CONFIG, small).engine(SIZE)
+    engine, timings = written
+    assert engine.endswith(".engine") and timings == "timings-10.0.1-stand_in_GPU-8.7-540.3"
+    monkeypatch.setattr(tensorrt_runtime, "_driver", lambda: "580.1")
+    TensorRTRuntime(dataclasses.replace(CONFIG, engine=EngineConfig(max_batch=3)), small).engine(
+        SIZE
+    )
+    assert written[-1].endswith("-580.1") and trt.builds[1].cache == b""  # measured anew
+
+
+def test_an_engine_is_prepared_for_the_configured_size(
+    small: Checkpoint, with_stand_in: Install
+) -> None:
+    with_stand_in(StandInTensorRT())
+    assert not prepared(small, CONFIG)
+    TensorRTRuntime(CONFIG, small).engine(SIZE)
+    assert prepared(small, CONFIG, SIZE) and prepared(small, CONFIG, (45, 79))  # which is padded
+    assert prepared(small, CONFIG) and prepared(small, CONFIG, (48, 0))  # the rest is not known
+    assert not prepared(small, CONFIG, (80, 48)) and not prepared(small, CONFIG, (0, 48))
+    assert not prepared(small, dataclasses.replace(CONFIG, precision="fp16"), SIZE)
+
+
+def test_an_engine_runs_recorded_and_unrecorded(
+    small: Checkpoint, with_stand_in: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_stand_in(StandInTensorRT())
+    images = np.random.default_rng(0).integers(0, 256, (4, 2, *SIZE, 3)).astype(np.uint8)
+    outputs, recorded = [], []
+
+    class Recorder(CpuRecorder):
+        def record(self, work: Callable[[], None]) -> Recording[None] | None:
+            recorded.append(1)
+            return super().record(work) if works else None
+
+    monkeypatch.setattr(tensorrt_runtime, "Recorder", Recorder)
+    for works in (True, False):
+        runtime = TensorRTRuntime(CONFIG, small)
+        run = runtime.load(runtime.engine(SIZE).plan)
+        recorded.clear()
+        outputs.append([run(both, None)["seed"].clone() for both in images])
+        run(images[0, :1], None)  # of another shape: this one's first run
+        assert len(recorded) == (1 if works else 3)
+        run(images[0, :1], None)
+        assert len(recorded) == (2 if works else 4)
+    for left, right in zip(*outputs, strict=True):
+        assert torch.equal(left, right)
+    assert not torch.equal(outputs[0][0], outputs[0][1])
+
+
 def test_engines_of_image_sizes_of_the_past_are_given_back(
     small: Checkpoint, with_stand_in: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,9 +248,22 @@ class StandInTRTModule:
         trt = sys.modules["tensorrt"]
         self._engine = Engine(trt, bytes(state["engine"]), torch.device("cpu"))
 
-    def __call__(self, images: torch.Tensor, *state: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def __call__(self, images: torch.Tensor, *state: torch.Tensor) -> Any:
         outputs = self._engine(images.numpy(), *state)
-        return tuple(outputs[name] for name in self._names)
+        heads = tuple(outputs[name] for name in self._names)
+        return heads if len(heads) > 1 else heads[0]  # as the real one
+
+
+def test_torch2trt_gives_the_output_of_a_single_head_as_it_is(
+    small: Checkpoint, with_stand_in: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_stand_in(StandInTensorRT())
+    runtime = Torch2TrtRuntime(CONFIG, small)
+    runtime.device = torch.device("cpu")
+    monkeypatch.setattr(torch2trt_runtime, "output_names", lambda method: ["seed"])
+    plan = TensorRTRuntime(CONFIG, small).engine(SIZE).plan
+    outputs = runtime.load(plan)(np.zeros((1, *SIZE, 3), np.uint8), None)
+    assert {name: output.shape for name, output in outputs.items()} == {"seed": (1, 3, *SIZE)}
 
 
 def test_torch2trt_runs_the_same_engine(small: Checkpoint, with_stand_in: Install) -> None:
@@ -236,7 +315,8 @@ def test_engines_are_exported_with_their_sidecar(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"precision": "bf16"}, "TensorRT engines are fp32 or fp16, got 'bf16'"),
+        ({"precision": "bf16"}, "TensorRT engines are fp32, fp16 or int8, got 'bf16'"),
+        ({"precision": "int8"}, "run `instaseg quantize --to tensorrt` with these weights"),
         ({"engine": EngineConfig(best_batch=3, max_batch=2)}, "at most max_batch, 2, got 3"),
     ],
 )

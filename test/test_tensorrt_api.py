@@ -7,6 +7,7 @@ GPU (`test_tensorrt.py`, marker gpu; `instaseg doctor`).
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -35,7 +36,7 @@ PINS = HERE.parent / "tools" / "constraints" / "tensorrt.txt"
 LINES = [line for line in PINS.read_text().splitlines() if not line.startswith("#")]
 ASKED_FLAGS = {
     "NetworkDefinitionCreationFlag": ("EXPLICIT_BATCH", "STRONGLY_TYPED"),
-    "BuilderFlag": ("TF32", "FP16"),
+    "BuilderFlag": ("TF32", "FP16", "INT8"),
 }
 
 
@@ -84,11 +85,13 @@ def touches(trt: StandInTensorRT) -> list[tuple[object, ...]]:
     engine = Engine(trt, plan, torch.device("cpu"))
     images = np.arange(2 * 8 * 16 * 3).reshape(2, 8, 16, 3).astype(np.uint8)
     assert np.array_equal(engine(images)["seed"], images)
+    build_engine(trt, small_onnx(), dataclasses.replace(spec, precision="int8"), 64)
     with pytest.raises(EngineError, match="cannot read the ONNX file: this is no model"):
         build_engine(trt, b"nonsense", spec, 64)
     return sorted(trt.touches, key=str)
 
 
+@pytest.mark.slow  # for a fetched wheel of each version
 @pytest.mark.parametrize("line", LINES)
 def test_every_call_exists_in_the_real_bindings(
     line: str, tmp_path: Path, cpu_as_cuda: None

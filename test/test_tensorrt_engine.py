@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-from stand_in_tensorrt import StandInTensorRT
+from stand_in_tensorrt import IBuilderConfig, StandInTensorRT
 
 from instaseg_ros.errors import EngineError
 from instaseg_ros.files import Cache
@@ -131,6 +131,9 @@ def test_an_engine_too_far_from_torch_is_not_kept(cache: Cache, difference: Diff
         ("8.6.1", "fp32", set()),
         ("10.0.1", "fp16", set()),  # strongly typed: as the ONNX file says
         ("11.4.0.106", "fp16", set()),
+        ("8.6.1", "int8", {"INT8", "FP16"}),
+        ("10.0.1", "int8", {"INT8", "FP16"}),  # of what is not int8 the file says float32
+        ("11.4.0.106", "int8", set()),
     ],
 )
 def test_what_the_builder_is_told(
@@ -147,14 +150,39 @@ def test_what_the_builder_is_told(
     assert first.workspace == 64 << 20
     assert first.profile is not None
     assert first.profile.shapes == {"images": [(1, 8, 16, 3), (2, 8, 16, 3), (4, 8, 16, 3)]}
-    assert (first.cache, second.cache) == (b"", b"timed;")  # what the first one measured
-    assert (timings, more) == (b"timed;", b"timed;timed;")
+    assert first.cache == b"" and second.cache == timings  # what the first one measured
+    assert more == timings + b"+"
 
 
-def test_a_timing_cache_that_tensorrt_refuses_costs_no_engine(cpu_as_cuda: None) -> None:
+@pytest.mark.parametrize(
+    "known",
+    [b"of no kind", b"timings of TensorRT 10.0.1, NVIDIA L4, driver 580;"],
+    ids=["damaged", "of another machine"],
+)
+def test_a_timing_cache_that_tensorrt_refuses_costs_no_engine(
+    cpu_as_cuda: None, known: bytes
+) -> None:
     from test_tensorrt_api import small_onnx
 
     trt = StandInTensorRT()
-    plan, timings = build_engine(trt, small_onnx(), SPEC, 64, b"of another GPU")
-    assert plan and timings == b"timed;"
+    plan, timings = build_engine(trt, small_onnx(), SPEC, 64, known)
+    assert plan and timings == b"timings of TensorRT 10.0.1, Orin, driver 540;+"
     assert trt.builds[0].cache == b""
+
+
+@pytest.mark.parametrize("trouble", ["takes none", "gives none", "raises"])
+def test_without_any_timing_cache_there_is_an_engine(
+    cpu_as_cuda: None, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    from test_tensorrt_api import small_onnx
+
+    def refuse(*_: object, **__: object) -> bool:
+        if trouble == "raises":
+            raise RuntimeError("cudaErrorUnknown")
+        return False
+
+    name = "set_timing_cache" if trouble == "takes none" else "get_timing_cache"
+    answer = refuse if trouble != "gives none" else lambda self: None
+    monkeypatch.setattr(IBuilderConfig, name, answer)
+    plan, timings = build_engine(StandInTensorRT(), small_onnx(), SPEC, 64, b"timings of old;")
+    assert plan and timings == b""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from instaseg_ros.benchmarks.frame import synchronise
@@ -22,6 +23,7 @@ from instaseg_ros.runtimes import RUNTIMES, Runtime, open_runtime
 from instaseg_ros.training.source import held_out_street
 
 REFERENCE = "reference"  # the float32 network in eager torch
+Run = Callable[[NDArray[np.uint8]], dict[str, torch.Tensor]]  # as a Runtime is called
 
 
 class Row(NamedTuple):
@@ -52,7 +54,7 @@ def available(config: Config, checkpoint: Checkpoint) -> tuple[dict[str, Runtime
 
 
 def compare(
-    runtimes: Mapping[str, Runtime],
+    runtimes: Mapping[str, Run],
     checkpoint: Checkpoint,
     decode: DecodeConfig,
     size: tuple[int, int],

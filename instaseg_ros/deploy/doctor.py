@@ -81,7 +81,7 @@ def examine(
         settings = dataclasses.replace(config, name=name, device=device, precision=precision)
         findings.append(_try(settings, checkpoint, comparison, rounds))
     settings = dataclasses.replace(config, name="auto")
-    name, why = choose(settings, checkpoint)
+    name, why = choose(settings, checkpoint, size)
     auto = _try(dataclasses.replace(settings, name=name), checkpoint, comparison, rounds)
     return Report(versions(), findings, auto, why)
 

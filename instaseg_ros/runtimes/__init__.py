@@ -60,11 +60,16 @@ class Uploading(Protocol):
         """
 
 
-def open_runtime(config: RuntimeConfig, checkpoint: Checkpoint) -> Runtime:
-    """The runtime named in `config`, loaded with the checkpoint's network."""
-    name, why = (
-        (config.name, "as configured") if config.name != "auto" else choose(config, checkpoint)
-    )
+def open_runtime(
+    config: RuntimeConfig, checkpoint: Checkpoint, size: tuple[int, int] = (0, 0)
+) -> Runtime:
+    """The runtime named in `config`, loaded with the checkpoint's network.
+
+    size: the configured (height, width) of its input; 0: as the camera has it.
+    """
+    name, why = config.name, "as configured"
+    if name == "auto":
+        name, why = choose(config, checkpoint, size)
     runtime = RUNTIMES[name](config, checkpoint)
     log.info("runtime %s (%s), precision %s", name, why, runtime.precision)
     return runtime
@@ -76,13 +81,18 @@ def prepares_for_minutes(runtime: Runtime) -> bool:
     return compiles or isinstance(runtime, TensorRTRuntime)
 
 
-def choose(config: RuntimeConfig, checkpoint: Checkpoint) -> tuple[str, str]:
-    """What `auto` stands for on this machine, and why: the first row that holds."""
+def choose(
+    config: RuntimeConfig, checkpoint: Checkpoint, size: tuple[int, int] = (0, 0)
+) -> tuple[str, str]:
+    """What `auto` stands for on this machine, and why: the first row that holds.
+
+    size: as for `open_runtime`.
+    """
     device = pick_device(config.device)
     cuda = device.type == "cuda"
     precision = config.precision
     float32 = precision != "int8" and pick_precision(precision, device) == "fp32"
-    engine = cuda and _installed("tensorrt") and prepared(checkpoint, config)
+    engine = cuda and _installed("tensorrt") and prepared(checkpoint, config, size)
     table = (
         ("tensorrt", engine, "there is a CUDA device, and an engine of these weights was built"),
         ("torch", cuda, "there is a CUDA device"),
