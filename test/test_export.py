@@ -89,7 +89,9 @@ def assert_folded(checkpoint: Checkpoint) -> None:
     size = (checkpoint.stride * 2, checkpoint.stride * 3)
     for precision in ("fp32", "fp16"):
         content = make_onnx(checkpoint, size, precision)
-        kinds = {node.op_type for node in onnx.load_from_string(content).graph.node}
+        model = onnx.load_from_string(content)
+        assert model.opset_import[0].version == 17
+        kinds = {node.op_type for node in model.graph.node}
         assert "Conv" in kinds and "BatchNormalization" not in kinds
         if precision == "fp32":
             run = Session(content, torch.device("cpu"))
@@ -220,6 +222,8 @@ def test_a_torch2trt_file_that_is_more_or_less_is_refused(
         (["--to", "onnx", "--size", "50x80"], "expected multiples of 8, got 50x80"),
         (["--to", "onnx", "--size", "wide"], "expected HEIGHTxWIDTH in pixels, got wide"),
         (["--to", "onnx", "-o", "net.xml"], "expected a name that ends in .onnx, got net.xml"),
+        (["--to", "onnx", "--precision", "int8"], "precision of onnx: expected one of fp32, fp16"),
+        (["--to", "safetensors", "--precision", "int8"], "expected fp32 or fp16, got int8"),
         (["--to", "tensorrt"], "needs"),
         (["--to", "torch2trt"], "needs"),
         (["--to", "tensorrt", "--batch", "0", "4"], "runtime.engine.best_batch: expected a value"),

@@ -6,6 +6,7 @@ import hashlib
 import os
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from weakref import WeakSet
 
 import numpy as np
@@ -20,8 +21,10 @@ from instaseg_ros import files
 from instaseg_ros.checkpoint import Checkpoint
 from instaseg_ros.clustering.ellipses.gpu import SIZES
 from instaseg_ros.config import RuntimeConfig
+from instaseg_ros.errors import ConfigError, EngineError
 from instaseg_ros.runtimes import onnx_file, onnx_runtime, open_runtime, openvino_model
 from instaseg_ros.runtimes.onnx_file import cached_onnx
+from instaseg_ros.runtimes.onnx_runtime import OnnxRuntime
 from instaseg_ros.runtimes.recent import MOST_PIXELS, Recent
 
 pytestmark = pytest.mark.xdist_group("converting")
@@ -114,6 +117,72 @@ def test_onnx_runtime_says_when_it_runs_on_the_cpu_instead(
     assert "could not start CUDAExecutionProvider" in caplog.text
     assert session.device == torch.device("cpu")
     assert (session(images)["seed"] - expected["seed"]).abs().max() < 1e-5
+
+
+def test_onnx_runtime_does_not_run_on_the_cpu_where_cuda_was_named(
+    checkpoint: Checkpoint,
+    images: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Opened:
+        """Where CUDA does not start."""
+
+        device = torch.device("cpu")
+
+        def __init__(self, *_: object) -> None: ...
+
+        def __call__(self, *_: object) -> dict[str, torch.Tensor]:
+            return {}
+
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    library = SimpleNamespace(get_available_providers=lambda: providers)
+    monkeypatch.setattr(onnx_runtime, "_library", lambda: library)
+    monkeypatch.setattr(onnx_runtime, "pick_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(onnx_runtime, "cached_onnx", lambda *_: b"")
+    monkeypatch.setattr(onnx_runtime, "Session", Opened)
+    named = OnnxRuntime(RuntimeConfig(name="onnx", device="cuda"), checkpoint)
+    with pytest.raises(EngineError, match=r"would run on the CPU; use runtime\.device: cpu"):
+        named(images)
+    left_open = OnnxRuntime(RuntimeConfig(name="onnx"), checkpoint)
+    left_open(images)
+    assert left_open.device == torch.device("cpu")
+    providers.remove("CUDAExecutionProvider")
+    assert OnnxRuntime(RuntimeConfig(name="onnx"), checkpoint).device == torch.device("cpu")
+    assert "ONNX Runtime runs on the CPU: torch sees cuda" in caplog.text
+    with pytest.raises(ConfigError, match="no CUDAExecutionProvider for 'cuda'"):
+        OnnxRuntime(RuntimeConfig(name="onnx", device="cuda"), checkpoint)
+
+
+def test_onnx_runtime_on_cuda_is_channels_last_where_it_can_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    class InferenceSession:
+        """Of a build without channels last: it falls back to the CPU in silence."""
+
+        def __init__(self, *_: object, providers: list[str], provider_options: list[dict]) -> None:
+            asked.append(provider_options[0])
+            refused = "prefer_nhwc" in provider_options[0]
+            self._taken = ["CPUExecutionProvider"] if refused else providers
+
+        def get_providers(self) -> list[str]:
+            return self._taken
+
+        def get_inputs(self) -> list[object]:
+            return []
+
+        def io_binding(self) -> None: ...
+
+    library = SimpleNamespace(SessionOptions=SimpleNamespace, InferenceSession=InferenceSession)
+    monkeypatch.setattr(onnx_runtime, "_library", lambda: library)
+    session = onnx_runtime.Session(b"", torch.device("cuda", 1))
+    assert session.device == torch.device("cuda", 1)
+    assert asked == [
+        {"device_id": "1", "prefer_nhwc": "1", "use_tf32": "0"},
+        {"device_id": "1"},
+    ]
 
 
 @pytest.fixture

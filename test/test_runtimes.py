@@ -141,6 +141,8 @@ def test_auto_takes_the_first_that_holds(
     chosen, reason = choose(RuntimeConfig(precision=precision), checkpoint)
     assert chosen == name
     assert why in reason
+    if engine:  # it is of another size than the configured one
+        assert choose(RuntimeConfig(precision=precision), checkpoint, (48, 88))[0] != "tensorrt"
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,8 @@ def _weights(args: argparse.Namespace, precision: str) -> int:
         raise ConfigError(
             f"output for {WEIGHTS}: expected a name that ends in .{WEIGHTS}, got {path}"
         )
+    if precision == "int8":
+        raise ConfigError(f"precision of {WEIGHTS}: expected fp32 or fp16, got {precision}")
     OutputFile(path, args.overwrite)  # refuses here what is not to be replaced
 
     import torch

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 INPUT = "images"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 OPSET, IR_VERSION = 17, 8  # the newest that TensorRT 8.6 (JetPack 6) promises to read
+# Attributes of a Resize with the values that mean what it did before it had them.
+RESIZE_SINCE_18 = {("antialias", 0, b""), ("keep_aspect_ratio_policy", 0, b"stretch")}
 METADATA_KEY = "instaseg_ros"
 # torch's exporter of traced programs is the one that is kept up; before 2.6 it is not complete.
 TRACED_PROGRAMS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6)
@@ -93,6 +95,7 @@ def make_onnx(checkpoint: Checkpoint, size: tuple[int, int], precision: str) -> 
     with _quiet():
         model = _exported(CameraNetwork(checkpoint, DTYPES[precision]), size)
     _tidy(model)
+    _without_what_18_brought(model)
     model.metadata_props.add(key=METADATA_KEY, value=json.dumps(description(checkpoint)))
     onnx.checker.check_model(model, full_check=True)
     content: bytes = model.SerializeToString()
@@ -183,6 +186,23 @@ def _tidy(model: Any) -> None:
         if hasattr(part, "metadata_props"):
             del part.metadata_props[:]
     del model.graph.value_info[:]  # their readers infer it; it makes up half of the graph
+
+
+def _without_what_18_brought(model: Any) -> None:
+    """Make OPSET of the 18 at which torch's exporter stays where there is a Resize, which has more
+    to say since, but says what it said. Of anything else the checker will complain."""
+    if model.opset_import[0].version != 18:
+        return
+    model.opset_import[0].version = OPSET
+    for node in model.graph.node:
+        if node.op_type == "Resize":
+            kept = [
+                attribute
+                for attribute in node.attribute
+                if (attribute.name, attribute.i, attribute.s) not in RESIZE_SINCE_18
+            ]
+            del node.attribute[:]
+            node.attribute.extend(kept)
 
 
 @contextlib.contextmanager
