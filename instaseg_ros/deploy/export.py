@@ -21,12 +21,16 @@ from instaseg_ros.runtimes.onnx_file import DTYPES, INPUT, METADATA_KEY, cached_
 from instaseg_ros.runtimes.onnx_runtime import Session
 from instaseg_ros.runtimes.openvino_model import model_of, unpacked
 from instaseg_ros.runtimes.tensorrt_engine import write_sidecar
-from instaseg_ros.runtimes.tensorrt_runtime import INT8, Run, TensorRTRuntime, kept_at
+from instaseg_ros.runtimes.tensorrt_runtime import INT8, TensorRTRuntime, kept_at
 from instaseg_ros.runtimes.torch2trt_runtime import load_plan, save_module
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
     from instaseg_ros.config import RuntimeConfig
+
+
+# From images and, of a temporal network, the state before them; None: there is none.
+Run = Callable[[NDArray[np.uint8], Tensor | None], dict[str, Tensor]]
 
 
 class Order(NamedTuple):
