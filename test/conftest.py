@@ -12,11 +12,11 @@ import torch
 from networks import SMALL, SMALL_STAGES, SMALL_TAPPED, by_chance, remembering
 
 from instaseg_ros.checkpoint import Checkpoint
+from instaseg_ros.cuda_capture import Recording
 from instaseg_ros.files import cache_dir
 from instaseg_ros.model import lite
 from instaseg_ros.model.erfnet import PROFILES
 from instaseg_ros.runtimes import tensorrt_runtime
-from instaseg_ros.runtimes.cuda_capture import Recording
 
 # Kernels take half a minute to compile: also tests with a cache folder of their own find them here.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_dir()))

@@ -28,12 +28,12 @@ from stand_in_tensorrt import StandInTensorRT
 from instaseg_ros.checkpoint import Checkpoint
 from instaseg_ros.clustering.ellipses.gpu import SIZES
 from instaseg_ros.config import EngineConfig, RuntimeConfig
+from instaseg_ros.cuda_capture import Recording
 from instaseg_ros.deploy.export import Order, export, prepare_engine
 from instaseg_ros.errors import ConfigError, EngineError
 from instaseg_ros.files import Cache
 from instaseg_ros.runtimes import tensorrt_runtime, torch2trt_runtime
 from instaseg_ros.runtimes.comparison import Comparison
-from instaseg_ros.runtimes.cuda_capture import Recording
 from instaseg_ros.runtimes.onnx_file import cached_onnx
 from instaseg_ros.runtimes.tensorrt_engine import EngineFile
 from instaseg_ros.runtimes.tensorrt_runtime import Engine, TensorRTRuntime, engine_name, prepared

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instaseg_ros.checkpoint import weights_hash
+from instaseg_ros.cuda_capture import Recorder, Recording
 from instaseg_ros.errors import ConfigError, EngineError, MissingExtraError
 from instaseg_ros.files import Cache
 from instaseg_ros.model.temporal import STATE, state_shape
 from instaseg_ros.runtimes.comparison import Comparison
-from instaseg_ros.runtimes.cuda_capture import Recorder, Recording
 from instaseg_ros.runtimes.cuda_uploads import Uploaded, Uploads
 from instaseg_ros.runtimes.onnx_file import DTYPES, INPUT, cached_onnx, has_int8, onnx_with_int8
 from instaseg_ros.runtimes.recent import Recent
