@@ -15,7 +15,8 @@ from instaseg_ros.datasets import Sample
 from instaseg_ros.errors import ConfigError, InputError
 from instaseg_ros.frames import Frame
 from instaseg_ros.training.data import to_batch, training_batches
-from instaseg_ros.training.trainer import learning_rate, train
+from instaseg_ros.training.schedule import learning_rate
+from instaseg_ros.training.trainer import train
 
 SMALL = {
     "train.steps": 2,

@@ -59,6 +59,13 @@ class TrainConfig:
     )
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     steps: int = param(20_000, "optimiser steps in all", low=1)
+    seconds: float = param(
+        0.0,
+        "train for so long instead, validations included, with a step size that is 0 then; 0: by "
+        "train.steps",
+        low=0.0,
+        high=1e7,
+    )
     batch_size: int = param(4, "images or clips per step, of all processes", low=1, high=1024)
     clip_frames: int = param(1, "frames of a clip, for methods with a memory", low=1, high=64)
     crop_height: int = param(
@@ -84,6 +91,12 @@ class TrainConfig:
         0.999, "decay of the averaged weights; 0: no averaging", low=0.0, high=1.0
     )
     weight_instance: float = param(1.0, "weight of the instance (Lovasz) term", low=0.0)
+    lovasz: str = param(
+        "auto",
+        "how the instance term orders the errors of pixels; exact: each by itself; binned: in 1024 "
+        "bins, for all images at once, right to 1e-3; auto: binned on a GPU",
+        choices=("auto", "exact", "binned"),
+    )
     weight_smooth: float = param(10.0, "weight of the bandwidth smoothness term", low=0.0)
     weight_seed: float = param(1.0, "weight of the seed term", low=0.0)
     weight_semantic: float = param(1.0, "weight of pixels' classes, in a semantic head", low=0.0)
@@ -125,9 +138,26 @@ class TrainConfig:
     )
     learned_center: bool = param(False, "true: mean embedding of an instance, not its centroid")
     seed: int = param(0, "random seed of weights and data", low=0)
-    workers: int = param(1, "data loading processes", low=0, high=256)
+    cache: str = param(
+        "none",
+        "where a dataset's decoded images are kept; memory: of this machine, 3 bytes a pixel; "
+        "device: also on it, 5 bytes a pixel, where views are made too, for spatial_embedding",
+        choices=("none", "memory", "device"),
+    )
+    workers: int = param(
+        -1,
+        "data loading processes; -1: on a GPU a core less than there are, as memory allows, else 1",
+        low=-1,
+        high=256,
+    )
     tensorboard: bool = param(False, "also write TensorBoard's files; needs the extra `train`")
     log_every: int = param(20, "steps between rows of log.csv", low=1)
     save_every: int = param(200, "steps between saved states", low=1)
+    save_every_s: float = param(
+        0.0,
+        "seconds between writings of weights.safetensors, beside those after a validation; 0: none",
+        low=0.0,
+        high=1e7,
+    )
     validate_every: int = param(1000, "steps between validations", low=1)
     validation_frames: int = param(60, "frames per validation", low=1)

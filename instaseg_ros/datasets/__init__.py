@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from instaseg_ros.datasets import cityscapes, coco, cvppp, kitti_mots, label_images
+from instaseg_ros.datasets import cityscapes, coco, cvppp, kitti_mots, label_images, packed
 from instaseg_ros.datasets.border import named
 from instaseg_ros.datasets.parts import TRAIN, VAL, Part, part
 from instaseg_ros.datasets.reading import unknown_split
@@ -105,6 +105,13 @@ KINDS = (  # the first that fits
         label_images.LabelImages,
         label_images.splits,
         ("images", "instances|labels"),
+    ),
+    Kind(
+        "packed",
+        "shard-000.zip, shard-001.zip, ... that `instaseg pack` wrote",
+        packed.open_packed,
+        packed.splits,
+        ("shard-*.zip",),
     ),
     Kind(
         "CVPPP leaves",

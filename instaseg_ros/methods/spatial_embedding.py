@@ -22,6 +22,7 @@ from torch import Tensor
 
 from instaseg_ros.clustering.ellipses import MEMBERSHIP, Groups, cpu, gpu
 from instaseg_ros.frames import Instances
+from instaseg_ros.methods import binned_loss
 from instaseg_ros.methods.base import Targets
 from instaseg_ros.methods.bootstrapping import hard_pixels
 from instaseg_ros.methods.instance_loss import InstanceLoss, squared_distance
@@ -162,6 +163,17 @@ class SpatialEmbedding:
         if class_weights is None:
             class_weights = torch.ones(self.n_classes, device=targets.labels.device)
         grid = pixel_grid(height, width, targets.labels.device)
+        if config.lovasz == "binned" or (config.lovasz == "auto" and grid.is_cuda):
+            embedding = embed(outputs["offset"].float(), grid).flatten(2)
+            own = binned_loss.Outputs(
+                embedding,
+                outputs["bandwidth"].float().flatten(2),
+                torch.sigmoid(outputs["seed"].float()).flatten(2),
+                embedding if config.learned_center else grid.flatten(1).expand_as(embedding),
+            )
+            truth = binned_loss.truth_of(targets.labels, targets.ignore, targets.class_ids)
+            each = binned_loss.batch_terms(own, truth, class_weights, config)
+            return _weighted(each, config)
         terms = [
             self._image_loss(
                 outputs["offset"][b].float(),
@@ -176,13 +188,7 @@ class SpatialEmbedding:
             )
             for b in range(len(targets.labels))
         ]
-        instance, smooth, seed = torch.stack(terms).mean(0)
-        total = (
-            config.weight_instance * instance
-            + config.weight_smooth * smooth
-            + config.weight_seed * seed
-        )
-        return {"total": total, "instance": instance, "smooth": smooth, "seed": seed}
+        return _weighted(torch.stack(terms), config)
 
     def _image_loss(
         self,
@@ -211,7 +217,7 @@ class SpatialEmbedding:
         scale = inverse_bandwidth(mean_raw).expand(2, n_instances)
 
         spread = (raw[:, pixels] - mean_raw.detach()[:, owner]).square().mean(0)
-        sizes = torch.bincount(owner, minlength=n_instances).clamp(min=1)
+        sizes = _sizes(owner, n_instances)
         smooth = (spread / sizes[owner]).sum() / max(n_instances, 1)
 
         instance = seed.new_zeros(())
@@ -238,6 +244,17 @@ class SpatialEmbedding:
         n_pixels = hard.sum().clamp(min=1) if config.bootstrap_px else labels.numel()
         seed_loss = (background + objects) / n_pixels
         return torch.stack([instance, smooth, seed_loss])
+
+
+def _weighted(terms: Tensor, config: TrainConfig) -> dict[str, Tensor]:
+    """The loss of a batch from (B, 3), the terms of its images."""
+    instance, smooth, seed = terms.mean(0)
+    total = (
+        config.weight_instance * instance
+        + config.weight_smooth * smooth
+        + config.weight_seed * seed
+    )
+    return {"total": total, "instance": instance, "smooth": smooth, "seed": seed}
 
 
 def group(
@@ -277,4 +294,10 @@ def _instances(groups: Groups) -> Instances:
 def _mean_per_instance(values: Tensor, owner: Tensor, n_instances: int) -> Tensor:
     """(C, N) values of N pixels, averaged by owner: (C, K); 0 for an instance without pixels."""
     total = values.new_zeros(len(values), n_instances).index_add(1, owner, values)
-    return total / torch.bincount(owner, minlength=n_instances).clamp(min=1)
+    return total / _sizes(owner, n_instances)
+
+
+def _sizes(owner: Tensor, n_instances: int) -> Tensor:
+    """(K,) int64: pixels of each, 1 for one without. `bincount` would wait for a GPU."""
+    counts = owner.new_zeros(n_instances).index_add_(0, owner, torch.ones_like(owner))
+    return counts.clamp(min=1)

@@ -13,6 +13,7 @@ from instaseg_ros.config import TrainConfig
 from instaseg_ros.datasets import Dataset, open_dataset, semantic_names
 from instaseg_ros.errors import ConfigError, InputError
 from instaseg_ros.synthetic_street import SyntheticStreet
+from instaseg_ros.training.cache import kept
 from instaseg_ros.training.objects import object_index
 from instaseg_ros.training.views import EndlessStreet, ObjectViews, clip_starts
 
@@ -48,6 +49,11 @@ def open_source(config: TrainConfig, run_dir: Path) -> Source:
     """The configured dataset, all of it read once; what was found is kept in `run_dir`."""
     if config.dataset == "synthetic":
         _check_dense(config, ())
+        if config.cache != "none":
+            raise ConfigError(
+                "train.cache: the synthetic street is drawn, there is nothing to keep: set it to "
+                "none"
+            )
         views = EndlessStreet(config)
         size = config.crop_height, config.crop_width
         held_out = held_out_street(config.validation_frames, size)
@@ -57,6 +63,8 @@ def open_source(config: TrainConfig, run_dir: Path) -> Source:
     _check_dense(config, dense)
     _check_clips(config, train)
     object_index(val, run_dir / "objects_val.npz")
+    if config.cache != "none":
+        train = kept(train)
     objects = object_index(train, run_dir / "objects.npz")
     names = train.class_names
     if config.class_name:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,10 @@ class State:
                 f"{path} is not what a run saves, or was cut off ({_first_line(error)}); {way_out}"
             ) from error
         try:
+            # How the steps are computed is this device's matter, not that of the one that saved.
+            saved = state["optimizer"]["param_groups"]
+            for group, own in zip(saved, self.optimizer.param_groups, strict=True):
+                group.update({name: own[name] for name in ("fused", "foreach", "capturable")})
             for name, part in self._parts().items():
                 part.load_state_dict(state[name])
         except Exception as error:
@@ -139,7 +143,7 @@ def save_weights(
     config: Config,
     class_names: tuple[str, ...],
     step: int,
-    table: dict[str, AveragePrecision],
+    table: Mapping[str, AveragePrecision],
 ) -> None:
     """Write the checkpoint with what it was trained with, and its AP on held-out samples."""
     notes = {
