@@ -78,6 +78,15 @@ def config_of(tmp_path: Path, **overrides: object) -> tuple[Config, Path]:
     return config, file
 
 
+def test_a_training_by_time_ends_with_it(tmp_path: Path) -> None:
+    """Its last step, and no other, is validated; weights come before that, too."""
+    settings = {"train.seconds": 1.0, "train.save_every_s": 1e-3, "train.validate_every": 10**6}
+    config, _ = config_of(tmp_path, **settings)
+    weights = train(config, tmp_path / "run")
+    steps = [row["step"] for row in rows(tmp_path / "run" / "validation.csv")]
+    assert steps == [load_checkpoint(weights).notes["step"]]
+
+
 def run_python(
     *arguments: object, start_new_session: bool = False
 ) -> subprocess.CompletedProcess[str]:

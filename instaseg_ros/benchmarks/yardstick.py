@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
     from instaseg_ros.config import DecodeConfig
 
+FOREGROUND_SHARE = 575_000 / (1024 * 2048)  # of a street's pixels
+
 
 def made_to_measure(
     height: int,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instaseg_ros.config import InputConfig
-from instaseg_ros.errors import ImageError, InputError, TruncatedInputError
+from instaseg_ros.errors import ImageError, InputError, TruncatedInputError, require
 from instaseg_ros.frames import Frame
 from instaseg_ros.recordings.bag_paths import holds_recording, is_storage_file
 from instaseg_ros.recordings.image_files import IMAGE_SUFFIXES, check_size, images_in
@@ -48,6 +48,8 @@ def open_source(
     if not path.exists():
         raise InputError(f"input {path}: no such file or directory")
     if is_recording(path):
+        for package in ("mcap", "rosbags", "zstandard"):
+            require(package, "pip", "reading recordings")
         from instaseg_ros.recordings.bags import (
             BagSource,  # imports packages that other inputs do not need
         )

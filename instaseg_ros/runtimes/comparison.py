@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instaseg_ros.config import InputConfig
+from instaseg_ros.errors import MissingExtraError
 from instaseg_ros.model.temporal import NEXT_STATE
 from instaseg_ros.preprocess import preprocess
 from instaseg_ros.recordings.sources import open_source
@@ -50,7 +51,7 @@ class Comparison:
         self, checkpoint: Checkpoint, size: tuple[int, int], images: str | Path | None = None
     ) -> None:
         """size: (height, width), multiples of 8. images: anything `open_source` reads; None: the
-        recording of the synthetic street that comes with the package."""
+        synthetic street, as recorded with the package, or drawn where no recording can be read."""
         self.frames = [frame[None] for frame in sample_frames(size, images)]  # (1, H, W, 3) each
         network = checkpoint.network().eval()
         self.expected: list[dict[str, Tensor]] = []
@@ -83,10 +84,24 @@ class Comparison:
 def sample_frames(size: tuple[int, int], images: str | Path | None = None) -> NDArray[np.uint8]:
     """(N, H, W, 3) uint8 RGB: up to FRAMES frames from all over the source, scaled to `size`."""
     shipped = Path(str(files("instaseg_ros") / "demo_data" / "street.mcap"))
-    source = open_source(images or shipped)
+    try:
+        source = open_source(images or shipped)
+    except MissingExtraError:
+        if images:
+            raise
+        return _drawn(size)
     step = max(1, (source.total or 0) // FRAMES)
     found = [frame.image for frame in islice(source, 0, FRAMES * step, step)]
     return np.concatenate([_scaled(image, size) for image in found])
+
+
+def _drawn(size: tuple[int, int]) -> NDArray[np.uint8]:
+    from instaseg_ros.synthetic_street import SyntheticStreet
+
+    street = SyntheticStreet(
+        size, split="val", sequences=FRAMES, frames_per_sequence=1, depth=False
+    )
+    return np.stack([street[index].frame.image for index in range(FRAMES)])
 
 
 def timed_ms(run: Callable[[], object], rounds: int) -> Sequence[float]:

@@ -238,7 +238,8 @@ def _loop(run: Run, state: State, first_step: int) -> None:
                 state.save(run.directory / STATE, done)  # comes last: all before it is done
             if stopping:
                 log.info("stopped after step %d: the same command goes on from there", done)
-                break
+            if stopping or last:
+                break  # the batches do not end where time ends the training
     if numbers:
         numbers.close()
     if stopping:
