@@ -130,7 +130,8 @@ def test_what_the_kit_imports_is_there_on_a_bare_machine() -> None:
 import importlib.util
 assert not any(map(importlib.util.find_spec, ("rosbags", "mcap", "zstandard", "rclpy", "av")))
 import gpu_run, gpu_stages
-import instaseg_ros.benchmarks.frame, instaseg_ros.benchmarks.methods, instaseg_ros.benchmarks.runtimes
+import instaseg_ros.benchmarks.frame, instaseg_ros.benchmarks.methods
+import instaseg_ros.benchmarks.runtimes
 import instaseg_ros.deploy.doctor, instaseg_ros.deploy.export, instaseg_ros.training.trainer
 from instaseg_ros.cli import VERBS, _parser
 for verb in VERBS:

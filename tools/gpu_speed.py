@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import functools
 import tempfile
 import time
@@ -34,7 +33,7 @@ from numpy.typing import NDArray
 from instaseg_ros.benchmarks.yardstick import FOREGROUND_SHARE, made_to_measure
 from instaseg_ros.config import Config, merge
 from instaseg_ros.frames import Frame
-from instaseg_ros.pipeline import Pipeline
+from instaseg_ros.pipeline import Inferred, Pipeline
 from instaseg_ros.preprocess import preprocess
 from instaseg_ros.runtimes import Uploading
 from instaseg_ros.runtimes.cuda_runtime import CudaRuntime
@@ -122,25 +121,31 @@ def profile(found: Found) -> None:
 
 
 def threads(found: Found) -> None:
-    """As in the node: one thread infers the next frame while another decodes the last."""
+    """As in the node: one thread infers the next frame while another finishes the last."""
     count, kept = (300, 8) if CUDA else (12, 2)
     pipeline = Pipeline(configured("street-synthetic"))
     images = [street(size, kept) for size in (sized(512, 1024), sized(256, 512))]
     frames = [Frame(images[n % 2][n // 2 % kept]) for n in range(count)]
-    before = pipeline.decode_config
-    after = dataclasses.replace(before, min_pixels=400 if CUDA else 10, foreground_threshold=0.3)
+    before = pipeline.config
+    after = merge(
+        before,
+        {"decode.min_pixels": 400 if CUDA else 10, "decode.foreground_threshold": 0.3},
+    )
 
-    def labels(number: int, inferred: Any) -> NDArray[np.uint16]:
-        pipeline.decode_config = before if number < count // 2 else after
-        (result,) = pipeline.decode(inferred)
+    def infer(number: int) -> Inferred:
+        pipeline.reconfigure(before if number < count // 2 else after)
+        return pipeline.infer([frames[number]])
+
+    def labels(inferred: Inferred) -> NDArray[np.uint16]:
+        (result,) = pipeline.finish(inferred)
         return result.instances.labels
 
     def one_thread() -> list[NDArray[np.uint16]]:
-        return [labels(n, pipeline.infer([frame])) for n, frame in enumerate(frames)]
+        return [labels(infer(number)) for number in range(count)]
 
     def two_threads() -> list[NDArray[np.uint16]]:
         with ThreadPoolExecutor(1) as pool:
-            done = [pool.submit(labels, n, pipeline.infer([f])) for n, f in enumerate(frames)]
+            done = [pool.submit(labels, infer(number)) for number in range(count)]
             return [one.result() for one in done]
 
     one_thread()  # compiles, and records

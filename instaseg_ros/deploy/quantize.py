@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from instaseg_ros.benchmarks.runtimes import REFERENCE, Row, Run, compare
 from instaseg_ros.checkpoint import Checkpoint
 from instaseg_ros.config import DecodeConfig, InputConfig, RuntimeConfig
+from instaseg_ros.deploy.quantize_onnx import quantised_onnx
 from instaseg_ros.errors import ConfigError, MissingExtraError
 from instaseg_ros.preprocess import preprocess
-from instaseg_ros.quantize_onnx import quantised_onnx
 from instaseg_ros.recordings.sources import open_source
 from instaseg_ros.runtimes import open_runtime
 from instaseg_ros.runtimes.onnx_file import cached_onnx, keep_onnx_with_int8
