@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Config", "Frame", "Pipeline", "__version__", "load_config"]
 
-_HOME = {"Config": "config", "Frame": "types", "Pipeline": "pipeline", "load_config": "configure"}
+_HOME = {"Config": "config", "Frame": "frames", "Pipeline": "pipeline", "load_config": "configure"}
 
 __version__: str
 

@@ -19,12 +19,13 @@ from instaseg_ros import cli
 from instaseg_ros.checkpoint import Checkpoint, save_checkpoint
 from instaseg_ros.datasets import Sample
 from instaseg_ros.errors import ConfigError, MissingExtraError
+from instaseg_ros.evaluation.matching import judge, rank
 from instaseg_ros.evaluation.metrics.average_precision import average_precision
 from instaseg_ros.evaluation.metrics.coco import CocoFrames
-from instaseg_ros.evaluation.overlaps import judge, of_class, rank
+from instaseg_ros.evaluation.overlaps import of_class
 from instaseg_ros.evaluation.report import build, plots
 from instaseg_ros.evaluation.report.build import EXCUSED, verdicts
-from instaseg_ros.evaluation.run import evaluate, match_classes, spread
+from instaseg_ros.evaluation.run import evaluate, match_classes
 from instaseg_ros.frames import Frame, Instances, Result
 from instaseg_ros.methods import make_method
 from instaseg_ros.model.erfnet import ERFNet
@@ -97,11 +98,6 @@ def test_the_least_object_scales_with_each_frame() -> None:
     found = evaluate(silent, scenes, indices=[2])
     assert found.counts[0].min_pixels == pytest.approx(100 * 96 * 128 / 1024 / 2048)
     assert len(found.counts) == 1
-
-
-def test_frames_are_spread() -> None:
-    assert spread(10, 4) == [0, 2, 5, 7]
-    assert spread(3, 9) == [0, 1, 2]
 
 
 @pytest.fixture(scope="module")

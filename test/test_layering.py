@@ -15,7 +15,7 @@ SOURCES = sorted((ROOT / "instaseg_ros").rglob("*.py"))
 
 # A module or folder of instaseg_ros imports from its own floor and from those below it.
 FLOORS = (
-    {"errors", "frames", "threads", "telemetry", "__version__"},
+    {"errors", "frames", "tables", "threads", "telemetry", "__version__"},
     {"config", "files", "model", "samples", "visualization"},
     {"numba_cache", "recordings", "tracking"},
     {"cameras", "clustering", "preprocess", "synthetic_street"},

@@ -29,6 +29,7 @@ from instaseg_ros.errors import ConfigError
 from instaseg_ros.model.batchnorm import fold
 from instaseg_ros.model.erfnet import ERFNet
 from instaseg_ros.runtimes.cuda_runtime import CudaRuntime
+from instaseg_ros.tables import text_table
 
 SIZES = ((512, 1024), (1024, 2048))
 BATCHES = (1, 2, 4, 8)
@@ -170,14 +171,22 @@ def table(numbers: dict[str, Any]) -> str:
         f"{numbers['precision']}, copies at {numbers['copy_bytes_per_s'] / 1e9:.0f} GB/s"
     ]
     for size, of_size in numbers["sizes"].items():
-        lines.append(f"{size}{'cameras':>12}{'total ms':>10}{'network':>10}{'x floor':>9}"
-                     f"{'GB/s':>7}{'decode':>9}{'x one':>7}")  # fmt: skip
-        lines += [
-            f"{'':{len(size)}}{batch:12}{row['total_ms']:10.2f}{row['network_ms']:10.2f}"
-            f"{row['network_over_floor']:9.1f}{row['network_bytes_per_s'] / 1e9:7.0f}"
-            f"{row['decode_ms']:9.2f}{row['times_one_camera']:7.2f}"
+        rows = [
+            (
+                "",
+                batch,
+                row["total_ms"],
+                row["network_ms"],
+                row["network_over_floor"],
+                row["network_bytes_per_s"] / 1e9,
+                row["decode_ms"],
+                row["times_one_camera"],
+            )
             for batch, row in of_size["batches"].items()
         ]
+        titles = ("cameras", "total ms", "network", "x floor", "GB/s", "decode", "x one")
+        formats = ("", "d", ".2f", ".2f", ".1f", ".0f", ".2f", ".2f")
+        lines.append(text_table((size, *titles), rows, formats))
         by_objects = of_size["decode_ms_by_objects"].items()
         lines.append("  decode: " + ", ".join(f"{n} objects {ms:.2f} ms" for n, ms in by_objects))
     return "\n".join(lines)

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from instaseg_ros.benchmarks.runtimes import REFERENCE, Row, compare
 from instaseg_ros.checkpoint import Checkpoint
 from instaseg_ros.config import DecodeConfig, InputConfig, RuntimeConfig
 from instaseg_ros.errors import ConfigError, MissingExtraError
+from instaseg_ros.evaluation.by_runtime import REFERENCE, Row, compare
 from instaseg_ros.preprocess import preprocess
-from instaseg_ros.recordings.sources import open_source
+from instaseg_ros.recordings.sources import open_source, spread_frames
 from instaseg_ros.runtimes import open_runtime
 from instaseg_ros.runtimes.openvino_model import keep_quantised_model, model_of
 from instaseg_ros.runtimes.openvino_runtime import OpenVinoRuntime
@@ -113,9 +112,8 @@ def keep_quantised(quantised: Quantised, checkpoint: Checkpoint, max_loss: float
 def calibration_images(order: Order, stride: int) -> Iterator[NDArray[np.uint8]]:
     """`order.frames` images (1, H, W, 3) uint8 from all over the source, at `order.size`."""
     if order.images:
-        source = open_source(order.images)
-        step = max(1, (source.total or 0) // order.frames)
-        images = (frame.image for frame in islice(source, 0, order.frames * step, step))
+        frames = spread_frames(open_source(order.images), order.frames)
+        images = (frame.image for frame in frames)
     else:
         street = SyntheticStreet(
             size=order.size, sequences=order.frames, frames_per_sequence=1, depth=False

@@ -152,19 +152,23 @@ def save_weights(
         },
         "validation": {name: row._asdict() for name, row in table.items()},
     }
+    checkpoint = checkpoint_of(average, config, class_names)
+    save_checkpoint(dataclasses.replace(checkpoint, notes=notes), path, torch.float16)
+
+
+def checkpoint_of(network: ERFNet, config: Config, class_names: tuple[str, ...]) -> Checkpoint:
+    """What a network that is trained as configured is."""
     shape = config.method
-    checkpoint = Checkpoint(
-        average.state_dict(),
+    return Checkpoint(
+        network.state_dict(),
         class_names,
         shape.name,
         shape.n_sigma,
         shape.dimensions,
         shape.profile,
-        notes,
-        dataclasses.asdict(config.decode),
-        {side: getattr(config.input, side) for side in ("height", "width", "scale")},
+        decode=dataclasses.asdict(config.decode),
+        input={side: getattr(config.input, side) for side in ("height", "width", "scale")},
     )
-    save_checkpoint(checkpoint, path, torch.float16)
 
 
 def mean_ap(path: Path) -> float:
