@@ -104,9 +104,8 @@ def _config(args: argparse.Namespace) -> Config:
 
 
 def _runtimes(config: Config, size: tuple[int, int], frames: int) -> dict[str, object]:
-    from instaseg_ros.benchmarks.runtimes import available
     from instaseg_ros.checkpoint import load_checkpoint
-    from instaseg_ros.evaluation.by_runtime import compare, table
+    from instaseg_ros.evaluation.by_runtime import available, compare, table
 
     checkpoint = load_checkpoint(config.weights)
     runtimes, refused = available(config, checkpoint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -12,11 +13,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from instaseg_ros.checkpoint import Checkpoint
-from instaseg_ros.config import Config, DecodeConfig
+from instaseg_ros.config import Config, DecodeConfig, parameters
+from instaseg_ros.errors import InstasegError
 from instaseg_ros.evaluation.metrics.average_precision import ap_table
 from instaseg_ros.evaluation.run import Evaluation, by_number, labelled
 from instaseg_ros.pipeline import Pipeline
-from instaseg_ros.runtimes import Runtime
+from instaseg_ros.runtimes import RUNTIMES, Runtime, open_runtime
 from instaseg_ros.runtimes.torch_runtime import LiveRuntime, synchronise
 from instaseg_ros.synthetic_street import held_out_street
 from instaseg_ros.tables import text_table
@@ -35,6 +37,20 @@ class Row(NamedTuple):
     largest_difference: dict[str, float]
     ap: float
     ap50: float
+
+
+def available(config: Config, checkpoint: Checkpoint) -> tuple[dict[str, Runtime], dict[str, str]]:
+    """Runtimes that open here by `name precision`, and why the others do not."""
+    choices = next(p.choices for p in parameters(config) if p.name == "runtime.precision")
+    runtimes, refused = {}, {}
+    for name in RUNTIMES:
+        for precision in [choice for choice in choices or () if choice != "auto"]:
+            wanted = dataclasses.replace(config.runtime, name=name, precision=precision)
+            try:
+                runtimes[f"{name} {precision}"] = open_runtime(wanted, checkpoint)
+            except InstasegError as error:
+                refused[f"{name} {precision}"] = str(error)
+    return runtimes, refused
 
 
 class _Watched:
@@ -94,13 +110,7 @@ def table(rows: Mapping[str, Row]) -> str:
     reference = rows[REFERENCE]
     heads = list(reference.largest_difference)
     cells = [
-        (
-            name,
-            row.network_ms,
-            *(row.largest_difference[head] for head in heads),
-            row.ap,
-            row.ap - reference.ap,
-        )
+        (name, row.network_ms, *row.largest_difference.values(), row.ap, row.ap - reference.ap)
         for name, row in rows.items()
     ]
     of_heads = (f"difference\nof {head}" for head in heads)

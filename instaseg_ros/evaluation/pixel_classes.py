@@ -33,32 +33,18 @@ class PixelClasses:
                 dense = inferred.outputs[DENSE]
                 scores = interpolate(dense, scale_factor=STRIDE, mode="bilinear")
                 seen = 1 + _best(scores[..., :height, :width])
-                self.confusions.append(_dense_confusion(seen, sample.semantic, dense.shape[1]))
+                size = sample.semantic.shape[::-1]
+                there = cv2.resize(seen.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+                known, unknown = 1 + dense.shape[1], sample.semantic == 0
+                self.confusions.append(confusion(sample.semantic, there, known, unknown))
         elif "semantic" in inferred.outputs:
-            seen = _best(inferred.outputs["semantic"][..., :height, :width])
-            truth, known = in_common(self._classes, sample), len(self._classes.names) + 1
-            self.confusions.append(
-                frame_confusion(
-                    truth.labels,
-                    truth.ids,
-                    truth.class_ids,
-                    np.append(0, self._classes.predicted + 1)[seen],
-                    known,
-                    truth.ignore,
-                    truth.crowd,
-                )
-            )
+            best = _best(inferred.outputs["semantic"][..., :height, :width])
+            seen = np.append(0, self._classes.predicted + 1)[best]
+            objects, regions = in_common(self._classes, sample)
+            known = len(self._classes.names) + 1
+            self.confusions.append(frame_confusion(*objects, seen, known, *regions))
 
 
 def _best(scores: Tensor) -> NDArray[np.int64]:
     """(H, W) the channel that is largest, of (1, C, H, W)."""
     return np.asarray(scores[0].argmax(0).cpu().numpy())
-
-
-def _dense_confusion(
-    seen: NDArray[np.int64], semantic: NDArray[np.uint8], n_classes: int
-) -> NDArray[np.int64]:
-    """Pixels of one image by true and seen class, 0 being those of no known class."""
-    size = semantic.shape[::-1]
-    there = cv2.resize(seen.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-    return confusion(semantic, there, n_classes + 1, semantic == 0)

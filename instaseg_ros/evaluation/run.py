@@ -23,6 +23,7 @@ from instaseg_ros.evaluation.summary import summarize
 from instaseg_ros.frames import Frame, Instances, Result
 from instaseg_ros.pipeline import Inferred, Pipeline
 
+Array = NDArray[Any]
 Look = Callable[[Sample, Inferred], None]
 
 
@@ -98,19 +99,12 @@ class Evaluation:
 
     def add(self, index: int, sample: Sample, result: Result) -> None:
         """Score what was found in the sample at `index`."""
-        instances, truth = result.instances, in_common(self.classes, sample)
-        predicted = self.classes.predicted[instances.class_ids]
-        sides = (
-            truth.labels,
-            truth.ids,
-            truth.class_ids,
-            dataclasses.replace(instances, class_ids=predicted),
-            truth.ignore,
-            truth.crowd,
-        )
-        least = self.min_pixels
+        instances, least = result.instances, self.min_pixels
         if least is None:
             least = least_pixels(self.dataset, *sample.labels.shape)
+        predicted = self.classes.predicted[instances.class_ids]
+        objects, regions = in_common(self.classes, sample)
+        sides = *objects, dataclasses.replace(instances, class_ids=predicted), *regions
         counts = frame_counts(*sides, min_pixels=least)
         self.indices.append(index)
         self.counts.append(counts)
@@ -234,12 +228,16 @@ def _sequence(dataset: Dataset, index: int) -> str:
     return dataset.sequence(index) if isinstance(dataset, Sequences) else ""
 
 
-def in_common(classes: ClassMatch, sample: Sample) -> Sample:
-    """The sample with the classes that are in common; -1: none."""
+def in_common(
+    classes: ClassMatch, sample: Sample
+) -> tuple[tuple[Array, Array, Array], tuple[Array | None, Array | None]]:
+    """Truth as metrics take it before and after what was found, in the common classes (-1: none):
+    labels, ids and class_ids; ignore and crowd."""
     crowd = sample.crowd
     if crowd is not None:
         crowd = np.concatenate([[0], classes.truth + 1]).astype(np.uint8)[crowd]
-    return dataclasses.replace(sample, class_ids=classes.truth[sample.class_ids], crowd=crowd)
+    class_ids = classes.truth[sample.class_ids]
+    return (sample.labels, sample.ids, class_ids), (sample.ignore, crowd)
 
 
 def _tracked(counts: FrameCounts, sample: Sample, instances: Instances) -> TrackedFrame:

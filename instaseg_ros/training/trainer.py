@@ -26,12 +26,18 @@ from instaseg_ros.model.lite import imagenet_trunk
 from instaseg_ros.runtimes.torch_runtime import autocast, training_precision
 from instaseg_ros.training.data import Batch, training_batches
 from instaseg_ros.training.interrupt import finishing_the_step
-from instaseg_ros.training.learners import Learners
 from instaseg_ros.training.logs import Progress, TrainingLog
 from instaseg_ros.training.objects import class_weights
 from instaseg_ros.training.processes import Group, process_group
 from instaseg_ros.training.source import Source, open_source
-from instaseg_ros.training.state import State, mean_ap, save_batch, save_weights, start_from
+from instaseg_ros.training.state import (
+    Learners,
+    State,
+    mean_ap,
+    save_batch,
+    save_weights,
+    start_from,
+)
 from instaseg_ros.training.teacher import Teacher, imitation_loss
 from instaseg_ros.training.validation import live_pipeline, validate
 

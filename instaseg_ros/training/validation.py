@@ -16,10 +16,9 @@ from instaseg_ros.methods.dense_semantics import DenseSemantics
 from instaseg_ros.model.erfnet import ERFNet
 from instaseg_ros.pipeline import Pipeline
 from instaseg_ros.runtimes.torch_runtime import LiveRuntime, training_precision
-from instaseg_ros.training.learners import Learners
 from instaseg_ros.training.processes import Group
 from instaseg_ros.training.source import Source
-from instaseg_ros.training.state import checkpoint_of
+from instaseg_ros.training.state import Learners, checkpoint_of
 
 
 class Validation(NamedTuple):
@@ -34,9 +33,8 @@ def live_pipeline(
     network: ERFNet, config: Config, class_names: tuple[str, ...], dense: DenseSemantics | None
 ) -> Pipeline:
     """The pipeline of a network in training, which has learned at every call."""
-    runtime = LiveRuntime(
-        Learners(network, dense), training_precision(next(network.parameters()).device)
-    )
+    precision = training_precision(next(network.parameters()).device)
+    runtime = LiveRuntime(Learners(network, dense), precision)
     return Pipeline(config, checkpoint_of(network, config, class_names), runtime)
 
 

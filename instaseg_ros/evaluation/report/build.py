@@ -114,11 +114,7 @@ def verdicts(frame: FrameCounts) -> Verdicts:
 
 
 def _picture(
-    found: Evaluation,
-    k: int,
-    loss: float,
-    seen: Seen,
-    class_names: Sequence[str],
+    found: Evaluation, k: int, loss: float, seen: Seen, class_names: Sequence[str]
 ) -> Picture:
     """Truth beside prediction, coloured by what became of each object. class_names: of `seen`."""
     dataset, index = found.dataset, found.indices[k]
