@@ -25,8 +25,8 @@ FLOORS = (
     {"pipeline"},
     {"evaluation"},
     {"training", "ros"},
-    {"benchmarks"},
     {"deploy"},
+    {"benchmarks"},
     {"cli"},
 )
 ROS_PACKAGES = {

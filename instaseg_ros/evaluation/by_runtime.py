@@ -109,10 +109,10 @@ def table(rows: Mapping[str, Row]) -> str:
     """The rows for people; AP beside the reference's."""
     reference = rows[REFERENCE]
     heads = list(reference.largest_difference)
-    cells = [
-        (name, row.network_ms, *row.largest_difference.values(), row.ap, row.ap - reference.ap)
-        for name, row in rows.items()
-    ]
-    of_heads = (f"difference\nof {head}" for head in heads)
+    cells = []
+    for name, row in rows.items():
+        differences = (row.largest_difference[head] for head in heads)
+        cells.append((name, row.network_ms, *differences, row.ap, row.ap - reference.ap))
+    of_heads = (f"largest difference\nof {head}" for head in heads)
     headings = ("", "network\nms", *of_heads, "AP", "difference\nof AP")
     return text_table(headings, cells, ("", ".1f", *(".2g" for _ in heads), ".4f", "+.4f"))
