@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout  # the builtin only from 3.11 on
@@ -10,15 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import remembering
 
 from instaseg_ros.checkpoint import Checkpoint, save_checkpoint
-from instaseg_ros.config import Config, merge
+from instaseg_ros.config import Config, RuntimeConfig, merge
 from instaseg_ros.errors import ConfigError, ImageError
 from instaseg_ros.frames import Frame
 from instaseg_ros.methods import METHODS, make_method
 from instaseg_ros.model.erfnet import ERFNet
 from instaseg_ros.pipeline import WARM_UP_SIZE, Pipeline
 from instaseg_ros.runtimes.tensorrt_runtime import TensorRTRuntime
+from instaseg_ros.runtimes.torch_runtime import LiveRuntime, TorchRuntime
 
 
 @pytest.fixture
@@ -50,6 +53,23 @@ def test_the_network_waits_until_its_last_outputs_are_decoded(pipeline: Pipeline
     for result, expected in zip((one, two, three), alone, strict=True):
         np.testing.assert_array_equal(result.instances.labels, expected.labels)
         np.testing.assert_array_equal(result.instances.scores, expected.scores)
+
+
+@pytest.mark.parametrize("temporal", [False, True])
+def test_a_network_in_training_is_run_as_it_stands(temporal: bool, small: Checkpoint) -> None:
+    checkpoint = remembering() if temporal else small
+    network = checkpoint.network().eval()
+    live = Pipeline(Config(), dataclasses.replace(checkpoint, tensors={}), LiveRuntime(network))
+    settings = RuntimeConfig(device="cpu", precision="fp32")
+    kept = Pipeline(Config(), checkpoint, TorchRuntime(settings, checkpoint))
+    with torch.no_grad():
+        network.head_parameters(head := network.heads[-1].name)[1].add_(3)  # it learns
+    for k in range(2):
+        one = dataclasses.replace(frame(k), stamp_ns=k)
+        seen, before = (dict(pipeline.infer([one]).outputs) for pipeline in (live, kept))
+        assert seen.keys() == before.keys() and "next_state" not in seen
+        before[head] = before[head] + 3
+        torch.testing.assert_close(seen, before, rtol=0, atol=1e-4)
 
 
 def test_a_reset_waits_for_the_frame_before(pipeline: Pipeline) -> None:

@@ -44,7 +44,7 @@ def validate(pipeline: Pipeline, source: Source, options: TrainConfig, group: Gr
     A method with a memory sees clips.
     """
     data, names = source.held_out, source.class_names
-    found = Evaluation(data, by_number(names, names))
+    found = Evaluation(data, by_number(data.class_names, names))
     pixels = PixelClasses(found.classes)
     wanted = spread(len(data), options.validation_frames, options.clip_frames)
     share = np.array_split(wanted, group.size)[group.rank].tolist()
