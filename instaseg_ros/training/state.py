@@ -52,8 +52,11 @@ class Learners(nn.Module):
         features = self.network.encoder(images)
         decoded = self.network.decode_features(features, state, frames)
         outputs = self.network.split_heads(decoded)
-        if self.dense is not None:
+        if self.dense is not None and self.training:
             outputs[DENSE] = self.dense(features.deep)
+        elif self.dense is not None:  # bf16 cannot tell scores of many classes apart
+            with torch.autocast(images.device.type, enabled=False):
+                outputs[DENSE] = self.dense(features.deep.float())
         if self.ego_motion is not None and intrinsics is not None:
             with torch.autocast(images.device.type, enabled=False):
                 clips = (x.unflatten(0, (-1, frames)) for x in (images, intrinsics))

@@ -34,7 +34,7 @@ def live_pipeline(
 ) -> Pipeline:
     """The pipeline of a network in training, which has learned at every call."""
     precision = training_precision(next(network.parameters()).device)
-    runtime = LiveRuntime(Learners(network, dense), precision)
+    runtime = LiveRuntime(Learners(network, dense).eval(), precision)
     return Pipeline(config, checkpoint_of(network, config, class_names), runtime)
 
 
