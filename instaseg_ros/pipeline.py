@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from instaseg_ros.cameras import Camera, Cameras, keep_states, require_different, take_states
-from instaseg_ros.checkpoint import load_checkpoint
+from instaseg_ros.checkpoint import Checkpoint, load_checkpoint
 from instaseg_ros.config import Config, parameters
 from instaseg_ros.configure import suited
 from instaseg_ros.errors import ConfigError
@@ -23,7 +23,13 @@ from instaseg_ros.frames import Frame, Instances, Result
 from instaseg_ros.model.mirror import mean_of_both, with_mirror_images
 from instaseg_ros.model.temporal import NEXT_STATE
 from instaseg_ros.preprocess import Geometry, preprocess, restore
-from instaseg_ros.runtimes import Remembering, Uploading, open_runtime, prepares_for_minutes
+from instaseg_ros.runtimes import (
+    Remembering,
+    Runtime,
+    Uploading,
+    open_runtime,
+    prepares_for_minutes,
+)
 from instaseg_ros.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -51,23 +57,34 @@ class Inferred(NamedTuple):
 class Pipeline:
     """Network, decoding and geometry behind one call.
 
-    config: the given one, with what suits its weights (see `configure.suited`); `reconfigure`
-    replaces it. A method with a memory goes on from each camera's last frame, where `take_states`
-    says that it may.
+    config: the given one, with what suits its weights (see `configure.suited`), or as it is where
+    there is a checkpoint; `reconfigure` replaces it.
+    checkpoint: in place of the configured weights; one without tensors will do for a runtime.
+    runtime: in place of the configured one, such as `LiveRuntime` with a network in training.
+
+    A method with a memory goes on from each camera's last frame, where `take_states` says that it
+    may.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.config = config = suited(config)
-        log.info("loading weights %s", config.weights)
-        self.checkpoint = load_checkpoint(config.weights)
+    def __init__(
+        self, config: Config, checkpoint: Checkpoint | None = None, runtime: Runtime | None = None
+    ) -> None:
+        if checkpoint is None:
+            config = suited(config)
+            log.info("loading weights %s", config.weights)
+            checkpoint = load_checkpoint(config.weights)
+        self.config = config
+        self.checkpoint = checkpoint
         self.class_names = self.checkpoint.class_names
         self.method = self.checkpoint.method()
-        log.info(
-            "preparing runtime %s: the first start on a machine may take minutes",
-            config.runtime.name,
-        )
-        size = config.input.height, config.input.width
-        self.runtime = open_runtime(config.runtime, self.checkpoint, size)
+        if runtime is None:
+            log.info(
+                "preparing runtime %s: the first start on a machine may take minutes",
+                config.runtime.name,
+            )
+            size = config.input.height, config.input.width
+            runtime = open_runtime(config.runtime, checkpoint, size)
+        self.runtime = runtime
         self._cameras = Cameras()
         if self.method.temporal and config.input.mirror:
             raise ConfigError(

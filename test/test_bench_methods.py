@@ -11,9 +11,10 @@ import torch
 from layouts import street, write_label_images
 
 from instaseg_ros import cli
-from instaseg_ros.benchmarks.methods import SYNTHETIC, row
+from instaseg_ros.benchmarks.methods import row
 from instaseg_ros.checkpoint import Checkpoint, save_checkpoint
 from instaseg_ros.config import Config, merge
+from instaseg_ros.datasets import SYNTHETIC
 from instaseg_ros.evaluation.metrics.semantics import frame_confusion
 from instaseg_ros.methods import make_method
 from instaseg_ros.model.erfnet import ERFNet

@@ -14,7 +14,7 @@ from layouts import street, write_kitti_mots
 
 from instaseg_ros.checkpoint import load_checkpoint
 from instaseg_ros.config import Config, TrainConfig, merge
-from instaseg_ros.datasets import Dataset, Sample, open_dataset
+from instaseg_ros.datasets import Dataset, Sample, open_dataset, spread
 from instaseg_ros.datasets.bag import LabelledBag
 from instaseg_ros.errors import ConfigError, InputError
 from instaseg_ros.frames import Frame
@@ -24,7 +24,6 @@ from instaseg_ros.training.augment import random_view
 from instaseg_ros.training.objects import object_index
 from instaseg_ros.training.source import open_splits
 from instaseg_ros.training.trainer import train
-from instaseg_ros.training.validation import spread
 from instaseg_ros.training.views import ObjectViews, clip_starts
 
 CLIPS = {**QUICK, "method.name": "spatio_temporal", "method.profile": "fast"}
@@ -169,7 +168,10 @@ def test_a_recording_without_poses_cannot_give_the_known_motion(
         (20, 6, 3, [0, 1, 2, 9, 10, 11]),
         (5, 2, 3, [0, 1, 2]),
         (2, 1, 3, [0, 1]),
+        (10, 4, 1, [0, 2, 5, 7]),
+        (3, 9, 1, [0, 1, 2]),
+        (0, 9, 1, []),
     ],
 )
-def test_validation_takes_clips(count: int, frames: int, clip: int, expected: list[int]) -> None:
-    assert spread(count, frames, clip).tolist() == expected
+def test_indices_are_spread(count: int, frames: int, clip: int, expected: list[int]) -> None:
+    assert spread(count, frames, clip) == expected

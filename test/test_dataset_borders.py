@@ -123,6 +123,7 @@ def test_what_training_holds_out_is_val_for_everybody(tmp_path: Path) -> None:
     assert isinstance(part, Sequences) and part.sequence(0) == "0000"
     assert kind_name(part) == "KittiMots" and least_pixels(part, 1024, 2048) == 1
     assert least_pixels(open_dataset(tmp_path / "flat", "val"), 512, 1024) == 25
+    assert least_pixels(open_dataset("synthetic", "val"), 512, 1024) == 100
 
 
 def test_masks_of_frames_that_are_not_there_are_counted(tmp_path: Path) -> None:

@@ -17,18 +17,20 @@ from metric_scenes import instances, metric_scene
 
 from instaseg_ros import cli
 from instaseg_ros.checkpoint import Checkpoint, save_checkpoint
-from instaseg_ros.datasets import Sample
+from instaseg_ros.config import Config, merge
+from instaseg_ros.datasets import Sample, open_dataset
 from instaseg_ros.errors import ConfigError, MissingExtraError
+from instaseg_ros.evaluation.matching import judge, rank
 from instaseg_ros.evaluation.metrics.average_precision import average_precision
 from instaseg_ros.evaluation.metrics.coco import CocoFrames
-from instaseg_ros.evaluation.overlaps import judge, of_class, rank
+from instaseg_ros.evaluation.overlaps import of_class
 from instaseg_ros.evaluation.report import build, plots
 from instaseg_ros.evaluation.report.build import EXCUSED, verdicts
-from instaseg_ros.evaluation.run import evaluate, match_classes, spread
+from instaseg_ros.evaluation.run import evaluate, labelled, match_classes
 from instaseg_ros.frames import Frame, Instances, Result
 from instaseg_ros.methods import make_method
 from instaseg_ros.model.erfnet import ERFNet
-from instaseg_ros.pipeline import Pipeline
+from instaseg_ros.pipeline import Inferred, Pipeline
 
 PLAIN = ["--set", "runtime.name=torch", "--set", "decode.seed_threshold=0.5"]
 
@@ -99,9 +101,44 @@ def test_the_least_object_scales_with_each_frame() -> None:
     assert len(found.counts) == 1
 
 
-def test_frames_are_spread() -> None:
-    assert spread(10, 4) == [0, 2, 5, 7]
-    assert spread(3, 9) == [0, 1, 2]
+def test_predictors_take_turns_and_begin_anew_with_each_sequence() -> None:
+    said: list[str] = []
+
+    class Noting(Echo):
+        def __init__(self, name: str) -> None:
+            super().__init__(("car",), {k: Instances.empty(96, 128) for k in range(4)})
+            self.name = name
+
+        def process(self, frames: list[Frame]) -> list[Result]:
+            said.append(f"{self.name}{frames[0].stamp_ns}")
+            return super().process(frames)
+
+        def reset(self) -> None:
+            said.append(f"{self.name} anew")
+
+    class Drives(Scenes):
+        def files(self, index: int) -> tuple[Path, ...]:
+            return ()
+
+        def sequence(self, index: int) -> str:
+            return "first" if index < 2 else "second"
+
+    frames = labelled([Noting("a"), Noting("b")], Drives(), [0, 1, 3])
+    assert [index for index, *_ in frames] == [0, 1, 3]
+    anew = ["a anew", "b anew"]
+    assert said == [*anew, "a0", "b0", "a1", "b1", *anew, "a3", "b3"]
+
+
+def test_what_the_network_says_is_seen_before_it_is_decoded(weights: str, cells: Path) -> None:
+    """Its memory is given back then: another frame may go in."""
+    pipeline = Pipeline(merge(Config(), {"weights": weights, "runtime.name": "torch"}))
+    shapes = []
+
+    def look(sample: Sample, inferred: Inferred) -> None:
+        shapes.append((sample.labels.shape, inferred.outputs["seed"].shape))
+
+    results = [one for *_, (one,) in labelled([pipeline], open_dataset(cells, "val"), look=look)]
+    assert shapes == [((64, 96), (1, 1, 64, 96))] * 3 and len(results) == 3
 
 
 @pytest.fixture(scope="module")

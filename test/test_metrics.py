@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from metric_scenes import instances, metric_scene
 
+from instaseg_ros.evaluation.matching import rank, rankings
 from instaseg_ros.evaluation.metrics import breakdown
 from instaseg_ros.evaluation.metrics.average_precision import (
     average_precision,
@@ -18,9 +19,8 @@ from instaseg_ros.evaluation.metrics.leaves import leaf_score
 from instaseg_ros.evaluation.metrics.nuclei import ap_dsb
 from instaseg_ros.evaluation.metrics.panoptic import panoptic_quality
 from instaseg_ros.evaluation.metrics.regions import region_precision
-from instaseg_ros.evaluation.overlaps import FrameCounts, frame_counts, rank
-from instaseg_ros.evaluation.summary import summarize, text_table
-from instaseg_ros.samples import scaled_min_pixels
+from instaseg_ros.evaluation.overlaps import FrameCounts, frame_counts
+from instaseg_ros.evaluation.summary import summarize, table
 
 Row = list[tuple[int, int, int]]  # value, first and last column
 
@@ -64,7 +64,7 @@ def test_panoptic_quality() -> None:
 
 def test_score_of_the_data_science_bowl() -> None:
     half = counts(rows([(1, 0, 40)]), rows([(1, 0, 40)], [])[:10], [0.5])
-    score = ap_dsb([FRAME, half, NOTHING], 0)
+    score = ap_dsb(rank([FRAME, half, NOTHING], 0))
     # Two right of 4 and 4 up to IoU 0.7, then one; 0.8 is not above 0.8. And one of one.
     assert score.total == pytest.approx([3 / 7, 3 / 7, 3 / 7, 2 / 8, 2 / 8])
     assert score.by_image == pytest.approx([(2 / 6 + 1) / 2] * 3 + [(1 / 7 + 1) / 2] * 2)
@@ -111,7 +111,7 @@ def test_void_excuses_all_classes_and_a_group_its_own() -> None:
         assert ap["bus"].ap50 == 1
         assert (ap["car"].ap50 == 1) == excused
         assert (panoptic_quality([frame], 0).pq == 1) == excused
-        assert (ap_dsb([frame], 0).total[0] == 1) == excused
+        assert (ap_dsb(rank([frame], 0)).total[0] == 1) == excused
         assert (leaf_score([frame], 0).dic == 0) == excused
         assert (region_precision([frame], 0).at_50 == 1) == excused
         assert not breakdown.confusion([frame], 2)[-1].any()  # a group is not nothing
@@ -136,15 +136,10 @@ def test_ignored_ground_on_an_object_is_no_part_of_it(columns: tuple[int, int]) 
         assert frame.counted.sum() == expected  # nothing is left of the others
 
 
-def test_least_object_scales_with_the_frame() -> None:
-    assert scaled_min_pixels(1024, 2048) == 100
-    assert math.ceil(scaled_min_pixels(320, 640)) == 10
-
-
 def test_loss_of_a_frame_is_what_ap_would_gain_without_it() -> None:
     rng = np.random.default_rng(3)
     frames = [metric_scene(rng, 2).counts() for _ in range(5)]
-    losses = frame_losses(frames, ["car", "bus"])
+    losses = frame_losses(rankings(frames, ["car", "bus"]).values())
     whole = average_precision(frames, ["car", "bus"])["mean"].ap
     for k, loss in enumerate(losses):
         rest = average_precision(frames[:k] + frames[k + 1 :], ["car", "bus"])["mean"].ap
@@ -200,22 +195,22 @@ def test_reliability_of_scores() -> None:
 
 
 def test_summary_has_every_metric_and_its_mean() -> None:
-    summary = summarize([FRAME, NOTHING], ["car", "bus"])
+    summary = summarize([FRAME, NOTHING], rankings([FRAME, NOTHING], ["car", "bus"]))
     car, bus = summary["per_class"]["car"], summary["per_class"]["bus"]
     assert summary["objects"] == car["objects"] == 4
     assert car["ap_dsb"]["0.5"] == summary["ap_dsb"]["0.5"] == pytest.approx(2 / 6)
     for key in ("ap", "ap50", "pq", "sq", "rq", "sbd", "dic", "apr50", "apr70", "apr_volume"):
         assert summary[key] == car[key]
         assert math.isnan(bus[key])
-    lines = text_table(summary).splitlines()
+    lines = table(summary).splitlines()
     assert [line.split()[0] for line in lines] == ["class", "car", "bus", "mean"]
     assert lines[2].split()[1:] == ["-"] * 6 + ["0"]
 
 
 def test_frames_without_anything_have_no_number() -> None:
-    summary = summarize([NOTHING], ["car"])
+    summary = summarize([NOTHING], rankings([NOTHING], ["car"]))
     assert summary["objects"] == 0
     assert math.isnan(summary["ap"])
     assert math.isnan(summary["ap_dsb"]["0.9"])
-    assert frame_losses([NOTHING], ["car"]).tolist() == [0]
+    assert frame_losses([rank([NOTHING], 0)]).tolist() == [0]
     assert breakdown.ap_by_size([NOTHING], ["car"])[0].ap.objects == 0

@@ -39,6 +39,7 @@ ROSDEP_KEYS = {
     "opencv-python-headless": "python3-opencv",
     "pyyaml": "python3-yaml",
     "rosbags": "python3-rosbags-pip",
+    "tabulate": "python3-tabulate",
     "torch": "python3-torch",
     "tqdm": "python3-tqdm",
     "zstandard": "mcap-ros2-support",
@@ -134,7 +135,7 @@ def third_party(path: Path) -> set[str]:
 
 def test_pip_brings_nothing_that_a_robot_has_from_elsewhere() -> None:
     names = {key(requirement.name) for requirement in required()}
-    assert names == {"numpy", "pyyaml", "safetensors", "tqdm"}
+    assert names == {"numpy", "pyyaml", "safetensors", "tabulate", "tqdm"}
 
 
 @pytest.mark.parametrize("python", PYTHONS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
@@ -9,9 +10,10 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from networks import remembering
 
 from instaseg_ros.checkpoint import Checkpoint, save_checkpoint
-from instaseg_ros.config import Config, merge
+from instaseg_ros.config import Config, RuntimeConfig, merge
 from instaseg_ros.errors import ConfigError, ImageError
 from instaseg_ros.frames import Frame
 from instaseg_ros.methods import METHODS, make_method
@@ -19,6 +21,7 @@ from instaseg_ros.model.erfnet import ERFNet
 from instaseg_ros.model.mirror import with_mirror_images
 from instaseg_ros.pipeline import WARM_UP_SIZE, Pipeline
 from instaseg_ros.runtimes.tensorrt_runtime import TensorRTRuntime
+from instaseg_ros.runtimes.torch_runtime import LiveRuntime, TorchRuntime
 
 
 @pytest.fixture
@@ -49,6 +52,23 @@ def test_live_parameters_are_taken_whole_or_not_at_all(pipeline: Pipeline) -> No
     with pytest.raises(ConfigError, match=r"runtime.threads: expected to stay"):
         pipeline.reconfigure(merge(live, {"decode.min_pixels": 9, "runtime.threads": 1}))
     assert pipeline.config is live
+
+
+@pytest.mark.parametrize("temporal", [False, True])
+def test_a_network_in_training_is_run_as_it_stands(temporal: bool, small: Checkpoint) -> None:
+    checkpoint = remembering() if temporal else small
+    network = checkpoint.network().eval()
+    live = Pipeline(Config(), dataclasses.replace(checkpoint, tensors={}), LiveRuntime(network))
+    settings = RuntimeConfig(device="cpu", precision="fp32")
+    kept = Pipeline(Config(), checkpoint, TorchRuntime(settings, checkpoint))
+    with torch.no_grad():
+        network.head_parameters(head := network.heads[-1].name)[1].add_(3)  # it learns
+    for k in range(2):
+        one = dataclasses.replace(frame(k), stamp_ns=k)
+        seen, before = (dict(pipeline.infer([one]).outputs) for pipeline in (live, kept))
+        assert seen.keys() == before.keys() and "next_state" not in seen
+        before[head] = before[head] + 3
+        torch.testing.assert_close(seen, before, rtol=0, atol=1e-4)
 
 
 def test_a_frame_that_fails_does_not_block_the_next(

@@ -34,10 +34,11 @@ from instaseg_ros.config import Config
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.frames import Frame, Instances
 from instaseg_ros.pipeline import WARM_UP_FRAMES, Pipeline
-from instaseg_ros.preprocess import preprocess
 from instaseg_ros.recordings import result_messages as messages
 from instaseg_ros.recordings.image_messages import image_to_rgb
 from instaseg_ros.runtimes import Runtime
+from instaseg_ros.runtimes.torch_runtime import synchronise
+from instaseg_ros.tables import text_table
 
 STAGES = ("convert", "preprocess", "network", "decode", "label_image", "messages")
 log = logging.getLogger(__name__)
@@ -68,12 +69,6 @@ class Clock:
         }
 
 
-def synchronise() -> None:
-    """Wait for what a GPU still has to do."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
 class Ours:
     """The pipeline from image message to result messages, on one image of `size`.
 
@@ -84,10 +79,6 @@ class Ours:
         self.pipeline = Pipeline(config)
         height, width = size
         noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-        self.images, geometry = preprocess(
-            [noise], config.input, self.pipeline.checkpoint.stride
-        )  # (1, H', W', 3)
-        self.decoded_size = geometry.scaled
         self._message = SimpleNamespace(
             encoding="bgr8",
             height=height,
@@ -96,10 +87,10 @@ class Ours:
             is_bigendian=0,
             data=noise.ravel(),
         )
-        given = self.pipeline.runtime(self.images)
-        self.device = next(iter(given.values())).device
-        self._substitute = _Substitute(self.pipeline.runtime, given)
-        self.pipeline.runtime = self._substitute
+        self._substitute = self.pipeline.runtime = _Substitute(self.pipeline.runtime)
+        inferred = self.pipeline.infer([Frame(noise)])
+        self.images, self.decoded_size = self._substitute.images, inferred.geometry.scaled
+        self.device = next(iter(inferred.outputs.values())).device
         self._makes_messages = importlib.util.find_spec("rosbags") is not None
         if not self._makes_messages:
             log.warning("messages are left out: their types need the package rosbags")
@@ -145,16 +136,20 @@ class Ours:
 
 
 class _Substitute:
-    """A runtime that computes, and returns something else."""
+    """A runtime that computes, and returns what is `made`, if anything. images: (1, H, W, 3), the
+    last that it saw."""
 
-    def __init__(self, runtime: Runtime, made: dict[str, Tensor]) -> None:
+    images: NDArray[np.uint8]
+
+    def __init__(self, runtime: Runtime) -> None:
         self.name, self.precision = runtime.name, runtime.precision
-        self.runtime, self.made = runtime, made
+        self.runtime, self.made = runtime, dict[str, Tensor]()
 
-    def __call__(self, images: NDArray[np.uint8]) -> dict[str, Tensor]:
-        self.runtime(images)
+    def __call__(self, images: NDArray[np.uint8], *state: Tensor | None) -> dict[str, Tensor]:
+        self.images = images
+        outputs = self.runtime(images, *state)
         synchronise()
-        return self.made
+        return self.made or outputs
 
 
 def bench(
@@ -233,7 +228,7 @@ def _scaled(label_maps: list[Tensor], size: tuple[int, int]) -> list[Tensor]:
 
 def table(numbers: dict[str, Any]) -> str:
     """The numbers for people."""
-    lines = [
+    about = (
         f"{numbers['size']} (network: {numbers['network_size']}), {numbers['objects']} objects, "
         f"{numbers['weights']}, {numbers['runtime']} {numbers['precision']}, "
         f"{numbers['rounds']} rounds",
@@ -242,13 +237,12 @@ def table(numbers: dict[str, Any]) -> str:
         f"at most {numbers['rss_mb']:.0f} MB resident"
         + (f", {numbers['gpu_mb']:.0f} MB on the GPU" if "gpu_mb" in numbers else "")
         + f" ({numbers['rss_with_yardstick_mb']:.0f} MB with the yardstick)",
-        f"{'':12}{'ours':>21}{'published':>22}",
-        f"{'ms':12}{'p50':>10}{'p99':>11}{'p50':>11}{'p99':>11}{'ratio':>8}",
-    ]
-    for name, stage in numbers["stages"].items():
-        line = f"{name:12}{stage['p50_ms']:10.2f}{stage['p99_ms']:11.2f}"
-        if name in numbers["yardstick"]:
-            theirs = numbers["yardstick"][name]
-            line += f"{theirs['p50_ms']:11.1f}{theirs['p99_ms']:11.1f}{numbers['ratio'][name]:8.1f}"
-        lines.append(line)
-    return "\n".join(lines)
+    )
+    rows = []
+    for name, ours in numbers["stages"].items():
+        theirs = numbers["yardstick"].get(name, {})
+        both = (side.get(key) for side in (ours, theirs) for key in ("p50_ms", "p99_ms"))
+        rows.append((name, *both, numbers["ratio"].get(name)))
+    headings = ("ms", "ours\np50", "p99", "published\np50", "p99", "ratio")
+    stages = text_table(headings, rows, ("", ".2f", ".2f", ".1f", ".1f", ".1f"))
+    return "\n".join((*about, stages))

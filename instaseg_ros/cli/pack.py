@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--shard-mb: expected 1 to 2048, got {args.shard_mb}")
     from instaseg_ros.datasets import open_dataset
     from instaseg_ros.datasets.packing import Packing, pack
-    from instaseg_ros.datasets.survey import spread
+    from instaseg_ros.samples import spread
 
     parts = []
     for split, frames in (("train", args.frames), ("val", args.val_frames)):

@@ -42,9 +42,9 @@ def run(args: argparse.Namespace) -> int:
     size, config = size_from(args.size), config_from(args)
     check_frames(args.images)
 
-    from instaseg_ros.benchmarks.runtimes import table
     from instaseg_ros.checkpoint import load_checkpoint
     from instaseg_ros.deploy.quantize import Order, keep_quantised, quantize
+    from instaseg_ros.evaluation.by_runtime import table
 
     checkpoint = load_checkpoint(config.weights)
     if args.to == "tensorrt":  # its files are of one size

@@ -14,17 +14,20 @@ from instaseg_ros.datasets.reading import unknown_split
 from instaseg_ros.errors import InputError
 from instaseg_ros.recordings.bag_paths import BAG_SUFFIXES
 from instaseg_ros.samples import (
+    SYNTHETIC,
     Dataset,
     Sample,
     Sequences,
     least_pixels,
     remarks,
     semantic_names,
+    spread,
 )
 
 __all__ = [
     "ALL",
     "KINDS",
+    "SYNTHETIC",
     "Dataset",
     "Sample",
     "Sequences",
@@ -35,10 +38,10 @@ __all__ = [
     "remarks",
     "semantic_names",
     "splits_of",
+    "spread",
 ]
 
 ALL = "all"  # in place of a split, of a dataset that has none
-SYNTHETIC = "synthetic"
 
 log = logging.getLogger(__name__)
 

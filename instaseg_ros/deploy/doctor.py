@@ -19,6 +19,7 @@ from instaseg_ros.errors import InstasegError
 from instaseg_ros.runtimes import choose, open_runtime
 from instaseg_ros.runtimes.comparison import TOLERANCES, Comparison, Difference, timed_ms
 from instaseg_ros.runtimes.torch_runtime import pick_device, pick_precision
+from instaseg_ros.tables import text_table
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
@@ -161,16 +162,14 @@ def _cpu() -> str:
 def table(report: Report) -> str:
     """The report for people."""
     lines = [f"{what:12}{version}" for what, version in report.versions.items()]
-    lines.append(
-        f"\n{'runtime':10}{'device':8}{'precision':11}{'p50 ms':>8}  difference from torch"
-    )
-    for finding in report.findings:
-        place = f"{finding.runtime:10}{finding.device:8}{finding.precision:11}"
-        if finding.difference is None:
-            lines.append(f"{place}{'-':>8}  {finding.trouble}")
-        else:
-            said = f"{finding.difference}{'; ' * bool(finding.trouble)}{finding.trouble}"
-            lines.append(f"{place}{finding.p50_ms:8.1f}  {said}")
+    rows = []
+    for one in report.findings:
+        measured = one.difference is not None
+        said = "; ".join(filter(None, (str(one.difference) if measured else "", one.trouble)))
+        ms = one.p50_ms if measured else None
+        rows.append((one.runtime, one.device, one.precision, ms, said))
+    headings = ("runtime", "device", "precision", "p50 ms", "difference from torch")
+    lines += ["", text_table(headings, rows, ("", "", "", ".1f", ""))]
     auto = report.auto
     verdict = auto.trouble or f"agrees with torch ({auto.difference}), {auto.p50_ms:.1f} ms"
     lines.append(f"\nauto takes {auto.runtime} on {auto.device} in {auto.precision}: {report.why}")

@@ -10,21 +10,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from instaseg_ros.benchmarks.runtimes import REFERENCE, Row, Run, compare
 from instaseg_ros.checkpoint import Checkpoint
 from instaseg_ros.config import DecodeConfig, InputConfig, RuntimeConfig
 from instaseg_ros.deploy.quantize_onnx import quantised_onnx
 from instaseg_ros.errors import ConfigError, MissingExtraError
+from instaseg_ros.evaluation.by_runtime import REFERENCE, Row, compare
 from instaseg_ros.preprocess import preprocess
-from instaseg_ros.recordings.sources import open_source
-from instaseg_ros.runtimes import open_runtime
+from instaseg_ros.recordings.sources import open_source, spread_frames
+from instaseg_ros.runtimes import Runtime, open_runtime
 from instaseg_ros.runtimes.onnx_file import cached_onnx, keep_onnx_with_int8
 from instaseg_ros.runtimes.onnx_runtime import Session
 from instaseg_ros.runtimes.openvino_model import keep_quantised_model, model_of
@@ -104,9 +103,8 @@ def keep_quantised(quantised: Quantised, checkpoint: Checkpoint, max_loss: float
 def calibration_images(order: Order, stride: int) -> Iterator[NDArray[np.uint8]]:
     """`order.frames` images (1, H, W, 3) uint8 from all over the source, at `order.size`."""
     if order.images:
-        source = open_source(order.images)
-        step = max(1, (source.total or 0) // order.frames)
-        images = (frame.image for frame in islice(source, 0, order.frames * step, step))
+        frames = spread_frames(open_source(order.images), order.frames)
+        images = (frame.image for frame in frames)
     else:
         street = SyntheticStreet(
             size=order.size, sequences=order.frames, frames_per_sequence=1, depth=False
@@ -138,7 +136,7 @@ def _openvino(checkpoint: Checkpoint, order: Order) -> Any:
     )
 
 
-def _openvino_sides(model: Any, checkpoint: Checkpoint, order: Order) -> dict[str, Run]:
+def _openvino_sides(model: Any, checkpoint: Checkpoint, order: Order) -> dict[str, Runtime]:
     return {
         "fp32": open_runtime(RuntimeConfig(name="openvino", precision="fp32"), checkpoint),
         "int8": OpenVinoRuntime(RuntimeConfig(precision="int8"), checkpoint, model),
@@ -155,7 +153,7 @@ def _tensorrt(checkpoint: Checkpoint, order: Order) -> bytes:
     return quantised_onnx(checkpoint, order.size, calibration_images(order, checkpoint.stride))
 
 
-def _tensorrt_sides(model: bytes, checkpoint: Checkpoint, order: Order) -> dict[str, Run]:
+def _tensorrt_sides(model: bytes, checkpoint: Checkpoint, order: Order) -> dict[str, Runtime]:
     """Run by ONNX Runtime, which needs no GPU and rounds to int8 where TensorRT does; what is not
     int8 is float32 here, and half there."""
     cpu = torch.device("cpu")
@@ -173,7 +171,7 @@ class Target(NamedTuple):
     """make: the int8 model. sides: what float32 and int8 are measured with. keep: the model."""
 
     make: Callable[[Checkpoint, Order], Any]
-    sides: Callable[[Any, Checkpoint, Order], dict[str, Run]]
+    sides: Callable[[Any, Checkpoint, Order], dict[str, Runtime]]
     keep: Callable[[Quantised, Checkpoint], None]
 
 

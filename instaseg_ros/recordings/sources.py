@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,6 +70,13 @@ def open_source(
         f"({', '.join(VIDEO_SUFFIXES)}), or an image or folder of images "
         f"({', '.join(IMAGE_SUFFIXES)})"
     )
+
+
+def spread_frames(source: Source, wanted: int) -> Iterator[Frame]:
+    """At most `wanted` frames from all over the source; the first where it does not know how many
+    it has."""
+    step = max(1, (source.total or 0) // wanted)
+    return islice(source, 0, wanted * step, step)
 
 
 class ImageSource:

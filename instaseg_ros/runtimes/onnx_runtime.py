@@ -75,6 +75,8 @@ class Session:
     compute in float32, instead of in what integer arithmetic this CPU has.
     """
 
+    name, precision = "onnx", "as in the file"
+
     def __init__(
         self,
         model: Path | bytes,

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset as TorchDataset
 
 from instaseg_ros.config import TrainConfig
-from instaseg_ros.datasets import Dataset, open_dataset, semantic_names
+from instaseg_ros.datasets import SYNTHETIC, Dataset, open_dataset, semantic_names
 from instaseg_ros.errors import ConfigError, InputError
-from instaseg_ros.synthetic_street import SyntheticStreet
+from instaseg_ros.synthetic_street import SyntheticStreet, held_out_street
 from instaseg_ros.training.cache import kept
 from instaseg_ros.training.objects import object_index
 from instaseg_ros.training.views import EndlessStreet, ObjectViews, clip_starts
@@ -47,7 +47,7 @@ class Source(NamedTuple):
 
 def open_source(config: TrainConfig, run_dir: Path) -> Source:
     """The configured dataset, all of it read once; what was found is kept in `run_dir`."""
-    if config.dataset == "synthetic":
+    if config.dataset == SYNTHETIC:
         _check_dense(config, ())
         if config.cache != "none":
             raise ConfigError(
@@ -100,14 +100,3 @@ def _check_clips(config: TrainConfig, dataset: Dataset) -> None:
                 f"train.weight_depth: depth learns from {what}, which {config.dataset} does not "
                 "have; set it to 0"
             )
-
-
-def held_out_street(frames: int, size: tuple[int, int], per_sequence: int = 4) -> SyntheticStreet:
-    """Held-out sequences, at least `frames` frames of (H, W) in all, `per_sequence` of each."""
-    return SyntheticStreet(
-        size=size,
-        split="val",
-        sequences=-(-frames // per_sequence),
-        frames_per_sequence=per_sequence,
-        depth=False,
-    )

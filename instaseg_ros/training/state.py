@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from instaseg_ros import __version__
 from instaseg_ros.checkpoint import Checkpoint, describe, load_checkpoint, save_checkpoint
 from instaseg_ros.config import Config
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.evaluation.metrics.average_precision import AveragePrecision
+from instaseg_ros.evaluation.pixel_classes import DENSE
 from instaseg_ros.files import written_whole
 from instaseg_ros.methods import BACKGROUND, Method
 from instaseg_ros.methods.dense_semantics import DenseSemantics
@@ -23,6 +25,43 @@ from instaseg_ros.model.erfnet import ERFNet
 from instaseg_ros.training.data import Batch
 
 log = logging.getLogger(__name__)
+
+
+class Learners(nn.Module):
+    """The network and what learns along with it, whose outputs are `motion`, the camera's, and
+    `dense`, scores of dense classes."""
+
+    def __init__(
+        self,
+        network: ERFNet,
+        dense: DenseSemantics | None = None,
+        ego_motion: EgoMotion | None = None,
+    ) -> None:
+        super().__init__()
+        self.network, self.ego_motion, self.dense = network, ego_motion, dense
+
+    def forward(
+        self,
+        images: Tensor,
+        state: Tensor | None = None,
+        frames: int = 1,
+        intrinsics: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """images, state, frames: see `ERFNet.forward`. intrinsics: (B, 3, 3) of the images; None:
+        motion is not asked for."""
+        features = self.network.encoder(images)
+        decoded = self.network.decode_features(features, state, frames)
+        outputs = self.network.split_heads(decoded)
+        if self.dense is not None and self.training:
+            outputs[DENSE] = self.dense(features.deep)
+        elif self.dense is not None:  # bf16 cannot tell scores of many classes apart
+            with torch.autocast(images.device.type, enabled=False):
+                outputs[DENSE] = self.dense(features.deep.float())
+        if self.ego_motion is not None and intrinsics is not None:
+            with torch.autocast(images.device.type, enabled=False):
+                clips = (x.unflatten(0, (-1, frames)) for x in (images, intrinsics))
+                outputs["motion"] = self.ego_motion(*clips)
+        return outputs
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -156,19 +195,23 @@ def save_weights(
         },
         "validation": {name: row._asdict() for name, row in table.items()},
     }
+    checkpoint = checkpoint_of(average, config, class_names)
+    save_checkpoint(dataclasses.replace(checkpoint, notes=notes), path, torch.float16)
+
+
+def checkpoint_of(network: ERFNet, config: Config, class_names: tuple[str, ...]) -> Checkpoint:
+    """What a network that is trained as configured is."""
     shape = config.method
-    checkpoint = Checkpoint(
-        average.state_dict(),
+    return Checkpoint(
+        network.state_dict(),
         class_names,
         shape.name,
         shape.n_sigma,
         shape.dimensions,
         shape.profile,
-        notes,
-        dataclasses.asdict(config.decode),
-        {side: getattr(config.input, side) for side in ("height", "width", "scale")},
+        decode=dataclasses.asdict(config.decode),
+        input={side: getattr(config.input, side) for side in ("height", "width", "scale")},
     )
-    save_checkpoint(checkpoint, path, torch.float16)
 
 
 def mean_ap(path: Path) -> float:

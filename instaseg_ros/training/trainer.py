@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from instaseg_ros.checkpoint import describe
 from instaseg_ros.config import Config, TrainConfig
@@ -24,6 +24,7 @@ from instaseg_ros.methods.dense_semantics import DenseSemantics, dense_loss
 from instaseg_ros.methods.depth import EgoMotion
 from instaseg_ros.model.erfnet import PROFILES, ERFNet, LiteEncoder
 from instaseg_ros.model.lite import imagenet_trunk
+from instaseg_ros.runtimes.torch_runtime import autocast, training_precision
 from instaseg_ros.training.data import Batch, shown, to_batch, training_batches
 from instaseg_ros.training.device_views import device_batches
 from instaseg_ros.training.divergence import GradientNorms, Noted
@@ -33,9 +34,16 @@ from instaseg_ros.training.objects import class_weights
 from instaseg_ros.training.processes import Group, process_group
 from instaseg_ros.training.schedule import is_last, learning_rate
 from instaseg_ros.training.source import Source, open_source
-from instaseg_ros.training.state import State, mean_ap, save_batch, save_weights, start_from
+from instaseg_ros.training.state import (
+    Learners,
+    State,
+    mean_ap,
+    save_batch,
+    save_weights,
+    start_from,
+)
 from instaseg_ros.training.teacher import Teacher, imitation_loss
-from instaseg_ros.training.validation import autocast, validate
+from instaseg_ros.training.validation import live_pipeline, validate
 from instaseg_ros.training.views import ObjectViews
 
 WEIGHTS, BEST, STATE = "weights.safetensors", "best.safetensors", "state.pt"
@@ -65,26 +73,6 @@ class Run(NamedTuple):
         options = self.config.train
         depth = any(head.name == "depth" for head in self.method.heads) and options.weight_depth > 0
         return depth and options.clip_frames > 1 and options.ego_motion == "learned"
-
-
-class Learners(nn.Module):
-    """The network and what learns along with it, whose outputs are `motion`, the camera's, and
-    `dense`, scores of dense classes."""
-
-    def __init__(self, state: State) -> None:
-        super().__init__()
-        self.network, self.ego_motion, self.dense = state.network, state.ego_motion, state.dense
-
-    def forward(self, images: Tensor, frames: int, intrinsics: Tensor | None) -> dict[str, Tensor]:
-        features = self.network.encoder(images)
-        outputs = self.network.split_heads(self.network.decode_features(features, frames=frames))
-        if self.dense is not None:
-            outputs["dense"] = self.dense(features.deep)
-        if self.ego_motion is not None and intrinsics is not None:
-            with torch.autocast(images.device.type, enabled=False):
-                clips = (x.unflatten(0, (-1, frames)) for x in (images, intrinsics))
-                outputs["motion"] = self.ego_motion(*clips)
-        return outputs
 
 
 def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
@@ -182,7 +170,9 @@ def _fresh_state(run: Run, init: str | None) -> State:
 
 def _loop(run: Run, state: State, first_step: int) -> None:
     options, group, source = run.config.train, run.group, run.source
-    model = group.wrap(Learners(state), options.fixed_batchnorm)
+    learners = Learners(state.network, state.dense, state.ego_motion)
+    model = group.wrap(learners, options.fixed_batchnorm)
+    pipeline = live_pipeline(state.average, run.config, source.class_names, state.dense)
     writes = group.rank == 0
     numbers = TrainingLog(run.directory, first_step, options.tensorboard) if writes else None
     if writes and first_step:
@@ -222,7 +212,7 @@ def _loop(run: Run, state: State, first_step: int) -> None:
                     numbers.loss(done, values)
             if done % options.validate_every == 0 or last:
                 _check_gradients(run)
-                found = validate(state.average, run.method, run.config, source, group, state.dense)
+                found = validate(pipeline, source, options, group)
                 if numbers:
                     progress.validation(done, *found)
                     numbers.validation(done, *found)
@@ -256,9 +246,9 @@ def _step(
     with _naming_the_size(options):
         images = batch.images.to(group.device, non_blocking=True).float() / 255
         targets = batch.targets.to(group.device)._replace(images=images)
-        with autocast(group.device):
+        with autocast(group.device, training_precision(group.device)):
             given = images.contiguous(memory_format=torch.channels_last)
-            outputs = model(given, targets.frames, targets.intrinsics)
+            outputs = model(given, frames=targets.frames, intrinsics=targets.intrinsics)
             taught = run.teacher(given, targets.frames) if run.teacher else None
         terms = run.method.loss(outputs, targets, options, run.class_weights)
         if "dense" in outputs and targets.semantic is not None:
