@@ -23,10 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
 
-from instaseg_ros.config import Config, MethodConfig, assigned
-from instaseg_ros.config.schema import shown
+from instaseg_ros.config import Config, assigned, configs_with, merge
 from instaseg_ros.errors import ConfigError, WeightsError
 from instaseg_ros.files import write_whole
+from instaseg_ros.options import options_of
+from instaseg_ros.options.schema import shown
+from instaseg_ros.options.shared import shape_of
 
 if TYPE_CHECKING:
     import torch
@@ -57,22 +59,22 @@ PUBLISHED_DECODE = {
 class Checkpoint:
     """A network's weights and what they mean.
 
-    tensors: state dict of `ERFNet`. n_sigma, dimensions: see `make_method`.
+    tensors: state dict of `ERFNet`.
     profile: of the network.
     notes: free facts for people (training configuration, data, licence, metrics).
-    decode, input: fields of `DecodeConfig` and `InputConfig` that suit the weights better than
-        their defaults.
+    decode, input: fields of the method's `DecodeConfig` and of `InputConfig` that suit the weights
+        better than their defaults.
+    shape: fields of the method's `ShapeConfig`, where they are not at their default.
     """
 
     tensors: Mapping[str, Tensor]
     class_names: tuple[str, ...]
     method_name: str = "spatial_embedding"
-    n_sigma: int = 2
-    dimensions: int = 0
     profile: str = "published"
     notes: dict[str, Any] = field(default_factory=dict)
     decode: Mapping[str, Any] = field(default_factory=dict)
     input: Mapping[str, Any] = field(default_factory=dict)
+    shape: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def stride(self) -> int:
@@ -81,11 +83,17 @@ class Checkpoint:
 
         return PROFILES[self.profile].stride
 
+    @property
+    def method_config(self) -> Any:
+        """The `ShapeConfig` of the method these weights were trained for."""
+        options = options_of(self.method_name)
+        return options.ShapeConfig(self.method_name, self.profile, **self.shape)
+
     def method(self) -> Method:
         """The method these weights were trained for."""
         from instaseg_ros.methods import make_method
 
-        return make_method(self.method_name, len(self.class_names), self.n_sigma, self.dimensions)
+        return make_method(self.method_name, len(self.class_names), **self.shape)
 
     def network(self) -> ERFNet:
         """An ERFNet with these weights, float32."""
@@ -183,7 +191,7 @@ def _header(path: Path) -> Mapping[str, Any]:
 def _described(path: Path, header: Mapping[str, Any]) -> Checkpoint:
     """A header, believed when every entry is of its type and in its range; no tensors yet."""
     try:
-        missing = [k for k in ("class_names", "method", "n_sigma", "heads") if k not in header]
+        missing = [k for k in ("class_names", "method", "heads") if k not in header]
         if missing:
             raise ConfigError(f"its header has no {', '.join(missing)}")
         names = header["class_names"]
@@ -193,14 +201,20 @@ def _described(path: Path, header: Mapping[str, Any]) -> Checkpoint:
             )
         if not 1 <= len(names) <= MAX_CLASSES:
             raise ConfigError(f"class_names: expected 1 to {MAX_CLASSES}, got {len(names)}")
-        dimensions = header.get("dimensions", 0)  # older files have none, and no profile
-        shape = {"name": header["method"], "n_sigma": header["n_sigma"], "dimensions": dimensions}
-        shape = assigned(MethodConfig, shape, "method.")
+        config = merge(Config(), {"method.name": header["method"]})
         parts = {part: header.get(part, {}) for part in ("notes", "decode", "input")}
         for part, content in parts.items():
             if not isinstance(content, dict):
                 raise ConfigError(f"{part}: expected a mapping, got {shown(content)}")
-        suits = assigned(Config, {"decode": parts["decode"], "input": parts["input"]})
+        shape = {name: header[name] for name in shape_of(config.method) if name in header}
+        assigned(config, {"method": shape})
+        # Files of before name the options of every method, for all of which `decode` was one.
+        parts["decode"] = {
+            name: value
+            for name, value in parts["decode"].items()
+            if hasattr(config.decode, name) or not configs_with(f"decode.{name}")
+        }
+        suits = assigned(config, {"decode": parts["decode"], "input": parts["input"]})
         others = [n for n in suits if n.startswith("input.") and n not in INPUT_SIZE]
         if others:
             raise ConfigError(f"{others[0]} is not for weights to say")
@@ -209,10 +223,9 @@ def _described(path: Path, header: Mapping[str, Any]) -> Checkpoint:
     return Checkpoint(
         {},
         tuple(names),
-        method_name=shape["method.name"],
-        n_sigma=shape["method.n_sigma"],
-        dimensions=shape["method.dimensions"],
-        profile=header.get("profile", "published"),
+        method_name=header["method"],
+        profile=header.get("profile", "published"),  # older files have none
+        shape=shape,
         **parts,
     )
 
@@ -285,8 +298,8 @@ def import_published(path: Path, class_names: tuple[str, ...] | None = None) -> 
             f"{n_sigma} and {n_classes} by its biases of the last convolutions"
         )
     names = class_names or tuple(f"class_{i}" for i in range(n_classes))
-    notes = {"imported_from": path.name}
-    checkpoint = Checkpoint(tensors, names, n_sigma=n_sigma, notes=notes, decode=PUBLISHED_DECODE)
+    notes, shape = {"imported_from": path.name}, {"n_sigma": n_sigma}
+    checkpoint = Checkpoint(tensors, names, notes=notes, decode=PUBLISHED_DECODE, shape=shape)
     _check_fit(checkpoint, path)
     return checkpoint
 
@@ -353,8 +366,7 @@ def description(checkpoint: Checkpoint) -> dict[str, Any]:
     """What the tensors mean: method, network and class names."""
     return {
         "method": checkpoint.method_name,
-        "n_sigma": checkpoint.n_sigma,
-        "dimensions": checkpoint.dimensions,
+        **shape_of(checkpoint.method_config),
         "profile": checkpoint.profile,
         "heads": [list(head) for head in checkpoint.method().heads],
         "class_names": list(checkpoint.class_names),

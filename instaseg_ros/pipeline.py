@@ -16,7 +16,7 @@ from torch import Tensor
 
 from instaseg_ros.cameras import Camera, Cameras, keep_states, require_different, take_states
 from instaseg_ros.checkpoint import Checkpoint, load_checkpoint
-from instaseg_ros.config import Config, parameters
+from instaseg_ros.config import Config, leaves_of, parameters
 from instaseg_ros.configure import suited
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.frames import Frame, Instances, Result
@@ -145,8 +145,9 @@ class Pipeline:
 
         Raises ConfigError where it changes what is no live parameter, and then changes nothing.
         """
-        pairs = zip(parameters(self.config), parameters(config), strict=True)
-        fixed = [old.name for old, new in pairs if old.value != new.value and not old.live]
+        live = {leaf.name for leaf in parameters(self.config) if leaf.live}
+        old, new = leaves_of(self.config), leaves_of(config)  # of two methods: with other names
+        fixed = [n for n in {**old, **new} if n not in live and old.get(n) != new.get(n)]
         if fixed:
             raise ConfigError(
                 f"{', '.join(fixed)}: expected to stay as it is while the network runs; "

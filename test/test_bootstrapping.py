@@ -9,11 +9,12 @@ import pytest
 import torch
 from test_spatial_embedding import golden_labels, golden_prediction
 
-from instaseg_ros.config import TrainConfig
 from instaseg_ros.methods import Targets, make_method
 from instaseg_ros.methods.bootstrapping import EASY, hard_pixels
 from instaseg_ros.methods.semantic import IGNORED, semantic_loss
 from instaseg_ros.methods.spatial_embedding import SpatialEmbedding
+from instaseg_ros.options import options_of
+from instaseg_ros.options.spatial_embedding import LossConfig
 
 
 def test_hard_pixels_of_each_image() -> None:
@@ -57,7 +58,7 @@ def seed_term(bootstrap_px: int, seed: torch.Tensor, classes: int = 1) -> torch.
     outputs = {"offset": raw[:, :2], "bandwidth": raw[:, 2:3], "seed": seed}
     labels = golden_labels()
     targets = Targets(labels, [torch.zeros(3, dtype=torch.int64)], torch.zeros_like(labels) > 0)
-    config = dataclasses.replace(TrainConfig(), bootstrap_px=bootstrap_px)
+    config = LossConfig(bootstrap_px=bootstrap_px)
     return SpatialEmbedding(classes, 1).loss(outputs, targets, config)["seed"]
 
 
@@ -95,7 +96,7 @@ def test_methods_with_a_semantic_head_learn_from_hard_pixels(name: str) -> None:
     targets = Targets(labels, [torch.tensor([1])], labels < 0)
     used = {}
     for at_least in (0, 8):
-        config = dataclasses.replace(TrainConfig(), bootstrap_px=at_least)
+        config = dataclasses.replace(options_of(name).LossConfig(), bootstrap_px=at_least)
         total = method.loss(outputs, targets, config)["total"]
         (gradient,) = torch.autograd.grad(total, outputs["semantic"])
         used[at_least] = (gradient != 0).any(1)

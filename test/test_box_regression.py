@@ -10,13 +10,13 @@ import pytest
 import torch
 from box_scenes import ideal, street, targets
 
-from instaseg_ros.config import DecodeConfig, TrainConfig
 from instaseg_ros.evaluation.metrics.average_precision import average_precision
 from instaseg_ros.evaluation.overlaps import frame_counts
 from instaseg_ros.frames import Instances
 from instaseg_ros.methods import Targets, make_method
 from instaseg_ros.methods.box_regression import BETA, UNIT_PX, box_iou, box_loss, embed, raw_outputs
 from instaseg_ros.model.erfnet import ERFNet
+from instaseg_ros.options.box_regression import DecodeConfig, LossConfig
 from instaseg_ros.training.state import start_from
 
 CONFIG = DecodeConfig(seed_threshold=0.3, min_pixels=12)
@@ -116,7 +116,7 @@ def test_nothing_to_learn_from(what: str, bootstrap_px: int) -> None:
     labels += what == "all ignored"
     classes = [torch.zeros(int(what != "no object"), dtype=torch.int64)] * 2
     truth = Targets(labels, classes, (labels > 0) & (what == "all ignored"))
-    config = dataclasses.replace(TrainConfig(), bootstrap_px=bootstrap_px)
+    config = dataclasses.replace(LossConfig(), bootstrap_px=bootstrap_px)
     terms = method.loss(outputs, truth, config)
     terms["total"].backward()
     assert terms["box"] == 0 and terms["total"].isfinite()
@@ -128,7 +128,7 @@ def test_nothing_to_learn_from(what: str, bootstrap_px: int) -> None:
 def test_ideal_outputs_have_less_loss_than_noise(bootstrap_px: int) -> None:
     truth = targets(*street(96, 128, 9))
     method = make_method("box_regression", 3)
-    config = dataclasses.replace(TrainConfig(), bootstrap_px=bootstrap_px)
+    config = dataclasses.replace(LossConfig(), bootstrap_px=bootstrap_px)
     best = ideal(truth, 3)
     noise = {name: torch.randn_like(value) for name, value in best.items()}
     low, high = (method.loss(outputs, truth, config) for outputs in (best, noise))
@@ -194,7 +194,7 @@ def overfit(steps: int, bootstrap_px: int) -> float:
         if isinstance(module, torch.nn.Dropout2d):
             module.p = 0.0
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
-    config = dataclasses.replace(TrainConfig(), bootstrap_px=bootstrap_px)
+    config = dataclasses.replace(LossConfig(), bootstrap_px=bootstrap_px)
     for _ in range(steps):
         outputs = network(torch.stack(images))
         optimizer.zero_grad()

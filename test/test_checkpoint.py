@@ -40,7 +40,8 @@ def test_round_trip_keeps_weights_and_description(tmp_path: Path) -> None:
     save_checkpoint(checkpoint, path)
     assert not list(tmp_path.glob("*.part"))
     again = load_checkpoint(path)
-    assert (again.class_names, again.n_sigma, again.notes) == (("car", "bus"), 2, notes)
+    assert (again.class_names, again.notes) == (("car", "bus"), notes)
+    assert again.shape == {"n_sigma": 2}
     image = torch.rand(1, 3, 16, 24)
     for name, output in again.network().eval()(image).items():
         assert torch.equal(output, network(image)[name])
@@ -60,7 +61,7 @@ def test_published_layout_loads(tmp_path: Path, n_classes: int, n_sigma: int) ->
     path = tmp_path / "cars_pretrained_model.pth"
     torch.save({"epoch": 3, "best_iou": 0.5, "model_state_dict": state, "logger_data": {}}, path)
     checkpoint = load_checkpoint(path)
-    assert (len(checkpoint.class_names), checkpoint.n_sigma) == (n_classes, n_sigma)
+    assert (len(checkpoint.class_names), checkpoint.shape["n_sigma"]) == (n_classes, n_sigma)
     image = torch.rand(1, 3, 16, 16)
     assert torch.equal(checkpoint.network().eval()(image)["seed"], network(image)["seed"])
 
@@ -144,10 +145,14 @@ for _ in range(900):
     [
         ({"n_sigma": 100_000_000}, "method.n_sigma: expected a value from 1 to 2"),
         ({"n_sigma": "2"}, "method.n_sigma: expected int, got str '2'"),
-        ({"n_sigma": None}, "its header has no n_sigma"),
+        ({"heads": None}, "its header has no heads"),
         ({"method": ["a"]}, "method.name: expected str"),
         ({"method": "astrology"}, "method 'astrology' is unknown"),
-        ({"dimensions": 100_000_000}, "method.dimensions: expected a value from 0 to 256"),
+        ({"method": ""}, "method '' is unknown"),
+        (
+            {"method": "discriminative", "dimensions": 100_000_000},
+            "method.dimensions: expected a value from 0 to 256",
+        ),
         ({"profile": ["published"]}, "expected a network profile"),
         ({"class_names": "car"}, "class_names: expected a list of printable words"),
         ({"class_names": ["car", 3]}, "class_names: expected a list"),
@@ -168,7 +173,7 @@ for _ in range(900):
         ({"input": {"mirror": True}}, "input.mirror is not for weights to say"),
         ({"format": 5}, "expected a header of format"),
     ],
-    ids=range(25),
+    ids=range(26),
 )
 def test_a_header_is_believed_entry_by_entry(
     tmp_path: Path, changes: dict[str, object], said: str

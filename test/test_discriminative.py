@@ -12,7 +12,7 @@ import torch
 from disc_images import QUICK, write_discs
 
 from instaseg_ros.clustering.mean_shift import reference
-from instaseg_ros.config import DecodeConfig, TrainConfig, load, merge
+from instaseg_ros.config import load, merge
 from instaseg_ros.evaluation.metrics.average_precision import average_precision
 from instaseg_ros.evaluation.overlaps import frame_counts
 from instaseg_ros.frames import Instances
@@ -20,6 +20,7 @@ from instaseg_ros.methods import BACKGROUND, Targets, make_method
 from instaseg_ros.methods import discriminative as method
 from instaseg_ros.methods.discriminative import Discriminative, discriminative_loss
 from instaseg_ros.model.erfnet import PROFILES, ERFNet
+from instaseg_ros.options.discriminative import DecodeConfig, LossConfig
 from instaseg_ros.samples import present_ids
 from instaseg_ros.training.trainer import train
 
@@ -78,7 +79,7 @@ def test_no_nan(case: str) -> None:
         for h in Discriminative(2).heads
     }
     found = Discriminative(2).loss(
-        outputs, targets_of(labels, classes, case == "ignored"), TrainConfig()
+        outputs, targets_of(labels, classes, case == "ignored"), LossConfig()
     )
     found["total"].backward()
     for output in outputs.values():
@@ -122,9 +123,9 @@ def test_ideal_outputs_cost_little_and_give_the_labels() -> None:
     assert found.scores == pytest.approx(1 / (1 + 3 * math.exp(-8)))
 
     targets = targets_of(labels[None], class_ids)
-    ideal = Discriminative(3).loss(outputs, targets, TrainConfig())
+    ideal = Discriminative(3).loss(outputs, targets, LossConfig())
     noise = {name: torch.randn_like(output) for name, output in outputs.items()}
-    random = Discriminative(3).loss(noise, targets, TrainConfig())
+    random = Discriminative(3).loss(noise, targets, LossConfig())
     assert ideal["pull"] < 1e-3 and ideal["push"] == 0
     assert ideal["total"] < 0.02 < 1 < random["total"]
 
@@ -217,7 +218,7 @@ def test_it_learns_four_frames_by_heart(tmp_path: Path) -> None:
         outputs = network(pixels)
         optimizer.zero_grad()
         targets = Targets(truth, class_ids, torch.zeros_like(truth) > 0)
-        one.loss(outputs, targets, TrainConfig())["total"].backward()
+        one.loss(outputs, targets, LossConfig())["total"].backward()
         optimizer.step()
     counts = [
         frame_counts(label, ids, np.zeros_like(ids, np.int64), found, min_pixels=20)

@@ -13,8 +13,8 @@ from scenes import SMALL, Outputs, assert_same, flat, raw_bandwidth, scene
 
 from instaseg_ros.clustering import MAX_INSTANCES, ellipses
 from instaseg_ros.clustering.ellipses import cpu, reference
-from instaseg_ros.config import DecodeConfig
 from instaseg_ros.methods import spatial_embedding as method
+from instaseg_ros.options.spatial_embedding import DecodeConfig
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

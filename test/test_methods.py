@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from instaseg_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from instaseg_ros.config import Config, DecodeConfig, TrainConfig, merge
+from instaseg_ros.config import Config, merge
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.frames import Frame, Instances
 from instaseg_ros.methods import METHODS, Method, Targets, make_method
 from instaseg_ros.model.erfnet import ERFNet
+from instaseg_ros.options import options_of
 from instaseg_ros.pipeline import Pipeline
 
 SIZE = (64, 96)
@@ -45,7 +46,7 @@ def check(found: Instances) -> None:
 @pytest.mark.parametrize("scale", [0.0, 1.0, 30.0])
 def test_whatever_the_network_says_becomes_instances(name: str, scale: float) -> None:
     method = make_method(name, len(CLASSES))
-    config = DecodeConfig(seed_threshold=0.3, min_pixels=3)
+    config = options_of(name).DecodeConfig(seed_threshold=0.3, min_pixels=3)
     found = method.decode(outputs_by_chance(method, 2, scale), config)
     assert len(found) == 2
     for one in found:
@@ -62,7 +63,7 @@ def test_loss_and_gradients_are_finite(name: str, case: str) -> None:
         labels[0, 10:30, 20:50] = 1
     classes = [torch.ones(int(case == "one object"), dtype=torch.int64)]
     ignore = torch.full_like(labels, case == "all ignored", dtype=torch.bool)
-    terms = method.loss(outputs, Targets(labels, classes, ignore), TrainConfig())
+    terms = method.loss(outputs, Targets(labels, classes, ignore), options_of(name).LossConfig())
     terms["total"].backward()
     assert all(torch.isfinite(term).all() for term in terms.values())
     assert all(v.grad is None or torch.isfinite(v.grad).all() for v in outputs.values())
@@ -100,7 +101,7 @@ def test_an_unknown_method_is_refused_with_those_known() -> None:
 def test_decoding_on_the_gpu_finds_what_the_cpu_does(name: str) -> None:
     method = make_method(name, len(CLASSES))
     outputs = outputs_by_chance(method, 1)
-    config = DecodeConfig(seed_threshold=0.3, min_pixels=3)
+    config = options_of(name).DecodeConfig(seed_threshold=0.3, min_pixels=3)
     (here,) = method.decode(outputs, config)
     (there,) = method.decode({k: v.cuda() for k, v in outputs.items()}, config)
     differing = (here.labels != there.labels).mean()

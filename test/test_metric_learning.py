@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from instaseg_ros.config import DecodeConfig, TrainConfig
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.evaluation.metrics.average_precision import average_precision
 from instaseg_ros.evaluation.overlaps import frame_counts
@@ -25,6 +24,7 @@ from instaseg_ros.methods.similarity_loss import (
     similarity_loss,
 )
 from instaseg_ros.model.erfnet import ERFNet
+from instaseg_ros.options.metric_learning import DecodeConfig, LossConfig
 
 CONFIG = DecodeConfig(seed_threshold=0.5, min_pixels=20)
 Outputs = dict[str, torch.Tensor]
@@ -141,7 +141,7 @@ def test_few_instances(case: str) -> None:
     outputs = {h.name: torch.zeros(1, h.channels, 24, 32) for h in method.heads}
     outputs = {name: tensor.requires_grad_() for name, tensor in outputs.items()}
     ignore = ignore | (case == "ignored")
-    terms = method.loss(outputs, Targets(labels, [classes], ignore), TrainConfig())
+    terms = method.loss(outputs, Targets(labels, [classes], ignore), LossConfig())
     terms["total"].backward()
     for name, tensor in outputs.items():
         assert tensor.grad is not None and torch.isfinite(tensor.grad).all(), name
@@ -179,7 +179,7 @@ def test_ideal_outputs_have_less_loss_than_noise() -> None:
         {h.name: torch.randn(1, h.channels, 60, 90) for h in method.heads},
     ):
         torch.manual_seed(0)
-        terms.append(method.loss(outputs, targets, TrainConfig()))
+        terms.append(method.loss(outputs, targets, LossConfig()))
     for name in ("instance", "seed", "total"):
         assert 0 < terms[0][name] < 0.1 * terms[1][name], name
 
@@ -190,7 +190,7 @@ def test_a_class_that_weighs_more_counts_so_often() -> None:
     seeds = []
     for weight in (0.0, 1.0, 3.0):
         torch.manual_seed(0)
-        terms = method.loss(outputs, targets, TrainConfig(), torch.tensor([weight]))
+        terms = method.loss(outputs, targets, LossConfig(), torch.tensor([weight]))
         seeds.append(terms["seed"].item())
     assert seeds[2] - seeds[0] == pytest.approx(3 * (seeds[1] - seeds[0])) and seeds[0] < seeds[1]
 
@@ -244,7 +244,7 @@ def test_it_learns_four_images_by_heart() -> None:
     network = ERFNet(method.heads, "fast")
     method.initialise(network)
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
-    config = TrainConfig(weight_instance=10)
+    config = LossConfig(weight_instance=10)
     for _ in range(300):
         terms = method.loss(network(images), targets, config)
         optimizer.zero_grad()

@@ -51,6 +51,8 @@ def test_live_parameters_are_taken_whole_or_not_at_all(pipeline: Pipeline) -> No
     assert pipeline.config is live
     with pytest.raises(ConfigError, match=r"runtime.threads: expected to stay"):
         pipeline.reconfigure(merge(live, {"decode.min_pixels": 9, "runtime.threads": 1}))
+    with pytest.raises(ConfigError, match=r"method.name.*: expected to stay"):
+        pipeline.reconfigure(live.for_method("discriminative"))
     assert pipeline.config is live
 
 

@@ -7,10 +7,10 @@ import dataclasses
 import pytest
 import torch
 
-from instaseg_ros.config import TrainConfig
 from instaseg_ros.methods import Targets, instance_loss
 from instaseg_ros.methods.lovasz import lovasz_hinge
 from instaseg_ros.methods.spatial_embedding import SpatialEmbedding, pixel_grid
+from instaseg_ros.options.spatial_embedding import LossConfig
 
 GOLDEN = {  # n_sigma, learned_center: instance, smooth, seed, total, sum |grad| per channel
     (1, False): (
@@ -63,7 +63,7 @@ def test_loss_reproduces_golden_numbers(n_sigma: int, learned_center: bool) -> N
     outputs = dict(zip(("offset", "bandwidth", "seed"), parts, strict=True))
     labels = golden_labels()
     targets = Targets(labels, [torch.zeros(3, dtype=torch.int64)], torch.zeros_like(labels) > 0)
-    config = dataclasses.replace(TrainConfig(), learned_center=learned_center)
+    config = dataclasses.replace(LossConfig(), learned_center=learned_center)
     terms = SpatialEmbedding(1, n_sigma).loss(outputs, targets, config)
     terms["total"].backward()
     instance, smooth, seed, total, gradients = GOLDEN[n_sigma, learned_center]
@@ -89,7 +89,7 @@ def test_batch_without_objects_has_only_a_seed_term() -> None:
     outputs = {h.name: torch.zeros(2, h.channels, 8, 16, requires_grad=True) for h in method.heads}
     labels = torch.zeros(2, 8, 16, dtype=torch.int64)
     none = [torch.zeros(0, dtype=torch.int64)] * 2
-    terms = method.loss(outputs, Targets(labels, none, labels > 0), TrainConfig())
+    terms = method.loss(outputs, Targets(labels, none, labels > 0), LossConfig())
     terms["total"].backward()
     assert terms["instance"].item() == terms["smooth"].item() == 0
     assert terms["seed"].item() == pytest.approx(3 * 0.25)  # sigmoid(0)^2, three maps
@@ -103,7 +103,7 @@ def test_ignored_pixels_have_no_gradient() -> None:
     ignore = torch.zeros_like(labels, dtype=torch.bool)
     ignore[0, :, 28:40] = True
     targets = Targets(labels, [torch.zeros(3, dtype=torch.int64)], ignore)
-    method.loss(outputs, targets, TrainConfig())["total"].backward()
+    method.loss(outputs, targets, LossConfig())["total"].backward()
     assert raw.grad is not None
     assert raw.grad[0, :, :, 28:40].abs().sum() == 0
     assert raw.grad[0, :, :, 40:].abs().sum() > 0
@@ -155,9 +155,7 @@ def test_a_class_that_weighs_more_counts_so_often_in_the_seed_term() -> None:
     targets = Targets(labels, [torch.zeros(3, dtype=torch.int64)], torch.zeros_like(labels) > 0)
     method = SpatialEmbedding(1, 1)
     seeds = [
-        method.loss(outputs, targets, dataclasses.replace(TrainConfig(), **options), weights)[
-            "seed"
-        ]
+        method.loss(outputs, targets, dataclasses.replace(LossConfig(), **options), weights)["seed"]
         for options, weights in (({"foreground_weight": 30.0}, None), ({}, torch.tensor([3.0])))
     ]
     assert seeds[0].item() == pytest.approx(seeds[1].item())

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from instaseg_ros.checkpoint import load_checkpoint
-from instaseg_ros.config import Config, DecodeConfig, TrainConfig, load, merge
+from instaseg_ros.config import Config, load, merge
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.evaluation.depth import evaluate_depth
 from instaseg_ros.evaluation.metrics.average_precision import average_precision
@@ -20,12 +20,13 @@ from instaseg_ros.frames import Instances
 from instaseg_ros.methods import Targets, make_method
 from instaseg_ros.methods.spatio_temporal import inverse_depth
 from instaseg_ros.model.erfnet import ERFNet
+from instaseg_ros.options.spatio_temporal import DecodeConfig, LossConfig
 from instaseg_ros.synthetic_street import SyntheticStreet
 from instaseg_ros.training import trainer
 from instaseg_ros.training.data import Batch, to_batch
 from instaseg_ros.training.trainer import train
 
-CONFIG = TrainConfig(weight_depth=0.0)
+CONFIG = LossConfig(weight_depth=0.0)
 ROOT = Path(__file__).parents[1]
 
 
@@ -41,7 +42,7 @@ def loss(points: torch.Tensor, targets: Targets) -> dict[str, torch.Tensor]:
     """Of an embedding of one dimension and a semantic head that says nothing."""
     semantic = torch.zeros(len(points), 2, *points.shape[2:])
     outputs = {"embedding": points, "semantic": semantic}
-    return make_method("spatio_temporal", 1, 2, 1).loss(outputs, targets, CONFIG)
+    return make_method("spatio_temporal", 1, dimensions=1).loss(outputs, targets, CONFIG)
 
 
 def test_means_are_over_the_whole_clip() -> None:
@@ -168,7 +169,7 @@ def test_a_fresh_network_sees_everything_at_twenty_metres() -> None:
 
 
 def test_depth_needs_a_motion(batch: Batch) -> None:
-    method, config = make_method("spatio_temporal", 5), TrainConfig(weight_depth=1.0)
+    method, config = make_method("spatio_temporal", 5), LossConfig(weight_depth=1.0)
     seen = batch.targets._replace(images=batch.images.float() / 255)
     terms = method.loss(ideal(batch), seen, config)
     assert {"photometric", "depth_smooth"} <= terms.keys()
@@ -260,7 +261,7 @@ def test_two_clips_are_learned_by_heart_and_objects_known_again() -> None:
             module.p = 0.0
     optimizer = torch.optim.Adam(network.parameters(), 2e-3)
     for _ in range(250):
-        terms = method.loss(network(images, None, 2), targets, TrainConfig(weight_depth=0.1))
+        terms = method.loss(network(images, None, 2), targets, LossConfig(weight_depth=0.1))
         optimizer.zero_grad()
         terms["total"].backward()
         optimizer.step()

@@ -74,7 +74,7 @@ def whole_frame(config: Config, size: Size, batch: int) -> dict[str, Any]:
     outputs = runtime(pixels)
     row["decode_ms"] = median_ms(lambda: method.decode(outputs, config.decode), ROUNDS)
     foreground = round(FOREGROUND_SHARE * size[0] * size[1])
-    shape = len(pipeline.class_names), pipeline.checkpoint.n_sigma
+    shape = len(pipeline.class_names), pipeline.checkpoint.method_config.n_sigma
     for objects in (30, 300):
         made = made_to_measure(*size, *shape, objects, foreground)
         made = {k: v.to(DEVICE).repeat(batch, 1, 1, 1) for k, v in made.items()}

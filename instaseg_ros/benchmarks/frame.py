@@ -108,7 +108,7 @@ class Ours:
         made = made_to_measure(
             *self.decoded_size,
             len(checkpoint.class_names),
-            checkpoint.n_sigma,
+            checkpoint.method_config.n_sigma,
             objects,
             foreground_px,
             n_used,

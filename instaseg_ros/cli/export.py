@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from instaseg_ros.cli import check_frames, size_from
-from instaseg_ros.config import RuntimeConfig, merge
+from instaseg_ros.config import Config, merge
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.files import OutputFile
 
@@ -54,14 +54,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     size_from(args.size)
-    given: dict[str, Any] = {"precision": args.precision or PRECISIONS[args.to]}
+    given: dict[str, Any] = {"runtime.precision": args.precision or PRECISIONS[args.to]}
     if args.batch:
-        given["engine.best_batch"], given["engine.max_batch"] = args.batch
+        given["runtime.engine.best_batch"], given["runtime.engine.max_batch"] = args.batch
     if args.workspace_mb is not None:
-        given["engine.workspace_mb"] = args.workspace_mb
+        given["runtime.engine.workspace_mb"] = args.workspace_mb
     if args.device:
-        given["device"] = args.device
-    runtime = merge(RuntimeConfig(), given, "runtime.")
+        given["runtime.device"] = args.device
+    runtime = merge(Config(), given).runtime
     if args.to == WEIGHTS:
         return _weights(args, runtime.precision)
     from instaseg_ros.checkpoint import describe, load_checkpoint

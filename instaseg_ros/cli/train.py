@@ -9,7 +9,7 @@ import argparse
 import os
 from pathlib import Path
 
-from instaseg_ros import config as configuration
+from instaseg_ros.config import load, parse_assignments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,10 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    overrides = configuration.parse_assignments(args.set)
-    config = configuration.merge(configuration.load(args.config), overrides)
+    overrides = parse_assignments(args.set)
     if args.data:
-        config = configuration.merge(config, {"train.dataset": args.data})
+        overrides["train.dataset"] = args.data
+    config = load(args.config, overrides)
     if args.check:
         from instaseg_ros.cli.info import check
 

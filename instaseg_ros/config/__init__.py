@@ -1,5 +1,5 @@
-"""Every parameter of the package: here, and in `config_train`, are the only places where a default
-stands.
+"""Every parameter of the package: here, and for methods and training in `options`, are the only
+places where a default stands.
 
 `Config` is a tree of frozen dataclasses. Each field carries its description and range, from which
 the ROS parameters, `config/instaseg.yaml` and the command line's `--set` are derived.
@@ -7,14 +7,26 @@ the ROS parameters, `config/instaseg.yaml` and the command line's `--set` are de
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from instaseg_ros.config.file import parse_assignments, trees_in
-from instaseg_ros.config.schema import Parameter, assigned, dump, merge, param, parameters
-from instaseg_ros.config.training import AugmentConfig, TrainConfig
 from instaseg_ros.errors import ConfigError
+from instaseg_ros.options import METHODS, options_of
+from instaseg_ros.options.schema import (
+    Parameter,
+    UnknownParameterError,
+    assigned,
+    dump,
+    param,
+    parameters,
+    replaced,
+)
+from instaseg_ros.options.shared import MethodConfig
+from instaseg_ros.options.training import AugmentConfig, TrainConfig
 
 __all__ = [
     "AugmentConfig",
@@ -29,6 +41,8 @@ __all__ = [
     "parse_assignments",
     "read",
 ]
+
+DEFAULT = options_of(MethodConfig().name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,42 +64,6 @@ class InputConfig:
         "sample of 16 bits that is white, such as 4095 of a 12-bit camera; 0: 65535",
         low=0,
         high=65535,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class DecodeConfig:
-    """How pixels become instances (Neven et al. 2019; published: 0.9, 0.5, 128, 0.5, false, false).
-
-    All but the fourth are ours: best for the shipped weights on validation sequences.
-    """
-
-    seed_threshold: float = param(
-        0.8, "least seed score that starts an instance", low=0.0, high=1.0, live=True
-    )
-    foreground_threshold: float = param(
-        0.1, "a pixel takes part when its seed score is above this", low=0.0, high=1.0, live=True
-    )
-    min_pixels: int = param(
-        64, "an instance has more pixels than this", low=0, high=1_000_000, live=True
-    )
-    min_new_fraction: float = param(
-        0.5,
-        "an instance is kept when more than this share of it was not taken before",
-        low=0.0,
-        high=1.0,
-        live=True,
-    )
-    first_come: bool = param(
-        True,
-        "pixels that two instances of a class claim go to the surer one; false: to the other",
-        live=True,
-    )
-    agreement: bool = param(
-        True,
-        "of spatial_embedding: an instance's score is its seed's times how well its pixels agree "
-        "with the seed; false: its seed's alone",
-        live=True,
     )
 
 
@@ -191,26 +169,11 @@ class NodeConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class MethodConfig:
-    """The method and the shape of its heads; a checkpoint carries its own."""
-
-    name: str = param("spatial_embedding", "method, one of instaseg_ros.methods.METHODS")
-    n_sigma: int = param(2, "1: circular, 2: elliptical bandwidth", low=1, high=2)
-    dimensions: int = param(
-        0, "of the embedding, for methods that learn its space; 0: as in the paper", low=0, high=256
-    )
-    profile: str = param(
-        "published",
-        "the network: as published; fast: ours of half the work; lite: ours whose encoder has seen "
-        "ImageNet, of less than half",
-        choices=("published", "fast", "lite"),
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class Config:
     """The whole tree.
 
+    decode, method, train: of one method, `method.name`: its `DecodeConfig`, `ShapeConfig` and
+        `LossConfig` (see `options`).
     suited_to: the weights whose thresholds and input size are in it already, by `load_config`; no
         parameter, and no part of what makes two of them equal.
     """
@@ -219,27 +182,116 @@ class Config:
         "street-synthetic", "a shipped name, a .safetensors file, or a published .pth checkpoint"
     )
     input: InputConfig = field(default_factory=InputConfig)
-    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    decode: Any = field(default_factory=DEFAULT.DecodeConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     node: NodeConfig = field(default_factory=NodeConfig)
-    method: MethodConfig = field(default_factory=MethodConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
+    method: MethodConfig = field(default_factory=DEFAULT.ShapeConfig)
+    train: TrainConfig = field(default_factory=DEFAULT.LossConfig)
     suited_to: str = field(default="", repr=False, compare=False)
+
+    def for_method(self, name: str) -> Config:
+        """The same for another method: what both can be told stays as it was set, the rest has the
+        method's defaults. Raises ConfigError for an unknown method."""
+        if name == self.method.name:
+            return self
+        options = options_of(name)
+        other = replace(
+            self,
+            decode=options.DecodeConfig(),
+            method=options.ShapeConfig(name=name),
+            train=options.LossConfig(),
+        )
+        usual = leaves_of(Config().for_method(self.method.name))
+        known = leaves_of(other).keys() - {"method.name"}
+        kept = {n: v for n, v in leaves_of(self).items() if n in known and v != usual[n]}
+        return replaced(other, kept)
+
+
+def leaves_of(config: Config) -> dict[str, Any]:
+    """All values by dotted name."""
+    return {leaf.name: leaf.value for leaf in parameters(config)}
+
+
+def merge(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """A copy of `config` with nested or dotted overrides, checked as `assigned` does; they may name
+    another method, and options of that one."""
+    leaves = by_name(overrides)
+    config = config.for_method(method_in(leaves, config.method.name))
+    return replaced(config, own_leaves(config, leaves))
+
+
+def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
+    """A file of parameters, and overrides over it, laid over the defaults of their method, whatever
+    suits its weights: a training's. All else asks `configure.load_config`."""
+    given = by_name(overrides or {})
+    with naming(path):
+        in_file = read(path)
+        config = Config().for_method(method_in({**in_file, **given}, MethodConfig().name))
+        config = replaced(config, own_leaves(config, in_file, ignore_others=True))
+    return merge(config, given)
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """The leaves that a file of parameters sets, by dotted name, checked. Raises ConfigError."""
+    """What a file of parameters sets, by dotted name; unchecked, as it may be for any method.
+    Raises ConfigError, without the file's name, where it cannot be read."""
     leaves: dict[str, Any] = {}
-    try:
-        for tree in trees_in(path):
-            leaves |= assigned(Config, tree)
-    except ConfigError as error:
-        raise ConfigError(f"config file {path}: {error}") from error
+    for tree in trees_in(path):
+        leaves |= by_name(tree)
     return leaves
 
 
-def load(path: str | Path) -> Config:
-    """A file of parameters laid over the defaults, whatever suits its weights: a training's.
-    All else asks `checkpoint.load_config`."""
-    return merge(Config(), read(path))
+@contextmanager
+def naming(path: str | Path | None) -> Iterator[None]:
+    """Errors say which file they are about."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"config file {path}: {error}") from error
+
+
+def by_name(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides, unchecked, `{"decode": {"min_pixels": 64}}` as `{"decode.min_pixels": 64}`."""
+    named: dict[str, Any] = {}
+    for key, value in overrides.items():
+        if isinstance(value, Mapping) and is_dataclass(getattr(Config(), str(key), None)):
+            named |= {f"{key}.{inner}": one for inner, one in value.items()}
+        else:
+            named[str(key)] = value
+    return named
+
+
+def method_in(leaves: Mapping[str, Any], default: str) -> str:
+    """The method that leaves by dotted name ask for."""
+    asked = {"method.name": leaves.get("method.name", default)}
+    return str(assigned(Config(), asked)["method.name"])
+
+
+def configs_with(name: str) -> list[Config]:
+    """The defaults of each method of whose parameters this is one."""
+    configs = [Config().for_method(method) for method in METHODS]
+    return [config for config in configs if name in leaves_of(config)]
+
+
+def own_leaves(
+    config: Config, overrides: Mapping[str, Any], ignore_others: bool = False
+) -> dict[str, Any]:
+    """The leaves of `config` that overrides by dotted name set, checked.
+
+    Raises ConfigError for an option that only other methods have. `ignore_others`: one at its
+    default there is left out instead, as what stands in a file may be for several methods.
+    """
+    own: dict[str, Any] = {}
+    for name, value in overrides.items():
+        try:
+            own |= assigned(config, {name: value})
+        except UnknownParameterError as error:
+            others = configs_with(name)
+            if not others:
+                raise
+            if not ignore_others or value not in [leaves_of(other)[name] for other in others]:
+                owners = ", ".join(other.method.name for other in others)
+                raise ConfigError(
+                    f"{name} is an option of {owners}, not of {config.method.name}: {error}"
+                ) from error
+    return own

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from instaseg_ros.checkpoint import Checkpoint
-from instaseg_ros.config import DecodeConfig, InputConfig, RuntimeConfig
+from instaseg_ros.config import InputConfig, RuntimeConfig
 from instaseg_ros.deploy.quantize_onnx import quantised_onnx
 from instaseg_ros.errors import ConfigError, MissingExtraError
 from instaseg_ros.evaluation.by_runtime import REFERENCE, Row, compare
@@ -68,8 +68,11 @@ class Quantised(NamedTuple):
         return self.rows[REFERENCE].ap - self.rows["int8"].ap
 
 
-def quantize(checkpoint: Checkpoint, decode: DecodeConfig, order: Order) -> Quantised:
-    """Make and measure the int8 model of the checkpoint; `keep_quantised` keeps it."""
+def quantize(checkpoint: Checkpoint, decode: Any, order: Order) -> Quantised:
+    """Make and measure the int8 model of the checkpoint; `keep_quantised` keeps it.
+
+    decode: of the method's `DecodeConfig`.
+    """
     if checkpoint.method().temporal:
         raise ConfigError(
             f"`instaseg quantize` calibrates on single images, and method {checkpoint.method_name} "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from instaseg_ros.checkpoint import Checkpoint
-from instaseg_ros.config import Config, DecodeConfig, parameters
+from instaseg_ros.config import Config, parameters
 from instaseg_ros.errors import InstasegError
 from instaseg_ros.evaluation.metrics.average_precision import ap_table
 from instaseg_ros.evaluation.run import Evaluation, by_number, labelled
@@ -82,7 +82,7 @@ class _Watched:
 def compare(
     runtimes: Mapping[str, Runtime],
     checkpoint: Checkpoint,
-    decode: DecodeConfig,
+    decode: Any,
     size: tuple[int, int],
     frames: int,
 ) -> dict[str, Row]:

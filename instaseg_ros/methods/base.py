@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
-
-import torch
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from instaseg_ros.frames import Instances
 from instaseg_ros.model.heads import Head
 
 if TYPE_CHECKING:
-    from instaseg_ros.config import DecodeConfig, TrainConfig
+    import torch
+
     from instaseg_ros.model.erfnet import ERFNet
 
 
@@ -70,18 +69,22 @@ class Method(Protocol):
     def initialise(self, network: ERFNet) -> None:
         """Set a fresh network's heads to where training starts well."""
 
-    def decode(self, outputs: dict[str, torch.Tensor], config: DecodeConfig) -> list[Instances]:
-        """Raw head outputs {name: (B, C, H, W)} to the instances of each image, at (H, W)."""
+    def decode(self, outputs: dict[str, torch.Tensor], config: Any) -> list[Instances]:
+        """Raw head outputs {name: (B, C, H, W)} to the instances of each image, at (H, W).
+
+        config: of the method's `DecodeConfig`.
+        """
 
     def loss(
         self,
         outputs: dict[str, torch.Tensor],
         targets: Targets,
-        config: TrainConfig,
+        config: Any,
         class_weights: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """Named scalar terms; `total` is what the optimiser minimises.
 
+        config: of the method's `LossConfig`.
         class_weights: (n_classes,) float32, what the objects of each class weigh beside those of
         the others in the term that tells classes; None: all 1.
         """

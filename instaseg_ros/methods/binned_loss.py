@@ -12,7 +12,7 @@ from torch import Tensor
 from instaseg_ros.methods.bootstrapping import hard_pixels
 
 if TYPE_CHECKING:
-    from instaseg_ros.config import TrainConfig
+    from instaseg_ros.options.spatial_embedding import LossConfig
 
 BINS = 1024  # of errors 0 to 2: the loss is right to 1e-3
 MAX_PAIRS = 1 << 24  # pixels of all instances of all images at once: about 700 MB
@@ -50,7 +50,7 @@ def truth_of(labels: Tensor, ignore: Tensor, class_ids: list[Tensor] | Tensor) -
 
 
 def batch_terms(
-    outputs: Outputs, truth: Truth, class_weights: Tensor, config: TrainConfig
+    outputs: Outputs, truth: Truth, class_weights: Tensor, config: LossConfig
 ) -> Tensor:
     """(B, 3): instance, smooth and seed terms of each image."""
     n_images, n_instances = truth.class_ids.shape

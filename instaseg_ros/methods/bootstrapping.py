@@ -1,5 +1,5 @@
 """Online bootstrapping (Wu, Shen, van den Hengel 2016, arXiv 1605.06885): losses over the pixels
-that are still hard, `TrainConfig.bootstrap_px` of an image at least."""
+that are still hard, `bootstrap_px` of an image at least."""
 
 from __future__ import annotations
 

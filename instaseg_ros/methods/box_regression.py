@@ -23,8 +23,8 @@ from instaseg_ros.methods.semantic import channel_classes, semantic_loss, semant
 from instaseg_ros.model.heads import Head
 
 if TYPE_CHECKING:
-    from instaseg_ros.config import DecodeConfig, TrainConfig
     from instaseg_ros.model.erfnet import ERFNet
+    from instaseg_ros.options.box_regression import DecodeConfig, LossConfig
 
 # Raw outputs are the offset in units of UNIT_PX and the logarithm of the sides in that unit, so
 # that errors of small and large objects are of one order (ours).
@@ -110,7 +110,7 @@ class BoxRegression:
         self,
         outputs: dict[str, Tensor],
         targets: Targets,
-        config: TrainConfig,
+        config: LossConfig,
         class_weights: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Weighted sum of box regression and classes of pixels, as `total`."""
@@ -126,7 +126,7 @@ def box_loss(raw: Tensor, targets: Targets, bootstrap_px: int = 0) -> Tensor:
     four; all instances of the batch count the same, and equally in each of their pixels.
 
     The box of an instance is that of its pixels in the image that are not ignored.
-    bootstrap_px: see `TrainConfig`; an object pixel is as right as its box overlaps the true one.
+    bootstrap_px: see `options`; an object pixel is as right as its box overlaps the true one.
     0 without objects.
     """
     raw = raw.to(torch.promote_types(raw.dtype, torch.float32))

@@ -34,8 +34,8 @@ from instaseg_ros.model.heads import Head
 from instaseg_ros.threads import each
 
 if TYPE_CHECKING:
-    from instaseg_ros.config import DecodeConfig, TrainConfig
     from instaseg_ros.model.erfnet import ERFNet
+    from instaseg_ros.options.discriminative import DecodeConfig, LossConfig
 
 DIMENSIONS = 8  # the paper's for Cityscapes; 16 for leaves
 PULL_MARGIN = 0.5  # d_v
@@ -99,7 +99,7 @@ class Discriminative:
         self,
         outputs: dict[str, Tensor],
         targets: Targets,
-        config: TrainConfig,
+        config: LossConfig,
         class_weights: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The paper's three terms, averaged over the classes of all images that have instances

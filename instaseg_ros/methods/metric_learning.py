@@ -18,7 +18,7 @@ Ours, where the paper leaves a choice or stands on another network:
   step on (`weight_seed`, in the paper ramped from 0 to 0.2): masks that are not grown yet are
   background, which is what the head starts from.
 - Seeds are looked for on a lattice of LATTICE_PX. Masks are taken in order of their scores, in one
-  space for all classes; `foreground_threshold` has no meaning here.
+  space for all classes.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ from instaseg_ros.methods.similarity_loss import (
 from instaseg_ros.model.heads import Head
 
 if TYPE_CHECKING:
-    from instaseg_ros.config import DecodeConfig, TrainConfig
     from instaseg_ros.model.erfnet import ERFNet
+    from instaseg_ros.options.metric_learning import DecodeConfig, LossConfig
 
 TAUS = (0.25, 0.5, 0.75, 0.9)
 LIMITS = tuple(math.log(2 / tau - 1) for tau in TAUS)  # sigma >= tau is ||.||^2 <= limit
@@ -148,7 +148,7 @@ class MetricLearning:
         self,
         outputs: dict[str, Tensor],
         targets: Targets,
-        config: TrainConfig,
+        config: LossConfig,
         class_weights: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Weighted sum of the similarity term (eq. 2, `instance`) and the classification of masks

@@ -35,7 +35,7 @@ def semantic_loss(
     """Mean cross-entropy of (B, C + 1, H, W) raw outputs over the pixels that count; 0 if none do.
 
     class_weights: (C,) float32 of the classes, beside a background of 1.
-    bootstrap_px: see `TrainConfig`; a pixel is as right as its true class is probable.
+    bootstrap_px: see `options`; a pixel is as right as its true class is probable.
     """
     if class_weights is not None:
         class_weights = torch.cat([class_weights.new_ones(1), class_weights])

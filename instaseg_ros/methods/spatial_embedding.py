@@ -29,8 +29,8 @@ from instaseg_ros.methods.instance_loss import InstanceLoss, squared_distance
 from instaseg_ros.model.heads import Head
 
 if TYPE_CHECKING:
-    from instaseg_ros.config import DecodeConfig, TrainConfig
     from instaseg_ros.model.erfnet import ERFNet
+    from instaseg_ros.options.spatial_embedding import DecodeConfig, LossConfig
 
 # The published lattice: 2048 x 1024 pixels span [0, 2] x [0, 1]; other sizes continue it.
 STEP_X = 2.0 / 2047.0
@@ -149,7 +149,7 @@ class SpatialEmbedding:
         self,
         outputs: dict[str, Tensor],
         targets: Targets,
-        config: TrainConfig,
+        config: LossConfig,
         class_weights: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Weighted sum of instance, smoothness and seed terms (eq. 6, 9, 10), as `total`.
@@ -200,7 +200,7 @@ class SpatialEmbedding:
         class_ids: Tensor,  # (K,)
         ignore: Tensor,  # (H, W)
         class_weights: Tensor,  # (n_classes,)
-        config: TrainConfig,
+        config: LossConfig,
     ) -> Tensor:
         """(instance, smooth, seed) of one image."""
         n_instances = len(class_ids)
@@ -246,7 +246,7 @@ class SpatialEmbedding:
         return torch.stack([instance, smooth, seed_loss])
 
 
-def _weighted(terms: Tensor, config: TrainConfig) -> dict[str, Tensor]:
+def _weighted(terms: Tensor, config: LossConfig) -> dict[str, Tensor]:
     """The loss of a batch from (B, 3), the terms of its images."""
     instance, smooth, seed = terms.mean(0)
     total = (

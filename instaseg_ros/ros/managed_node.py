@@ -141,6 +141,7 @@ class InstasegNode(LifecycleNode):
             before, self.config = self.config, parameters.changed(self.config, changes, False)
             if self._session and self.config != before:
                 self._session.pipeline.reconfigure(self.config)
+        parameters.redeclare(self, self.config)
 
     def _follow(self, changes: Iterable[Parameter]) -> None:
         """After ROS has set parameters: also those that new weights bring say what holds."""

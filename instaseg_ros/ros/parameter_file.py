@@ -18,6 +18,7 @@ HEADER = """\
 # Generated: python -m instaseg_ros.ros.parameter_file > config/instaseg.yaml
 # "live": may be set while the node runs; the others only while it is unconfigured.
 # "#name: value": weights may bring their own. Remove the # (its group's too) to set yours.
+# "decode" is that of method spatial_embedding; other methods have their own.
 """
 
 

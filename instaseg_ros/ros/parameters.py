@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
-from instaseg_ros.config import Config, Parameter, merge
+from instaseg_ros.config import Config, Parameter, configs_with, leaves_of, merge
 from instaseg_ros.config.file import OF_ROS
 from instaseg_ros.configure import load_config, suited
 from instaseg_ros.errors import ConfigError, WeightsError
@@ -29,17 +30,19 @@ def declare(node: Node) -> Config:
     """
     overrides: dict[str, Any] = node.get_parameters_by_prefix("")
     given = {name: parameter.value for name, parameter in overrides.items()}
-    known = {leaf.name for leaf in node_parameters()}
-    _warn_of_unknown(node, sorted(given.keys() - known), known)
-    ours = {name: given[name] for name in given if name in known}
+    weights = {name: value for name, value in given.items() if name == "weights"}
     try:
-        config = load_config(overrides=ours)
-    except WeightsError:
-        config = merge(Config(), ours)  # configure will refuse the weights, with the reason
-    for leaf in node_parameters(config):
-        if node.has_parameter(leaf.name):
-            node.undeclare_parameter(leaf.name)
-        node.declare_parameter(leaf.name, leaf.value, _descriptor(leaf), ignore_override=True)
+        usual, load = load_config(overrides=weights), load_config
+    except WeightsError:  # configure will refuse them, with the reason
+        usual, load = Config(), partial(merge, Config())
+    known = {leaf.name for leaf in node_parameters(usual)}
+    config = load(overrides={name: value for name, value in given.items() if name in known})
+    for name, value in given.items():
+        if name in known:
+            node.undeclare_parameter(name)
+        elif not name.startswith(OF_ROS):
+            _ignore(node, name, value, usual)
+    redeclare(node, config)
     return config
 
 
@@ -61,6 +64,18 @@ def changed(config: Config, changes: Iterable[RosParameter], configured: bool) -
         return suited(config)  # other weights bring other thresholds
     except WeightsError:
         return config  # configure will refuse them, with the reason
+
+
+def redeclare(node: Node, config: Config) -> None:
+    """Declare those parameters of `config` that the node does not have yet, and undeclare the
+    options of a method that it is no more."""
+    leaves = {leaf.name: leaf for leaf in node_parameters(config)}
+    for name in node.get_parameters_by_prefix("decode"):
+        if f"decode.{name}" not in leaves:
+            node.undeclare_parameter(f"decode.{name}")
+    for leaf in leaves.values():
+        if not node.has_parameter(leaf.name):
+            node.declare_parameter(leaf.name, leaf.value, _descriptor(leaf), ignore_override=True)
 
 
 def stale(node: Node, config: Config) -> list[RosParameter]:
@@ -90,10 +105,15 @@ def _descriptor(leaf: Parameter) -> ParameterDescriptor:
     return descriptor
 
 
-def _warn_of_unknown(node: Node, names: Iterable[str], known: Iterable[str]) -> None:
-    for name in names:
-        if name.startswith(OF_ROS):
-            continue
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        node.get_logger().warning(f"parameter '{name}' is unknown and has no effect{hint}")
+def _ignore(node: Node, name: str, value: Any, config: Config) -> None:
+    """Say that a parameter has no effect, but not of another method's option at its default: files
+    are written for several."""
+    usual = {other.method.name: leaves_of(other)[name] for other in configs_with(name)}
+    if config.method.name not in usual and value in usual.values():
+        return
+    said = "is unknown and has no effect"
+    if usual and config.method.name not in usual:
+        said = f"is of method {', '.join(usual)}; it has no effect on {config.method.name}"
+    elif near := difflib.get_close_matches(name, [p.name for p in node_parameters(config)], n=1):
+        said += f"; did you mean '{near[0]}'?"
+    node.get_logger().warning(f"parameter '{name}' {said}")

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset as TorchDataset
 from instaseg_ros.config import TrainConfig
 from instaseg_ros.datasets import SYNTHETIC, Dataset, open_dataset, semantic_names
 from instaseg_ros.errors import ConfigError, InputError
+from instaseg_ros.options import spatio_temporal
 from instaseg_ros.synthetic_street import SyntheticStreet, held_out_street
 from instaseg_ros.training.cache import kept
 from instaseg_ros.training.objects import object_index
@@ -88,7 +89,9 @@ def _check_dense(config: TrainConfig, names: tuple[str, ...]) -> None:
 def _check_clips(config: TrainConfig, dataset: Dataset) -> None:
     """Refuse before all is read."""
     clip_starts(dataset, config.clip_frames)
-    if config.clip_frames == 1 or not config.weight_depth:
+    if config.clip_frames == 1 or not isinstance(config, spatio_temporal.LossConfig):
+        return
+    if not config.weight_depth:
         return
     sample = dataset[0]
     needed: dict[str, Any] = {"camera intrinsics": sample.frame.intrinsics}

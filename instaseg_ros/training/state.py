@@ -22,6 +22,7 @@ from instaseg_ros.methods import BACKGROUND, Method
 from instaseg_ros.methods.dense_semantics import DenseSemantics
 from instaseg_ros.methods.depth import EgoMotion
 from instaseg_ros.model.erfnet import ERFNet
+from instaseg_ros.options.shared import shape_of
 from instaseg_ros.training.data import Batch
 
 log = logging.getLogger(__name__)
@@ -201,16 +202,14 @@ def save_weights(
 
 def checkpoint_of(network: ERFNet, config: Config, class_names: tuple[str, ...]) -> Checkpoint:
     """What a network that is trained as configured is."""
-    shape = config.method
     return Checkpoint(
         network.state_dict(),
         class_names,
-        shape.name,
-        shape.n_sigma,
-        shape.dimensions,
-        shape.profile,
+        config.method.name,
+        config.method.profile,
         decode=dataclasses.asdict(config.decode),
         input={side: getattr(config.input, side) for side in ("height", "width", "scale")},
+        shape=shape_of(config.method),
     )
 
 

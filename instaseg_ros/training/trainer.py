@@ -24,6 +24,8 @@ from instaseg_ros.methods.dense_semantics import DenseSemantics, dense_loss
 from instaseg_ros.methods.depth import EgoMotion
 from instaseg_ros.model.erfnet import PROFILES, ERFNet, LiteEncoder
 from instaseg_ros.model.lite import imagenet_trunk
+from instaseg_ros.options import spatial_embedding, spatio_temporal
+from instaseg_ros.options.shared import shape_of
 from instaseg_ros.runtimes.torch_runtime import autocast, training_precision
 from instaseg_ros.training.data import Batch, shown, to_batch, training_batches
 from instaseg_ros.training.device_views import device_batches
@@ -71,8 +73,10 @@ class Run(NamedTuple):
     def learns_motion(self) -> bool:
         """Whether an `EgoMotion` learns along."""
         options = self.config.train
-        depth = any(head.name == "depth" for head in self.method.heads) and options.weight_depth > 0
-        return depth and options.clip_frames > 1 and options.ego_motion == "learned"
+        if not isinstance(options, spatio_temporal.LossConfig):
+            return False
+        depth = options.weight_depth > 0 and options.clip_frames > 1
+        return depth and options.ego_motion == "learned"
 
 
 def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
@@ -99,9 +103,8 @@ def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
         raise ConfigError(
             f"train.clip_frames: expected 1 for method {config.method.name}, got {clip}"
         )
-    if options.cache == "device" and (
-        config.method.name != "spatial_embedding" or options.lovasz == "exact" or clip > 1
-    ):
+    bins = isinstance(options, spatial_embedding.LossConfig) and options.lovasz != "exact"
+    if options.cache == "device" and (clip > 1 or not bins):
         raise ConfigError(
             "train.cache: device is for method spatial_embedding, whose loss takes what is made "
             "there (train.lovasz: binned), and train.clip_frames 1; set it to memory"
@@ -119,8 +122,7 @@ def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
         names = source.class_names
         by_class = class_weights(options.class_weights, names, source.objects)
         torch.manual_seed(options.seed)
-        shape = config.method
-        method = make_method(shape.name, len(names), shape.n_sigma, shape.dimensions)
+        method = make_method(config.method.name, len(names), **shape_of(config.method))
         taught_by = options.teacher
         teacher = Teacher(taught_by, method, names).to(group.device) if taught_by else None
         norms = GradientNorms(deferred=group.device.type == "cuda")

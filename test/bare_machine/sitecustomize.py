@@ -10,6 +10,7 @@ THERE = {
     *("jinja2", "markupsafe", "filelock", "fsspec", "typing_extensions", "setuptools", "packaging"),
     *("pkg_resources", "_distutils_hack", "numba", "llvmlite", "cv2", "yaml", "_yaml", "tqdm"),
     *("safetensors", "onnx", "ml_dtypes", "google", "PIL", "psutil", "matplotlib"),
+    *("tabulate",),
     *("pytest", "_pytest", "py", "pluggy", "iniconfig", "pygments"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from instaseg_ros.config import DecodeConfig
 from instaseg_ros.methods import METHODS, make_method
+from instaseg_ros.options import options_of
 
 KERNELS = Path(__file__).parents[2] / ".pytest_cache" / "boundscheck"  # compiled once
 ENVIRONMENT = {
@@ -34,16 +35,20 @@ def feed(data: bytes, folder: Path) -> None:
     """data: method, height, width, how odd, thresholds, classes, seed."""
     which, height, width, oddness, seeding, foreground, classes, seed = data
     rng = np.random.default_rng([*data])
-    method = make_method(list(METHODS)[which % len(METHODS)], 1 + classes % 3)
+    name = list(METHODS)[which % len(METHODS)]
+    method = make_method(name, 1 + classes % 3)
     size = (8 + height % 40, 8 + width % 40)
-    config = DecodeConfig(
-        seed_threshold=seeding / 255,
-        foreground_threshold=foreground / 255,
-        min_pixels=seed % 9,
-        min_new_fraction=(seed % 5) / 4,
-        first_come=bool(seed & 1),
-        agreement=bool(seed & 2),
-    )
+    thresholds = {
+        "seed_threshold": seeding / 255,
+        "foreground_threshold": foreground / 255,
+        "min_pixels": seed % 9,
+        "min_new_fraction": (seed % 5) / 4,
+        "first_come": bool(seed & 1),
+        "agreement": bool(seed & 2),
+    }
+    config = options_of(name).DecodeConfig()
+    known = {n: value for n, value in thresholds.items() if hasattr(config, n)}
+    config = dataclasses.replace(config, **known)
     outputs = {}
     for head in method.heads:
         values = rng.normal(0, 10.0 ** (oddness % 7 - 3), (1, head.channels, *size))

@@ -141,4 +141,4 @@ def test_any_header_is_taken_or_a_sentence(
     except InstasegError as error:
         assert len(str(error)) < 1000
         return
-    assert described.class_names and described.n_sigma in (1, 2)
+    assert described.class_names and described.method_config.n_sigma in (1, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,10 @@ pytest.importorskip("rclpy")
 
 from robot import Robot
 
+from instaseg_ros.checkpoint import Checkpoint, save_checkpoint
 from instaseg_ros.configure import load_config
+from instaseg_ros.methods import make_method
+from instaseg_ros.model.erfnet import ERFNet
 
 pytestmark = pytest.mark.ros
 
@@ -42,3 +46,28 @@ def test_the_parameters_say_what_new_weights_brought(robot: Robot) -> None:
     robot.until(lambda: said(*names) == [480, 9], "the height of these weights")
     assert robot.set_parameter("weights", "street-synthetic").successful
     robot.until(lambda: said(*names) == [0, 9], "the height of those")
+
+
+def test_weights_of_another_method_bring_its_options(robot: Robot, tmp_path: Path) -> None:
+    """At start, what a file says for others is a complaint only where it would change something."""
+    from rcl_interfaces.srv import GetParameters
+
+    def has(name: str) -> bool:
+        return bool(robot.call(GetParameters, "get_parameters", names=[f"decode.{name}"]).values)
+
+    network = ERFNet(make_method("discriminative", 1).heads, "fast")
+    other = str(tmp_path / "w.safetensors")
+    checkpoint = Checkpoint(network.state_dict(), ("car",), "discriminative", "fast")
+    save_checkpoint(checkpoint, other)
+
+    robot.start({"weights": other, "decode.agreement": True, "decode.first_come": False})
+    assert not has("agreement") and not has("first_come") and has("foreground_threshold")
+    assert "'decode.first_come' is of method spatial_embedding, metric_learning" in robot.log()
+    assert "decode.agreement" not in robot.log()
+
+    assert robot.set_parameter("weights", "street").successful
+    assert "(live: " in robot.describe_parameter("decode.agreement").description
+    assert robot.set_parameter("decode.agreement", False).successful
+    assert robot.set_parameter("weights", other).successful
+    assert not has("agreement") and has("foreground_threshold")
+    assert not robot.set_parameter("decode.agreement", True).successful

@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import functools
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_type_hints
 
@@ -18,6 +19,12 @@ import yaml
 from instaseg_ros.errors import ConfigError
 
 T = TypeVar("T")
+
+_types: Callable[[type], dict[str, Any]] = functools.cache(get_type_hints)
+
+
+class UnknownParameterError(ConfigError):
+    """A name that is no parameter of this configuration."""
 
 
 def param(
@@ -49,18 +56,18 @@ class Parameter:
     live: bool
 
 
-def parameter_fields(kind: type) -> dict[str, dataclasses.Field[Any]]:
+def _parameter_fields(config: Any) -> dict[str, dataclasses.Field[Any]]:
     """The fields of a config dataclass that are groups or parameters, by name; what has neither
     help nor parts is the program's own note."""
-    types = get_type_hints(kind)
-    fields = dataclasses.fields(kind)
-    return {f.name: f for f in fields if f.metadata or dataclasses.is_dataclass(types[f.name])}
+    fields = dataclasses.fields(config)
+    groups = {f.name for f in fields if dataclasses.is_dataclass(getattr(config, f.name))}
+    return {f.name: f for f in fields if f.metadata or f.name in groups}
 
 
 def parameters(config: Any, prefix: str = "") -> Iterator[Parameter]:
     """The leaves of a config dataclass in order, named `group.field`."""
-    types = get_type_hints(type(config))
-    for name, f in parameter_fields(type(config)).items():
+    types = _types(type(config))
+    for name, f in _parameter_fields(config).items():
         value = getattr(config, name)
         if dataclasses.is_dataclass(value):
             yield from parameters(value, f"{prefix}{name}.")
@@ -104,28 +111,32 @@ def _checked(name: str, kind: type, value: Any, meta: Mapping[str, Any]) -> Any:
     return value
 
 
-def assigned(kind: type, overrides: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The leaves of the config dataclass `kind` that nested (`{"decode": {...}}`) or dotted
+def assigned(config: Any, overrides: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of a config dataclass that nested (`{"decode": {...}}`) or dotted
     (`"decode.min_pixels"`) overrides set, by dotted name, each checked against its field's type
     and range.
 
-    Raises ConfigError for an unknown key (naming the nearest known one) or a bad value.
+    Raises UnknownParameterError for an unknown key (naming the nearest known one), ConfigError for
+    a bad value.
     """
-    types = get_type_hints(kind)
-    fields = parameter_fields(kind)
+    types = _types(type(config))
+    fields = _parameter_fields(config)
     leaves: dict[str, Any] = {}
     for key, value in overrides.items():
         head, _, rest = str(key).partition(".")
         if head not in fields:
             near = difflib.get_close_matches(head[:100], fields, n=1)
-            hint = f"; did you mean '{prefix}{near[0]}'?" if near else ""
+            hint = f"; did you mean '{prefix}{near[0]}'?" if near else "."
             name = shown(f"{prefix}{key}")
-            raise ConfigError(f"unknown parameter {name}{hint} Known: {', '.join(fields)}")
-        if dataclasses.is_dataclass(types[head]):
+            raise UnknownParameterError(
+                f"unknown parameter {name}{hint} Known: {', '.join(fields)}"
+            )
+        group = getattr(config, head)
+        if dataclasses.is_dataclass(group):
             nested = {rest: value} if rest else value
             if not isinstance(nested, Mapping):
                 raise ConfigError(f"{prefix}{head}: expected a mapping, got {shown(value)}")
-            leaves |= assigned(types[head], nested, f"{prefix}{head}.")
+            leaves |= assigned(group, nested, f"{prefix}{head}.")
         elif rest:
             name = shown(f"{prefix}{key}")
             raise ConfigError(f"unknown parameter {name}: '{prefix}{head}' has no parts")
@@ -136,13 +147,8 @@ def assigned(kind: type, overrides: Mapping[str, Any], prefix: str = "") -> dict
     return leaves
 
 
-def merge(config: T, overrides: Mapping[str, Any], prefix: str = "") -> T:
-    """A copy of `config` with overrides, checked as `assigned` does."""
-    leaves = assigned(type(config), overrides, prefix)
-    return _with(config, {name.removeprefix(prefix): value for name, value in leaves.items()})
-
-
-def _with(config: T, leaves: Mapping[str, Any]) -> T:
+def replaced(config: T, leaves: Mapping[str, Any]) -> T:
+    """A copy of `config` with other leaves, by dotted name, as `assigned` checked them."""
     changes: dict[str, Any] = {}
     groups: dict[str, dict[str, Any]] = {}
     for name, value in leaves.items():
@@ -152,7 +158,7 @@ def _with(config: T, leaves: Mapping[str, Any]) -> T:
         else:
             changes[head] = value
     for head, inner in groups.items():
-        changes[head] = _with(getattr(config, head), inner)
+        changes[head] = replaced(getattr(config, head), inner)
     return dataclasses.replace(config, **changes)  # type: ignore[type-var]
 
 
@@ -162,5 +168,5 @@ def dump(config: Any) -> str:
 
 
 def _tree(config: Any) -> dict[str, Any]:
-    values = {name: getattr(config, name) for name in parameter_fields(type(config))}
+    values = {name: getattr(config, name) for name in _parameter_fields(config)}
     return {n: _tree(v) if dataclasses.is_dataclass(v) else v for n, v in values.items()}

@@ -1,11 +1,11 @@
-"""The parameters of training (see `config`)."""
+"""The options of training that are of no method: the trainer's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from instaseg_ros.config.schema import param
+from instaseg_ros.options.schema import param
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,10 @@ class AugmentConfig:
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """Training; overridden by `config/train/*.yaml`."""
+    """Training, whatever the method: its `LossConfig` adds to them what its loss can be told.
+
+    Overridden by `config/train/*.yaml`.
+    """
 
     dataset: str = param("synthetic", "synthetic, or the path of a dataset; --data sets it")
     class_name: str = param(
@@ -90,43 +93,22 @@ class TrainConfig:
     ema_decay: float = param(
         0.999, "decay of the averaged weights; 0: no averaging", low=0.0, high=1.0
     )
-    weight_instance: float = param(1.0, "weight of the instance (Lovasz) term", low=0.0)
-    lovasz: str = param(
-        "auto",
-        "how the instance term orders the errors of pixels; exact: each by itself; binned: in 1024 "
-        "bins, for all images at once, right to 1e-3; auto: binned on a GPU",
-        choices=("auto", "exact", "binned"),
-    )
-    weight_smooth: float = param(10.0, "weight of the bandwidth smoothness term", low=0.0)
-    weight_seed: float = param(1.0, "weight of the seed term", low=0.0)
-    weight_semantic: float = param(1.0, "weight of pixels' classes, in a semantic head", low=0.0)
     weight_dense: float = param(
         0.0, "weight of a dataset's dense classes, learned along; 0: they are left out", low=0.0
     )
     weight_teacher: float = param(1.0, "weight of what the teacher says, if any", low=0.0)
-    weight_depth: float = param(1.0, "weight of the depth task, if any; 0: none", low=0.0)
-    ego_motion: str = param(
-        "learned", "the camera's, for depth; known: the dataset's", choices=("learned", "known")
+    foreground_weight: float = param(
+        10.0, "weight of object pixels in a seed term, and in what a teacher says", low=0.0
     )
-    foreground_weight: float = param(10.0, "weight of object pixels in the seed term", low=0.0)
     class_weights: Mapping | str = param(
         "equal",
         "times foreground_weight, by class name, such as {rider: 2}, the rest 1; log_frequency: "
         "1 / ln(1.1 + share of the objects), on average 1; equal: all 1",
     )
-    other_class_weight: float = param(
-        1.0, "weight of object pixels in the seed maps of the other classes", low=0.0
-    )
     small_object_px: float = param(
-        0.0, "in the seed term an object counts like one of at least this many pixels", low=0.0
+        0.0, "likewise: an object counts like one of at least this many pixels", low=0.0
     )
     min_object_px: int = param(0, "objects with fewer pixels are ignored", low=0)
-    bootstrap_px: int = param(
-        0,
-        "losses of pixels leave out those that are right, but keep this many of an image, the "
-        "hardest; 0: keep all; Wu et al. 2016: 512",
-        low=0,
-    )
     dropout: float = param(
         1.0,
         "times the published dropout; 0 where no frame is ever seen twice",
@@ -136,7 +118,6 @@ class TrainConfig:
     fixed_batchnorm: bool = param(
         False, "normalise with the statistics that the weights came with (the paper's second stage)"
     )
-    learned_center: bool = param(False, "true: mean embedding of an instance, not its centroid")
     seed: int = param(0, "random seed of weights and data", low=0)
     cache: str = param(
         "none",
