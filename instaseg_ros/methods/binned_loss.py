@@ -4,6 +4,7 @@ and a GPU is never waited for. The Lovász hinge is over errors in bins; all els
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -38,11 +39,11 @@ class Truth(NamedTuple):
     class_ids: Tensor
 
 
-def truth_of(labels: Tensor, ignore: Tensor, class_ids: list[Tensor] | Tensor) -> Truth:
+def truth_of(labels: Tensor, ignore: Tensor, class_ids: Sequence[Tensor] | Tensor) -> Truth:
     """From `Targets`, whose `class_ids` may also be padded with -1: (B, K)."""
     if not isinstance(class_ids, Tensor):
         class_ids = torch.nn.utils.rnn.pad_sequence(
-            class_ids, batch_first=True, padding_value=-1
+            list(class_ids), batch_first=True, padding_value=-1
         ).long()
     counted = ~ignore.flatten(1)
     own = (labels.flatten(1) - 1).masked_fill(~counted, -1)
@@ -156,10 +157,10 @@ class BinnedInstanceLoss(torch.autograd.Function):
             by_center = torch.stack([-2 * t * s[c][..., 0] for c, t in enumerate(total)], 1)
             by_scale = torch.stack([(p * a).sum(2) for p, a in zip(pulls, apart, strict=True)], 1)
             parts.append(((errors * weights).sum((1, 2)), by_center, by_scale))
-        values, by_center, by_scale = zip(*parts, strict=True)
+        values, by_centers, by_scales = zip(*parts, strict=True)
         share = (1 / n)[:, None, None]
         ctx.save_for_backward(
-            by_embedding * share, torch.cat(by_center, 2) * share, torch.cat(by_scale, 2) * share
+            by_embedding * share, torch.cat(by_centers, 2) * share, torch.cat(by_scales, 2) * share
         )
         return torch.stack(values).sum(0) / n
 

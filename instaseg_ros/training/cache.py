@@ -144,7 +144,7 @@ class Kept(Part):
             for name, values in runs.values.items()
         }
         frame: Frame = dataclasses.replace(place.bare.frame, image=image)
-        return dataclasses.replace(place.bare, frame=frame, **planes)  # type: ignore[arg-type]
+        return dataclasses.replace(place.bare, frame=frame, **planes)
 
 
 class KeptSequences(Kept, SequencePart):
@@ -161,7 +161,7 @@ def _padded(n_bytes: int) -> int:
 
 
 def _bytes_of(sample: Sample, runs: Runs) -> int:
-    parts = (sample.frame.image, runs.lengths, *runs.values.values())
+    parts: list[NDArray[Any]] = [sample.frame.image, runs.lengths, *runs.values.values()]
     return sum(_padded(part.nbytes) for part in parts)
 
 

@@ -119,12 +119,12 @@ def draw(views: ObjectViews, indices: range, device: torch.device) -> Random:
         images.append(image)
         rows.append([*row, *color])
     numbers = torch.from_numpy(np.array(rows, np.float32))
-    there = [bool(numbers[:, k].any()) for k in (6, 12, 13)]
-    image = torch.tensor(images)
+    shrinks, blurs, noisy = (bool(numbers[:, k].any()) for k in (6, 12, 13))
+    chosen = torch.tensor(images)
     if device.type == "cuda":
-        image, numbers = image.pin_memory(), numbers.pin_memory()
-    moved = (tensor.to(device, non_blocking=True) for tensor in (image, numbers))
-    return Random(*moved, *there)
+        chosen, numbers = chosen.pin_memory(), numbers.pin_memory()
+    chosen, numbers = (t.to(device, non_blocking=True) for t in (chosen, numbers))
+    return Random(chosen, numbers, shrinks, blurs, noisy)
 
 
 def _drawn(
