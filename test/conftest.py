@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
-from types import SimpleNamespace
+from collections.abc import Iterator
 
 import pytest
 import torch
 from networks import SMALL, SMALL_STAGES, SMALL_TAPPED, by_chance, remembering
+from stand_in_cuda import CpuEvent, CpuRecorder, CpuStream
 
 from instaseg_ros.checkpoint import Checkpoint
-from instaseg_ros.cuda_capture import Recording
 from instaseg_ros.files import cache_dir
 from instaseg_ros.model import lite
 from instaseg_ros.model.erfnet import PROFILES
@@ -20,37 +19,6 @@ from instaseg_ros.runtimes import tensorrt_runtime
 
 # Kernels take half a minute to compile: also tests with a cache folder of their own find them here.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_dir()))
-
-
-class CpuStream:
-    """Stands where Engine expects a CUDA stream: on a CPU everything is in order anyway."""
-
-    cuda_stream = 0
-
-    def __init__(self, device: torch.device | None = None) -> None: ...
-
-    def wait_stream(self, other: CpuStream) -> None: ...
-
-    def wait_event(self, event: object) -> None: ...
-
-    def synchronize(self) -> None: ...
-
-
-class CpuEvent:
-    """Stands where Uploads expects a CUDA event."""
-
-    def record(self) -> None: ...
-
-    def synchronize(self) -> None: ...
-
-
-class CpuRecorder:
-    """Stands for a Recorder of CUDA graphs: a replay does the work anew."""
-
-    def __init__(self, device: torch.device, kind: str) -> None: ...
-
-    def record(self, work: Callable[[], None]) -> Recording[None]:
-        return Recording(SimpleNamespace(replay=work), None)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ import torch
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-from conftest import CpuRecorder
+from stand_in_cuda import CpuRecorder
 from stand_in_tensorrt import StandInTensorRT
 
 from instaseg_ros.checkpoint import Checkpoint
