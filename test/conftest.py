@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from networks import SMALL, SMALL_STAGES, SMALL_TAPPED, by_chance, remembering
+from small_networks import SMALL, SMALL_STAGES, SMALL_TAPPED, by_chance, remembering
 from stand_in_cuda import CpuEvent, CpuRecorder, CpuStream
 
 from instaseg_ros.checkpoint import Checkpoint

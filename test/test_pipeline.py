@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from networks import remembering
+from small_networks import remembering
 
 from instaseg_ros.checkpoint import Checkpoint, save_checkpoint
 from instaseg_ros.config import Config, RuntimeConfig, merge

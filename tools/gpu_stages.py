@@ -193,7 +193,9 @@ def tests(found: Found) -> None:
     """Each file in a process of its own: after an illegal access CUDA refuses all that follows."""
     if importlib.util.find_spec("pytest") is None:
         raise NotRun("pytest is not installed; it can travel as wheels")
-    files = [p for p in sorted(ROOT.glob("test/test_*.py")) if "mark.gpu" in p.read_text("utf-8")]
+    files = [
+        p for p in sorted(ROOT.glob("test/**/test_*.py")) if "mark.gpu" in p.read_text("utf-8")
+    ]
     files.sort(key=lambda path: path.name != "test_cuda.py")
     outcomes: Counter[str] = Counter()
     reasons: dict[str, str] = {}

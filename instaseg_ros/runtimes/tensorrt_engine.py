@@ -1,7 +1,7 @@
 """TensorRT engines: built, compared with torch, kept with the facts that say what they are for.
 
 Every call of the Python API of TensorRT that builds stands here, those that run in
-`tensorrt_runtime`; `test/test_tensorrt_api.py` checks them all against the real bindings of 8.6, 10
+`tensorrt_runtime`; `test_tensorrt_api.py` checks them all against the real bindings of 8.6, 10
 and 11. An engine is good for one ONNX file, one TensorRT version and one kind of GPU; what does not
 fit is built anew, with the reason in the log.
 """
