@@ -45,10 +45,10 @@ from gpu_common import (
 from instaseg_ros.benchmarks.yardstick import FOREGROUND_SHARE, made_to_measure
 from instaseg_ros.checkpoint import load_checkpoint
 from instaseg_ros.config import RuntimeConfig
+from instaseg_ros.config.options.spatial_embedding import DecodeConfig
 from instaseg_ros.deploy import doctor
 from instaseg_ros.methods import make_method
 from instaseg_ros.model.batchnorm import fold
-from instaseg_ros.options.spatial_embedding import DecodeConfig
 from instaseg_ros.runtimes import open_runtime
 from instaseg_ros.runtimes.aot_inductor import load_or_compile
 from instaseg_ros.runtimes.cuda_network import PixelsToOutputs

@@ -29,7 +29,7 @@ from instaseg_ros.methods.spatial_embedding import (
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
-    from instaseg_ros.options.spatial_embedding import DecodeConfig
+    from instaseg_ros.config.options.spatial_embedding import DecodeConfig
 
 FOREGROUND_SHARE = 575_000 / (1024 * 2048)  # of a street's pixels
 

@@ -20,7 +20,7 @@ from instaseg_ros.numba_cache import compile_all, kernel
 from instaseg_ros.threads import buffer, each
 
 if TYPE_CHECKING:
-    from instaseg_ros.options.metric_learning import DecodeConfig
+    from instaseg_ros.config.options.metric_learning import DecodeConfig
 
 BAND_ROWS = 8  # image rows that are searched at a time
 WORD = 64  # pixels whose membership lies in one integer

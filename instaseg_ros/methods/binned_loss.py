@@ -13,7 +13,7 @@ from torch import Tensor
 from instaseg_ros.methods.bootstrapping import hard_pixels
 
 if TYPE_CHECKING:
-    from instaseg_ros.options.spatial_embedding import LossConfig
+    from instaseg_ros.config.options.spatial_embedding import LossConfig
 
 BINS = 1024  # of errors 0 to 2: the loss is right to 1e-3
 MAX_PAIRS = 1 << 24  # pixels of all instances of all images at once: about 700 MB

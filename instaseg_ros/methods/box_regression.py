@@ -23,8 +23,8 @@ from instaseg_ros.methods.semantic import channel_classes, semantic_loss, semant
 from instaseg_ros.model.heads import Head
 
 if TYPE_CHECKING:
+    from instaseg_ros.config.options.box_regression import DecodeConfig, LossConfig
     from instaseg_ros.model.erfnet import ERFNet
-    from instaseg_ros.options.box_regression import DecodeConfig, LossConfig
 
 # Raw outputs are the offset in units of UNIT_PX and the logarithm of the sides in that unit, so
 # that errors of small and large objects are of one order (ours).

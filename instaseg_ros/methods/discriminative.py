@@ -34,8 +34,8 @@ from instaseg_ros.model.heads import Head
 from instaseg_ros.threads import each
 
 if TYPE_CHECKING:
+    from instaseg_ros.config.options.discriminative import DecodeConfig, LossConfig
     from instaseg_ros.model.erfnet import ERFNet
-    from instaseg_ros.options.discriminative import DecodeConfig, LossConfig
 
 DIMENSIONS = 8  # the paper's for Cityscapes; 16 for leaves
 PULL_MARGIN = 0.5  # d_v

@@ -48,8 +48,8 @@ from instaseg_ros.methods.similarity_loss import (
 from instaseg_ros.model.heads import Head
 
 if TYPE_CHECKING:
+    from instaseg_ros.config.options.metric_learning import DecodeConfig, LossConfig
     from instaseg_ros.model.erfnet import ERFNet
-    from instaseg_ros.options.metric_learning import DecodeConfig, LossConfig
 
 TAUS = (0.25, 0.5, 0.75, 0.9)
 LIMITS = tuple(math.log(2 / tau - 1) for tau in TAUS)  # sigma >= tau is ||.||^2 <= limit

@@ -29,8 +29,8 @@ from instaseg_ros.methods.instance_loss import InstanceLoss, squared_distance
 from instaseg_ros.model.heads import Head
 
 if TYPE_CHECKING:
+    from instaseg_ros.config.options.spatial_embedding import DecodeConfig, LossConfig
     from instaseg_ros.model.erfnet import ERFNet
-    from instaseg_ros.options.spatial_embedding import DecodeConfig, LossConfig
 
 # The published lattice: 2048 x 1024 pixels span [0, 2] x [0, 1]; other sizes continue it.
 STEP_X = 2.0 / 2047.0

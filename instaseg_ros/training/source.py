@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset as TorchDataset
 
 from instaseg_ros.config import TrainConfig
+from instaseg_ros.config.options import spatio_temporal
 from instaseg_ros.datasets import SYNTHETIC, Dataset, open_dataset, semantic_names
 from instaseg_ros.errors import ConfigError, InputError
-from instaseg_ros.options import spatio_temporal
 from instaseg_ros.synthetic_street import SyntheticStreet, held_out_street
 from instaseg_ros.training.cache import kept
 from instaseg_ros.training.objects import object_index

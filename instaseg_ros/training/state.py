@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from instaseg_ros import __version__
 from instaseg_ros.checkpoint import Checkpoint, describe, load_checkpoint, save_checkpoint
 from instaseg_ros.config import Config
+from instaseg_ros.config.options.shared import shape_of
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.evaluation.metrics.average_precision import AveragePrecision
 from instaseg_ros.evaluation.pixel_classes import DENSE
@@ -22,7 +23,6 @@ from instaseg_ros.methods import BACKGROUND, Method
 from instaseg_ros.methods.dense_semantics import DenseSemantics
 from instaseg_ros.methods.depth import EgoMotion
 from instaseg_ros.model.erfnet import ERFNet
-from instaseg_ros.options.shared import shape_of
 from instaseg_ros.training.data import Batch
 
 log = logging.getLogger(__name__)

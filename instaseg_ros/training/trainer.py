@@ -17,6 +17,8 @@ from torch import nn
 
 from instaseg_ros.checkpoint import describe
 from instaseg_ros.config import Config, TrainConfig
+from instaseg_ros.config.options import spatial_embedding, spatio_temporal
+from instaseg_ros.config.options.shared import shape_of
 from instaseg_ros.errors import ConfigError, InstasegError, require
 from instaseg_ros.evaluation.metrics.average_precision import AveragePrecision
 from instaseg_ros.methods import Method, make_method
@@ -24,8 +26,6 @@ from instaseg_ros.methods.dense_semantics import DenseSemantics, dense_loss
 from instaseg_ros.methods.depth import EgoMotion
 from instaseg_ros.model.erfnet import PROFILES, ERFNet, LiteEncoder
 from instaseg_ros.model.lite import imagenet_trunk
-from instaseg_ros.options import spatial_embedding, spatio_temporal
-from instaseg_ros.options.shared import shape_of
 from instaseg_ros.runtimes.torch_runtime import autocast, training_precision
 from instaseg_ros.training.data import Batch, shown, to_batch, training_batches
 from instaseg_ros.training.device_views import device_batches

@@ -18,11 +18,11 @@ from instaseg_ros.benchmarks.yardstick import made_to_measure, published_loop, s
 from instaseg_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from instaseg_ros.clustering.ellipses import reference
 from instaseg_ros.config import Config, merge
+from instaseg_ros.config.options.spatial_embedding import DecodeConfig
 from instaseg_ros.evaluation.by_runtime import REFERENCE, available, compare
 from instaseg_ros.methods import make_method
 from instaseg_ros.methods.spatial_embedding import embed, inverse_bandwidth, pixel_grid
 from instaseg_ros.model.erfnet import ERFNet
-from instaseg_ros.options.spatial_embedding import DecodeConfig
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instaseg_ros.clustering.box_votes import cpu, reference
+from instaseg_ros.config.options.box_regression import DecodeConfig
 from instaseg_ros.frames import Instances
 from instaseg_ros.methods.box_regression import UNIT_PX, points
-from instaseg_ros.options.box_regression import DecodeConfig
 
 SMALL = DecodeConfig(seed_threshold=0.3, min_pixels=4)
 Outputs = dict[str, torch.Tensor]

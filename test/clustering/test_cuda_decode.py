@@ -13,11 +13,11 @@ from torch import Tensor
 
 from instaseg_ros.benchmarks.yardstick import made_to_measure
 from instaseg_ros.clustering.ellipses import gpu, triton_session
+from instaseg_ros.config.options.spatial_embedding import DecodeConfig
 from instaseg_ros.cuda_capture import Recorder
 from instaseg_ros.frames import Instances
 from instaseg_ros.methods import make_method, spatial_embedding
 from instaseg_ros.methods.spatial_embedding import SpatialEmbedding
-from instaseg_ros.options.spatial_embedding import DecodeConfig
 
 pytestmark = [
     pytest.mark.gpu,

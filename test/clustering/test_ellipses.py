@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from instaseg_ros.clustering import MAX_INSTANCES, ellipses
 from instaseg_ros.clustering.ellipses import cpu, reference
+from instaseg_ros.config.options.spatial_embedding import DecodeConfig
 from instaseg_ros.methods import spatial_embedding as method
-from instaseg_ros.options.spatial_embedding import DecodeConfig
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from instaseg_ros.clustering.ellipses import gpu
+from instaseg_ros.config.options.spatial_embedding import DecodeConfig
 from instaseg_ros.cuda_capture import Recording
-from instaseg_ros.options.spatial_embedding import DecodeConfig
 
 
 class CopyingKernels:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instaseg_ros.clustering.mean_shift import cpu, reference
+from instaseg_ros.config.options.discriminative import DecodeConfig
 from instaseg_ros.methods.discriminative import BANDWIDTH, REACH
-from instaseg_ros.options.discriminative import DecodeConfig
 
 SMALL = DecodeConfig(seed_threshold=0.5, min_pixels=2)
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instaseg_ros.clustering import similarity
-from instaseg_ros.options.metric_learning import DecodeConfig
+from instaseg_ros.config.options.metric_learning import DecodeConfig
 
 CONFIG = DecodeConfig(min_pixels=2)
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from instaseg_ros.options.spatial_embedding import DecodeConfig
+from instaseg_ros.config.options.spatial_embedding import DecodeConfig
 
 pytestmark = pytest.mark.skipif(
     not importlib.util.find_spec("triton"), reason="triton is not installed"

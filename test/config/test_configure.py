@@ -17,10 +17,10 @@ import instaseg_ros
 from instaseg_ros import cli
 from instaseg_ros.checkpoint import save_checkpoint
 from instaseg_ros.config import Config, InputConfig, merge
+from instaseg_ros.config.options.spatial_embedding import DecodeConfig
 from instaseg_ros.configure import load_config, suited
 from instaseg_ros.errors import ConfigError, WeightsError
 from instaseg_ros.frames import Frame
-from instaseg_ros.options.spatial_embedding import DecodeConfig
 from instaseg_ros.pipeline import Pipeline
 
 

@@ -22,13 +22,13 @@ from instaseg_ros.checkpoint import (
     save_checkpoint,
 )
 from instaseg_ros.config import Config, dump, leaves_of, load, merge, parameters
+from instaseg_ros.config.options import options_of
+from instaseg_ros.config.options.training import TrainConfig
 from instaseg_ros.configure import load_config, suited
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.frames import Frame
 from instaseg_ros.methods import METHODS, make_method
 from instaseg_ros.model.erfnet import ERFNet
-from instaseg_ros.options import options_of
-from instaseg_ros.options.training import TrainConfig
 from instaseg_ros.pipeline import Pipeline
 from instaseg_ros.ros.parameter_file import node_parameters
 from instaseg_ros.training.trainer import train

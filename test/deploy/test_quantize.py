@@ -17,11 +17,11 @@ from small_networks import by_chance
 from instaseg_ros import cli, files
 from instaseg_ros.checkpoint import Checkpoint, load_checkpoint
 from instaseg_ros.config import RuntimeConfig
+from instaseg_ros.config.options.spatial_embedding import DecodeConfig
 from instaseg_ros.deploy.quantize import Order, calibration_images, keep_quantised, quantize
 from instaseg_ros.deploy.quantize_onnx import quantised_onnx
 from instaseg_ros.deploy.quantize_onnx import sensitive as sensitive_convolutions
 from instaseg_ros.errors import ConfigError, EngineError
-from instaseg_ros.options.spatial_embedding import DecodeConfig
 from instaseg_ros.runtimes import open_runtime, openvino_model, tensorrt_runtime
 from instaseg_ros.runtimes.comparison import TOLERANCES, Comparison
 from instaseg_ros.runtimes.onnx_file import METADATA_KEY, cached_onnx, onnx_with_int8

@@ -11,8 +11,8 @@ from embedding_scenes import Outputs, scene
 from torch import Tensor
 
 from instaseg_ros.clustering.ellipses import Groups, reference
+from instaseg_ros.config.options.spatial_embedding import DecodeConfig
 from instaseg_ros.methods import spatial_embedding as method
-from instaseg_ros.options.spatial_embedding import DecodeConfig
 
 SIZES = ((24, 48), (17, 31), (130, 9), (1, 60), (60, 1))
 

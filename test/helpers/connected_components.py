@@ -12,13 +12,13 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from instaseg_ros.clustering.label_image import labelled_instances
+from instaseg_ros.config.options import shared
+from instaseg_ros.config.options.schema import param
+from instaseg_ros.config.options.training import TrainConfig
 from instaseg_ros.frames import Instances
 from instaseg_ros.methods import Targets
 from instaseg_ros.model.erfnet import ERFNet
 from instaseg_ros.model.heads import Head
-from instaseg_ros.options import shared
-from instaseg_ros.options.schema import param
-from instaseg_ros.options.training import TrainConfig
 
 METHOD = "connected_components:ConnectedComponents"
 

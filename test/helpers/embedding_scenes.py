@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from instaseg_ros.clustering.ellipses import Groups, reference
+from instaseg_ros.config.options.spatial_embedding import DecodeConfig
 from instaseg_ros.methods import spatial_embedding as method
-from instaseg_ros.options.spatial_embedding import DecodeConfig
 
 Outputs = tuple[np.ndarray, np.ndarray, np.ndarray]  # offset, bandwidth, seed of one image
 

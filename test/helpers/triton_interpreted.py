@@ -24,8 +24,8 @@ from torch import Tensor
 from instaseg_ros.benchmarks.yardstick import made_to_measure
 from instaseg_ros.clustering.ellipses import triton_kernels as kernels
 from instaseg_ros.clustering.ellipses import triton_session
+from instaseg_ros.config.options.spatial_embedding import DecodeConfig
 from instaseg_ros.methods import spatial_embedding as method
-from instaseg_ros.options.spatial_embedding import DecodeConfig
 
 SMALL_STEPS = pytest.mark.usefixtures("small_steps")
 

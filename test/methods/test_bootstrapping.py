@@ -9,12 +9,12 @@ import pytest
 import torch
 from test_spatial_embedding import golden_labels, golden_prediction
 
+from instaseg_ros.config.options import options_of
+from instaseg_ros.config.options.spatial_embedding import LossConfig
 from instaseg_ros.methods import Targets, make_method
 from instaseg_ros.methods.bootstrapping import EASY, hard_pixels
 from instaseg_ros.methods.semantic import IGNORED, semantic_loss
 from instaseg_ros.methods.spatial_embedding import SpatialEmbedding
-from instaseg_ros.options import options_of
-from instaseg_ros.options.spatial_embedding import LossConfig
 
 
 def test_hard_pixels_of_each_image() -> None:

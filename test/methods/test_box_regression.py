@@ -10,13 +10,13 @@ import pytest
 import torch
 from box_scenes import ideal, street, targets
 
+from instaseg_ros.config.options.box_regression import DecodeConfig, LossConfig
 from instaseg_ros.evaluation.metrics.average_precision import average_precision
 from instaseg_ros.evaluation.overlaps import frame_counts
 from instaseg_ros.frames import Instances
 from instaseg_ros.methods import Targets, make_method
 from instaseg_ros.methods.box_regression import BETA, UNIT_PX, box_iou, box_loss, embed, raw_outputs
 from instaseg_ros.model.erfnet import ERFNet
-from instaseg_ros.options.box_regression import DecodeConfig, LossConfig
 from instaseg_ros.training.state import start_from
 
 CONFIG = DecodeConfig(seed_threshold=0.3, min_pixels=12)

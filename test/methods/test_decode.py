@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from instaseg_ros.clustering.ellipses import reference
+from instaseg_ros.config.options.spatial_embedding import DecodeConfig
 from instaseg_ros.methods import spatial_embedding as method
 from instaseg_ros.methods.spatial_embedding import STEP_X, STEP_Y, SpatialEmbedding
-from instaseg_ros.options.spatial_embedding import DecodeConfig
 
 Disc = tuple[float, float, float, float, float]  # centre x, y, radius, raw bandwidth, top logit
 

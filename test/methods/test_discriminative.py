@@ -13,6 +13,7 @@ from disc_images import QUICK, write_discs
 
 from instaseg_ros.clustering.mean_shift import reference
 from instaseg_ros.config import load, merge
+from instaseg_ros.config.options.discriminative import DecodeConfig, LossConfig
 from instaseg_ros.evaluation.metrics.average_precision import average_precision
 from instaseg_ros.evaluation.overlaps import frame_counts
 from instaseg_ros.frames import Instances
@@ -20,7 +21,6 @@ from instaseg_ros.methods import BACKGROUND, Targets, make_method
 from instaseg_ros.methods import discriminative as method
 from instaseg_ros.methods.discriminative import Discriminative, discriminative_loss
 from instaseg_ros.model.erfnet import PROFILES, ERFNet
-from instaseg_ros.options.discriminative import DecodeConfig, LossConfig
 from instaseg_ros.samples import present_ids
 from instaseg_ros.training.trainer import train
 

@@ -10,11 +10,11 @@ import torch
 
 from instaseg_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from instaseg_ros.config import Config, merge
+from instaseg_ros.config.options import options_of
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.frames import Frame, Instances
 from instaseg_ros.methods import METHODS, Method, Targets, make_method
 from instaseg_ros.model.erfnet import ERFNet
-from instaseg_ros.options import options_of
 from instaseg_ros.pipeline import Pipeline
 
 SIZE = (64, 96)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from instaseg_ros.config.options.metric_learning import DecodeConfig, LossConfig
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.evaluation.metrics.average_precision import average_precision
 from instaseg_ros.evaluation.overlaps import frame_counts
@@ -24,7 +25,6 @@ from instaseg_ros.methods.similarity_loss import (
     similarity_loss,
 )
 from instaseg_ros.model.erfnet import ERFNet
-from instaseg_ros.options.metric_learning import DecodeConfig, LossConfig
 
 CONFIG = DecodeConfig(seed_threshold=0.5, min_pixels=20)
 Outputs = dict[str, torch.Tensor]

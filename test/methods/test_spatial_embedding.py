@@ -7,10 +7,10 @@ import dataclasses
 import pytest
 import torch
 
+from instaseg_ros.config.options.spatial_embedding import LossConfig
 from instaseg_ros.methods import Targets, instance_loss
 from instaseg_ros.methods.lovasz import lovasz_hinge
 from instaseg_ros.methods.spatial_embedding import SpatialEmbedding, pixel_grid
-from instaseg_ros.options.spatial_embedding import LossConfig
 
 GOLDEN = {  # n_sigma, learned_center: instance, smooth, seed, total, sum |grad| per channel
     (1, False): (

@@ -11,6 +11,7 @@ import torch
 
 from instaseg_ros.checkpoint import load_checkpoint
 from instaseg_ros.config import Config, load, merge
+from instaseg_ros.config.options.spatio_temporal import DecodeConfig, LossConfig
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.evaluation.depth import evaluate_depth
 from instaseg_ros.evaluation.metrics.average_precision import average_precision
@@ -20,7 +21,6 @@ from instaseg_ros.frames import Instances
 from instaseg_ros.methods import Targets, make_method
 from instaseg_ros.methods.spatio_temporal import inverse_depth
 from instaseg_ros.model.erfnet import ERFNet
-from instaseg_ros.options.spatio_temporal import DecodeConfig, LossConfig
 from instaseg_ros.synthetic_street import SyntheticStreet
 from instaseg_ros.training import trainer
 from instaseg_ros.training.data import Batch, to_batch

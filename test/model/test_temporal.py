@@ -13,6 +13,7 @@ import torch
 from instaseg_ros.cameras import LONGEST_GAP_NS, Cameras, keep_states, take_states
 from instaseg_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from instaseg_ros.config import Config, RuntimeConfig, merge
+from instaseg_ros.config.options.spatio_temporal import DecodeConfig
 from instaseg_ros.deploy.export import Order, export
 from instaseg_ros.deploy.quantize import Order as QuantizeOrder
 from instaseg_ros.deploy.quantize import quantize
@@ -21,7 +22,6 @@ from instaseg_ros.frames import Frame
 from instaseg_ros.methods import make_method
 from instaseg_ros.model.erfnet import ERFNet
 from instaseg_ros.model.temporal import NEXT_STATE, state_shape
-from instaseg_ros.options.spatio_temporal import DecodeConfig
 from instaseg_ros.pipeline import Pipeline
 from instaseg_ros.runtimes import RUNTIMES
 

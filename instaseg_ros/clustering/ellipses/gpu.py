@@ -23,7 +23,7 @@ from instaseg_ros.cuda_capture import Recorder, Recording
 
 if TYPE_CHECKING:
     from instaseg_ros.clustering.ellipses.triton_session import TritonGrouping
-    from instaseg_ros.options.spatial_embedding import DecodeConfig
+    from instaseg_ros.config.options.spatial_embedding import DecodeConfig
 
 log = logging.getLogger(__name__)
 

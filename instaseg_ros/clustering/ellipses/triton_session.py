@@ -19,7 +19,7 @@ from torch import Tensor
 
 from instaseg_ros.clustering.ellipses import Groups, triton_kernels, triton_merge
 from instaseg_ros.clustering.ellipses.cpu import largest_distance
-from instaseg_ros.options.spatial_embedding import DecodeConfig
+from instaseg_ros.config.options.spatial_embedding import DecodeConfig
 
 ROWS, COLUMNS = 64, 128  # of the grid over the embeddings, whatever the image
 RUN = 256  # points that are looked at together, or not at all

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from instaseg_ros.options import shared
-from instaseg_ros.options.schema import param
-from instaseg_ros.options.training import TrainConfig
+from instaseg_ros.config.options import shared
+from instaseg_ros.config.options.schema import param
+from instaseg_ros.config.options.training import TrainConfig
 
 METHOD = "instaseg_ros.methods.spatial_embedding:SpatialEmbedding"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from instaseg_ros.options.schema import param
+from instaseg_ros.config.options.schema import param
 
 
 @dataclass(frozen=True, slots=True)

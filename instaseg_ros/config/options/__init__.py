@@ -12,16 +12,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Protocol
 
+from instaseg_ros.config.options.shared import MethodConfig
+from instaseg_ros.config.options.training import TrainConfig
 from instaseg_ros.errors import ConfigError
-from instaseg_ros.options.shared import MethodConfig
-from instaseg_ros.options.training import TrainConfig
 
 METHODS = {
-    "spatial_embedding": "instaseg_ros.options.spatial_embedding",
-    "box_regression": "instaseg_ros.options.box_regression",
-    "metric_learning": "instaseg_ros.options.metric_learning",
-    "discriminative": "instaseg_ros.options.discriminative",
-    "spatio_temporal": "instaseg_ros.options.spatio_temporal",
+    "spatial_embedding": "instaseg_ros.config.options.spatial_embedding",
+    "box_regression": "instaseg_ros.config.options.box_regression",
+    "metric_learning": "instaseg_ros.config.options.metric_learning",
+    "discriminative": "instaseg_ros.config.options.discriminative",
+    "spatio_temporal": "instaseg_ros.config.options.spatio_temporal",
 }
 
 

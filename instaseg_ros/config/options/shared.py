@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from instaseg_ros.options.schema import param
+from instaseg_ros.config.options.schema import param
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from instaseg_ros.options import shared
-from instaseg_ros.options.training import TrainConfig
+from instaseg_ros.config.options import shared
+from instaseg_ros.config.options.training import TrainConfig
 
 METHOD = "instaseg_ros.methods.metric_learning:MetricLearning"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from instaseg_ros.options import discriminative
-from instaseg_ros.options.schema import param
+from instaseg_ros.config.options import discriminative
+from instaseg_ros.config.options.schema import param
 
 METHOD = "instaseg_ros.methods.spatio_temporal:SpatioTemporal"
 ShapeConfig = discriminative.ShapeConfig

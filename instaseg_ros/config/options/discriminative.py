@@ -1,14 +1,18 @@
-"""Options of box regression (Wu et al. 2016)."""
+"""Options of the discriminative loss (De Brabandere et al. 2017)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from instaseg_ros.options import shared
-from instaseg_ros.options.training import TrainConfig
+from instaseg_ros.config.options import shared
+from instaseg_ros.config.options.training import TrainConfig
 
-METHOD = "instaseg_ros.methods.box_regression:BoxRegression"
-ShapeConfig = shared.MethodConfig
+METHOD = "instaseg_ros.methods.discriminative:Discriminative"
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeConfig(shared.MethodConfig):
+    dimensions: int = shared.dimensions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,5 @@ class DecodeConfig:
 
 @dataclass(frozen=True, slots=True)
 class LossConfig(TrainConfig):
-    weight_instance: float = shared.weight_instance()
     weight_semantic: float = shared.weight_semantic()
     bootstrap_px: int = shared.bootstrap_px()
