@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import platform
 import resource
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,6 +37,7 @@ from instaseg_ros.recordings.image_messages import image_to_rgb
 from instaseg_ros.runtimes import Runtime
 from instaseg_ros.runtimes.torch_runtime import synchronise
 from instaseg_ros.tables import text_table
+from instaseg_ros.threads import processor_name
 
 STAGES = ("convert", "preprocess", "network", "decode", "label_image", "messages")
 log = logging.getLogger(__name__)
@@ -208,12 +207,8 @@ def peak_memory() -> dict[str, float]:
 
 def machine(threads: int) -> dict[str, Any]:
     """What the numbers are from. threads: as configured, 0 for all."""
-    cpu = platform.processor()
-    if (cpuinfo := Path("/proc/cpuinfo")).is_file():
-        found = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        cpu = found[0].partition(": ")[2] if found else cpu
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": cpu, "gpu": gpu, "threads": threads or torch.get_num_threads()}
+    return {"cpu": processor_name(), "gpu": gpu, "threads": threads or torch.get_num_threads()}
 
 
 def _scaled(label_maps: list[Tensor], size: tuple[int, int]) -> list[Tensor]:

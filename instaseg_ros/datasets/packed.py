@@ -5,7 +5,7 @@ of its image (as it was, or WebP) and of its truth (PNG, one for each of FIELDS 
 index says what they mean:
 
     {"format": FORMAT, "shard": 0, "last": false, "class_names": [...], "semantic_names": [...],
-     "counts_all": false, "samples": [{"name": "000001", "split": "train", "image": ".webp",
+     "least_px": null, "samples": [{"name": "000001", "split": "train", "image": ".webp",
      "fields": ["labels", "semantic"], "ids": [1, 2], "class_ids": [0, 0], "stamp_ns": 0}, ...]}
 
 with `sequence`, `pose` and `intrinsics` where a sample has them.
@@ -48,7 +48,7 @@ class Packed:
         first = found[0][1]
         self.class_names = _names(found[0][0], first, "class_names")
         self.semantic_names = _names(found[0][0], first, "semantic_names")
-        self.counts_all = first.get("counts_all") is True
+        self.least_px = _least_px(found[0][0], first)
         if not self.class_names:
             raise InputError(f"{found[0][0]}: expected a class at least")
         known = _splits(found)
@@ -198,6 +198,17 @@ def _image(path: Path, name: str, flags: int) -> NDArray[Any]:
         return decode(_content(path, name), flags)
     except ImageError as error:
         raise InputError(f"{path}: {name:.200}: {error}") from error
+
+
+def _least_px(path: Path, index: dict[str, Any]) -> float | None:
+    least = index.get("least_px")
+    if least is None:
+        return None
+    if isinstance(least, bool) or not isinstance(least, (int, float)) or not 0 < least < 1e9:
+        raise InputError(
+            f"{path}: least_px: expected a number of pixels or null, got {least!r:.60}"
+        )
+    return float(least)
 
 
 def _names(path: Path, index: Mapping[str, Any], key: str) -> tuple[str, ...]:

@@ -63,7 +63,7 @@ def pack(
             "format": FORMAT,
             "class_names": list(dataset.class_names),
             "semantic_names": list(semantic_names(dataset)),
-            "counts_all": bool(getattr(dataset, "counts_all", False)),
+            "least_px": getattr(dataset, "least_px", None),
         }
         for name, files, entry in _each_packed(split, dataset, list(indices), how.quality):
             more = sum(len(content) + ENTRY_BYTES for content in files.values())

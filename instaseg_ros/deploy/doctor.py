@@ -20,6 +20,7 @@ from instaseg_ros.runtimes import choose, open_runtime
 from instaseg_ros.runtimes.comparison import TOLERANCES, Comparison, Difference, timed_ms
 from instaseg_ros.runtimes.torch_runtime import pick_device, pick_precision
 from instaseg_ros.tables import text_table
+from instaseg_ros.threads import processor_name
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
@@ -112,7 +113,10 @@ def _try(
 
 def versions() -> dict[str, str]:
     """Versions of what the runtimes stand on, the processors, and the ROS distribution."""
-    found = {"python": platform.python_version(), "cpu": f"{_cpu()}, {os.cpu_count()} threads"}
+    found = {
+        "python": platform.python_version(),
+        "cpu": f"{processor_name()}, {os.cpu_count()} threads",
+    }
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_properties(0)
         found["gpu"] = f"{gpu.name}, compute capability {gpu.major}.{gpu.minor}"
@@ -148,15 +152,6 @@ def _version(package: str) -> str:
         return str(getattr(import_module(package), "__version__", "of unknown version"))
     except Exception as error:
         return f"installed, but cannot be imported ({error})"
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def table(report: Report) -> str:

@@ -20,6 +20,7 @@ from instaseg_ros import cli
 from instaseg_ros.datasets import Sequences, open_dataset, semantic_names, splits_of
 from instaseg_ros.datasets.packing import Packing, pack
 from instaseg_ros.errors import ConfigError, InputError
+from instaseg_ros.samples import least_pixels
 from instaseg_ros.synthetic_street import SyntheticStreet
 
 
@@ -55,6 +56,7 @@ def test_a_packed_dataset_has_the_same_samples_in_several_shards(tmp_path: Path)
         if split == "all":
             known = open_dataset(root, "train")
         assert own.class_names == known.class_names and len(own) == len(known)
+        assert least_pixels(own, 64, 64) == least_pixels(known, 64, 64)
         for index in range(len(own)):
             assert_equal(own[index], known[index])
 
