@@ -51,13 +51,9 @@ jazzy:
 train: jazzy
 	.venv/bin/instaseg train config/train/synthetic.yaml
 
-# What waits for an NVIDIA GPU, in under ten minutes: tests, figures (all of them in runs/gpu.json, with
-# date and hardware), and training, which goes on where the last call stopped.
+# What waits for an NVIDIA GPU, in under ten minutes: tests and figures, all of them in runs/gpu/ (see
+# docs/gpu.md).
 # On a machine whose torch is not this environment's: make gpu GPU_PYTHON=python3
 GPU_PYTHON ?= .venv/bin/python
 gpu: $(if $(filter .venv/%,$(GPU_PYTHON)),jazzy)
-	$(GPU_PYTHON) -m pytest -m gpu test/test_cuda.py test/test_methods.py test/test_runtimes.py test/test_tensorrt.py
-	$(GPU_PYTHON) -m instaseg_ros.benchmarks.gpu --json runs/gpu.json
-	$(GPU_PYTHON) -m instaseg_ros.cli bench --size 512x1024
-	$(GPU_PYTHON) -m instaseg_ros.cli bench --size 1024x2048
-	-timeout --signal=INT 180 $(GPU_PYTHON) -m instaseg_ros.cli train config/train/synthetic.yaml
+	$(GPU_PYTHON) tools/gpu_run.py --out runs/gpu

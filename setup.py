@@ -35,11 +35,17 @@ setup(
     maintainer_email=manifest.find("maintainer").get("email"),
     python_requires=">=3.10",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={PACKAGE: ["py.typed", "weights/*", "demo_data/*"]},
+    package_data={PACKAGE: ["py.typed", "weights/*", "demo_data/*", "evaluation/report/*.html"]},
     data_files=data_files,
     # Only what pip may safely bring to a robot: OpenCV from apt leaves no trace that pip could
     # see, and torch there is often the vendor's, so neither stands here.
-    install_requires=["numpy>=1.21", "PyYAML>=5.4", "safetensors>=0.4", "tqdm>=4.57"],
+    install_requires=[
+        "numpy>=1.21",
+        "PyYAML>=5.4",
+        "safetensors>=0.4",
+        "tabulate>=0.8.9",
+        "tqdm>=4.57",
+    ],
     extras_require={
         "pip": [  # with these the package runs on a machine without ROS
             "lz4>=4.0",
@@ -54,7 +60,7 @@ setup(
         "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"],
         "tensorrt": ["tensorrt>=8.6", "onnx>=1.16", "onnxscript>=0.2"],
         "int8": ["nncf>=2.13", "openvino>=2024.6"],
-        "plots": ["matplotlib>=3.5"],
+        "plots": ["Jinja2>=3.0", "matplotlib>=3.5"],
         "coco": ["pycocotools>=2.0.6"],
         "tracking": ["scipy>=1.7"],
         "video": ["av>=12"],  # its wheels hold x264, which is GPL; VP9 is used

@@ -25,10 +25,10 @@ True
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from instaseg_ros.telemetry import switch_off
 
 if TYPE_CHECKING:
     from instaseg_ros.config import Config
@@ -98,4 +98,16 @@ def _version() -> str:
         return manifest.findtext("version", default="unknown")
 
 
-switch_off()
+def _report_nothing() -> None:
+    """What other packages report about their users over the network is, with this one, nothing.
+
+    Theirs is on by default: OpenVINO's at `import openvino` (in a process of its own, with a client
+    ID kept in the home folder), NNCF's when it quantises, ONNX Runtime's at every session.
+    """
+    modules: dict[str, Any] = sys.modules
+    # So it cannot be imported, and OpenVINO and NNCF do without.
+    modules.setdefault("openvino_telemetry", None)
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
+_report_nothing()

@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any
 from safetensors import safe_open
 
 from instaseg_ros.config import Config, assigned, configs_with, merge
+from instaseg_ros.config.options import options_of
+from instaseg_ros.config.options.schema import shown
+from instaseg_ros.config.options.shared import shape_of
 from instaseg_ros.errors import ConfigError, WeightsError
 from instaseg_ros.files import write_whole
-from instaseg_ros.options import options_of
-from instaseg_ros.options.schema import shown
-from instaseg_ros.options.shared import shape_of
 
 if TYPE_CHECKING:
     import torch

@@ -18,8 +18,8 @@ from instaseg_ros.config import (
     own_leaves,
     read,
 )
+from instaseg_ros.config.options.schema import replaced
 from instaseg_ros.errors import ConfigError
-from instaseg_ros.options.schema import replaced
 
 
 def load_config(

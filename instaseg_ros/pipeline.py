@@ -9,14 +9,13 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from instaseg_ros.cameras import Camera, Cameras, keep_states, require_different, take_states
-from instaseg_ros.checkpoint import load_checkpoint
+from instaseg_ros.checkpoint import Checkpoint, load_checkpoint
 from instaseg_ros.config import Config, leaves_of, parameters
 from instaseg_ros.configure import suited
 from instaseg_ros.errors import ConfigError
@@ -24,12 +23,19 @@ from instaseg_ros.frames import Frame, Instances, Result
 from instaseg_ros.model.mirror import mean_of_both, with_mirror_images
 from instaseg_ros.model.temporal import NEXT_STATE
 from instaseg_ros.preprocess import Geometry, preprocess, restore
-from instaseg_ros.runtimes import Remembering, open_runtime, prepares_for_minutes
+from instaseg_ros.runtimes import (
+    Remembering,
+    Runtime,
+    Uploading,
+    open_runtime,
+    prepares_for_minutes,
+)
 from instaseg_ros.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
 WARM_UP_SIZE = (256, 512)  # (height, width) pixels where the configuration names none
+WARM_UP_FRAMES = 6  # what runs on a GPU is recorded once it has run: the network, then decoding
 
 
 class Inferred(NamedTuple):
@@ -51,22 +57,34 @@ class Inferred(NamedTuple):
 class Pipeline:
     """Network, decoding and geometry behind one call.
 
-    config: the given one, with what suits its weights (see `configure.suited`); `reconfigure`
-    replaces it. A method with a memory goes on from each camera's last frame, where `take_states`
-    says that it may.
+    config: the given one, with what suits its weights (see `configure.suited`), or as it is where
+    there is a checkpoint; `reconfigure` replaces it.
+    checkpoint: in place of the configured weights; one without tensors will do for a runtime.
+    runtime: in place of the configured one, such as `LiveRuntime` with a network in training.
+
+    A method with a memory goes on from each camera's last frame, where `take_states` says that it
+    may.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.config = config = suited(config)
-        log.info("loading weights %s", config.weights)
-        self.checkpoint = load_checkpoint(config.weights)
+    def __init__(
+        self, config: Config, checkpoint: Checkpoint | None = None, runtime: Runtime | None = None
+    ) -> None:
+        if checkpoint is None:
+            config = suited(config)
+            log.info("loading weights %s", config.weights)
+            checkpoint = load_checkpoint(config.weights)
+        self.config = config
+        self.checkpoint = checkpoint
         self.class_names = self.checkpoint.class_names
         self.method = self.checkpoint.method()
-        log.info(
-            "preparing runtime %s: the first start on a machine may take minutes",
-            config.runtime.name,
-        )
-        self.runtime = open_runtime(config.runtime, self.checkpoint)
+        if runtime is None:
+            log.info(
+                "preparing runtime %s: the first start on a machine may take minutes",
+                config.runtime.name,
+            )
+            size = config.input.height, config.input.width
+            runtime = open_runtime(config.runtime, checkpoint, size)
+        self.runtime = runtime
         self._cameras = Cameras()
         if self.method.temporal and config.input.mirror:
             raise ConfigError(
@@ -91,14 +109,19 @@ class Pipeline:
             pixels, geometry = preprocess(
                 [f.image for f in frames], config.input, self.checkpoint.stride
             )
-            if config.input.mirror:
-                pixels = with_mirror_images(pixels)
+            size = pixels.shape[1:3]
+            mirror = config.input.mirror
+            images: Any = pixels
+            if isinstance(self.runtime, Uploading):
+                images = self.runtime.upload(pixels, mirrored=mirror)
+            elif mirror:
+                images = with_mirror_images(pixels)
         cameras = self._cameras.of(frames)
         trackers = self._cameras.trackers(cameras, config.tracking)
         pairs = zip(frames, cameras, strict=True)
         jumped_back = tuple(frame.frame_id for frame, camera in pairs if camera.jumped_back)
         with _timed(stage_ms, "network"):
-            outputs = self._run(pixels, cameras)
+            outputs = self._run(images, size, mirror, cameras)
         with _timed(stage_ms, "decode"):
             height, width = geometry.scaled
             outputs = {name: o[..., :height, :width] for name, o in outputs.items()}
@@ -133,7 +156,7 @@ class Pipeline:
         self.config = config
 
     def warm_up(self) -> bool:
-        """Run a black image: first calls compile and allocate, and no camera should wait for that.
+        """Run noise: first calls compile, record and allocate, and no camera should wait for that.
 
         False, and nothing is run, where the runtime takes minutes for each image size and the
         configuration does not say which one will come.
@@ -146,7 +169,10 @@ class Pipeline:
         log.info(
             "compiling the network for images of %d x %d: the first start may take minutes", *size
         )
-        self.process([Frame(np.zeros((*size, 3), np.uint8))])
+        # Not black: what a kernel does wrong to nothing may look right.
+        noise = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+        for _ in range(WARM_UP_FRAMES if isinstance(self.runtime, Uploading) else 1):
+            self.process([Frame(noise)])
         self.reset()
         return True
 
@@ -154,15 +180,20 @@ class Pipeline:
         """Forget everything of earlier frames."""
         self._cameras.clear()
 
-    def _run(self, pixels: NDArray[np.uint8], cameras: Sequence[Camera]) -> dict[str, Tensor]:
-        """The network's outputs; what it remembers of the cameras moves on by a frame."""
+    def _run(
+        self, images: Any, size: tuple[int, int], mirror: bool, cameras: Sequence[Camera]
+    ) -> dict[str, Tensor]:
+        """The network's outputs; what it remembers of the cameras moves on by a frame.
+
+        images: of `size` (height, width), uploaded or not; with `mirror` twice as many.
+        """
         if not self.method.temporal:
-            outputs = self.runtime(pixels)
-            if self.config.input.mirror:
+            outputs = self.runtime(images)
+            if mirror:
                 outputs = mean_of_both(outputs, self.method.mirror_turns)
             return outputs
-        past = take_states(cameras, pixels.shape[1:3])
-        outputs = cast(Remembering, self.runtime)(pixels, past)
+        past = take_states(cameras, size)
+        outputs = cast(Remembering, self.runtime)(images, past)
         keep_states(cameras, outputs.pop(NEXT_STATE))
         return outputs
 

@@ -12,12 +12,8 @@ from numpy.typing import NDArray
 
 from instaseg_ros.frames import Frame
 
-SYNTHETIC_MIN_PIXELS = 100  # of true objects in synthetic frames, whatever their size
-
-
-def scaled_min_pixels(height: int, width: int) -> float:
-    """Cityscapes' least object, 100 pixels of 1024 x 2048, at another size of image."""
-    return 100 * height * width / (1024 * 2048)
+SYNTHETIC = "synthetic"  # in place of a path: the street that is drawn
+STREET_LEAST_PX = 100  # of an object in Cityscapes' images of 1024 x 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +77,20 @@ def semantic_names(dataset: Dataset) -> tuple[str, ...]:
 
 
 def least_pixels(dataset: Dataset, height: int, width: int) -> float:
-    """Pixels from which on a true object of an image is to be found: on streets as many as 100 of
-    Cityscapes' 1024 x 2048 are at its size. A dataset of anything else has `counts_all`, since no
-    other benchmark leaves small objects out; then it is 1."""
-    return 1 if getattr(dataset, "counts_all", False) else scaled_min_pixels(height, width)
+    """Pixels from which on a true object of an image is to be found: the dataset's `least_px`, 1
+    where its benchmark leaves no small objects out; a street without one is Cityscapes', whose
+    100 pixels are scaled to the size of the image."""
+    own: float | None = getattr(dataset, "least_px", None)
+    return STREET_LEAST_PX * height * width / (1024 * 2048) if own is None else own
+
+
+def spread(count: int, wanted: int, run: int = 1) -> list[int]:
+    """About `wanted` of `count` indices, ascending and evenly spread, in runs of `run` that follow
+    each other; all if there are no more."""
+    if wanted >= count:
+        return list(range(count))
+    starts = np.linspace(0, max(1, count - run + 1), max(1, wanted // run), endpoint=False)
+    return np.unique(starts.astype(int)[:, None] + np.arange(min(run, count))).tolist()
 
 
 class Remarks:

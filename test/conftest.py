@@ -8,30 +8,27 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from networks import SMALL, SMALL_STAGES, SMALL_TAPPED, by_chance, remembering
+from small_networks import SMALL, SMALL_STAGES, SMALL_TAPPED, by_chance, remembering
+from stand_in_cuda import CpuEvent, CpuRecorder, CpuStream
 
 from instaseg_ros.checkpoint import Checkpoint
 from instaseg_ros.files import cache_dir
 from instaseg_ros.model import lite
 from instaseg_ros.model.erfnet import PROFILES
+from instaseg_ros.runtimes import tensorrt_runtime
 
 # Kernels take half a minute to compile: also tests with a cache folder of their own find them here.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_dir()))
 
 
-class CpuStream:
-    """Stands where Engine expects a CUDA stream: on a CPU everything is in order anyway."""
-
-    cuda_stream = 0
-
-    def __init__(self, device: torch.device | None = None) -> None: ...
-
-    def wait_stream(self, other: CpuStream) -> None: ...
-
-
 @pytest.fixture
 def cpu_as_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams and device scopes of torch.cuda do nothing, so that an Engine runs on the CPU."""
+    monkeypatch.setattr(tensorrt_runtime, "Recorder", CpuRecorder)
+    plain_empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *a, pin_memory=False, **k: plain_empty(*a, **k))
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)
+    monkeypatch.setattr(torch.cuda, "Event", CpuEvent)
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", CpuStream)

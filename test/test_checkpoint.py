@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import by_chance
 from safetensors.torch import save_file
+from small_networks import by_chance
 
 from instaseg_ros.checkpoint import (
     FORMAT,

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from small_networks import remembering
 
 from instaseg_ros.checkpoint import Checkpoint, save_checkpoint
-from instaseg_ros.config import Config, merge
+from instaseg_ros.config import Config, RuntimeConfig, merge
 from instaseg_ros.errors import ConfigError, ImageError
 from instaseg_ros.frames import Frame
 from instaseg_ros.methods import METHODS, make_method
 from instaseg_ros.model.erfnet import ERFNet
+from instaseg_ros.model.mirror import with_mirror_images
 from instaseg_ros.pipeline import WARM_UP_SIZE, Pipeline
 from instaseg_ros.runtimes.tensorrt_runtime import TensorRTRuntime
+from instaseg_ros.runtimes.torch_runtime import LiveRuntime, TorchRuntime
 
 
 @pytest.fixture
@@ -51,6 +56,23 @@ def test_live_parameters_are_taken_whole_or_not_at_all(pipeline: Pipeline) -> No
     assert pipeline.config is live
 
 
+@pytest.mark.parametrize("temporal", [False, True])
+def test_a_network_in_training_is_run_as_it_stands(temporal: bool, small: Checkpoint) -> None:
+    checkpoint = remembering() if temporal else small
+    network = checkpoint.network().eval()
+    live = Pipeline(Config(), dataclasses.replace(checkpoint, tensors={}), LiveRuntime(network))
+    settings = RuntimeConfig(device="cpu", precision="fp32")
+    kept = Pipeline(Config(), checkpoint, TorchRuntime(settings, checkpoint))
+    with torch.no_grad():
+        network.head_parameters(head := network.heads[-1].name)[1].add_(3)  # it learns
+    for k in range(2):
+        one = dataclasses.replace(frame(k), stamp_ns=k)
+        seen, before = (dict(pipeline.infer([one]).outputs) for pipeline in (live, kept))
+        assert seen.keys() == before.keys() and "next_state" not in seen
+        before[head] = before[head] + 3
+        torch.testing.assert_close(seen, before, rtol=0, atol=1e-4)
+
+
 def test_a_frame_that_fails_does_not_block_the_next(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +90,32 @@ def test_a_frame_that_fails_does_not_block_the_next(
             with pytest.raises(MemoryError):
                 pipeline.process([frame(0)])
     assert len(pipeline.process([frame(0)])) == 1
+
+
+def test_mirror_images_are_made_where_the_network_runs(pipeline: Pipeline) -> None:
+    class StandInDevice:
+        """Not a GPU: mirrors what it is given, and runs the CPU's network."""
+
+        name, precision, run = "stand-in", "fp32", pipeline.runtime
+        seen: ClassVar[list[tuple[int, ...]]] = []
+
+        def upload(self, images: np.ndarray, mirrored: bool) -> np.ndarray:
+            self.seen.append(images.shape)
+            return with_mirror_images(images) if mirrored else images
+
+        def __call__(self, images: np.ndarray) -> dict[str, torch.Tensor]:
+            return self.run(images)
+
+    def outputs() -> dict[str, torch.Tensor]:
+        inferred = pipeline.infer([frame(0)])
+        return {head: output.clone() for head, output in inferred.outputs.items()}
+
+    pipeline.config = merge(pipeline.config, {"input.mirror": True})
+    expected = outputs()
+    pipeline.runtime = StandInDevice()
+    for head, output in outputs().items():
+        assert torch.equal(output, expected[head]), head
+    assert [shape[0] for shape in StandInDevice.seen] == [1]
 
 
 def with_input(pipeline: Pipeline, height: int, width: int) -> Pipeline:

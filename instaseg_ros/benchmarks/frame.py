@@ -8,12 +8,12 @@ network sees noise, which costs it what a street does; decoding gets outputs mad
 
 from __future__ import annotations
 
-import platform
+import importlib.util
+import logging
 import resource
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,19 +22,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from instaseg_ros.benchmarks.yardstick import Yardstick, made_to_measure, same_objects
+from instaseg_ros.benchmarks.yardstick import (
+    FOREGROUND_SHARE,
+    Yardstick,
+    made_to_measure,
+    same_objects,
+)
 from instaseg_ros.config import Config
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.frames import Frame, Instances
-from instaseg_ros.pipeline import Pipeline
-from instaseg_ros.preprocess import preprocess
+from instaseg_ros.pipeline import WARM_UP_FRAMES, Pipeline
 from instaseg_ros.recordings import result_messages as messages
 from instaseg_ros.recordings.image_messages import image_to_rgb
-from instaseg_ros.recordings.message_types import make_header, message_classes
 from instaseg_ros.runtimes import Runtime
+from instaseg_ros.runtimes.torch_runtime import synchronise
+from instaseg_ros.tables import text_table
+from instaseg_ros.threads import processor_name
 
-FOREGROUND_SHARE = 575_000 / (1024 * 2048)
 STAGES = ("convert", "preprocess", "network", "decode", "label_image", "messages")
+log = logging.getLogger(__name__)
+
 NAMES = {"restore": "label_image"}  # of the pipeline's stages, where ours says more
 
 
@@ -61,12 +68,6 @@ class Clock:
         }
 
 
-def synchronise() -> None:
-    """Wait for what a GPU still has to do."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
 class Ours:
     """The pipeline from image message to result messages, on one image of `size`.
 
@@ -77,10 +78,6 @@ class Ours:
         self.pipeline = Pipeline(config)
         height, width = size
         noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-        self.images, geometry = preprocess(
-            [noise], config.input, self.pipeline.checkpoint.stride
-        )  # (1, H', W', 3)
-        self.decoded_size = geometry.scaled
         self._message = SimpleNamespace(
             encoding="bgr8",
             height=height,
@@ -89,10 +86,13 @@ class Ours:
             is_bigendian=0,
             data=noise.ravel(),
         )
-        given = self.pipeline.runtime(self.images)
-        self.device = next(iter(given.values())).device
-        self._substitute = _Substitute(self.pipeline.runtime, given)
-        self.pipeline.runtime = self._substitute
+        self._substitute = self.pipeline.runtime = _Substitute(self.pipeline.runtime)
+        inferred = self.pipeline.infer([Frame(noise)])
+        self.images, self.decoded_size = self._substitute.images, inferred.geometry.scaled
+        self.device = next(iter(inferred.outputs.values())).device
+        self._makes_messages = importlib.util.find_spec("rosbags") is not None
+        if not self._makes_messages:
+            log.warning("messages are left out: their types need the package rosbags")
 
     def decode_what(self, objects: int, foreground_px: int, n_used: int = 0) -> dict[str, Tensor]:
         """Put outputs made to measure in the place of the network's, and return them."""
@@ -120,10 +120,13 @@ class Ours:
         (result,) = self.pipeline.process([Frame(rgb)])
         for stage, ms in result.stage_ms.items():
             clock.samples_ms[NAMES.get(stage, stage)].append(ms)
-        clock("messages", self._messages, result.instances)
+        if self._makes_messages:
+            clock("messages", self._messages, result.instances)
         return result.instances
 
     def _messages(self, instances: Instances) -> Any:
+        from instaseg_ros.recordings.message_types import make_header, message_classes
+
         msgs, header = message_classes(), make_header(0, "camera")
         return (
             messages.labels_message(msgs, header, instances.labels),
@@ -132,16 +135,20 @@ class Ours:
 
 
 class _Substitute:
-    """A runtime that computes, and returns something else."""
+    """A runtime that computes, and returns what is `made`, if anything. images: (1, H, W, 3), the
+    last that it saw."""
 
-    def __init__(self, runtime: Runtime, made: dict[str, Tensor]) -> None:
+    images: NDArray[np.uint8]
+
+    def __init__(self, runtime: Runtime) -> None:
         self.name, self.precision = runtime.name, runtime.precision
-        self.runtime, self.made = runtime, made
+        self.runtime, self.made = runtime, dict[str, Tensor]()
 
-    def __call__(self, images: NDArray[np.uint8]) -> dict[str, Tensor]:
-        self.runtime(images)
+    def __call__(self, images: NDArray[np.uint8], *state: Tensor | None) -> dict[str, Tensor]:
+        self.images = images
+        outputs = self.runtime(images, *state)
         synchronise()
-        return self.made
+        return self.made or outputs
 
 
 def bench(
@@ -157,7 +164,7 @@ def bench(
     ours = Ours(config, size)
     height, width = ours.decoded_size
     made = ours.decode_what(objects, round(FOREGROUND_SHARE * height * width), n_used)
-    for _ in range(2):
+    for _ in range(WARM_UP_FRAMES):
         instances = ours(Clock())
     memory = peak_memory()  # before the yardstick takes any
     theirs = Yardstick(ours.pipeline.checkpoint, ours.images, ours.device)
@@ -179,7 +186,7 @@ def bench(
         "runtime": ours.pipeline.runtime.name,
         "precision": ours.pipeline.runtime.precision,
         **machine(config.runtime.threads),
-        "stages": {name: stages[name] for name in (*STAGES, "total")},
+        "stages": {name: stages[name] for name in (*STAGES, "total") if name in stages},
         "yardstick": yardstick,
         "ratio": {
             name: yardstick[name]["p50_ms"] / stages[name]["p50_ms"]
@@ -200,12 +207,8 @@ def peak_memory() -> dict[str, float]:
 
 def machine(threads: int) -> dict[str, Any]:
     """What the numbers are from. threads: as configured, 0 for all."""
-    cpu = platform.processor()
-    if (cpuinfo := Path("/proc/cpuinfo")).is_file():
-        found = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        cpu = found[0].partition(": ")[2] if found else cpu
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": cpu, "gpu": gpu, "threads": threads or torch.get_num_threads()}
+    return {"cpu": processor_name(), "gpu": gpu, "threads": threads or torch.get_num_threads()}
 
 
 def _scaled(label_maps: list[Tensor], size: tuple[int, int]) -> list[Tensor]:
@@ -220,7 +223,7 @@ def _scaled(label_maps: list[Tensor], size: tuple[int, int]) -> list[Tensor]:
 
 def table(numbers: dict[str, Any]) -> str:
     """The numbers for people."""
-    lines = [
+    about = (
         f"{numbers['size']} (network: {numbers['network_size']}), {numbers['objects']} objects, "
         f"{numbers['weights']}, {numbers['runtime']} {numbers['precision']}, "
         f"{numbers['rounds']} rounds",
@@ -229,13 +232,12 @@ def table(numbers: dict[str, Any]) -> str:
         f"at most {numbers['rss_mb']:.0f} MB resident"
         + (f", {numbers['gpu_mb']:.0f} MB on the GPU" if "gpu_mb" in numbers else "")
         + f" ({numbers['rss_with_yardstick_mb']:.0f} MB with the yardstick)",
-        f"{'':12}{'ours':>21}{'published':>22}",
-        f"{'ms':12}{'p50':>10}{'p99':>11}{'p50':>11}{'p99':>11}{'ratio':>8}",
-    ]
-    for name, stage in numbers["stages"].items():
-        line = f"{name:12}{stage['p50_ms']:10.2f}{stage['p99_ms']:11.2f}"
-        if name in numbers["yardstick"]:
-            theirs = numbers["yardstick"][name]
-            line += f"{theirs['p50_ms']:11.1f}{theirs['p99_ms']:11.1f}{numbers['ratio'][name]:8.1f}"
-        lines.append(line)
-    return "\n".join(lines)
+    )
+    rows = []
+    for name, ours in numbers["stages"].items():
+        theirs = numbers["yardstick"].get(name, {})
+        both = (side.get(key) for side in (ours, theirs) for key in ("p50_ms", "p99_ms"))
+        rows.append((name, *both, numbers["ratio"].get(name)))
+    headings = ("ms", "ours\np50", "p99", "published\np50", "p99", "ratio")
+    stages = text_table(headings, rows, ("", ".2f", ".2f", ".1f", ".1f", ".1f"))
+    return "\n".join((*about, stages))

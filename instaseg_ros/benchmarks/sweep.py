@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from instaseg_ros.benchmarks.frame import FOREGROUND_SHARE, Clock, Ours, bench
-from instaseg_ros.benchmarks.yardstick import Yardstick
+from instaseg_ros.benchmarks.frame import Clock, Ours, bench
+from instaseg_ros.benchmarks.yardstick import FOREGROUND_SHARE, Yardstick
 from instaseg_ros.config import Config
 from instaseg_ros.errors import MissingExtraError
 from instaseg_ros.files import OutputFile

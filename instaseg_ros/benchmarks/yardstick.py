@@ -4,7 +4,8 @@ Decoding gets outputs made to measure: so many objects on so many foreground pix
 is the published way: the network in eager float32 torch, NCHW, on pixels that lie ready as a float
 tensor; then the published loop, vectorised over the foreground pixels of a class, stated here with
 nothing around it. What the published code does beside that (a full-size mask of each object) is
-left out, in its favour.
+left out, in its favour. On a GPU its convolutions round float32 to TF32, as torch has them do by
+default; ours in `fp32` do not, and are compared with the network on a CPU.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from instaseg_ros.methods.spatial_embedding import (
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
-    from instaseg_ros.options.spatial_embedding import DecodeConfig
+    from instaseg_ros.config.options.spatial_embedding import DecodeConfig
+
+FOREGROUND_SHARE = 575_000 / (1024 * 2048)  # of a street's pixels
 
 
 def made_to_measure(

@@ -48,6 +48,7 @@ VERBS = {  # verb: module, what it does
         "an int8 model of weights, measured before it is kept",
     ),
     "info": ("instaseg_ros.cli.info", "what a data set holds, and which of its files are broken"),
+    "pack": ("instaseg_ros.cli.pack", "a data set as a few files, to carry it elsewhere"),
     "train": ("instaseg_ros.cli.train", "train weights, or go on with a run that was stopped"),
 }
 

@@ -10,6 +10,7 @@ from instaseg_ros.cli import add_config_options, config_from, size_from
 from instaseg_ros.config import Config, merge, parameters
 from instaseg_ros.errors import ConfigError, require
 from instaseg_ros.files import OutputFile
+from instaseg_ros.samples import SYNTHETIC
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare weights, of whatever method, on the same held-out frames",
     )
     parser.add_argument(
-        "--data", default="synthetic", help="of --methods: `synthetic`, or the path of a dataset"
+        "--data", default=SYNTHETIC, help="of --methods: `synthetic`, or the path of a dataset"
     )
     parser.add_argument("--frames", type=int, default=200, help="of --methods: at most so many")
     add_config_options(parser)
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(f"--{name}: expected at least 1, got {value}")
     if args.classes < 0:
         raise ConfigError(f"--classes: expected at least 0, got {args.classes}")
-    if args.methods and args.data != "synthetic":
+    if args.methods and args.data != SYNTHETIC:
         from instaseg_ros.datasets import open_dataset
 
         open_dataset(args.data, "val")
@@ -103,8 +104,8 @@ def _config(args: argparse.Namespace) -> Config:
 
 
 def _runtimes(config: Config, size: tuple[int, int], frames: int) -> dict[str, object]:
-    from instaseg_ros.benchmarks.runtimes import available, compare, table
     from instaseg_ros.checkpoint import load_checkpoint
+    from instaseg_ros.evaluation.by_runtime import available, compare, table
 
     checkpoint = load_checkpoint(config.weights)
     runtimes, refused = available(config, checkpoint)

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instaseg_ros.cli import add_config_options, config_from, size_from
-from instaseg_ros.errors import ConfigError
-from instaseg_ros.samples import SYNTHETIC_MIN_PIXELS
+from instaseg_ros.errors import ConfigError, require
+from instaseg_ros.samples import STREET_LEAST_PX, SYNTHETIC
 
 if TYPE_CHECKING:
     from instaseg_ros.datasets import Dataset
 
-SYNTHETIC = "synthetic"
 SYNTHETIC_FRAMES, SYNTHETIC_SIZE = 200, "512x1024"
 SYNTHETIC_TRACKED = 20  # frames of a sequence with --tracking, two seconds
 
@@ -42,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="PX",
         help="smaller true objects are left out; default: of streets 100 pixels of a 1024x2048 "
-        f"frame, scaled to the frame's size (synthetic: {SYNTHETIC_MIN_PIXELS}), else none",
+        f"frame, scaled to the frame's size (synthetic: {STREET_LEAST_PX}), else none",
     )
     parser.add_argument("--coco", action="store_true", help="COCO's mask AP too (extra `coco`)")
     parser.add_argument(
@@ -67,12 +66,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
+    from tqdm import tqdm
+
     from instaseg_ros.config import merge
+    from instaseg_ros.datasets import spread
     from instaseg_ros.evaluation.metrics.tracking import tracking_line
     from instaseg_ros.evaluation.report.build import PAGE, write_report
-    from instaseg_ros.evaluation.report.plots import require_matplotlib
-    from instaseg_ros.evaluation.run import evaluate, match_classes, numbers, spread, summary_of
-    from instaseg_ros.evaluation.summary import text_table
+    from instaseg_ros.evaluation.run import evaluate, match_classes, numbers, summary_of
+    from instaseg_ros.evaluation.summary import table
     from instaseg_ros.files import OutputFile
     from instaseg_ros.pipeline import Pipeline
 
@@ -83,20 +84,19 @@ def run(args: argparse.Namespace) -> int:
     json = OutputFile(args.json, overwrite=True) if args.json else None
     report = None
     if args.report:
-        require_matplotlib()
+        for package in ("matplotlib.figure", "jinja2"):
+            require(package, "plots", "the report")
         report = OutputFile(args.report, overwrite=True, marker=PAGE)
     pipeline = Pipeline(config)
     for remark in match_classes(dataset.class_names, pipeline.class_names).remarks:
         log.warning("%s", remark)
     wanted = args.frames or len(dataset)
     indices = list(range(len(dataset)))[:wanted] if args.tracking else spread(len(dataset), wanted)
-    min_pixels = args.min_pixels
-    if min_pixels is None and args.data == SYNTHETIC:
-        min_pixels = SYNTHETIC_MIN_PIXELS
+    shown = tqdm(indices, unit="frame", disable=None)
     keep = report is not None
-    found = evaluate(pipeline, dataset, indices, min_pixels, args.coco, args.tracking, keep)
+    found = evaluate(pipeline, dataset, shown, args.min_pixels, args.coco, args.tracking, keep)
     summary = summary_of(found)
-    print(text_table(summary))
+    print(table(summary))
     if args.coco:
         print("COCO: " + ", ".join(f"{name} {v:.3f}" for name, v in summary["coco"].items()))
     if args.tracking:
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     if report:
         where = args.data if args.data == SYNTHETIC else Path(args.data).resolve().name
         title = f"{where}, {args.split}: AP {summary['ap']:.3f}"
-        write_report(found, summary, pipeline, dataset, title, report, args.worst)
+        write_report(found, summary, pipeline, title, report, args.worst)
         print(f"report: {args.report / PAGE}")
     return 0
 
@@ -137,7 +137,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _dataset(args: argparse.Namespace) -> Dataset:
     from instaseg_ros.datasets import Sequences, kind_name, open_dataset
-    from instaseg_ros.training.source import held_out_street
+    from instaseg_ros.synthetic_street import held_out_street
 
     if args.data != SYNTHETIC:
         dataset = open_dataset(args.data, args.split)

@@ -35,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
     parser.add_argument("--size", default="512x1024", help="height x width of the network's input")
     parser.add_argument(
-        "--precision", choices=("fp32", "fp16"), help="default: fp32, for engines fp16"
+        "--precision",
+        choices=("fp32", "fp16", "int8"),
+        help="default: fp32, for engines fp16; int8: engines of what `instaseg quantize` made",
     )
     parser.add_argument(
         "--images",
@@ -87,6 +89,8 @@ def _weights(args: argparse.Namespace, precision: str) -> int:
         raise ConfigError(
             f"output for {WEIGHTS}: expected a name that ends in .{WEIGHTS}, got {path}"
         )
+    if precision == "int8":
+        raise ConfigError(f"precision of {WEIGHTS}: expected fp32 or fp16, got {precision}")
     OutputFile(path, args.overwrite)  # refuses here what is not to be replaced
 
     import torch

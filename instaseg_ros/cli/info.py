@@ -43,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--limit: expected at least 1, got {args.limit}")
     if args.sheet and args.sheet.suffix.lower() not in (".png", ".jpg"):
         raise ConfigError(f"--sheet: expected a name in .png or .jpg, got {args.sheet}")
-    from instaseg_ros.datasets import ALL, kind_name, lacks_val, open_dataset, splits_of
-    from instaseg_ros.datasets.survey import spread, survey, table
+    from instaseg_ros.datasets import ALL, kind_name, lacks_val, open_dataset, splits_of, spread
+    from instaseg_ros.datasets.survey import survey, table
 
     known = splits_of(args.dataset)
     split = args.split or (ALL if lacks_val(known) else "train" if "train" in known else known[0])
@@ -83,7 +83,8 @@ def _named(broken: list[str]) -> int:
 def _write_sheet(dataset: Dataset, path: Path) -> None:
     import cv2
 
-    from instaseg_ros.datasets.survey import sheet, spread
+    from instaseg_ros.datasets import spread
+    from instaseg_ros.datasets.survey import sheet
     from instaseg_ros.files import OutputFile
 
     output = OutputFile(path, overwrite=True)

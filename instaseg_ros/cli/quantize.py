@@ -1,4 +1,5 @@
-"""`instaseg quantize`: an int8 model of weights for OpenVINO, measured before it is kept."""
+"""`instaseg quantize`: an int8 model of weights for OpenVINO or TensorRT, measured before it is
+kept."""
 
 from __future__ import annotations
 
@@ -9,6 +10,12 @@ from instaseg_ros.errors import ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--to",
+        choices=("openvino", "tensorrt"),
+        default="openvino",
+        help="what is to run it; for tensorrt, --size must be that of the network's input",
+    )
     parser.add_argument(
         "--images",
         metavar="PATH",
@@ -35,14 +42,16 @@ def run(args: argparse.Namespace) -> int:
     size, config = size_from(args.size), config_from(args)
     check_frames(args.images)
 
-    from instaseg_ros.benchmarks.runtimes import table
     from instaseg_ros.checkpoint import load_checkpoint
     from instaseg_ros.deploy.quantize import Order, keep_quantised, quantize
+    from instaseg_ros.evaluation.by_runtime import table
 
-    order = Order(args.images, size, args.frames, args.check_frames)
     checkpoint = load_checkpoint(config.weights)
+    if args.to == "tensorrt":  # its files are of one size
+        size_from(args.size, checkpoint.stride)
+    order = Order(args.images, size, args.frames, args.check_frames, args.to)
     quantised = quantize(checkpoint, config.decode, order)
     print(table(quantised.rows))
     keep_quantised(quantised, checkpoint, args.max_loss)
-    print(f"{quantised.measured}\nrun it with runtime.precision: int8")
+    print(f"{quantised.measured}\nrun it with runtime.name: {args.to}, runtime.precision: int8")
     return 0

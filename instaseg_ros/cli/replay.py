@@ -85,14 +85,15 @@ def _open_sinks(
 
 
 def _print_summary(summary: Summary, outputs: Sequence[str]) -> None:
+    from instaseg_ros.tables import text_table
+
     print(
         f"{summary.frames} frames: {summary.labelled} labelled, {summary.skipped} skipped, "
         f"{summary.seconds:.1f} s, {summary.frames / summary.seconds:.1f} frames/s"
         f"{' -> ' + ', '.join(outputs) if summary.labelled else '; nothing written'}"
     )
-    print(f"{'stage':12}{'p50 ms':>10}{'p99 ms':>10}")
-    for stage, (median, slow) in summary.stage_ms.items():
-        print(f"{stage:12}{median:10.1f}{slow:10.1f}")
+    rows = [(stage, *ms) for stage, ms in summary.stage_ms.items()]
+    print(text_table(("stage", "p50 ms", "p99 ms"), rows, ("", ".1f", ".1f")))
 
 
 def _count(text: str) -> int:

@@ -1,7 +1,7 @@
 """Seeds that differ, and the masks of the pixels most alike to each: clustering by similarity.
 
-Two pixels are alike when the squared distance of their embeddings is small. On a CPU the masks grow
-in compiled loops, as bits; on other devices in the plain torch that those are tested against.
+Two pixels are alike when the squared distance of their embeddings is small. The masks grow in
+compiled loops, as bits; `grow` is the plain torch that those are tested against.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -20,7 +20,7 @@ from instaseg_ros.numba_cache import compile_all, kernel
 from instaseg_ros.threads import buffer, each
 
 if TYPE_CHECKING:
-    from instaseg_ros.options.metric_learning import DecodeConfig
+    from instaseg_ros.config.options.metric_learning import DecodeConfig
 
 BAND_ROWS = 8  # image rows that are searched at a time
 WORD = 64  # pixels whose membership lies in one integer
@@ -50,7 +50,7 @@ def grow_compiled(
     limits: Float,
     config: DecodeConfig,
 ) -> Masks:
-    """`grow` on the CPU.
+    """`grow`, compiled.
 
     size: (H, W). embed_rows(first, end, out) writes the embedding (D, end - first, W) of some rows
     to `out`.

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from instaseg_ros.config.file import parse_assignments, trees_in
-from instaseg_ros.errors import ConfigError
-from instaseg_ros.options import METHODS, options_of
-from instaseg_ros.options.schema import (
+from instaseg_ros.config.options import METHODS, options_of
+from instaseg_ros.config.options.schema import (
     Parameter,
     UnknownParameterError,
     assigned,
@@ -25,8 +24,9 @@ from instaseg_ros.options.schema import (
     parameters,
     replaced,
 )
-from instaseg_ros.options.shared import MethodConfig
-from instaseg_ros.options.training import AugmentConfig, TrainConfig
+from instaseg_ros.config.options.shared import MethodConfig
+from instaseg_ros.config.options.training import AugmentConfig, TrainConfig
+from instaseg_ros.errors import ConfigError
 
 __all__ = [
     "AugmentConfig",

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
+from instaseg_ros.config.options.schema import shown
 from instaseg_ros.errors import ConfigError
-from instaseg_ros.options.schema import shown
 
 MAX_BYTES = 1 << 18
 MAX_VALUES = 10_000  # aliases of aliases make billions of a few bytes

@@ -7,24 +7,27 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from instaseg_ros.datasets import cityscapes, coco, cvppp, kitti_mots, label_images
+from instaseg_ros.datasets import cityscapes, coco, cvppp, kitti_mots, label_images, packed
 from instaseg_ros.datasets.border import named
 from instaseg_ros.datasets.parts import TRAIN, VAL, Part, part
 from instaseg_ros.datasets.reading import unknown_split
 from instaseg_ros.errors import InputError
 from instaseg_ros.recordings.bag_paths import BAG_SUFFIXES
 from instaseg_ros.samples import (
+    SYNTHETIC,
     Dataset,
     Sample,
     Sequences,
     least_pixels,
     remarks,
     semantic_names,
+    spread,
 )
 
 __all__ = [
     "ALL",
     "KINDS",
+    "SYNTHETIC",
     "Dataset",
     "Sample",
     "Sequences",
@@ -35,10 +38,10 @@ __all__ = [
     "remarks",
     "semantic_names",
     "splits_of",
+    "spread",
 ]
 
 ALL = "all"  # in place of a split, of a dataset that has none
-SYNTHETIC = "synthetic"
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +108,13 @@ KINDS = (  # the first that fits
         label_images.LabelImages,
         label_images.splits,
         ("images", "instances|labels"),
+    ),
+    Kind(
+        "packed",
+        "shard-000.zip, shard-001.zip, ... that `instaseg pack` wrote",
+        packed.open_packed,
+        packed.splits,
+        ("shard-*.zip",),
     ),
     Kind(
         "CVPPP leaves",

@@ -81,7 +81,7 @@ class Coco:
     mask or a known class is ignored ground; `remarks` counts them, and whatever else was left out.
     """
 
-    counts_all = True
+    least_px = 1
 
     def __init__(self, path: str | Path, split: str = "train") -> None:
         self._file = annotations_file(Path(path), split)

@@ -37,7 +37,7 @@ class Cvppp:
     """
 
     class_names = ("leaf",)
-    counts_all = True
+    least_px = 1
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
         if split not in ("train", "val", ""):

@@ -59,7 +59,7 @@ class KittiMots:
     """
 
     class_names = ("car", "person")  # pedestrians by the name they have in other datasets
-    counts_all = True
+    least_px = 1
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
         root = Path(root)

@@ -70,7 +70,8 @@ class LabelImages:
         self.semantic_names = tuple(SEMANTIC.values()) if dense else ()
         self.class_names = tuple(CITYSCAPES.values()) if self._coded else (only_class,)
         # The street's export has meta.json, and objects of a single pixel as Cityscapes has.
-        self.counts_all = not (self._coded or (root / "meta.json").is_file())
+        street = self._coded or (root / "meta.json").is_file()
+        self.least_px = None if street else 1
         self._classes: dict[str, dict[int, int]] | None = None  # by file name and instance
         if not self._coded and (root / "meta.json").is_file():
             self._read_meta(root / "meta.json")

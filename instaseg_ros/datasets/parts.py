@@ -18,7 +18,7 @@ class Part:
         self.class_names = dataset.class_names
         self.semantic_names = semantic_names(dataset)
         self.remarks = remarks(dataset)
-        self.counts_all: bool = getattr(dataset, "counts_all", False)
+        self.least_px: float | None = getattr(dataset, "least_px", None)
 
     def __len__(self) -> int:
         return len(self._indices)

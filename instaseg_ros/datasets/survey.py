@@ -17,6 +17,7 @@ from instaseg_ros.datasets.reading import read_any
 from instaseg_ros.errors import InputError
 from instaseg_ros.recordings.image_files import IMAGE_SUFFIXES
 from instaseg_ros.samples import Dataset, Sample
+from instaseg_ros.tables import text_table
 from instaseg_ros.visualization import color, contact_sheet, paint, write_name
 
 CELL_WIDTH_PX = 480
@@ -92,26 +93,20 @@ def table(contents: Sequence[Content], class_names: Sequence[str], min_pixels: i
     object_px = np.concatenate([one.object_px for one in contents])
     shown = np.concatenate([np.unique(one.class_ids) for one in contents])
     levels = (5, 25, 50, 75, 95)
-    width = max(len(name) for name in (*class_names, "class"))
-    lines = [
-        f"height x width {', '.join(named)}",
-        f"ignored ground {ignored:.2%}, uncounted objects {crowd:.2%} of all pixels",
-        f"{'class':<{width}}{'objects':>9}{f'>= {min_pixels} px':>11}{'images':>8}   pixels: "
-        + "".join(f"{f'{level} %':>9}" for level in levels),
-    ]
+    rows = []
     for class_id, name in enumerate(class_names):
         own = object_px[class_ids == class_id]
-        quantiles = np.quantile(own, np.array(levels) / 100) if len(own) else ()
-        lines.append(
-            f"{name:<{width}}{len(own):>9}{(own >= min_pixels).sum():>11}"
-            f"{(shown == class_id).sum():>8}{'':>11}" + "".join(f"{q:>9.0f}" for q in quantiles)
-        )
-    return "\n".join(lines)
-
-
-def spread(count: int, wanted: int) -> list[int]:
-    """At most `wanted` of `count` indices, evenly spread."""
-    return sorted({i * count // wanted for i in range(wanted)})
+        large, images = (own >= min_pixels).sum(), (shown == class_id).sum()
+        none = [None] * len(levels)
+        quantiles = np.quantile(own, np.array(levels) / 100) if len(own) else none
+        rows.append((name, len(own), large, images, *quantiles))
+    first, *others = (f"{level} %" for level in levels)
+    headings = ("class", "objects", f">= {min_pixels} px", "images", f"pixels: {first}", *others)
+    classes = text_table(headings, rows, ("", "d", "d", "d", *(".0f" for _ in levels)))
+    return (
+        f"height x width {', '.join(named)}\n"
+        f"ignored ground {ignored:.2%}, uncounted objects {crowd:.2%} of all pixels\n{classes}"
+    )
 
 
 def sheet(dataset: Dataset, indices: Iterable[int], columns: int) -> NDArray[np.uint8]:

@@ -19,6 +19,8 @@ from instaseg_ros.errors import InstasegError
 from instaseg_ros.runtimes import choose, open_runtime
 from instaseg_ros.runtimes.comparison import TOLERANCES, Comparison, Difference, timed_ms
 from instaseg_ros.runtimes.torch_runtime import pick_device, pick_precision
+from instaseg_ros.tables import text_table
+from instaseg_ros.threads import processor_name
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
@@ -81,7 +83,7 @@ def examine(
         settings = dataclasses.replace(config, name=name, device=device, precision=precision)
         findings.append(_try(settings, checkpoint, comparison, rounds))
     settings = dataclasses.replace(config, name="auto")
-    name, why = choose(settings, checkpoint)
+    name, why = choose(settings, checkpoint, size)
     auto = _try(dataclasses.replace(settings, name=name), checkpoint, comparison, rounds)
     return Report(versions(), findings, auto, why)
 
@@ -111,7 +113,10 @@ def _try(
 
 def versions() -> dict[str, str]:
     """Versions of what the runtimes stand on, the processors, and the ROS distribution."""
-    found = {"python": platform.python_version(), "cpu": f"{_cpu()}, {os.cpu_count()} threads"}
+    found = {
+        "python": platform.python_version(),
+        "cpu": f"{processor_name()}, {os.cpu_count()} threads",
+    }
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_properties(0)
         found["gpu"] = f"{gpu.name}, compute capability {gpu.major}.{gpu.minor}"
@@ -149,28 +154,17 @@ def _version(package: str) -> str:
         return f"installed, but cannot be imported ({error})"
 
 
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def table(report: Report) -> str:
     """The report for people."""
     lines = [f"{what:12}{version}" for what, version in report.versions.items()]
-    lines.append(
-        f"\n{'runtime':10}{'device':8}{'precision':11}{'p50 ms':>8}  difference from torch"
-    )
-    for finding in report.findings:
-        place = f"{finding.runtime:10}{finding.device:8}{finding.precision:11}"
-        if finding.difference is None:
-            lines.append(f"{place}{'-':>8}  {finding.trouble}")
-        else:
-            said = f"{finding.difference}{'; ' * bool(finding.trouble)}{finding.trouble}"
-            lines.append(f"{place}{finding.p50_ms:8.1f}  {said}")
+    rows = []
+    for one in report.findings:
+        measured = one.difference is not None
+        said = "; ".join(filter(None, (str(one.difference) if measured else "", one.trouble)))
+        ms = one.p50_ms if measured else None
+        rows.append((one.runtime, one.device, one.precision, ms, said))
+    headings = ("runtime", "device", "precision", "p50 ms", "difference from torch")
+    lines += ["", text_table(headings, rows, ("", "", "", ".1f", ""))]
     auto = report.auto
     verdict = auto.trouble or f"agrees with torch ({auto.difference}), {auto.p50_ms:.1f} ms"
     lines.append(f"\nauto takes {auto.runtime} on {auto.device} in {auto.precision}: {report.why}")

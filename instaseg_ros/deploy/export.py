@@ -21,12 +21,16 @@ from instaseg_ros.runtimes.onnx_file import DTYPES, INPUT, METADATA_KEY, cached_
 from instaseg_ros.runtimes.onnx_runtime import Session
 from instaseg_ros.runtimes.openvino_model import model_of, unpacked
 from instaseg_ros.runtimes.tensorrt_engine import write_sidecar
-from instaseg_ros.runtimes.tensorrt_runtime import Run, TensorRTRuntime, kept_at
+from instaseg_ros.runtimes.tensorrt_runtime import INT8, TensorRTRuntime, kept_at
 from instaseg_ros.runtimes.torch2trt_runtime import load_plan, save_module
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
     from instaseg_ros.config import RuntimeConfig
+
+
+# From images and, of a temporal network, the state before them; None: there is none.
+Run = Callable[[NDArray[np.uint8], Tensor | None], dict[str, Tensor]]
 
 
 class Order(NamedTuple):
@@ -51,9 +55,10 @@ def export(order: Order, target: str, path: Path, overwrite: bool = False) -> st
     precision = order.runtime.precision
     if path.suffix != suffix:
         raise ConfigError(f"output for {target}: expected a name that ends in {suffix}, got {path}")
-    if precision not in DTYPES:
+    precisions = (*DTYPES, INT8) if target in ENGINES else tuple(DTYPES)
+    if precision not in precisions:
         raise ConfigError(
-            f"precision of an export: expected {' or '.join(DTYPES)}, got {precision}"
+            f"precision of {target}: expected one of {', '.join(precisions)}, got {precision}"
         )
     output = OutputFile(path, overwrite)
     output.part.mkdir()  # a format may be of several files
@@ -149,3 +154,4 @@ TARGETS: dict[str, tuple[str, Callable[[Order, Path], Run]]] = {
     "tensorrt": (".engine", _tensorrt),
     "torch2trt": (".pth", _torch2trt),
 }
+ENGINES = ("tensorrt", "torch2trt")

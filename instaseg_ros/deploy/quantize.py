@@ -1,6 +1,7 @@
-"""Post-training quantisation of the network to int8 for OpenVINO, measured before it is kept.
+"""Post-training quantisation of the network to int8, for OpenVINO or TensorRT, measured before it
+is kept.
 
-NNCF calibrates on images alone, without truth: they show how large each layer's activations get.
+It is calibrated on images alone, without truth: they show how large each layer's activations get.
 What lies at half the image's resolution or makes the outputs stays in floating point: it is a small
 share of the work and most of the loss.
 """
@@ -8,20 +9,23 @@ share of the work and most of the loss.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from instaseg_ros.benchmarks.runtimes import REFERENCE, Row, compare
 from instaseg_ros.checkpoint import Checkpoint
 from instaseg_ros.config import InputConfig, RuntimeConfig
+from instaseg_ros.deploy.quantize_onnx import quantised_onnx
 from instaseg_ros.errors import ConfigError, MissingExtraError
+from instaseg_ros.evaluation.by_runtime import REFERENCE, Row, compare
 from instaseg_ros.preprocess import preprocess
-from instaseg_ros.recordings.sources import open_source
-from instaseg_ros.runtimes import open_runtime
+from instaseg_ros.recordings.sources import open_source, spread_frames
+from instaseg_ros.runtimes import Runtime, open_runtime
+from instaseg_ros.runtimes.onnx_file import cached_onnx, keep_onnx_with_int8
+from instaseg_ros.runtimes.onnx_runtime import Session
 from instaseg_ros.runtimes.openvino_model import keep_quantised_model, model_of
 from instaseg_ros.runtimes.openvino_runtime import OpenVinoRuntime
 from instaseg_ros.synthetic_street import SyntheticStreet
@@ -32,28 +36,31 @@ FEW_CHANNELS = 16  # at half resolution, or of the image itself
 
 
 class Order(NamedTuple):
-    """What to calibrate and measure on.
+    """What to calibrate and measure on, and what for.
 
     images: for calibration, `frames` of anything that `open_source` reads; None: of the synthetic
     street's training sequences. size: (height, width) to calibrate and measure at.
-    check_frames: held-out synthetic frames to measure AP on.
+    check_frames: held-out synthetic frames to measure AP on. target: a key of TARGETS.
     """
 
     images: str | None
     size: tuple[int, int]
     frames: int
     check_frames: int
+    target: str = "openvino"
 
 
 class Quantised(NamedTuple):
     """An int8 model that is not kept yet.
 
-    model: openvino.Model. rows: the reference's, float32's and int8's. measured: its AP, in words.
+    model: as its target has it. rows: the reference's, float32's and int8's. measured: its AP, in
+    words.
     """
 
     model: Any
     rows: dict[str, Row]
     measured: str
+    order: Order
 
     @property
     def loss(self) -> float:
@@ -71,32 +78,15 @@ def quantize(checkpoint: Checkpoint, decode: Any, order: Order) -> Quantised:
             f"`instaseg quantize` calibrates on single images, and method {checkpoint.method_name} "
             "has a memory of earlier ones; use runtime.precision: bf16 or fp32"
         )
-    try:
-        import nncf
-        from nncf.quantization.advanced_parameters import (
-            AdvancedQuantizationParameters,
-            OverflowFix,
-        )
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("nncf", "int8", "`instaseg quantize`") from error
-    logging.getLogger("nncf").setLevel(logging.WARNING)
-    model = model_of(checkpoint, checkpoint.network().eval())
-    quantised = nncf.quantize(
-        model,
-        nncf.Dataset(list(calibration_images(order, checkpoint.stride))),
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=order.frames,
-        ignored_scope=nncf.IgnoredScope(names=sensitive(model)),
-        # Seven bits for every weight: without VNNI a CPU adds products in 16 bits, which saturate.
-        advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE),
-    )
-    rows = _measure(checkpoint, decode, order, quantised)
+    target = TARGETS[order.target]
+    model = target.make(checkpoint, order)
+    sides = target.sides(model, checkpoint, order)
+    rows = compare(sides, checkpoint, decode, order.size, order.check_frames)
     measured = (
         f"AP {rows['int8'].ap:.4f} instead of {rows[REFERENCE].ap:.4f} on {order.check_frames} "
         f"held-out synthetic frames of {order.size[0]}x{order.size[1]}"
     )
-    quantised.set_rt_info(measured, ["instaseg_ros", "measured"])
-    return Quantised(quantised, rows, measured)
+    return Quantised(model, rows, measured, order)
 
 
 def keep_quantised(quantised: Quantised, checkpoint: Checkpoint, max_loss: float) -> None:
@@ -110,21 +100,88 @@ def keep_quantised(quantised: Quantised, checkpoint: Checkpoint, max_loss: float
             "Calibrate on more images, or images more like the camera's (--images), or accept "
             "the loss with --max-loss"
         )
-    keep_quantised_model(quantised.model, checkpoint)
+    TARGETS[quantised.order.target].keep(quantised, checkpoint)
 
 
 def calibration_images(order: Order, stride: int) -> Iterator[NDArray[np.uint8]]:
     """`order.frames` images (1, H, W, 3) uint8 from all over the source, at `order.size`."""
     if order.images:
-        source = open_source(order.images)
-        step = max(1, (source.total or 0) // order.frames)
-        images = (frame.image for frame in islice(source, 0, order.frames * step, step))
+        frames = spread_frames(open_source(order.images), order.frames)
+        images = (frame.image for frame in frames)
     else:
         street = SyntheticStreet(
             size=order.size, sequences=order.frames, frames_per_sequence=1, depth=False
         )
         images = (street[index].frame.image for index in range(order.frames))
     return (preprocess([image], InputConfig(*order.size), stride)[0] for image in images)
+
+
+def _openvino(checkpoint: Checkpoint, order: Order) -> Any:
+    """The openvino.Model."""
+    try:
+        import nncf
+        from nncf.quantization.advanced_parameters import (
+            AdvancedQuantizationParameters,
+            OverflowFix,
+        )
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("nncf", "int8", "`instaseg quantize`") from error
+    logging.getLogger("nncf").setLevel(logging.WARNING)
+    model = model_of(checkpoint, checkpoint.network().eval())
+    return nncf.quantize(
+        model,
+        nncf.Dataset(list(calibration_images(order, checkpoint.stride))),
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=order.frames,
+        ignored_scope=nncf.IgnoredScope(names=sensitive(model)),
+        # Seven bits for every weight: without VNNI a CPU adds products in 16 bits, which saturate.
+        advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE),
+    )
+
+
+def _openvino_sides(model: Any, checkpoint: Checkpoint, order: Order) -> dict[str, Runtime]:
+    return {
+        "fp32": open_runtime(RuntimeConfig(name="openvino", precision="fp32"), checkpoint),
+        "int8": OpenVinoRuntime(RuntimeConfig(precision="int8"), checkpoint, model),
+    }
+
+
+def _keep_openvino(quantised: Quantised, checkpoint: Checkpoint) -> None:
+    quantised.model.set_rt_info(quantised.measured, ["instaseg_ros", "measured"])
+    keep_quantised_model(quantised.model, checkpoint)
+
+
+def _tensorrt(checkpoint: Checkpoint, order: Order) -> bytes:
+    """The ONNX file that TensorRT reads."""
+    return quantised_onnx(checkpoint, order.size, calibration_images(order, checkpoint.stride))
+
+
+def _tensorrt_sides(model: bytes, checkpoint: Checkpoint, order: Order) -> dict[str, Runtime]:
+    """Run by ONNX Runtime, which needs no GPU and rounds to int8 where TensorRT does; what is not
+    int8 is float32 here, and half there."""
+    cpu = torch.device("cpu")
+    return {
+        "fp32": Session(cached_onnx(checkpoint, order.size, "fp32"), cpu),
+        "int8": Session(model, cpu, as_written=True),
+    }
+
+
+def _keep_tensorrt(quantised: Quantised, checkpoint: Checkpoint) -> None:
+    keep_onnx_with_int8(quantised.model, checkpoint, quantised.order.size)
+
+
+class Target(NamedTuple):
+    """make: the int8 model. sides: what float32 and int8 are measured with. keep: the model."""
+
+    make: Callable[[Checkpoint, Order], Any]
+    sides: Callable[[Any, Checkpoint, Order], dict[str, Runtime]]
+    keep: Callable[[Quantised, Checkpoint], None]
+
+
+TARGETS = {
+    "openvino": Target(_openvino, _openvino_sides, _keep_openvino),
+    "tensorrt": Target(_tensorrt, _tensorrt_sides, _keep_tensorrt),
+}
 
 
 def sensitive(model: Any) -> list[str]:
@@ -149,10 +206,3 @@ def _few_channels(node: Any) -> bool:
         len(shape) == 4 and shape[1].is_static and int(shape[1].get_length()) <= FEW_CHANNELS
         for shape in shapes
     )
-
-
-def _measure(checkpoint: Checkpoint, decode: Any, order: Order, quantised: Any) -> dict[str, Row]:
-    float32 = open_runtime(RuntimeConfig(name="openvino", precision="fp32"), checkpoint)
-    int8 = OpenVinoRuntime(RuntimeConfig(precision="int8"), checkpoint, quantised)
-    runtimes = {"fp32": float32, "int8": int8}
-    return compare(runtimes, checkpoint, decode, order.size, order.check_frames)

@@ -9,14 +9,17 @@ import argparse
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from instaseg_ros.checkpoint import load_checkpoint
+from instaseg_ros.config import Config
+from instaseg_ros.datasets import Sample
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.evaluation.metrics.depth import DepthCounts, absolute_relative_error, depth_counts
+from instaseg_ros.evaluation.run import labelled
 from instaseg_ros.methods.spatio_temporal import inverse_depth
-from instaseg_ros.model.temporal import NEXT_STATE
+from instaseg_ros.pipeline import Inferred, Pipeline
+from instaseg_ros.runtimes.torch_runtime import LiveRuntime
 from instaseg_ros.synthetic_street import SyntheticStreet
 
 
@@ -47,25 +50,26 @@ def evaluate_depth(
             f"weights {weights}: method {checkpoint.method_name} predicts no depth; expected "
             "spatio_temporal"
         )
-    network = checkpoint.network().eval()
+    runtime = LiveRuntime(checkpoint.network().eval())
+    pipeline = Pipeline(Config(), checkpoint, runtime)
     street = SyntheticStreet(
         size, split="val", sequences=sequences, frames_per_sequence=frames, depth=True
     )
     scaled: list[DepthCounts] = []
     metric: list[DepthCounts] = []
     flat: list[DepthCounts] = []
-    state = None
-    for index in tqdm(range(len(street)), unit="frame", disable=None):
-        frame = street[index].frame
-        assert frame.depth is not None
-        pixels = torch.from_numpy(frame.image)[None].permute(0, 3, 1, 2) / 255
-        with torch.inference_mode():
-            outputs = network(pixels, state if index % frames else None)
-            depth = (1 / inverse_depth(outputs["depth"]))[0, 0].numpy()
-        state = outputs[NEXT_STATE]
-        scaled.append(depth_counts(depth, frame.depth))
-        metric.append(depth_counts(depth, frame.depth, scaled=False))
-        flat.append(depth_counts(np.ones(size), frame.depth))
+
+    def look(sample: Sample, inferred: Inferred) -> None:
+        depth = (1 / inverse_depth(inferred.outputs["depth"]))[0, 0].numpy()
+        truth = sample.frame.depth
+        assert truth is not None
+        scaled.append(depth_counts(depth, truth))
+        metric.append(depth_counts(depth, truth, scaled=False))
+        flat.append(depth_counts(np.ones(size), truth))
+
+    indices = tqdm(range(len(street)), unit="frame", disable=None)
+    for _ in labelled([pipeline], street, indices, look):
+        pass  # of the objects nothing is asked
     return DepthErrors(*map(absolute_relative_error, (scaled, metric, flat)))
 
 

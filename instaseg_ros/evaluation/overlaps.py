@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -50,38 +49,6 @@ class ClassCounts(NamedTuple):
     ignored_px: NDArray[np.int64]
     excused_px: NDArray[np.int64]
     scores: NDArray[np.float32]
-
-
-class Judged(NamedTuple):
-    """What becomes of G objects and P predictions at IoU 0.5.
-
-    match: (G, P) bool, at most one in a row and a column, since neither label image overlaps
-    itself; iou: (G, P); counted: (P,) bool, predictions that are right or wrong, not excused.
-    """
-
-    match: NDArray[np.bool_]
-    iou: NDArray[np.float64]
-    counted: NDArray[np.bool_]
-
-    @property
-    def wrong(self) -> NDArray[np.bool_]:
-        """(P,) bool."""
-        return self.counted & ~self.match.any(0)
-
-
-class Ranked(NamedTuple):
-    """The K predictions of one class over N frames, as far as metrics above IoU 0.5 need them.
-
-    iou: (K,) the largest with an object of the class: where it is above 0.5 no other prediction has
-    as much of that object, since neither label image overlaps itself. excused: (K,) share of the
-    prediction, in [0, 1]. scores: (K,). frame: (K,) 0..N-1. objects: (N,) to be found in each.
-    """
-
-    iou: NDArray[np.float64]
-    excused: NDArray[np.float64]
-    scores: NDArray[np.float32]
-    frame: NDArray[np.int64]
-    objects: NDArray[np.int64]
 
 
 def frame_counts(
@@ -153,44 +120,4 @@ def of_class(frame: FrameCounts, class_id: int | None) -> ClassCounts:
         frame.ignored_px[columns],
         (frame.ignored_px + times @ frame.overlap)[columns],
         frame.scores[columns],
-    )
-
-
-def iou(counts: ClassCounts) -> NDArray[np.float64]:
-    """(G, P) intersection over union."""
-    union = counts.truth_px[:, None] + counts.predicted_px[None] - counts.overlap
-    return counts.overlap / np.maximum(union, 1)
-
-
-def excused(counts: ClassCounts) -> NDArray[np.float64]:
-    """(P,) share of each prediction that is excused; of an empty one all."""
-    share = counts.excused_px / np.maximum(counts.predicted_px, 1)
-    return np.where(counts.predicted_px > 0, share, np.inf)
-
-
-def counts_at(
-    best_iou: NDArray[np.float64], share: NDArray[np.float64], threshold: float = 0.5
-) -> NDArray[np.bool_]:
-    """(P,) bool: a prediction counts if its IoU with some object is above the threshold, as a right
-    one, or else if no more than that share of it is excused, as a wrong one."""
-    return (best_iou > threshold) | (share <= threshold)
-
-
-def judge(counts: ClassCounts, overlaps: NDArray[np.float64] | None = None) -> Judged:
-    """Objects and predictions of one class in one frame. overlaps: (G, P) in place of `iou`."""
-    overlaps = iou(counts) if overlaps is None else overlaps
-    counted = counts_at(overlaps.max(0, initial=0.0), excused(counts))
-    return Judged(overlaps > 0.5, overlaps, counted)
-
-
-def rank(frames: Sequence[FrameCounts], class_id: int) -> Ranked:
-    """The predictions of one class over all frames."""
-    classes = [of_class(frame, class_id) for frame in frames]
-    lengths = [len(counts.scores) for counts in classes]
-    return Ranked(
-        np.concatenate([np.zeros(0), *(iou(c).max(0, initial=0.0) for c in classes)]),
-        np.concatenate([np.zeros(0), *(excused(c) for c in classes)]),
-        np.concatenate([np.zeros(0, np.float32), *(c.scores for c in classes)]),
-        np.repeat(np.arange(len(frames)), lengths),
-        np.array([len(c.truth_px) for c in classes], np.int64),
     )

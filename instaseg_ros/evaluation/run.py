@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from instaseg_ros.checkpoint import weights_hash
 from instaseg_ros.datasets import Dataset, Sample, Sequences, least_pixels
 from instaseg_ros.errors import ConfigError
+from instaseg_ros.evaluation.matching import Ranked, rankings
 from instaseg_ros.evaluation.metrics.breakdown import touching_percent
 from instaseg_ros.evaluation.metrics.coco import CocoFrames
 from instaseg_ros.evaluation.metrics.tracking import TrackedFrame, summarize_tracks
 from instaseg_ros.evaluation.overlaps import FrameCounts, frame_counts
 from instaseg_ros.evaluation.summary import summarize
 from instaseg_ros.frames import Frame, Instances, Result
-from instaseg_ros.pipeline import Pipeline
+from instaseg_ros.pipeline import Inferred, Pipeline
 
 Array = NDArray[Any]
-Sides = tuple[Array, Array, Array, Instances, Array | None, Array | None]
+Look = Callable[[Sample, Inferred], None]
 
 
 class Predictor(Protocol):
@@ -51,19 +52,23 @@ class ClassMatch(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """The instances of a frame, kept to be drawn. png: the label image, 16-bit grey; the others as
-    in Instances."""
+    """What a report asks of a frame. png: the label image that was found, 16-bit grey; ids,
+    class_ids, scores: as in Instances. touching: percent of touching border of each true object and
+    of each one found."""
 
     png: bytes
     ids: NDArray[np.uint16]
     class_ids: NDArray[np.int64]
     scores: NDArray[np.float32]
+    touching: tuple[NDArray[np.float64], NDArray[np.float64]]
 
     @classmethod
-    def of(cls, found: Instances) -> Seen:
+    def of(cls, found: Instances, sample: Sample) -> Seen:
         """At a hundredth of the memory."""
         png = cv2.imencode(".png", found.labels, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
-        return cls(png, found.ids, found.class_ids, found.scores)
+        truth = touching_percent(sample.labels, sample.ids)
+        touching = truth, touching_percent(found.labels, found.ids)
+        return cls(png, found.ids, found.class_ids, found.scores, touching)
 
     @property
     def labels(self) -> NDArray[np.uint16]:
@@ -72,22 +77,56 @@ class Seen(NamedTuple):
         return np.asarray(image, np.uint16)
 
 
-class Evaluation(NamedTuple):
-    """What `evaluate` collects, one entry per frame.
+@dataclasses.dataclass
+class Evaluation:
+    """What was found in the frames of a dataset, one entry per frame.
 
-    counts: classes are indices into `classes.names`. touching: percent of touching border of each
-    row (groups: 0) and of each column of the counts. stage_ms: as in Result. tracks: the frames by
-    sequence, and seen: what was scored; None where nobody asked.
+    min_pixels: smaller true objects are left out; None: as `least_pixels` of the dataset says.
+    indices: in the dataset. counts: classes are indices into `classes.names`. stage_ms: as in
+    Result. Kept where they are not None: coco: masks for COCO's AP; tracks: the frames by sequence,
+    for who is who; seen: what was scored, for a report.
     """
 
+    dataset: Dataset
     classes: ClassMatch
-    indices: list[int]
-    counts: list[FrameCounts]
-    touching: list[tuple[NDArray[np.float64], NDArray[np.float64]]]
-    stage_ms: list[dict[str, float]]
-    coco: CocoFrames | None
+    min_pixels: float | None = None
+    coco: CocoFrames | None = None
     tracks: dict[str, list[TrackedFrame]] | None = None
     seen: list[Seen] | None = None
+    indices: list[int] = dataclasses.field(default_factory=list)
+    counts: list[FrameCounts] = dataclasses.field(default_factory=list)
+    stage_ms: list[dict[str, float]] = dataclasses.field(default_factory=list)
+
+    def add(self, index: int, sample: Sample, result: Result) -> None:
+        """Score what was found in the sample at `index`."""
+        instances, least = result.instances, self.min_pixels
+        if least is None:
+            least = least_pixels(self.dataset, *sample.labels.shape)
+        predicted = self.classes.predicted[instances.class_ids]
+        objects, regions = in_common(self.classes, sample)
+        sides = *objects, dataclasses.replace(instances, class_ids=predicted), *regions
+        counts = frame_counts(*sides, min_pixels=least)
+        self.indices.append(index)
+        self.counts.append(counts)
+        self.stage_ms.append(result.stage_ms)
+        if self.coco is not None:
+            self.coco.add(*sides)
+        if self.seen is not None:
+            self.seen.append(Seen.of(instances, sample))
+        if self.tracks is not None:
+            frames = self.tracks.setdefault(_sequence(self.dataset, index), [])
+            frames.append(_tracked(counts, sample, instances))
+
+    @cached_property
+    def ranked(self) -> dict[str, Ranked]:
+        """`rankings` of all frames, once they are added."""
+        return rankings(self.counts, self.classes.names)
+
+
+def by_number(of_dataset: Sequence[str], of_weights: Sequence[str]) -> ClassMatch:
+    """Classes of the same number correspond, whatever they are called."""
+    truth, predicted = (np.arange(len(side)) for side in (of_dataset, of_weights))
+    return ClassMatch(tuple(of_weights), truth, predicted)
 
 
 def match_classes(of_dataset: Sequence[str], of_weights: Sequence[str]) -> ClassMatch:
@@ -129,7 +168,7 @@ def _remarks(of_dataset: Sequence[str], of_weights: Sequence[str]) -> list[str]:
 def evaluate(
     predictor: Predictor,
     dataset: Dataset,
-    indices: Sequence[int] | None = None,
+    indices: Iterable[int] | None = None,
     min_pixels: float | None = None,
     coco: bool = False,
     tracking: bool = False,
@@ -137,56 +176,68 @@ def evaluate(
 ) -> Evaluation:
     """Label the frames at `indices` (None: all) and count overlaps with the truth.
 
-    min_pixels: smaller true objects are left out; None: as `least_pixels` of the dataset says.
-    coco: keep masks for COCO's AP too. tracking: keep who is who, in a dataset with sequences.
-    keep: what was found, for a report. The predictor is reset where a sequence begins.
+    min_pixels, coco, tracking, keep: of an `Evaluation`, the last three what it keeps.
     Raises ConfigError when no class is common, InputError for a sample that cannot be read.
     """
     classes = match_classes(dataset.class_names, predictor.class_names)
-    indices = list(range(len(dataset)) if indices is None else indices)
-    found = Evaluation(classes, indices, [], [], [], CocoFrames(classes.names) if coco else None)
-    if tracking:
-        found = found._replace(tracks={})
-    if keep:
-        found = found._replace(seen=[])
-    sequence = ""
-    for index in tqdm(indices, unit="frame", disable=None):
-        if isinstance(dataset, Sequences) and dataset.sequence(index) != sequence:
-            sequence = dataset.sequence(index)
-            predictor.reset()
-        sample = dataset[index]
-        result = predictor.process([sample.frame])[0]
-        instances, size = result.instances, sample.labels.shape
-        truth = in_common(classes, sample, instances)
-        least = least_pixels(dataset, *size) if min_pixels is None else min_pixels
-        counts = frame_counts(*truth, min_pixels=least)
-        touching = np.zeros(len(counts.truth_px))
-        touching[: len(sample.ids)] = touching_percent(sample.labels, sample.ids)
-        found.counts.append(counts)
-        found.touching.append((touching, touching_percent(instances.labels, instances.ids)))
-        found.stage_ms.append(result.stage_ms)
-        if found.coco is not None:
-            found.coco.add(*truth)
-        if found.seen is not None:
-            found.seen.append(Seen.of(instances))
-        if found.tracks is not None:
-            found.tracks.setdefault(sequence, []).append(_tracked(counts, sample, instances))
+    found = Evaluation(
+        dataset,
+        classes,
+        min_pixels,
+        coco=CocoFrames(classes.names) if coco else None,
+        tracks={} if tracking else None,
+        seen=[] if keep else None,
+    )
+    for index, sample, (result,) in labelled([predictor], dataset, indices):
+        found.add(index, sample, result)
     return found
 
 
-def in_common(classes: ClassMatch, sample: Sample, instances: Instances) -> Sides:
-    """Truth and prediction as `frame_counts` takes them, in the common classes; -1: in none."""
+def labelled(
+    predictors: Sequence[Predictor],
+    dataset: Dataset,
+    indices: Iterable[int] | None = None,
+    look: Look | None = None,
+) -> Iterator[tuple[int, Sample, list[Result]]]:
+    """The frames at `indices` (None: all), and what each of the predictors finds, in turn.
+
+    All are reset at first, and where a sequence begins. look: is shown what a Pipeline
+    infers, with the network's outputs.
+    """
+    current = None
+    for index in range(len(dataset)) if indices is None else indices:
+        sequence = _sequence(dataset, index)
+        if sequence != current:
+            current = sequence
+            for predictor in predictors:
+                predictor.reset()
+        sample = dataset[index]
+        yield index, sample, [_result(predictor, sample, look) for predictor in predictors]
+
+
+def _result(predictor: Predictor, sample: Sample, look: Look | None) -> Result:
+    if look is None:
+        return predictor.process([sample.frame])[0]
+    pipeline = cast(Pipeline, predictor)
+    inferred = pipeline.infer([sample.frame])
+    look(sample, inferred)
+    return pipeline.finish(inferred)[0]
+
+
+def _sequence(dataset: Dataset, index: int) -> str:
+    return dataset.sequence(index) if isinstance(dataset, Sequences) else ""
+
+
+def in_common(
+    classes: ClassMatch, sample: Sample
+) -> tuple[tuple[Array, Array, Array], tuple[Array | None, Array | None]]:
+    """Truth as metrics take it before and after what was found, in the common classes (-1: none):
+    labels, ids and class_ids; ignore and crowd."""
     crowd = sample.crowd
     if crowd is not None:
         crowd = np.concatenate([[0], classes.truth + 1]).astype(np.uint8)[crowd]
-    return (
-        sample.labels,
-        sample.ids,
-        classes.truth[sample.class_ids],
-        dataclasses.replace(instances, class_ids=classes.predicted[instances.class_ids]),
-        sample.ignore,
-        crowd,
-    )
+    class_ids = classes.truth[sample.class_ids]
+    return (sample.labels, sample.ids, class_ids), (sample.ignore, crowd)
 
 
 def _tracked(counts: FrameCounts, sample: Sample, instances: Instances) -> TrackedFrame:
@@ -198,7 +249,7 @@ def _tracked(counts: FrameCounts, sample: Sample, instances: Instances) -> Track
 def summary_of(found: Evaluation) -> dict[str, Any]:
     """What `summarize` says; if asked for, COCO's numbers under `coco` and what `summarize_tracks`
     says under `tracking`."""
-    summary = summarize(found.counts, found.classes.names)
+    summary = summarize(found.counts, found.ranked)
     if found.coco is not None:
         summary["coco"] = found.coco.average_precision()
     if found.tracks is not None:
@@ -223,8 +274,3 @@ def numbers(found: Evaluation, summary: dict[str, Any], pipeline: Pipeline) -> d
         "weights_hash": weights_hash(pipeline.checkpoint),
         "config": dataclasses.asdict(pipeline.config),
     }
-
-
-def spread(frames: int, wanted: int) -> list[int]:
-    """At most `wanted` indices, evenly over `frames`."""
-    return np.linspace(0, frames, min(frames, wanted), endpoint=False).astype(int).tolist()

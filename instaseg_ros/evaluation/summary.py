@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from instaseg_ros.evaluation.metrics.average_precision import average_precision
+from instaseg_ros.evaluation.matching import Ranked
+from instaseg_ros.evaluation.metrics.average_precision import ap_table
 from instaseg_ros.evaluation.metrics.leaves import leaf_score
 from instaseg_ros.evaluation.metrics.nuclei import OVERLAPS, ap_dsb
 from instaseg_ros.evaluation.metrics.panoptic import panoptic_quality
 from instaseg_ros.evaluation.metrics.regions import region_precision
 from instaseg_ros.evaluation.overlaps import FrameCounts
+from instaseg_ros.tables import text_table
 
 COLUMNS = {  # key of a class' row: its name in the table
     "ap": "AP",
@@ -25,23 +27,25 @@ COLUMNS = {  # key of a class' row: its name in the table
 }
 
 
-def summarize(frames: Sequence[FrameCounts], class_names: Sequence[str]) -> dict[str, Any]:
+def summarize(frames: Sequence[FrameCounts], ranked: Mapping[str, Ranked]) -> dict[str, Any]:
     """`per_class.NAME` and, beside it, the means: ap, ap50, pq, sq, rq, ap_dsb and ap_dsb_by_image
-    (each by IoU), sbd, dic, apr50, apr70, apr_volume, and objects in all. NaN: no object."""
-    ap = average_precision(frames, class_names)
-    rows = {name: _row(frames, c) | ap[name]._asdict() for c, name in enumerate(class_names)}
+    (each by IoU), sbd, dic, apr50, apr70, apr_volume, and objects in all. NaN: no object.
+
+    ranked: `rankings` of the frames.
+    """
+    ap = ap_table(ranked)
+    rows = {
+        name: _row(frames, class_id, own) | ap[name]._asdict()
+        for class_id, (name, own) in enumerate(ranked.items())
+    }
     return {**_mean(list(rows.values())), **ap["mean"]._asdict(), "per_class": rows}
 
 
-def text_table(summary: dict[str, Any]) -> str:
+def table(summary: dict[str, Any]) -> str:
     """The main metrics for people, a line per class and one for the mean."""
-    names = [*summary["per_class"], "mean"]
-    width = max(10, *map(len, names))
-    lines = [f"{'class':{width}}" + "".join(f"{title:>9}" for title in COLUMNS.values())]
-    for name in names:
-        cells = table_cells(summary["per_class"].get(name, summary))
-        lines.append(f"{name:{width}}" + "".join(f"{cell:>9}" for cell in cells))
-    return "\n".join(lines)
+    rows = {**summary["per_class"], "mean": summary}
+    cells = [(name, *table_cells(row)) for name, row in rows.items()]
+    return text_table(("class", *COLUMNS.values()), cells, ("", *(".3f" for _ in COLUMNS)))
 
 
 def table_cells(row: dict[str, Any]) -> list[str]:
@@ -50,8 +54,8 @@ def table_cells(row: dict[str, Any]) -> list[str]:
     return ["-" if v != v else f"{v}" if isinstance(v, int) else f"{v:.3f}" for v in values]
 
 
-def _row(frames: Sequence[FrameCounts], class_id: int) -> dict[str, Any]:
-    bowl, regions = ap_dsb(frames, class_id), region_precision(frames, class_id)
+def _row(frames: Sequence[FrameCounts], class_id: int, ranked: Ranked) -> dict[str, Any]:
+    bowl, regions = ap_dsb(ranked), region_precision(frames, class_id)
     by_overlap = [f"{overlap:.1f}" for overlap in OVERLAPS]
     return {
         **panoptic_quality(frames, class_id)._asdict(),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pkgutil
 from typing import Any, cast
 
+from instaseg_ros.config.options import METHODS, options_of
 from instaseg_ros.methods.base import BACKGROUND, Method, Targets
-from instaseg_ros.options import METHODS, options_of
 
 __all__ = ["BACKGROUND", "METHODS", "Method", "Targets", "make_method"]
 

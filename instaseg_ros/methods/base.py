@@ -41,13 +41,17 @@ class Targets(NamedTuple):
     semantic: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> Targets:
-        """The same on another device."""
+        """The same on another device, which from pinned memory is not waited for."""
+
+        def moved(x: torch.Tensor) -> torch.Tensor:
+            return x.to(device, non_blocking=True)
+
         return Targets(
-            self.labels.to(device),
-            [c.to(device) for c in self.class_ids],
-            self.ignore.to(device),
+            moved(self.labels),
+            [moved(c) for c in self.class_ids],
+            moved(self.ignore),
             self.frames,
-            *(x if x is None else x.to(device) for x in self[4:]),
+            *(x if x is None else moved(x) for x in self[4:]),
         )
 
 

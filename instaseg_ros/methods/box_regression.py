@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
-from instaseg_ros.clustering.box_votes import cpu, reference
+from instaseg_ros.clustering.box_votes import cpu
+from instaseg_ros.clustering.ellipses.gpu import on_host
 from instaseg_ros.frames import Instances
 from instaseg_ros.methods.base import Targets
 from instaseg_ros.methods.bootstrapping import hard_pixels
@@ -22,8 +23,8 @@ from instaseg_ros.methods.semantic import channel_classes, semantic_loss, semant
 from instaseg_ros.model.heads import Head
 
 if TYPE_CHECKING:
+    from instaseg_ros.config.options.box_regression import DecodeConfig, LossConfig
     from instaseg_ros.model.erfnet import ERFNet
-    from instaseg_ros.options.box_regression import DecodeConfig, LossConfig
 
 # Raw outputs are the offset in units of UNIT_PX and the logarithm of the sides in that unit, so
 # that errors of small and large objects are of one order (ours).
@@ -93,16 +94,17 @@ class BoxRegression:
             network.head_parameters("semantic", 0)[1].zero_()
 
     def decode(self, outputs: dict[str, Tensor], config: DecodeConfig) -> list[Instances]:
-        """Instances of each image: compiled where the outputs lie on a CPU, else in plain torch.
+        """Instances of each image: votes are collected where the outputs lie, counted on the CPU.
 
         outputs: raw `box` (B, 4, H, W), `semantic` (B, C + 1, H, W). See `voting.group`.
         """
         box, semantic = (outputs[head.name].detach().float() for head in self.heads)
-        group = cpu.group if box.device.type == "cpu" else reference.group
-        return [
-            group(points(*raw, config.foreground_threshold), config)
-            for raw in zip(box, semantic, strict=True)
-        ]
+        found = []
+        for raw in zip(box, semantic, strict=True):
+            *votes, size = points(*raw, config.foreground_threshold)
+            pixels, scores, boxes = on_host(*votes)
+            found.append(cpu.group(cpu.Points(pixels, scores, boxes, size), config))
+        return found
 
     def loss(
         self,

@@ -37,7 +37,9 @@ def dense_loss(scores: Tensor, semantic: Tensor) -> Tensor:
     features has the class of the pixel in its middle.
     """
     truth = semantic[:, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE] - 1
-    count = torch.bincount(truth[truth != UNKNOWN], minlength=scores.shape[1]).float()
+    known = (truth != UNKNOWN).flatten()
+    count = scores.new_zeros(scores.shape[1], dtype=torch.float32)
+    count.index_add_(0, truth.flatten().clamp(min=0), known.float())
     weight = 1 / torch.log(1.1 + count / count.sum().clamp(min=1))
     total = cross_entropy(scores.float(), truth, weight, ignore_index=UNKNOWN, reduction="sum")
     return total / (weight @ count).clamp(min=1e-6)

@@ -24,8 +24,9 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from instaseg_ros.clustering import MAX_INSTANCES
+from instaseg_ros.clustering.ellipses.gpu import on_host
 from instaseg_ros.clustering.label_image import labelled_instances
-from instaseg_ros.clustering.mean_shift import cpu, reference
+from instaseg_ros.clustering.mean_shift import cpu
 from instaseg_ros.frames import Instances
 from instaseg_ros.methods.base import Targets
 from instaseg_ros.methods.semantic import channel_classes, semantic_loss, semantic_truth
@@ -33,8 +34,8 @@ from instaseg_ros.model.heads import Head
 from instaseg_ros.threads import each
 
 if TYPE_CHECKING:
+    from instaseg_ros.config.options.discriminative import DecodeConfig, LossConfig
     from instaseg_ros.model.erfnet import ERFNet
-    from instaseg_ros.options.discriminative import DecodeConfig, LossConfig
 
 DIMENSIONS = 8  # the paper's for Cityscapes; 16 for leaves
 PULL_MARGIN = 0.5  # d_v
@@ -83,7 +84,7 @@ class Discriminative:
             bias.copy_(share.log().repeat_interleave(len(bias) // len(share)))
 
     def decode(self, outputs: dict[str, Tensor], config: DecodeConfig) -> list[Instances]:
-        """Instances of each image by mean shift among the pixels of each class, where they lie.
+        """Instances of each image by mean shift among the pixels of each class, on the CPU.
 
         outputs: raw `embedding` (B, D, H, W), `semantic` (B, C + 1, H, W). A pixel is of its
         likeliest class. An instance's score is the mean probability of its class over its pixels:
@@ -91,8 +92,8 @@ class Discriminative:
         """
         embedding = embed(outputs["embedding"].detach())
         semantic = outputs["semantic"].detach().float()
-        found = _found_plain if semantic.is_cuda else _found
-        return [found(e, s, config) for e, s in zip(embedding, semantic, strict=True)]
+        embedding, semantic = on_host(embedding, semantic)
+        return [_found(e, s, config) for e, s in zip(embedding, semantic, strict=True)]
 
     def loss(
         self,
@@ -163,10 +164,8 @@ def _object_pixels(
 
 
 def _found(embedding: Tensor, semantic: Tensor, config: DecodeConfig) -> Instances:
-    """The instances of one image, on the CPU: embedding (D, H, W), raw semantic (C + 1, H, W)."""
-    pixels = cpu.foreground(
-        semantic.cpu().numpy(), embedding.cpu().numpy(), config.foreground_threshold
-    )
+    """The instances of one image: embedding (D, H, W), raw semantic (C + 1, H, W)."""
+    pixels = cpu.foreground(semantic.numpy(), embedding.numpy(), config.foreground_threshold)
     owners: list[NDArray[np.int32]] = [np.zeros(0, np.int32)] * (len(semantic) - 1)
 
     def cluster(c: int) -> None:
@@ -177,23 +176,6 @@ def _found(embedding: Tensor, semantic: Tensor, config: DecodeConfig) -> Instanc
     sizes = np.diff(pixels.starts)
     each(cluster, [c for c in np.argsort(-sizes) if sizes[c]])
     return _merged(pixels.pixels, pixels.scores, owners, embedding.shape[1:])
-
-
-def _found_plain(embedding: Tensor, semantic: Tensor, config: DecodeConfig) -> Instances:
-    """`_found` in plain torch, on the outputs' device."""
-    classes = semantic.argmax(0).flatten()
-    flat = semantic.flatten(1).double()  # rounded once: equal outputs tie
-    score = (1 / (flat - flat.amax(0)).exp().sum(0)).float()
-    points = embedding.flatten(1)
-    pixels, owners = [], []
-    for c in range(1, len(semantic)):
-        own = torch.nonzero((classes == c) & (score > config.foreground_threshold)).squeeze(1)
-        found = reference.cluster(points[:, own], score[own], BANDWIDTH, REACH, config)
-        pixels.append(own)
-        owners.append(found.owner.cpu().numpy())
-    chosen = torch.cat(pixels)
-    numbers = chosen.cpu().numpy(), score[chosen].cpu().numpy()
-    return _merged(*numbers, owners, embedding.shape[1:])
 
 
 def _merged(

@@ -39,8 +39,9 @@ class InstanceLoss(torch.autograd.Function):
         gradients = [torch.zeros_like(t) for t in inputs]
         value = embedding.new_zeros(())
         n_instances = center.shape[1]
-        reach = _reach(embedding, center, scale, own)
-        for pixel, instance in _pairs(embedding, center, scale, reach, own, counted):
+        own_pixel = torch.nonzero(own >= 0).squeeze(1)
+        reach = _reach(embedding, center, scale, own_pixel, own[own_pixel])
+        for pixel, instance in _pairs(embedding, center, scale, reach, own, own_pixel, counted):
             with torch.enable_grad():
                 distance = squared_distance(*_at(pixel, inputs[0]), *_at(instance, *inputs[1:]))
                 logits = 2 * torch.exp(-distance) - 1
@@ -56,15 +57,15 @@ class InstanceLoss(torch.autograd.Function):
         return *(gradient * upstream[0] for gradient in ctx.saved_tensors), None, None
 
 
-def _reach(embedding: Tensor, center: Tensor, scale: Tensor, own: Tensor) -> Tensor:
+def _reach(
+    embedding: Tensor, center: Tensor, scale: Tensor, own_pixel: Tensor, owner: Tensor
+) -> Tensor:
     """(K,) squared distance beyond which a pixel of another adds nothing to an instance's loss.
 
     In the Lovász hinge a pixel of the background counts only while its error 2 phi is above the
     least error 2 - 2 phi of the instance's own pixels: sorted after them all, its weight is zero.
     """
-    pixel = torch.nonzero(own >= 0).squeeze(1)
-    owner = own[pixel]
-    distance = squared_distance(*_at(pixel, embedding), *_at(owner, center, scale))
+    distance = squared_distance(*_at(own_pixel, embedding), *_at(owner, center, scale))
     nearest = distance.new_full((center.shape[1],), torch.inf)
     nearest.scatter_reduce_(0, owner, distance, "amin")
     limit = -torch.log(-torch.expm1(-nearest))  # phi above 1 - phi of the nearest own pixel
@@ -72,40 +73,52 @@ def _reach(embedding: Tensor, center: Tensor, scale: Tensor, own: Tensor) -> Ten
 
 
 def _pairs(
-    embedding: Tensor, center: Tensor, scale: Tensor, reach: Tensor, own: Tensor, counted: Tensor
+    embedding: Tensor,
+    center: Tensor,
+    scale: Tensor,
+    reach: Tensor,
+    own: Tensor,
+    own_pixel: Tensor,
+    counted: Tensor,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """(pixel, instance), int64: an instance's own pixels and all others within its reach, a few
     whole instances at a time."""
     candidates = torch.nonzero(counted).squeeze(1)
     half = torch.sqrt(reach / scale) * (1 + 1e-5)
-    order, searcher, start, length = _search(embedding[:, candidates], center - half, center + half)
+    order, start, length, strips = _search(embedding[:, candidates], center - half, center + half)
     order = candidates[order]
-    own_pixel = torch.nonzero(own >= 0).squeeze(1)
     owner = own[own_pixel]
-    sizes = torch.bincount(searcher, length.double(), minlength=center.shape[1])
-    for first, last in _portions(sizes.tolist()):
-        some = (searcher >= first) & (searcher < last)
-        count = length[some]
-        instance = searcher[some].repeat_interleave(count)
-        pixel = order[start[some].repeat_interleave(count) + _counting(count)]
+    # What a GPU is waited for, once: how many strips and places each instance has.
+    places = torch.cumsum(length, 0)[torch.cumsum(strips, 0) - 1] if len(length) else strips
+    n_strips, ends = torch.stack([strips, places]).tolist()
+    sizes = [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
+    for first, last in _portions(sizes):
+        some = slice(sum(n_strips[:first]), sum(n_strips[:last]))
+        count, total = length[some], sum(sizes[first:last])
+        searcher = _repeated(strips[first:last], some.stop - some.start) + first
+        instance = searcher.repeat_interleave(count, output_size=total)
+        pixel = order[
+            start[some].repeat_interleave(count, output_size=total) + _counting(count, total)
+        ]
         distance = squared_distance(*_at(pixel, embedding), *_at(instance, center, scale))
-        reached = (distance < reach[instance]) & (own[pixel] != instance)
-        mine = (owner >= first) & (owner < last)
-        yield (
-            torch.cat([pixel[reached], own_pixel[mine]]),
-            torch.cat([instance[reached], owner[mine]]),
-        )
+        reached = torch.nonzero((distance < reach[instance]) & (own[pixel] != instance)).squeeze(1)
+        mine = own_pixel, owner
+        if (first, last) != (0, len(sizes)):
+            held = torch.nonzero((owner >= first) & (owner < last)).squeeze(1)
+            mine = own_pixel[held], owner[held]
+        yield torch.cat([pixel[reached], mine[0]]), torch.cat([instance[reached], mine[1]])
 
 
 def _search(points: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Which points (2, N) may lie in which of the boxes between `low` and `high` (2, K).
 
     Points are sorted by strips of CELL height and within a strip by x, so what a box holds of a
-    strip lies between two places in the order. Returns that order (N,) and, for each strip of each
-    box, the box, the first place and the number of places.
+    strip lies between two places in the order. Returns that order (N,); for each strip of each box,
+    box after box, the first place and the number of places; and how many strips each box has (K,).
     """
     if not points.shape[1]:
-        return (torch.zeros(0, dtype=torch.int64, device=points.device),) * 4
+        nothing = torch.zeros(0, dtype=torch.int64, device=points.device)
+        return nothing, nothing, nothing, nothing.new_zeros(low.shape[1])
     x, y = points.double().nan_to_num()
     low, high = low.double().nan_to_num(), high.double().nan_to_num()
     strip = (y / CELL).floor()
@@ -116,32 +129,40 @@ def _search(points: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, 
         (e / CELL).floor().clamp(strip.min(), strip.max()) for e in (low[1], high[1])
     )
     count = (to_strip - from_strip + 1).long()
-    box = torch.arange(len(count), device=points.device).repeat_interleave(count)
-    base = (from_strip[box] + _counting(count)) * span
+    total = int(count.sum())
+    box = _repeated(count, total)
+    base = (from_strip[box] + _counting(count, total)) * span
     start, stop = (
         torch.searchsorted(key, base + (end[box] - left).clamp(-0.25, span - 0.75))
         for end in (low[0], high[0])
     )
-    return order, box, start, stop - start
+    return order, start, stop - start, count
 
 
 def _at(columns: Tensor, *arrays: Tensor) -> list[Tensor]:
     return [array.index_select(1, columns) for array in arrays]
 
 
-def _counting(lengths: Tensor) -> Tensor:
-    """0, 1, ..., n - 1 for each n of `lengths`, one after the other."""
-    ends = torch.cumsum(lengths, 0)
-    total = int(ends[-1]) if len(ends) else 0
-    return torch.arange(total, device=lengths.device) - (ends - lengths).repeat_interleave(lengths)
+def _repeated(lengths: Tensor, total: int) -> Tensor:
+    """k as often as the k-th of `lengths`, whose sum is `total`, says."""
+    index = torch.arange(len(lengths), device=lengths.device)
+    return index.repeat_interleave(lengths, output_size=total)
 
 
-def _portions(sizes: list[float]) -> Iterator[tuple[int, int]]:
+def _counting(lengths: Tensor, total: int) -> Tensor:
+    """0, 1, ..., n - 1 for each n of `lengths`, whose sum is `total`, one after the other."""
+    begins = torch.cumsum(lengths, 0) - lengths
+    return torch.arange(total, device=lengths.device) - begins.repeat_interleave(
+        lengths, output_size=total
+    )
+
+
+def _portions(sizes: list[int]) -> Iterator[tuple[int, int]]:
     """Ranges of instances with at most MAX_PAIRS pixels together, or one instance."""
-    first, held = 0, 0.0
+    first, held = 0, 0
     for index, size in enumerate(sizes):
         if held + size > MAX_PAIRS and index > first:
             yield first, index
-            first, held = index, 0.0
+            first, held = index, 0
         held += size
     yield first, len(sizes)

@@ -20,17 +20,16 @@ def lovasz_hinge(logits: Tensor, truth: Tensor, group: Tensor, n_groups: int) ->
         order = torch.argsort((group << 32) | falling)
         sorted_truth = truth[order].to(torch.float64)
         sorted_group = group[order]
-        counts = torch.bincount(group, minlength=n_groups)
+        counts = group.new_zeros(n_groups).index_add_(0, group, torch.ones_like(group))
         starts = torch.cumsum(counts, 0) - counts
-        total = torch.bincount(group, truth.to(torch.float64), minlength=n_groups)
+        ones = truth.to(torch.float64)
+        total = ones.new_zeros(n_groups).index_add_(0, group, ones)
         before = torch.cumsum(total, 0) - total
         hits = torch.cumsum(sorted_truth, 0) - before[sorted_group]
         rank = torch.arange(1, len(order) + 1, device=logits.device) - starts[sorted_group]
         positives = total[sorted_group]
         jaccard = 1 - (positives - hits) / (positives + rank - hits)
-        gradient = jaccard.clone()
-        gradient[1:] -= jaccard[:-1]
-        first = starts[counts > 0]
-        gradient[first] = jaccard[first]
+        before_it = jaccard.roll(1).masked_fill(rank == 1, 0)
+        gradient = jaccard - before_it
         weights = torch.empty_like(errors).index_copy_(0, order, gradient.to(errors.dtype))
     return torch.dot(errors, weights) / n_groups

@@ -33,6 +33,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from instaseg_ros.clustering import similarity
+from instaseg_ros.clustering.ellipses.gpu import on_host
 from instaseg_ros.clustering.label_image import labelled_instances
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.frames import Instances
@@ -47,8 +48,8 @@ from instaseg_ros.methods.similarity_loss import (
 from instaseg_ros.model.heads import Head
 
 if TYPE_CHECKING:
+    from instaseg_ros.config.options.metric_learning import DecodeConfig, LossConfig
     from instaseg_ros.model.erfnet import ERFNet
-    from instaseg_ros.options.metric_learning import DecodeConfig, LossConfig
 
 TAUS = (0.25, 0.5, 0.75, 0.9)
 LIMITS = tuple(math.log(2 / tau - 1) for tau in TAUS)  # sigma >= tau is ||.||^2 <= limit
@@ -56,6 +57,7 @@ ALPHA = 0.3  # of the diversity of seeds
 DIMENSIONS = 16
 POSITION_PX = 32.0  # pixels in a unit of the embedding
 LATTICE_PX = 4
+SEEDS = slice(LATTICE_PX // 2, None, LATTICE_PX)  # rows and columns where seeds are looked for
 MAX_SEEDS = 512  # of an image
 BACKGROUND_PRIOR = 0.9  # what an untrained classification head says
 OBJECT_SEEDS = 64  # classified per image, beside the sampled background
@@ -110,36 +112,29 @@ class MetricLearning:
     def decode(self, outputs: dict[str, Tensor], config: DecodeConfig) -> list[Instances]:
         """Instances of each image; a mask's score is the seediness of its seed.
 
-        outputs: raw `embedding` (B, D, H, W), `masks` (B, taus * (C + 1), H, W). Masks grow where
-        the outputs lie.
+        outputs: raw `embedding` (B, D, H, W), `masks` (B, taus * (C + 1), H, W).
         """
         raw, masks = (outputs[head.name].detach().float() for head in self.heads)
-        return [self._decode(*one, config) for one in zip(raw, masks, strict=True)]
+        raw, masks = on_host(raw, masks[..., SEEDS, SEEDS])
+        return [self._decode(r, m, config) for r, m in zip(raw, masks, strict=True)]
 
     def _decode(self, raw: Tensor, masks: Tensor, config: DecodeConfig) -> Instances:
-        """One image: raw (D, H, W), masks (taus * (C + 1), H, W)."""
+        """One image: raw (D, H, W), masks (taus * (C + 1), h, w) where SEEDS are."""
         x, y = _coordinates(raw)
-        some = slice(LATTICE_PX // 2, None, LATTICE_PX)
-        score, best = self._seediness(masks[:, some, some])
+        score, best = self._seediness(masks)
         candidates = score >= config.seed_threshold
-        points = embed(raw[:, some, some], x[some], y[some])[:, candidates].T.cpu().numpy()
-        scores = score[candidates].cpu().numpy()
+        points = embed(raw[:, SEEDS, SEEDS], x[SEEDS], y[SEEDS])[:, candidates].T.numpy()
+        scores = score[candidates].numpy()
         found = similarity.choose_seeds(points, scores, ALPHA, config.seed_threshold, MAX_SEEDS)
         found = found[np.argsort(-scores[found], kind="stable")]
-        tau, class_ids = np.divmod(best[candidates].cpu().numpy()[found], self.n_classes)
+        tau, class_ids = np.divmod(best[candidates].numpy()[found], self.n_classes)
         seeds, limits = points[found], np.array(LIMITS, np.float32)[tau]
 
-        if raw.is_cuda:
-            device = raw.device
-            seed, limit = torch.from_numpy(seeds).to(device), torch.from_numpy(limits).to(device)
-            labels, accepted = similarity.grow(embed(raw, x, y), seed, limit, config)
-        else:
+        def embed_rows(first: int, end: int, out: Tensor) -> None:
+            embed(raw[:, first:end], x, y[first:end], out=out)
 
-            def embed_rows(first: int, end: int, out: Tensor) -> None:
-                embed(raw[:, first:end], x, y[first:end], out=out)
-
-            size = raw.shape[1], raw.shape[2]
-            labels, accepted = similarity.grow_compiled(size, embed_rows, seeds, limits, config)
+        size = raw.shape[1], raw.shape[2]
+        labels, accepted = similarity.grow_compiled(size, embed_rows, seeds, limits, config)
         scores = scores[found[accepted]]
         return labelled_instances(labels, class_ids[accepted], scores, config.min_pixels)
 

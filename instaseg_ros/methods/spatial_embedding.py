@@ -22,14 +22,15 @@ from torch import Tensor
 
 from instaseg_ros.clustering.ellipses import MEMBERSHIP, Groups, cpu, gpu
 from instaseg_ros.frames import Instances
+from instaseg_ros.methods import binned_loss
 from instaseg_ros.methods.base import Targets
 from instaseg_ros.methods.bootstrapping import hard_pixels
 from instaseg_ros.methods.instance_loss import InstanceLoss, squared_distance
 from instaseg_ros.model.heads import Head
 
 if TYPE_CHECKING:
+    from instaseg_ros.config.options.spatial_embedding import DecodeConfig, LossConfig
     from instaseg_ros.model.erfnet import ERFNet
-    from instaseg_ros.options.spatial_embedding import DecodeConfig, LossConfig
 
 # The published lattice: 2048 x 1024 pixels span [0, 2] x [0, 1]; other sizes continue it.
 STEP_X = 2.0 / 2047.0
@@ -91,13 +92,6 @@ def least_logit(threshold: float) -> float:
     return float(value(high))
 
 
-_grid = functools.lru_cache(maxsize=4)(pixel_grid)
-
-
-def _maps(offset: Tensor, lattice: Tensor, bandwidth: Tensor, seed: Tensor) -> gpu.Maps:
-    return embed(offset, lattice), inverse_bandwidth(bandwidth), seed_score(seed)
-
-
 @functools.lru_cache(maxsize=4)
 def _lattice(height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """x of the columns and y of the rows of `pixel_grid`."""
@@ -137,14 +131,19 @@ class SpatialEmbedding:
 
         outputs: raw `offset` (B, 2, H, W), `bandwidth` (B, n_sigma, H, W), `seed` (B, C, H, W).
         """
-        offset, bandwidth, seed = (outputs[head.name].detach().float() for head in self.heads)
-        if seed.is_cuda:
-            lattice = _grid(seed.shape[2], seed.shape[3], seed.device)
-            groups = gpu.group((offset, lattice, bandwidth, seed), _maps, config)
-        else:
-            raw = [t.cpu().numpy() for t in (offset, bandwidth, seed)]
-            groups = [group(o, b, s, config) for o, b, s in zip(*raw, strict=True)]
-        return [_instances(found) for found in groups]
+        raw = [outputs[head.name].detach() for head in self.heads]
+        on_gpu: list[Groups | None] = [None] * len(raw[0])
+        if raw[0].is_cuda:
+            lattice = _lattice(*raw[0].shape[2:])
+            logit = least_logit(config.foreground_threshold)
+            on_gpu = gpu.group(raw, lattice, logit, BANDWIDTH_GAIN, config)
+        instances = []
+        for b, groups in enumerate(on_gpu):
+            if groups is None:
+                offset, bandwidth, seed = gpu.on_host(*(output[b].float() for output in raw))
+                groups = group(offset.numpy(), bandwidth.numpy(), seed.numpy(), config)
+            instances.append(_instances(groups))
+        return instances
 
     def loss(
         self,
@@ -164,6 +163,17 @@ class SpatialEmbedding:
         if class_weights is None:
             class_weights = torch.ones(self.n_classes, device=targets.labels.device)
         grid = pixel_grid(height, width, targets.labels.device)
+        if config.lovasz == "binned" or (config.lovasz == "auto" and grid.is_cuda):
+            embedding = embed(outputs["offset"].float(), grid).flatten(2)
+            own = binned_loss.Outputs(
+                embedding,
+                outputs["bandwidth"].float().flatten(2),
+                torch.sigmoid(outputs["seed"].float()).flatten(2),
+                embedding if config.learned_center else grid.flatten(1).expand_as(embedding),
+            )
+            truth = binned_loss.truth_of(targets.labels, targets.ignore, targets.class_ids)
+            each = binned_loss.batch_terms(own, truth, class_weights, config)
+            return _weighted(each, config)
         terms = [
             self._image_loss(
                 outputs["offset"][b].float(),
@@ -178,13 +188,7 @@ class SpatialEmbedding:
             )
             for b in range(len(targets.labels))
         ]
-        instance, smooth, seed = torch.stack(terms).mean(0)
-        total = (
-            config.weight_instance * instance
-            + config.weight_smooth * smooth
-            + config.weight_seed * seed
-        )
-        return {"total": total, "instance": instance, "smooth": smooth, "seed": seed}
+        return _weighted(torch.stack(terms), config)
 
     def _image_loss(
         self,
@@ -213,7 +217,7 @@ class SpatialEmbedding:
         scale = inverse_bandwidth(mean_raw).expand(2, n_instances)
 
         spread = (raw[:, pixels] - mean_raw.detach()[:, owner]).square().mean(0)
-        sizes = torch.bincount(owner, minlength=n_instances).clamp(min=1)
+        sizes = _sizes(owner, n_instances)
         smooth = (spread / sizes[owner]).sum() / max(n_instances, 1)
 
         instance = seed.new_zeros(())
@@ -240,6 +244,17 @@ class SpatialEmbedding:
         n_pixels = hard.sum().clamp(min=1) if config.bootstrap_px else labels.numel()
         seed_loss = (background + objects) / n_pixels
         return torch.stack([instance, smooth, seed_loss])
+
+
+def _weighted(terms: Tensor, config: LossConfig) -> dict[str, Tensor]:
+    """The loss of a batch from (B, 3), the terms of its images."""
+    instance, smooth, seed = terms.mean(0)
+    total = (
+        config.weight_instance * instance
+        + config.weight_smooth * smooth
+        + config.weight_seed * seed
+    )
+    return {"total": total, "instance": instance, "smooth": smooth, "seed": seed}
 
 
 def group(
@@ -279,4 +294,10 @@ def _instances(groups: Groups) -> Instances:
 def _mean_per_instance(values: Tensor, owner: Tensor, n_instances: int) -> Tensor:
     """(C, N) values of N pixels, averaged by owner: (C, K); 0 for an instance without pixels."""
     total = values.new_zeros(len(values), n_instances).index_add(1, owner, values)
-    return total / torch.bincount(owner, minlength=n_instances).clamp(min=1)
+    return total / _sizes(owner, n_instances)
+
+
+def _sizes(owner: Tensor, n_instances: int) -> Tensor:
+    """(K,) int64: pixels of each, 1 for one without. `bincount` would wait for a GPU."""
+    counts = owner.new_zeros(n_instances).index_add_(0, owner, torch.ones_like(owner))
+    return counts.clamp(min=1)

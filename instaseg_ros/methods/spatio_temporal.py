@@ -31,8 +31,8 @@ from instaseg_ros.methods.discriminative import Discriminative, embed
 from instaseg_ros.model.heads import Head
 
 if TYPE_CHECKING:
+    from instaseg_ros.config.options.spatio_temporal import DecodeConfig, LossConfig
     from instaseg_ros.model.erfnet import ERFNet
-    from instaseg_ros.options.spatio_temporal import DecodeConfig, LossConfig
 
 NEAREST_M, FARTHEST_M = 1.0, 200.0  # depths that the network can tell
 INITIAL_M = 20.0

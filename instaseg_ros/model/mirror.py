@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,7 +25,7 @@ def mean_of_both(
     for name, output in outputs.items():
         straight, mirrored = output.float().chunk(2)
         mirrored = mirrored.flip(3)
-        sign = torch.ones(output.shape[1], 1, 1, device=output.device)
-        sign[list(turning.get(name, ()))] = -1
-        means[name] = (straight + sign * mirrored) / 2
+        for channel in turning.get(name, ()):
+            mirrored[:, channel].neg_()
+        means[name] = mirrored.add_(straight).div_(2)
     return means

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instaseg_ros.config import InputConfig
-from instaseg_ros.errors import ImageError, InputError, TruncatedInputError
+from instaseg_ros.errors import ImageError, InputError, TruncatedInputError, require
 from instaseg_ros.frames import Frame
 from instaseg_ros.recordings.bag_paths import holds_recording, is_storage_file
 from instaseg_ros.recordings.image_files import IMAGE_SUFFIXES, check_size, images_in
@@ -48,6 +49,8 @@ def open_source(
     if not path.exists():
         raise InputError(f"input {path}: no such file or directory")
     if is_recording(path):
+        for package in ("mcap", "rosbags", "zstandard"):
+            require(package, "pip", "reading recordings")
         from instaseg_ros.recordings.bags import (
             BagSource,  # imports packages that other inputs do not need
         )
@@ -67,6 +70,13 @@ def open_source(
         f"({', '.join(VIDEO_SUFFIXES)}), or an image or folder of images "
         f"({', '.join(IMAGE_SUFFIXES)})"
     )
+
+
+def spread_frames(source: Source, wanted: int) -> Iterator[Frame]:
+    """At most `wanted` frames from all over the source; the first where it does not know how many
+    it has."""
+    step = max(1, (source.total or 0) // wanted)
+    return islice(source, 0, wanted * step, step)
 
 
 class ImageSource:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,11 +48,28 @@ class Remembering(Runtime, Protocol):
         none."""
 
 
-def open_runtime(config: RuntimeConfig, checkpoint: Checkpoint) -> Runtime:
-    """The runtime named in `config`, loaded with the checkpoint's network."""
-    name, why = (
-        (config.name, "as configured") if config.name != "auto" else choose(config, checkpoint)
-    )
+@runtime_checkable
+class Uploading(Protocol):
+    """A runtime on another device, which takes images before their turn to run has come."""
+
+    def upload(self, images: NDArray[np.uint8], mirrored: bool = False) -> Any:
+        """Start to bring images (B, H, W, 3) to the device; what is returned may be called with in
+        their place.
+
+        mirrored: and behind them their mirror images, as `mirroring.with_mirror_images` does.
+        """
+
+
+def open_runtime(
+    config: RuntimeConfig, checkpoint: Checkpoint, size: tuple[int, int] = (0, 0)
+) -> Runtime:
+    """The runtime named in `config`, loaded with the checkpoint's network.
+
+    size: the configured (height, width) of its input; 0: as the camera has it.
+    """
+    name, why = config.name, "as configured"
+    if name == "auto":
+        name, why = choose(config, checkpoint, size)
     runtime = RUNTIMES[name](config, checkpoint)
     log.info("runtime %s (%s), precision %s", name, why, runtime.precision)
     return runtime
@@ -64,13 +81,18 @@ def prepares_for_minutes(runtime: Runtime) -> bool:
     return compiles or isinstance(runtime, TensorRTRuntime)
 
 
-def choose(config: RuntimeConfig, checkpoint: Checkpoint) -> tuple[str, str]:
-    """What `auto` stands for on this machine, and why: the first row that holds."""
+def choose(
+    config: RuntimeConfig, checkpoint: Checkpoint, size: tuple[int, int] = (0, 0)
+) -> tuple[str, str]:
+    """What `auto` stands for on this machine, and why: the first row that holds.
+
+    size: as for `open_runtime`.
+    """
     device = pick_device(config.device)
     cuda = device.type == "cuda"
     precision = config.precision
     float32 = precision != "int8" and pick_precision(precision, device) == "fp32"
-    engine = cuda and _installed("tensorrt") and prepared(checkpoint, config)
+    engine = cuda and _installed("tensorrt") and prepared(checkpoint, config, size)
     table = (
         ("tensorrt", engine, "there is a CUDA device, and an engine of these weights was built"),
         ("torch", cuda, "there is a CUDA device"),
@@ -91,8 +113,7 @@ def _installed(package: str) -> bool:
 
 def _open_torch(config: RuntimeConfig, checkpoint: Checkpoint) -> Runtime:
     cuda = pick_device(config.device).type == "cuda"
-    kind = CudaRuntime if cuda and not checkpoint.method().temporal else TorchRuntime
-    return kind(config, checkpoint)
+    return (CudaRuntime if cuda else TorchRuntime)(config, checkpoint)
 
 
 RUNTIMES: dict[str, Callable[[RuntimeConfig, Checkpoint], Runtime]] = {

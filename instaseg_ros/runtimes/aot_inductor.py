@@ -19,30 +19,40 @@ log = logging.getLogger(__name__)
 _cache = Cache("aot")
 
 
-def load_or_compile(module: nn.Module, example: Tensor) -> Callable[[Tensor], Any]:
-    """The module for inputs of the example's shape, type and device, from the cache or compiled
+def load_or_compile(module: nn.Module, *examples: Tensor) -> Callable[..., Any]:
+    """The module for inputs of the examples' shapes, types and device, from the cache or compiled
     now.
 
     Raises what torch raises where it cannot compile: it needs a C++ compiler, and minutes.
     """
-    name = key(module, example)
+    name = key(module, *examples)
     content = _cache.read(name)
     with tempfile.TemporaryDirectory() as folder:  # torch unpacks it once more
         path = Path(folder, "module.pt2")  # AOTInductor insists on the suffix
         if content is not None:
             path.write_bytes(content)
             try:
-                return torch._inductor.aoti_load_package(str(path))
+                return _load(path, examples[0].device)
             except Exception as error:  # as it was written, and still not what torch takes here
                 log.warning("what was compiled ahead of time is made anew: %s", error)
         with torch.inference_mode(False), torch.no_grad():
-            program = torch.export.export(module.eval(), (example,))
+            inputs = tuple(example.clone() for example in examples)  # no inference tensors
+            program = torch.export.export(module.eval(), inputs)
             torch._inductor.aoti_compile_and_package(program, package_path=str(path))
         _cache.write(name, path.read_bytes())
-        return torch._inductor.aoti_load_package(str(path))
+        return _load(path, examples[0].device)
 
 
-def key(module: nn.Module, example: Tensor) -> str:
+def _load(path: Path, device: torch.device) -> Callable[..., Any]:
+    """To be run by one thread at a time: to serve several it would ask for the events of earlier
+    runs, which CUDA forbids where a stream is captured."""
+    index = -1 if device.index is None else device.index  # else the device it was compiled on
+    return torch._inductor.aoti_load_package(
+        str(path), run_single_threaded=True, device_index=index
+    )
+
+
+def key(module: nn.Module, *examples: Tensor) -> str:
     """Name of a compiled module: 16 hexadecimal digits over all that it depends on."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
@@ -50,9 +60,11 @@ def key(module: nn.Module, example: Tensor) -> str:
         digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
     # The host's part of it is compiled for this very processor.
     where = [*cpu_target.target_context.codegen().magic_tuple()]
-    if example.is_cuda:
-        where.append(torch.cuda.get_device_name(example.device))
-        where.append(str(torch.cuda.get_device_capability(example.device)))
+    device = examples[0].device
+    if device.type == "cuda":
+        where.append(torch.cuda.get_device_name(device))
+        where.append(str(torch.cuda.get_device_capability(device)))
     digest.update(f"{module} {torch.__version__} {where}".encode())
-    digest.update(f"{example.dtype} {tuple(example.shape)}".encode())
+    inputs = [(example.dtype, tuple(example.shape), example.stride()) for example in examples]
+    digest.update(f"{inputs}".encode())
     return digest.hexdigest()[:16]

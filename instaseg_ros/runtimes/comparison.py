@@ -5,19 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from importlib.resources import files
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from instaseg_ros.config import InputConfig
+from instaseg_ros.errors import MissingExtraError
 from instaseg_ros.model.temporal import NEXT_STATE
 from instaseg_ros.preprocess import preprocess
-from instaseg_ros.recordings.sources import open_source
+from instaseg_ros.recordings.sources import open_source, spread_frames
+from instaseg_ros.runtimes.torch_runtime import LiveRuntime, synchronise
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
@@ -50,14 +50,13 @@ class Comparison:
         self, checkpoint: Checkpoint, size: tuple[int, int], images: str | Path | None = None
     ) -> None:
         """size: (height, width), multiples of 8. images: anything `open_source` reads; None: the
-        recording of the synthetic street that comes with the package."""
+        synthetic street, as recorded with the package, or drawn where no recording can be read."""
         self.frames = [frame[None] for frame in sample_frames(size, images)]  # (1, H, W, 3) each
-        network = checkpoint.network().eval()
+        reference = LiveRuntime(checkpoint.network().eval())
         self.expected: list[dict[str, Tensor]] = []
-        with torch.inference_mode():
-            for frame in self.frames:
-                past = self.expected[-1].get(NEXT_STATE) if self.expected else None
-                self.expected.append(network(_pixels(frame), past))
+        for frame in self.frames:
+            past = self.expected[-1].get(NEXT_STATE) if self.expected else None
+            self.expected.append(reference(frame, past))
 
     def __call__(self, run: Callable[..., dict[str, Tensor]]) -> Difference:
         """The difference of `run`, which is called as a runtime is, once a frame; a network with a
@@ -83,10 +82,23 @@ class Comparison:
 def sample_frames(size: tuple[int, int], images: str | Path | None = None) -> NDArray[np.uint8]:
     """(N, H, W, 3) uint8 RGB: up to FRAMES frames from all over the source, scaled to `size`."""
     shipped = Path(str(files("instaseg_ros") / "demo_data" / "street.mcap"))
-    source = open_source(images or shipped)
-    step = max(1, (source.total or 0) // FRAMES)
-    found = [frame.image for frame in islice(source, 0, FRAMES * step, step)]
-    return np.concatenate([_scaled(image, size) for image in found])
+    try:
+        source = open_source(images or shipped)
+    except MissingExtraError:
+        if images:
+            raise
+        return _drawn(size)
+    found = [_scaled(frame.image, size) for frame in spread_frames(source, FRAMES)]
+    return np.concatenate(found)
+
+
+def _drawn(size: tuple[int, int]) -> NDArray[np.uint8]:
+    from instaseg_ros.synthetic_street import SyntheticStreet
+
+    street = SyntheticStreet(
+        size, split="val", sequences=FRAMES, frames_per_sequence=1, depth=False
+    )
+    return np.stack([street[index].frame.image for index in range(FRAMES)])
 
 
 def timed_ms(run: Callable[[], object], rounds: int) -> Sequence[float]:
@@ -95,15 +107,10 @@ def timed_ms(run: Callable[[], object], rounds: int) -> Sequence[float]:
     for _ in range(rounds + 1):
         start = time.perf_counter()
         run()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        synchronise()
         samples.append((time.perf_counter() - start) * 1e3)
     return samples[1:]
 
 
 def _scaled(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     return preprocess([image], InputConfig(*size))[0]
-
-
-def _pixels(frame: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(frame).permute(0, 3, 1, 2) / 255

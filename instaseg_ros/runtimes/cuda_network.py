@@ -1,83 +1,357 @@
-"""The network as a GPU runs it: pixels in, raw outputs out, nothing left to do around it."""
+"""The network as a GPU runs it: pixels in, raw outputs out, nothing left to do around it.
+
+A GPU waits for memory here, not for products, so every pass over memory counts: of a cast, of a
+bias, of a ReLU, of a sum. And its matrix units take channels by the eight.
+"""
 
 from __future__ import annotations
 
 import copy
+import logging
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from instaseg_ros.model.batchnorm import FoldedDownsampler
-from instaseg_ros.model.erfnet import ERFNet, NonBottleneck1d
+from instaseg_ros.model.erfnet import ERFNet, LiteEncoder, NonBottleneck1d
+from instaseg_ros.model.lite import PIXEL_MEAN, PIXEL_SCALE, InvertedResidual, Stem
+from instaseg_ros.runtimes.rearranged import abreast, convolution, packed
+
+log = logging.getLogger(__name__)
+
+UNIT = 8  # channels that matrix units take at once
+SIX = 6.0  # where the ReLU of `lite` ends
+TIMED = 5  # times that something is timed
+RUNS = 20  # of a convolution in a row, as a single one waits for its launch
 
 
 class PixelsToOutputs(nn.Module):
     """(B, H, W, 3) uint8 RGB to the outputs of each decoder, (B, C, H, W) float32.
 
+    Of a temporal network the state goes in too, and the next one comes out last.
     network: folded, channels-last, in the type it computes in.
     """
 
     def __init__(self, network: ERFNet) -> None:
         super().__init__()
         self.network = network
-        self.dtype = next(network.parameters()).dtype
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor, state: Tensor | None = None) -> tuple[Tensor, ...]:
         # (B, H, W, 3) seen as (B, 3, H, W) is channels-last as it stands.
-        pixels = images.permute(0, 3, 1, 2).to(self.dtype) / 255
-        return tuple(
-            output.to(torch.float32, memory_format=torch.contiguous_format)
-            for output in self.network.decoder_outputs(pixels)
-        )
+        dtype = next(self.network.parameters()).dtype
+        pixels = images.permute(0, 3, 1, 2).to(dtype) / 255
+        return tuple(map(_contiguous, self.network.decoder_outputs(pixels, state)))
 
 
-def fuse(network: ERFNet) -> ERFNet:
-    """A copy of a folded network that leaves bias, ReLU and residual sum to cuDNN's convolutions.
+class Rearranged(nn.Module):
+    """`PixelsToOutputs` with fewer passes over memory, and channels by the eight.
 
-    Else each of them is a pass over memory of its own, and memory is what the network waits for.
+    Exact but for rounding. Rearrange in float32 and convert afterwards: products are rounded once.
+    network: folded. side_by_side: with all decoders as one, half as many and wider convolutions.
     """
-    fused = copy.deepcopy(network)
-    for parent in list(fused.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, NonBottleneck1d):
-                setattr(parent, name, _FusedNonBottleneck1d(child))
-            elif isinstance(child, FoldedDownsampler):
-                setattr(parent, name, _FusedDownsampler(child))
-    return fused
+
+    def __init__(self, network: ERFNet, side_by_side: bool = False) -> None:
+        super().__init__()
+        self.network = network = copy.deepcopy(network)
+        decoders = network._decoders()
+        self.channels = [decoder.output_conv.out_channels for decoder in decoders]
+        if side_by_side:
+            decoders = [abreast(decoders)]
+            network.decoders = nn.ModuleList(decoders)
+        for decoder in decoders:
+            decoder.output_conv = _PackedOutput(decoder.output_conv)  # type: ignore[assignment]
+        encoder = network.encoder
+        if isinstance(encoder, LiteEncoder):
+            encoder.trunk.stem = _ImageStem(encoder.trunk.stem)  # type: ignore[assignment]
+        else:
+            assert isinstance(encoder.initial_block, FoldedDownsampler)
+            encoder.initial_block = _ImageDownsampler(encoder.initial_block)  # type: ignore[assignment]
+        _rearrange(network)
+
+    def forward(self, images: Tensor, state: Tensor | None = None) -> tuple[Tensor, ...]:
+        outputs = self.network.decoder_outputs(images, state)
+        if len(self.network.decoders) < len(self.channels):
+            outputs = [*outputs[0].split(self.channels, 1), *outputs[1:]]
+        # A packed one is (B, C, H/2, 2, W/2, 2): cast and brought into its place at once.
+        flat = (_contiguous(output) for output in outputs)
+        return tuple(o.flatten(4).flatten(2, 3) if o.ndim == 6 else o for o in flat)
 
 
-def _conv_relu(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """ReLU of the convolution and its bias, in one kernel."""
-    assert not isinstance(conv.padding, str)
-    return torch.cudnn_convolution_relu(
-        x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups
-    )
+# By kind of convolution, whether its fused kernel may be used.
+Verdicts = dict[Any, bool]
 
 
-class _FusedNonBottleneck1d(nn.Module):
+def fuse(module: Rearranged, verdicts: Verdicts) -> Rearranged:
+    """Let its convolutions have bias, ReLU and sum in one kernel; each that the device has, that
+    gives what it should, and that takes no longer than the parts do.
+
+    verdicts: filled at the first run of each kind, which must not be under capture.
+    """
+    for part in module.modules():
+        if isinstance(part, _ReluConv):
+            part.verdicts = verdicts
+    return module
+
+
+def device_ms(work: Callable[[], object], runs: int = 1) -> float:
+    """Milliseconds that `runs` runs take on the current device, the least of TIMED times."""
+    times = []
+    for _ in range(TIMED):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        for _ in range(runs):
+            work()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end))
+    return min(times)
+
+
+def _contiguous(output: Tensor) -> Tensor:
+    return output.to(torch.float32, memory_format=torch.contiguous_format)
+
+
+class _ReluConv(nn.Module):
+    """relu(conv(x) + z), or without a z; at most `ceiling`.
+
+    verdicts: see `fuse`; None: always in parts.
+    """
+
+    def __init__(self, conv: nn.Module, ceiling: float | None = None) -> None:
+        super().__init__()
+        assert isinstance(conv, nn.Conv2d) and not isinstance(conv.padding, str)
+        self.conv = conv
+        self.ceiling = ceiling
+        self.verdicts: Verdicts | None = None
+
+    def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
+        if self.verdicts is None:
+            return self._in_parts(x, z)
+        c = self.conv
+        geometry = tuple(c.weight.shape), c.stride, c.padding, c.dilation, c.groups
+        kind = (*geometry, x.shape, x.dtype, x.device, z is not None)
+        if kind not in self.verdicts:
+            self.verdicts[kind] = self._fused_is_good(x, z)
+        return self._fused(x, z) if self.verdicts[kind] else self._in_parts(x, z)
+
+    def _in_parts(self, x: Tensor, z: Tensor | None) -> Tensor:
+        y: Tensor = self.conv(x)
+        return (y if z is None else y.add_(z)).clamp_(0, self.ceiling)
+
+    def _fused(self, x: Tensor, z: Tensor | None) -> Tensor:
+        c = self.conv
+        assert c.bias is not None and not isinstance(c.padding, str)
+        if z is None and _is_product(c):
+            y = torch._addmm_activation(c.bias, _rows(x), c.weight.flatten(1).t())
+            y = _image(y, x)
+        else:
+            # Not cudnn_convolution_relu: that hands cuDNN the output, not yet written, as a z to be
+            # taken 0 times, and 0 times what lies there by chance may be NaN.
+            alpha = 1.0
+            if z is None:
+                if c.out_channels != c.in_channels or max(c.stride) > 1:
+                    raise ValueError("nothing at hand has the shape of its output")
+                z, alpha = x, 0.0
+            y = torch.cudnn_convolution_add_relu(
+                x, c.weight, z, alpha, c.bias, c.stride, c.padding, c.dilation, c.groups
+            )
+        return y if self.ceiling is None else y.clamp_(max=self.ceiling)
+
+    def _fused_is_good(self, x: Tensor, z: Tensor | None) -> bool:
+        expected = self._in_parts(x, z)
+        try:
+            got = self._fused(x, z)
+            difference = float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
+            # A few roundings; in float32 also what a transform of the convolution costs.
+            if not difference <= max(8 * torch.finfo(x.dtype).eps, 1e-3):
+                raise ValueError(f"it differs by {difference:.2g} of the largest output")
+            if x.is_cuda:  # cuDNN has fused kernels many times slower than the parts
+                whole_ms = device_ms(lambda: self._fused(x, z), RUNS)
+                parts_ms = device_ms(lambda: self._in_parts(x, z), RUNS)
+                if whole_ms > parts_ms:
+                    raise ValueError(f"{whole_ms / RUNS:.3f} ms, not {parts_ms / RUNS:.3f} ms")
+        except Exception as error:  # of cuDNN or cuBLAS
+            reason = (str(error) or repr(error)).splitlines()[0]
+            log.info("%s of %s runs in parts: %s", self.conv, x.dtype, reason)
+            return False
+        return True
+
+
+class _Pointwise(nn.Module):
+    """A 1 x 1 convolution as a product of matrices, to which cuBLAS adds the bias as it goes."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = nn.functional.linear(_rows(x), self.conv.weight.flatten(1), self.conv.bias)
+        return _image(rows, x)
+
+
+def _is_product(conv: nn.Conv2d) -> bool:
+    return max(*conv.kernel_size, *conv.stride, conv.groups) == 1
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(B, C, H, W), channels-last, as (B H W, C)."""
+    return x.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _image(rows: Tensor, like: Tensor) -> Tensor:
+    """(B H W, C) as (B, C, H, W), channels-last."""
+    return rows.unflatten(0, (len(like), *like.shape[2:])).permute(0, 3, 1, 2)
+
+
+class _ResidualBlock(nn.Module):
+    """A folded `NonBottleneck1d`."""
+
     def __init__(self, block: NonBottleneck1d) -> None:
         super().__init__()
-        self.convs = nn.ModuleList([block.conv3x1_1, block.conv1x3_1, block.conv3x1_2])
-        self.last = block.conv1x3_2
+        convs = block.conv3x1_1, block.conv1x3_1, block.conv3x1_2
+        self.convs = nn.ModuleList(map(_ReluConv, convs))
+        self.last = _ReluConv(block.conv1x3_2)
 
     def forward(self, x: Tensor) -> Tensor:
         y = x
         for conv in self.convs:
-            assert isinstance(conv, nn.Conv2d)
-            y = _conv_relu(conv, y)
-        c = self.last
-        assert not isinstance(c.padding, str)
-        return torch.cudnn_convolution_add_relu(
-            y, c.weight, x, 1.0, c.bias, c.stride, c.padding, c.dilation, c.groups
-        )
+            y = conv(y)
+        return self.last(y, x)
 
 
-class _FusedDownsampler(nn.Module):
-    def __init__(self, block: FoldedDownsampler) -> None:
+class _Downsampler(nn.Module):
+    """A `FoldedDownsampler` whose halves are summed, not laid side by side.
+
+    Where pooled channels come in, those of the convolution are zero, and the other way around: the
+    sum is the convolution's last step, and it has as many channels as the next layer sees.
+    c_in: channels of the input, of which the first are the block's. share: of a unit of the
+    block's input that a unit of this one is.
+    """
+
+    def __init__(self, block: FoldedDownsampler, c_in: int = 0, share: float = 1.0) -> None:
         super().__init__()
-        self.block = block
+        conv = block.conv
+        assert conv.bias is not None
+        n, k = conv.out_channels, conv.in_channels
+        weight = torch.zeros(n + k, c_in or k, *conv.weight.shape[2:])
+        weight[:n, :k] = conv.weight.detach() * share
+        bias = torch.cat([conv.bias.detach(), block.shift.flatten()])
+        self.conv = _ReluConv(convolution(weight, (2, 2), bias, padding=1))
+        self.pool = block.pool
+        scale = torch.zeros(n + k, c_in or k, 1, 1)
+        scale[n:, :k, 0, 0] = torch.diag(block.scale.flatten()) * share
+        self.scale = convolution(scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        block = self.block
-        pooled = torch.relu(block.pool(x) * block.scale + block.shift)
-        return torch.cat([_conv_relu(block.conv, x), pooled], 1)
+        return self.conv(x, self.scale(self.pool(x)))
+
+
+class _InvertedResidual(nn.Module):
+    """A folded `InvertedResidual`.
+
+    With a bias b, relu6(y + b) = clamp(y, -b, 6 - b) + b: the projection takes the last sum in, and
+    one pass over memory is left of three.
+    """
+
+    lowest: Tensor
+    highest: Tensor
+
+    def __init__(self, block: InvertedResidual) -> None:
+        super().__init__()
+        self.expand = _ReluConv(block.expand_conv, SIX) if block.expands else nn.Identity()
+        self.pad = block.pad
+        depthwise, project = block.depthwise_conv, copy.deepcopy(block.project_conv)
+        assert depthwise.bias is not None and project.bias is not None
+        bias = depthwise.bias.detach()
+        self.depthwise = copy.deepcopy(depthwise)
+        self.depthwise.bias = None
+        self.register_buffer("lowest", -bias[:, None, None])
+        self.register_buffer("highest", SIX - bias[:, None, None])
+        sums = project.bias.detach() + project.weight.detach().flatten(1) @ bias
+        project.bias = nn.Parameter(sums, requires_grad=False)
+        self.project = _Pointwise(project)
+        self.residual = block.residual
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.depthwise(self.pad(self.expand(x))).clamp_(self.lowest, self.highest)
+        y = self.project(y)
+        return y.add_(x) if self.residual else y
+
+
+class _ImageDownsampler(nn.Module):
+    """The folded first `Downsampler`, from images (B, H, W, 3) uint8."""
+
+    def __init__(self, block: FoldedDownsampler) -> None:
+        super().__init__()
+        self.block = _Downsampler(block, UNIT, 1 / 255)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.block(_channels_last(images, self.block.scale.weight.dtype, 0))
+
+
+class _ImageStem(nn.Module):
+    """The folded `Stem`, from images (B, H, W, 3) uint8.
+
+    Pixels minus their mean are integers up to 128, which bfloat16 holds, and 0 is what is padded.
+    """
+
+    def __init__(self, stem: Stem) -> None:
+        super().__init__()
+        conv = stem.conv
+        assert conv.bias is not None and stem.pad.sides == (0, 1, 0, 1)
+        weight = torch.zeros(conv.out_channels, UNIT, *conv.weight.shape[2:])
+        weight[:, : conv.in_channels] = conv.weight.detach() / PIXEL_SCALE
+        self.conv = _ReluConv(convolution(weight, (2, 2), conv.bias.detach()), SIX)
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width, colours = images.shape[1:]
+        pixels = _channels_last(images, self.conv.conv.weight.dtype, 1)
+        pixels[:, :colours, :height, :width] -= PIXEL_MEAN
+        return self.conv(pixels)
+
+
+def _channels_last(images: Tensor, dtype: torch.dtype, border: int) -> Tensor:
+    """(B, H, W, 3) as (B, UNIT, H + border, W + border); zero where there is no pixel."""
+    batch, height, width, colours = images.shape
+    shape = batch, height + border, width + border, UNIT
+    pixels = torch.zeros(shape, dtype=dtype, device=images.device)
+    pixels[:, :height, :width, :colours] = images
+    return pixels.permute(0, 3, 1, 2)
+
+
+class _PackedOutput(nn.Module):
+    """The last, transposed convolution: (B, 16, h, w) to (B, C, h, 2, w, 2), not contiguous."""
+
+    def __init__(self, conv: nn.ConvTranspose2d) -> None:
+        super().__init__()
+        own = packed(conv)
+        self.channels = conv.out_channels
+        padding = -own.out_channels % UNIT
+        assert own.bias is not None
+        weight = nn.functional.pad(own.weight, (0, 0, 0, 0, 0, 0, 0, padding))
+        bias = nn.functional.pad(own.bias, (0, padding))
+        self.conv = _Pointwise(convolution(weight.detach(), bias=bias.detach()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        squares = self.conv(x)[:, : 4 * self.channels].unflatten(1, (self.channels, 2, 2))
+        return squares.permute(0, 1, 4, 2, 5, 3)
+
+
+BLOCKS = {
+    NonBottleneck1d: _ResidualBlock,
+    FoldedDownsampler: _Downsampler,
+    InvertedResidual: _InvertedResidual,
+}
+
+
+def _rearrange(module: nn.Module) -> None:
+    """Replace the network's blocks, and what 1 x 1 convolutions are left, below a module."""
+    for name, child in list(module.named_children()):
+        if type(child) in BLOCKS:
+            setattr(module, name, BLOCKS[type(child)](child))
+        elif isinstance(child, nn.Conv2d) and _is_product(child):
+            setattr(module, name, _Pointwise(child))
+        elif type(child).__module__ != __name__:
+            _rearrange(child)

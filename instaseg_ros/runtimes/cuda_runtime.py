@@ -10,23 +10,32 @@ Written for CUDA and tested where a GPU is (`pytest -m gpu`); its speed has not 
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from instaseg_ros.clustering.ellipses.gpu import SIZES
+from instaseg_ros.cuda_capture import Recorder
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.model.batchnorm import fold
+from instaseg_ros.model.temporal import state_shape
 from instaseg_ros.runtimes.aot_inductor import load_or_compile
-from instaseg_ros.runtimes.cuda_network import PixelsToOutputs, fuse
+from instaseg_ros.runtimes.cuda_network import (
+    PixelsToOutputs,
+    Rearranged,
+    Verdicts,
+    device_ms,
+    fuse,
+)
+from instaseg_ros.runtimes.cuda_uploads import Uploaded, Uploads
+from instaseg_ros.runtimes.recent import Recent
 from instaseg_ros.runtimes.torch_runtime import DTYPES, pick_device, pick_precision
 
 if TYPE_CHECKING:
@@ -35,180 +44,183 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Form = Callable[[Tensor], tuple[Tensor, ...]]
+# Of images, and of a temporal network its state, to its outputs and the next state.
+Form = Callable[..., tuple[Tensor, ...]]
 
-SLOTS = 2  # frames on their way to the GPU
-TIMED = 5  # runs by which forms of the network are compared
+UNRECORDED = 2  # first frames of a shape: to record one takes seconds, and many come no more
+WARM_UPS = 3  # runs in which a form allocates, and chooses algorithms
 # Forms of one network differ by rounding: at most by this share of the largest output.
-TOLERANCE = {torch.float32: 1e-2, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+TOLERANCE = {torch.float32: 5e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
 class CudaRuntime:
     """Folded network, channels-last, as a CUDA graph; the fastest form that this GPU runs.
 
-    The forms are the network in eager torch, the same with bias, ReLU and sum inside cuDNN's
-    convolutions, and with `runtime.compiled` what AOTInductor makes of it. Each is timed on the
-    first frame of a shape; one that fails or gives other outputs is left out, and the log says why.
+    The forms are the network in eager torch; the same rearranged, with bias, ReLU and sum inside
+    of the convolutions; that with all decoders as one; and with `runtime.compiled` what AOTInductor
+    makes of it. Each is timed on the third frame of a shape; one that fails or gives other outputs
+    is left out, and the log says why. A graph that cannot be recorded is launched kernel by kernel.
     """
 
     name = "torch"
 
     def __init__(self, config: RuntimeConfig, checkpoint: Checkpoint) -> None:
-        self.device = pick_device(config.device)
-        if self.device.type != "cuda":
-            raise ConfigError(f"runtime.device: expected a CUDA device, got '{self.device}'")
+        self.device = cuda_device(config.device)
         self.precision = pick_precision(config.precision, self.device)
-        self.network = fold(checkpoint.network()).to(self.device, DTYPES[self.precision])
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        plain = PixelsToOutputs(self.network)
-        fused = PixelsToOutputs(fuse(self.network))
-        self.forms: dict[str, Callable[[Tensor], Form]] = {
-            "eager": lambda _: plain,
-            "fused": lambda _: fused,
-        }
+        self.network = fold(checkpoint.network())  # as it is made, for people and tests
+        self._eager = self._on_device(PixelsToOutputs(copy.deepcopy(self.network)))
+        self.forms: dict[str, Callable[..., Form]] = {"eager": lambda *_: self._eager}
+        verdicts: Verdicts = {}
+        fused = self._on_device(fuse(Rearranged(self.network), verdicts))
+        self.forms["fused"] = lambda *_: fused
+        if len(self.network.decoders) > 1:
+            abreast = self._on_device(fuse(Rearranged(self.network, side_by_side=True), verdicts))
+            self.forms["abreast"] = lambda *_: abreast
         if config.compiled:
-            self.forms["compiled"] = lambda example: load_or_compile(plain, example)
+            rearranged = self._on_device(Rearranged(self.network))
+            self.forms["compiled"] = lambda *examples: load_or_compile(rearranged, *examples)
+        self._recorders = {
+            name: Recorder(self.device, f"the {name} form of the network") for name in self.forms
+        }
         self.form_ms: dict[tuple[int, ...], dict[str, float]] = {}  # by shape, for people
-        self._graphs: dict[tuple[int, ...], _Graph] = {}  # of the shapes used last, in that order
-        self._uploads = lru_cache(maxsize=SIZES)(lambda shape: _Uploads(shape, self.device))
-        self._lock = threading.Lock()
+        self._kept = Recent(lambda _: _Kept())
+        self._uploads = Uploads(self.device)
 
-    def __call__(self, images: NDArray[np.uint8] | Uploaded) -> dict[str, Tensor]:
-        return self.run(images if isinstance(images, Uploaded) else self.upload(images))
+    def __call__(
+        self, images: NDArray[np.uint8] | Uploaded, state: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        return self.run(images if isinstance(images, Uploaded) else self.upload(images), state)
 
-    def upload(self, images: NDArray[np.uint8]) -> Uploaded:
-        """Start to bring images (B, H, W, 3) to the GPU; they may change when this returns."""
-        with self._lock, torch.cuda.device(self.device):
-            return self._uploads(images.shape).start(images)
+    def upload(self, images: NDArray[np.uint8], mirrored: bool = False) -> Uploaded:
+        """Start to bring images (B, H, W, 3) to the GPU; they may change when this returns.
+
+        mirrored: and their mirror images behind them, as (2 B, H, W, 3).
+        """
+        return self._uploads.start(images, mirrored)
 
     @torch.inference_mode()
-    def run(self, uploaded: Uploaded) -> dict[str, Tensor]:
-        """Outputs of uploaded images, each in turn. At most SLOTS may be waiting to be run."""
+    def run(self, uploaded: Uploaded, state: Tensor | None = None) -> dict[str, Tensor]:
+        """Outputs of uploaded images, each in turn; they are overwritten by the next call."""
         with torch.cuda.device(self.device):
-            torch.cuda.current_stream().wait_event(uploaded.arrived)
-            graph = self._graph(uploaded.pixels)
-            graph.images.copy_(uploaded.pixels)
+            inputs = [uploaded.await_in_stream()]
+            if self.network.temporal is not None:
+                inputs.append(self._state(inputs[0], state))
+            outputs = self._outputs(inputs)
             uploaded.taken.record()
-            graph.replay()
-        return self.network.split_heads(graph.outputs)
+        return self.network.split_heads(outputs)
 
-    def _graph(self, images: Tensor) -> _Graph:
-        shape = tuple(images.shape)
-        graph = self._graphs.pop(shape, None) or self._fastest(images)
-        self._graphs[shape] = graph
-        if len(self._graphs) > SIZES:
-            torch.cuda.synchronize()  # the one that goes may still run
-            del self._graphs[next(iter(self._graphs))]
-        return graph
+    def _outputs(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        kept = self._kept(tuple(inputs[0].shape))
+        if kept.runner is None and kept.frames >= UNRECORDED:
+            kept.runner = self._fastest(inputs)
+        kept.frames += 1
+        if kept.runner is not None:
+            return kept.runner(inputs)
+        with _float32_as_it_is():
+            return self._eager(*inputs)
 
-    def _fastest(self, images: Tensor) -> _Graph:
-        """A graph of the fastest form for these images."""
-        eager = _Graph(self.forms["eager"](images), images)
-        eager.replay()
-        graphs, times_ms = {"eager": eager}, {"eager": eager.time_ms()}
-        for name, form in self.forms.items():
-            if name in graphs:
-                continue
-            try:
-                graph = _Graph(form(images), images)
-                graph.replay()
-                _check_same(graph.outputs, eager.outputs, TOLERANCE[DTYPES[self.precision]])
-            except Exception as error:  # of cuDNN, Inductor, a compiler, a driver, ...
-                reason = (str(error) or repr(error)).splitlines()[0]
-                log.warning("the %s form of the network is left out: %s", name, reason)
-                continue
-            graphs[name], times_ms[name] = graph, graph.time_ms()
+    def _fastest(self, inputs: list[Tensor]) -> _Runner:
+        """The fastest form for these inputs."""
+        with _float32_as_it_is(search=True):
+            runners: dict[str, _Runner] = {}
+            times_ms: dict[str, float] = {}
+            for name, form in self.forms.items():
+                try:
+                    runner = _Runner(form(*inputs), inputs, self._recorders[name])
+                    if runners:
+                        # Twice: at first what a kernel should not read may be harmless there.
+                        for _ in range(2):
+                            expected, got = runners["eager"].again(), runner.again()
+                            _check_same(got, expected, TOLERANCE[DTYPES[self.precision]])
+                    times_ms[name] = device_ms(runner.again)
+                except Exception as error:  # of cuDNN, Inductor, a compiler, a driver, ...
+                    if not runners:
+                        raise
+                    reason = (str(error) or repr(error)).splitlines()[0]
+                    log.warning("the %s form of the network is left out: %s", name, reason)
+                    continue
+                runners[name] = runner
         best = min(times_ms, key=times_ms.__getitem__)
-        self.form_ms[tuple(images.shape)] = times_ms
+        shape = tuple(inputs[0].shape)
+        self.form_ms[shape] = times_ms
         timed = ", ".join(f"{name} {ms:.2f} ms" for name, ms in times_ms.items())
-        log.info("network for images %s: %s; taken: %s", tuple(images.shape), timed, best)
-        return graphs[best]
+        log.info("network for images %s: %s; taken: %s", shape, timed, best)
+        return runners[best]
+
+    def _state(self, images: Tensor, state: Tensor | None) -> Tensor:
+        """(B, C, h, w) float32 on this device, channels-last; zeros where there is none."""
+        if state is None:
+            batch, height, width = images.shape[:3]
+            state = torch.zeros(state_shape(batch, (height, width)), device=self.device)
+        return state.to(self.device, memory_format=torch.channels_last)
+
+    def _on_device(self, module: torch.nn.Module) -> Any:
+        module.to(self.device, DTYPES[self.precision])
+        return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-class Uploaded(NamedTuple):
-    """Images on their way to the GPU."""
-
-    pixels: Tensor  # (B, H, W, 3) uint8 on the GPU, once `arrived`
-    arrived: Any  # torch.cuda.Event
-    taken: Any  # torch.cuda.Event: the pixels have been read, and may be overwritten
-
-
-class _Uploads:
-    """Pinned and device memory of frames of one shape that are on their way, used in turn."""
-
-    def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
-        self.stream = torch.cuda.Stream(device)
-        self.pinned = [torch.empty(shape, dtype=torch.uint8, pin_memory=True) for _ in range(SLOTS)]
-        self.slots = [
-            Uploaded(
-                torch.empty(shape, dtype=torch.uint8, device=device),
-                torch.cuda.Event(),
-                torch.cuda.Event(),
-            )
-            for _ in range(SLOTS)
-        ]
-        self.next = 0
-
-    def start(self, images: NDArray[np.uint8]) -> Uploaded:
-        slot, pinned = self.slots[self.next], self.pinned[self.next]
-        self.next = (self.next + 1) % SLOTS
-        slot.arrived.synchronize()  # else this pinned memory is still being read
-        # In stripes, so that the GPU fetches the first while the host still copies the last.
-        with torch.cuda.stream(self.stream):
-            self.stream.wait_event(slot.taken)
-            source = torch.from_numpy(np.ascontiguousarray(images))
-            height = images.shape[1]
-            for top in range(0, height, max(1, height // 4)):
-                rows = slice(top, top + max(1, height // 4))
-                for image in range(len(images)):
-                    pinned[image, rows].copy_(source[image, rows])
-                    slot.pixels[image, rows].copy_(pinned[image, rows], non_blocking=True)
-            slot.arrived.record()
-        return slot
+def cuda_device(name: str) -> torch.device:
+    """The device `cuda:N` for `auto`, `cuda` or `cuda:N`: which one is meant without a number is
+    each thread's own. Raises ConfigError if it is absent, or no CUDA device."""
+    device = pick_device(name)
+    if device.type != "cuda":
+        raise ConfigError(f"runtime.device: expected a CUDA device, got '{device}'")
+    return torch.device(
+        "cuda", torch.cuda.current_device() if device.index is None else device.index
+    )
 
 
-class _Graph:
-    """One form of the network on images of one shape, recorded."""
+class _Kept:
+    """What is kept for images of one shape: how many came, and the network once it is recorded."""
 
-    def __init__(self, form: Form, images: Tensor) -> None:
-        self.images = images.clone()
-        with _searching_convolutions():
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):  # first runs allocate, and choose algorithms
-                for _ in range(3):
-                    form(self.images)
-            torch.cuda.current_stream().wait_stream(side)
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-                self.outputs = tuple(form(self.images))
-        self.form = form  # its weights are what the graph reads
+    def __init__(self) -> None:
+        self.frames = 0
+        self.runner: _Runner | None = None
 
-    def replay(self) -> None:
-        self.graph.replay()
 
-    def time_ms(self) -> float:
-        """Milliseconds of a run on the GPU, the least of a few."""
-        times = []
-        for _ in range(TIMED):
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
-            self.replay()
-            end.record()
-            end.synchronize()
-            times.append(start.elapsed_time(end))
-        return min(times)
+class _Runner:
+    """One form of the network on inputs of one shape: recorded, or else kernel by kernel."""
+
+    def __init__(self, form: Form, inputs: list[Tensor], recorder: Recorder) -> None:
+        self._inputs = [tensor.clone() for tensor in inputs]
+        self._form = form  # its weights are what a recording reads
+        for _ in range(WARM_UPS):
+            form(*self._inputs)
+        self._recording = recorder.record(lambda: tuple(form(*self._inputs)))
+
+    def __call__(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        for own, given in zip(self._inputs, inputs, strict=True):
+            own.copy_(given)
+        return self.again()
+
+    def again(self) -> tuple[Tensor, ...]:
+        """The outputs of the same inputs, overwritten by the next call of any of its form."""
+        if self._recording is not None:
+            return self._recording.replay()
+        with _float32_as_it_is():
+            return tuple(self._form(*self._inputs))
+
+
+_settings = threading.RLock()
 
 
 @contextmanager
-def _searching_convolutions() -> Iterator[None]:
-    """cuDNN measures its algorithms on the shapes it meets; the setting is the whole process's."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
+def _float32_as_it_is(search: bool = False) -> Iterator[None]:
+    """float32 is not rounded to the 10 bits of TF32, by default cuDNN's way on Ampere and newer: of
+    outputs that would be 0.003 to 0.005 of the largest.
+
+    search: cuDNN measures its algorithms on the shapes it meets. The settings are the whole
+    process's, so that one thread at a time is in here.
+    """
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    with _settings:
+        before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+        cudnn.benchmark = search or cudnn.benchmark
+        cudnn.allow_tf32 = matmul.allow_tf32 = False
+        try:
+            yield
+        finally:
+            cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 def _check_same(got: tuple[Tensor, ...], expected: tuple[Tensor, ...], tolerance: float) -> None:

@@ -14,6 +14,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,8 +22,9 @@ from torch import Tensor, nn
 
 from instaseg_ros import __version__
 from instaseg_ros.checkpoint import description, weights_hash
-from instaseg_ros.errors import ConfigError, MissingExtraError
+from instaseg_ros.errors import ConfigError, EngineError, MissingExtraError
 from instaseg_ros.files import Cache
+from instaseg_ros.model.batchnorm import fold
 from instaseg_ros.model.temporal import NEXT_STATE, STATE, state_shape
 
 if TYPE_CHECKING:
@@ -32,12 +34,14 @@ if TYPE_CHECKING:
 INPUT = "images"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 OPSET, IR_VERSION = 17, 8  # the newest that TensorRT 8.6 (JetPack 6) promises to read
+# Attributes of a Resize with the values that mean what it did before it had them.
+RESIZE_SINCE_18 = {("antialias", 0, b""), ("keep_aspect_ratio_policy", 0, b"stretch")}
 METADATA_KEY = "instaseg_ros"
 # torch's exporter of traced programs is the one that is kept up; before 2.6 it is not complete.
 TRACED_PROGRAMS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6)
 
 log = logging.getLogger(__name__)
-_cache = Cache("onnx")
+_cache, _int8 = Cache("onnx"), Cache("onnx_int8")
 
 
 def input_names(method: Method) -> list[str]:
@@ -56,11 +60,12 @@ class CameraNetwork(nn.Module):
 
     uint8 as the camera has it: a quarter of the bytes to upload, and no preprocessing left to
     whoever runs the file. The conversion comes first, since TensorRT has nothing else for uint8.
+    BatchNorm is folded in float32, so that what is left is rounded to `dtype` once.
     """
 
     def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
         super().__init__()
-        self.network = checkpoint.network().to(dtype)
+        self.network = fold(checkpoint.network()).to(dtype)
         method = checkpoint.method()
         self.inputs, self.outputs = input_names(method), output_names(method)
         self.dtype = dtype
@@ -90,6 +95,7 @@ def make_onnx(checkpoint: Checkpoint, size: tuple[int, int], precision: str) -> 
     with _quiet():
         model = _exported(CameraNetwork(checkpoint, DTYPES[precision]), size)
     _tidy(model)
+    _without_what_18_brought(model)
     model.metadata_props.add(key=METADATA_KEY, value=json.dumps(description(checkpoint)))
     onnx.checker.check_model(model, full_check=True)
     content: bytes = model.SerializeToString()
@@ -99,13 +105,47 @@ def make_onnx(checkpoint: Checkpoint, size: tuple[int, int], precision: str) -> 
 def cached_onnx(checkpoint: Checkpoint, size: tuple[int, int], precision: str) -> bytes:
     """The file of these weights from the cache, made if it is not there yet."""
     made_for = f"{weights_hash(checkpoint)}-{size[0]}x{size[1]}-{precision}"
-    name = f"{made_for}-{__version__}-torch{torch.__version__}"
+    name = f"{made_for}-folded-{__version__}-torch{torch.__version__}"
     content = _cache.read(name)
     if content is None:
         log.info("making the ONNX file for images of %d x %d, %s", *size, precision)
         content = make_onnx(checkpoint, size, precision)
         _cache.write(name, content)
     return content
+
+
+def onnx_with_int8(checkpoint: Checkpoint, size: tuple[int, int]) -> bytes:
+    """The int8 file of these weights that `instaseg quantize --to tensorrt` made and measured.
+
+    Raises ConfigError where there is none.
+    """
+    content = _int8.read(_int8_name(checkpoint, size))
+    if content is None:
+        wanted = f"{size[0]}x{size[1]}"
+        raise ConfigError(
+            f"runtime.precision: int8 in TensorRT needs a network that was calibrated and measured "
+            f"at {wanted}: run `instaseg quantize --to tensorrt --size {wanted}` with these "
+            "weights, or choose another precision"
+        )
+    return content
+
+
+def keep_onnx_with_int8(content: bytes, checkpoint: Checkpoint, size: tuple[int, int]) -> None:
+    """Keep it for `onnx_with_int8`. Raises EngineError where that cannot be done."""
+    name = _int8_name(checkpoint, size)
+    _int8.write(name, content)
+    if _int8.read(name) is None:
+        raise EngineError(f"the int8 file could not be kept as {_int8.path(name)}")
+
+
+def has_int8(checkpoint: Checkpoint) -> bool:
+    """Whether `onnx_with_int8` has a file of these weights for images of some size."""
+    wanted = _int8_name(checkpoint, ("*", "*"))
+    return any(fnmatch(name, wanted) for name in _int8.names())
+
+
+def _int8_name(checkpoint: Checkpoint, size: tuple[object, object]) -> str:
+    return f"{weights_hash(checkpoint)}-{size[0]}x{size[1]}-{__version__}"
 
 
 def _exported(module: CameraNetwork, size: tuple[int, int]) -> Any:
@@ -146,6 +186,23 @@ def _tidy(model: Any) -> None:
         if hasattr(part, "metadata_props"):
             del part.metadata_props[:]
     del model.graph.value_info[:]  # their readers infer it; it makes up half of the graph
+
+
+def _without_what_18_brought(model: Any) -> None:
+    """Make OPSET of the 18 at which torch's exporter stays where there is a Resize, which has more
+    to say since, but says what it said. Of anything else the checker will complain."""
+    if model.opset_import[0].version != 18:
+        return
+    model.opset_import[0].version = OPSET
+    for node in model.graph.node:
+        if node.op_type == "Resize":
+            kept = [
+                attribute
+                for attribute in node.attribute
+                if (attribute.name, attribute.i, attribute.s) not in RESIZE_SINCE_18
+            ]
+            del node.attribute[:]
+            node.attribute.extend(kept)
 
 
 @contextlib.contextmanager

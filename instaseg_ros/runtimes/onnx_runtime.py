@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from instaseg_ros.errors import ConfigError, MissingExtraError
+from instaseg_ros.errors import ConfigError, EngineError, MissingExtraError
 from instaseg_ros.model.temporal import STATE, state_shape
 from instaseg_ros.runtimes.onnx_file import DTYPES, INPUT, cached_onnx
 from instaseg_ros.runtimes.recent import Recent
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+# Channels last is what tensor cores take; not every build has it. TF32 is no float32.
+FAST_ON_CUDA = {"prefer_nhwc": "1", "use_tf32": "0"}
 
 
 class OnnxRuntime:
@@ -37,6 +39,7 @@ class OnnxRuntime:
     def __init__(self, config: RuntimeConfig, checkpoint: Checkpoint) -> None:
         self._library = _library()
         self.device = _pick_device(config.device, self._library.get_available_providers())
+        self._named_device = config.device != "auto"
         self.precision = config.precision
         if config.precision == "auto":
             self.precision = "fp16" if self.device.type == "cuda" else "fp32"
@@ -55,6 +58,12 @@ class OnnxRuntime:
     def _open(self, size: tuple[int, int]) -> Session:
         content = cached_onnx(self._checkpoint, size, self.precision)
         session = Session(content, self.device, self._threads)
+        if session.device != self.device and self._named_device:
+            raise EngineError(
+                f"runtime.device: ONNX Runtime could not start {PROVIDERS['cuda']} for "
+                f"'{self.device}' (CUDA or cuDNN of another version?) and would run on the CPU; "
+                "use runtime.device: cpu, or runtime.name: torch"
+            )
         self.device = session.device  # what one size cannot have, the next one cannot either
         return session
 
@@ -62,26 +71,44 @@ class OnnxRuntime:
 class Session:
     """One ONNX file on one device; on the CPU where the device does not take it, which is logged.
 
-    model: the file, or what is in it.
+    model: the file, or what is in it. as_written: of a file with int8, round where it says so and
+    compute in float32, instead of in what integer arithmetic this CPU has.
     """
 
-    def __init__(self, model: Path | bytes, device: torch.device, threads: int = 0) -> None:
+    name, precision = "onnx", "as in the file"
+
+    def __init__(
+        self,
+        model: Path | bytes,
+        device: torch.device,
+        threads: int = 0,
+        as_written: bool = False,
+    ) -> None:
         library = _library()
         options = library.SessionOptions()
         options.log_severity_level = 3  # errors; below that it comments on its own optimisations
+        if as_written:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         if threads:
             options.intra_op_num_threads = threads
-        provider: Any = PROVIDERS[device.type]
+        provider = PROVIDERS[device.type]
+        settings: list[dict[str, str]] = [{}]
         if device.type == "cuda":
-            provider = (provider, {"device_id": device.index or 0})
+            there = {"device_id": str(device.index or 0)}
+            settings = [there | FAST_ON_CUDA, there]
         given = model if isinstance(model, bytes) else str(model)
-        self._session = library.InferenceSession(given, options, providers=[provider])
-        taken = self._session.get_providers()
-        if PROVIDERS[device.type] not in taken:
+        for setting in settings:
+            self._session = library.InferenceSession(
+                given, options, providers=[provider], provider_options=[setting]
+            )
+            # It falls back to the CPU without an error.
+            if provider in (taken := self._session.get_providers()):
+                break
+        else:
             log.warning(
                 "ONNX Runtime could not start %s (CUDA or cuDNN of another version, or none) and "
                 "runs on the CPU with %s",
-                PROVIDERS[device.type],
+                provider,
                 ", ".join(taken),
             )
             device = torch.device("cpu")
@@ -130,6 +157,12 @@ def _pick_device(name: str, providers: list[str]) -> torch.device:
     if PROVIDERS[device.type] in providers:
         return device
     if name == "auto":
+        log.warning(
+            "ONNX Runtime runs on the CPU: torch sees %s, but this build of it has no %s "
+            "(onnxruntime-gpu has)",
+            device,
+            PROVIDERS[device.type],
+        )
         return torch.device("cpu")
     raise ConfigError(
         f"runtime.device: ONNX Runtime here has no {PROVIDERS[device.type]} for '{name}', only "

@@ -21,6 +21,7 @@ from instaseg_ros.model.batchnorm import FoldedDownsampler, fold
 from instaseg_ros.model.erfnet import ERFNet, LiteEncoder
 from instaseg_ros.model.lite import PIXEL_MEAN, PIXEL_SCALE, InvertedResidual, Stem
 from instaseg_ros.numba_cache import kernel
+from instaseg_ros.runtimes.rearranged import convolution, packed
 from instaseg_ros.threads import each, shares
 
 PAIR = 2  # pixels that lie side by side are seen as one of six channels: more to do at once
@@ -31,8 +32,8 @@ BAND_ROWS = 64  # of packed outputs, that one thread unpacks at a time, at most
 class PackedNetwork(nn.Module):
     """Pairs of pixels (B, 6, H, W/2), in [0, 255], to packed outputs of the decoders.
 
-    Packed: (B, 4 C, H/2, W/2), channel 4 c + 2 y + x being channel c of the pixel (x, y) of each
-    square of four; see `unpack`. The state of a temporal network goes in and out as it is.
+    Packed: (B, 4 C, H/2, W/2), see `rearranged.packed` and `unpack`. The state of a temporal
+    network goes in and out as it is.
     """
 
     def __init__(self, network: ERFNet) -> None:
@@ -48,7 +49,7 @@ class PackedNetwork(nn.Module):
             encoder.initial_block = _PairsDownsampler(encoder.initial_block)  # type: ignore[assignment]
         for decoder in self.network.decoders:
             assert isinstance(decoder.output_conv, nn.ConvTranspose2d)
-            decoder.output_conv = _packed(decoder.output_conv)
+            decoder.output_conv = packed(decoder.output_conv)
 
     def forward(self, pairs: Tensor, state: Tensor | None = None) -> tuple[Tensor, ...]:
         return tuple(self.network.decoder_outputs(pairs, state))
@@ -76,20 +77,20 @@ class _PairsDownsampler(nn.Module):
             conv.weight.detach() / 255
         ).unbind(3)
         bias = torch.cat([conv.bias.detach(), block.shift.flatten()])
-        self.conv = _convolution(weight, (2, 1), bias)
+        self.conv = convolution(weight, (2, 1), bias)
 
         rows = torch.zeros(2, 2, colours, PAIR * colours, 2, 1)  # of each row: left, right - left
         for row in range(2):
             rows[row, 0, :, left, row, 0] = rows[row, 1, :, right, row, 0] = one
             rows[row, 1, :, left, row, 0] = -one
-        self.in_pairs = _convolution(rows.flatten(0, 2), (2, 1))
+        self.in_pairs = convolution(rows.flatten(0, 2), (2, 1))
         upper = torch.cat([one, one, 0 * one, 0 * one], 1)  # left + relu(right - left)
         lower = upper.roll(2 * colours, 1)
         between = torch.cat([upper, lower - upper])
-        self.in_rows = _convolution(between[..., None, None])
+        self.in_rows = convolution(between[..., None, None])
         scale = torch.diag(block.scale.flatten()) / 255
         pooled = torch.cat([torch.zeros(n, PAIR * colours), torch.cat([scale, scale], 1)])
-        self.pooled = _convolution(pooled[..., None, None])
+        self.pooled = convolution(pooled[..., None, None])
 
     def forward(self, pairs: Tensor) -> Tensor:
         largest = torch.relu(self.in_rows(torch.relu(self.in_pairs(pairs))))
@@ -113,7 +114,7 @@ class _PairsStem(nn.Module):
         weight[:, left, :, 0], weight[:, right, :, 0], weight[:, left, :, 1] = (
             conv.weight.detach() / PIXEL_SCALE
         ).unbind(3)
-        self.conv = _convolution(weight, (2, 1), conv.bias.detach())
+        self.conv = convolution(weight, (2, 1), conv.bias.detach())
 
     def forward(self, pairs: Tensor) -> Tensor:
         centred = nn.functional.pad(pairs - PIXEL_MEAN, (0, 1, 0, 1))
@@ -151,23 +152,6 @@ class _InShares(nn.Module):
         for share in self.shares[1:]:
             total = total + share(x)
         return total
-
-
-def _packed(conv: nn.ConvTranspose2d) -> nn.Conv2d:
-    """The transposed convolution of 2 x 2 kernels and stride 2, its four results side by side."""
-    assert conv.bias is not None
-    weight = conv.weight.detach().permute(1, 2, 3, 0).flatten(0, 2)  # (4 C, 16)
-    return _convolution(weight[..., None, None], bias=conv.bias.detach().repeat_interleave(4))
-
-
-def _convolution(
-    weight: Tensor, stride: tuple[int, int] = (1, 1), bias: Tensor | None = None
-) -> nn.Conv2d:
-    c_out, c_in, height, width = weight.shape
-    conv = nn.Conv2d(c_in, c_out, (height, width), stride, bias=bias is not None)
-    conv.weight = nn.Parameter(weight.contiguous())
-    conv.bias = None if bias is None else nn.Parameter(bias)
-    return conv
 
 
 def unpack(packed: NDArray[Any], outputs: NDArray[np.float32]) -> None:

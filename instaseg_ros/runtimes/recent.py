@@ -14,7 +14,7 @@ MOST_PIXELS = 16_000_000  # of all sizes kept; OpenVINO takes some 120 bytes for
 
 
 class Recent(Generic[T]):
-    """What `make` makes of a shape (H, W) or (B, H, W, 3), kept for the last SIZES shapes, or for
+    """What `make` makes of a shape (H, W) or (B, H, W, ...), kept for the last SIZES shapes, or for
     fewer where they have more than MOST_PIXELS together: one large image must not hold its memory
     for good. What the last shape needs is kept however large it is."""
 

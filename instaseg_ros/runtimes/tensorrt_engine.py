@@ -1,7 +1,7 @@
 """TensorRT engines: built, compared with torch, kept with the facts that say what they are for.
 
 Every call of the Python API of TensorRT that builds stands here, those that run in
-`tensorrt_runtime`; `test/test_tensorrt_api.py` checks them all against the real bindings of 8.6, 10
+`tensorrt_runtime`; `test_tensorrt_api.py` checks them all against the real bindings of 8.6, 10
 and 11. An engine is good for one ONNX file, one TensorRT version and one kind of GPU; what does not
 fit is built anew, with the reason in the log.
 """
@@ -30,7 +30,7 @@ class EngineSpec:
     """What an engine must have been built from and for; its facts begin with it.
 
     gpu, compute_capability: as CUDA names them, such as "Orin" and "8.7".
-    precision: fp32 or fp16. size: (height, width) pixels. batch: least, best and most images.
+    precision: fp32, fp16 or int8. size: (height, width) pixels. batch: least, best and most images.
     """
 
     onnx_sha256: str
@@ -121,19 +121,16 @@ def write_sidecar(path: Path, facts: dict[str, Any]) -> None:
 def build_engine(
     trt: Any, onnx: bytes, spec: EngineSpec, workspace_mb: int, timings: bytes = b""
 ) -> tuple[bytes, bytes]:
-    """The serialised engine of an ONNX file, and TensorRT's timing cache after it. trt: the
-    tensorrt module.
+    """The serialised engine of an ONNX file, and TensorRT's timing cache after it, empty where it
+    gives none. trt: the tensorrt module.
 
     timings: the timing cache of an earlier build, which makes this one faster if TensorRT takes it.
     Raises EngineError with TensorRT's own words.
     """
     logger = trt.Logger(trt.Logger.WARNING)
     builder = trt.Builder(logger)
-    flags = trt.NetworkDefinitionCreationFlag
-    typed = hasattr(flags, "STRONGLY_TYPED")  # from 10 on; precision is then what the ONNX says
-    network = builder.create_network(
-        1 << int(flags.STRONGLY_TYPED if typed else flags.EXPLICIT_BATCH)
-    )
+    network_flag, precisions = _typing(trt, spec.precision)
+    network = builder.create_network(1 << int(network_flag))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(onnx):
         said = "; ".join(parser.get_error(i).desc() for i in range(parser.num_errors))
@@ -141,27 +138,51 @@ def build_engine(
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_mb << 20)
     config.clear_flag(trt.BuilderFlag.TF32)  # set by default, and no float32
-    if spec.precision == "fp16" and not typed:
-        config.set_flag(trt.BuilderFlag.FP16)
+    for flag in precisions:
+        config.set_flag(flag)
     profile = builder.create_optimization_profile()
     for given in map(network.get_input, range(network.num_inputs)):
         shapes = ((batch, *tuple(given.shape)[1:]) for batch in spec.batch)
         profile.set_shape(given.name, *shapes)
     config.add_optimization_profile(profile)
-    if not (timings and _take_timings(config, timings)):
-        _take_timings(config, b"")
+    # Held until the engine is built: the configuration only borrows it.
+    taken = (timings and _take_timings(config, timings)) or _take_timings(config, b"")
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EngineError(
             f"TensorRT {trt.__version__} built no engine; the reason stands above. "
             f"runtime.engine.workspace_mb was {workspace_mb}"
         )
-    measured = config.get_timing_cache()
-    serialized = None if measured is None else measured.serialize()
-    return bytes(plan), b"" if serialized is None else bytes(serialized)
+    return bytes(plan), _measured(config) if taken else b""
 
 
-def _take_timings(config: Any, timings: bytes) -> bool:
-    """Whether TensorRT takes a timing cache: not that of another GPU, for one."""
+def _typing(trt: Any, precision: str) -> tuple[Any, list[Any]]:
+    """How the network is created, and the flags of its precision.
+
+    Strongly typed, which TensorRT 10 brought, precision is what the ONNX file says. Of what is not
+    int8 such a file says float32, so TensorRT chooses for itself as long as it can: up to 10.
+    """
+    network, builder = trt.NetworkDefinitionCreationFlag, trt.BuilderFlag
+    chooses = hasattr(network, "EXPLICIT_BATCH") and hasattr(builder, "INT8")
+    if precision == "int8" and chooses:
+        return network.EXPLICIT_BATCH, [builder.INT8, builder.FP16]
+    if hasattr(network, "STRONGLY_TYPED"):
+        return network.STRONGLY_TYPED, []
+    return network.EXPLICIT_BATCH, [builder.FP16] if precision == "fp16" else []
+
+
+def _take_timings(config: Any, timings: bytes) -> Any:
+    """The timing cache, if TensorRT takes it: not that of another GPU or driver, for one."""
     cache = config.create_timing_cache(timings)
-    return cache is not None and bool(config.set_timing_cache(cache, ignore_mismatch=False))
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+        return None
+    return cache
+
+
+def _measured(config: Any) -> bytes:
+    """The timing cache after a build, which only saves time: trouble with it costs no engine."""
+    try:
+        return bytes(config.get_timing_cache().serialize())
+    except Exception as error:
+        log.warning("TensorRT's timing cache is not kept: %s", error)
+        return b""

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Callable
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instaseg_ros.checkpoint import weights_hash
+from instaseg_ros.cuda_capture import Recorder, Recording
 from instaseg_ros.errors import ConfigError, EngineError, MissingExtraError
 from instaseg_ros.files import Cache
 from instaseg_ros.model.temporal import STATE, state_shape
 from instaseg_ros.runtimes.comparison import Comparison
-from instaseg_ros.runtimes.onnx_file import DTYPES, INPUT, cached_onnx
+from instaseg_ros.runtimes.cuda_uploads import Uploaded, Uploads
+from instaseg_ros.runtimes.onnx_file import DTYPES, INPUT, cached_onnx, has_int8, onnx_with_int8
 from instaseg_ros.runtimes.recent import Recent
 from instaseg_ros.runtimes.tensorrt_engine import EngineFile, EngineSpec, build_engine, engine
 from instaseg_ros.runtimes.torch_runtime import pick_device
@@ -31,15 +34,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _cache = Cache("tensorrt")
+INT8 = "int8"
 
 # From images and, of a temporal network, the state before them; None: there is none.
-Run = Callable[[NDArray[np.uint8], Tensor | None], dict[str, Tensor]]
+Run = Callable[[NDArray[np.uint8] | Uploaded, Tensor | None], dict[str, Tensor]]
 
 
 class TensorRTRuntime:
     """TensorRT; one engine per image size, from the cache, else built at its first image.
 
-    `instaseg export --to tensorrt` builds it beforehand.
+    `instaseg export --to tensorrt` builds it beforehand. Its work is recorded as a CUDA graph.
     """
 
     name = "tensorrt"
@@ -54,10 +58,16 @@ class TensorRTRuntime:
         if self.device.type != "cuda":
             raise ConfigError(f"runtime.device: TensorRT needs a CUDA device, got '{self.device}'")
         self.precision = engine_precision(config)
-        if self.precision not in DTYPES:
+        if self.precision not in (*DTYPES, INT8):
             raise ConfigError(
-                f"runtime.precision: TensorRT engines are {' or '.join(DTYPES)}, got "
+                f"runtime.precision: TensorRT engines are {', '.join(DTYPES)} or {INT8}, got "
                 f"'{self.precision}'"
+            )
+        if self.precision == INT8 and not has_int8(checkpoint):
+            raise ConfigError(
+                "runtime.precision: int8 in TensorRT needs a network that was calibrated and "
+                "measured: run `instaseg quantize --to tensorrt` with these weights, at the size "
+                "of the images (--size), or choose another precision"
             )
         if config.engine.best_batch > config.engine.max_batch:
             raise ConfigError(
@@ -66,11 +76,22 @@ class TensorRTRuntime:
             )
         self._config = config.engine
         self._checkpoint = checkpoint
+        self._uploads = Uploads(self.device)
         self._run = Recent(self._start)
         self._failures: dict[tuple[int, int], str] = {}
 
-    def __call__(self, images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
-        batch, height, width = images.shape[:3]
+    def upload(self, images: NDArray[np.uint8], mirrored: bool = False) -> Uploaded:
+        """Start to bring images (B, H, W, 3) to the GPU; they may change when this returns.
+
+        mirrored: and their mirror images behind them, as (2 B, H, W, 3).
+        """
+        return self._uploads.start(images, mirrored)
+
+    def __call__(
+        self, images: NDArray[np.uint8] | Uploaded, state: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        pixels = images.pixels if isinstance(images, Uploaded) else images
+        batch, height, width = pixels.shape[:3]
         if batch > self._config.max_batch:
             raise ConfigError(
                 f"runtime.engine.max_batch is {self._config.max_batch}, got {batch} images at once"
@@ -82,7 +103,6 @@ class TensorRTRuntime:
         it did, as to try anew for every frame would take minutes each time."""
         if size in self._failures:
             raise EngineError(self._failures[size])
-        torch.cuda.synchronize(self.device)  # the engine that goes for this one has ended its work
         try:
             file = self.engine(size)
             try:
@@ -100,7 +120,10 @@ class TensorRTRuntime:
 
         images: frames to compare it with torch on; None: the synthetic street.
         """
-        onnx = cached_onnx(self._checkpoint, size, self.precision)
+        if self.precision == INT8:
+            onnx = onnx_with_int8(self._checkpoint, size)
+        else:
+            onnx = cached_onnx(self._checkpoint, size, self.precision)
         gpu = torch.cuda.get_device_properties(self.device)
         spec = EngineSpec(
             onnx_sha256=hashlib.sha256(onnx).hexdigest(),
@@ -111,22 +134,23 @@ class TensorRTRuntime:
             size=size,
             batch=(1, self._config.best_batch, self._config.max_batch),
         )
-        timings = f"timings-{spec.tensorrt}-{_plain(gpu.name)}"
+        timings = f"timings-{spec.tensorrt}-{_plain(gpu.name)}-{gpu.major}.{gpu.minor}-{_driver()}"
+        measured = b""
 
         def build() -> bytes:
+            nonlocal measured
             known = _cache.read(timings) or b""
             plan, measured = build_engine(self._trt, onnx, spec, self._config.workspace_mb, known)
-            _cache.write(timings, measured)
             return plan
 
-        with torch.cuda.device(self.device):  # TensorRT builds for the current one
-            return engine(
-                _cache,
-                engine_name(self._checkpoint, size, self.precision, self.device),
-                spec,
-                build,
-                compare=lambda plan: Comparison(self._checkpoint, size, images)(self.load(plan)),
-            )
+        try:
+            with torch.cuda.device(self.device):  # TensorRT builds for the current one
+                name = engine_name(self._checkpoint, size, self.precision, self.device)
+                compared = partial(Comparison, self._checkpoint, size, images)
+                return engine(_cache, name, spec, build, lambda plan: compared()(self.load(plan)))
+        finally:  # the engine is worth more, and is kept first
+            if measured:
+                _cache.write(timings, measured)
 
     def load(self, plan: bytes) -> Run:
         """A serialised engine, ready to run."""
@@ -147,30 +171,57 @@ class Engine:
         self._temporal = STATE in names
         self._results = [name for name in names if name not in (INPUT, STATE)]
         self._device = device
+        self._uploads = Uploads(device)
         self._stream = torch.cuda.Stream(device)  # TensorRT waits needlessly on the default one
+        self._recorder = Recorder(device, "the TensorRT engine")
+        self._recording: Recording[None] | None = None  # for the shape of `_pixels`
+        self._ran = False  # with that shape
         self._pixels = torch.empty(0, dtype=torch.uint8)
         self._state = torch.empty(0)
         self._outputs: dict[str, Tensor] = {}
 
-    def __call__(self, images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
+    @torch.inference_mode()
+    def __call__(
+        self, images: NDArray[np.uint8] | Uploaded, state: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Raw head outputs, and `next_state`, on the device; overwritten by the next call."""
-        if self._pixels.shape != images.shape:
-            self._allocate(images.shape)
+        uploaded = images if isinstance(images, Uploaded) else self._uploads.start(images)
+        if self._pixels.shape != uploaded.pixels.shape:
+            self._allocate(tuple(uploaded.pixels.shape))
         # What the caller did with the last outputs comes first, what it does with these after.
         caller = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(caller)
-        with torch.cuda.stream(self._stream):
-            self._pixels.copy_(torch.from_numpy(images))
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
+            self._pixels.copy_(uploaded.await_in_stream())
+            uploaded.taken.record()
             if state is not None:
                 self._state.copy_(state)
             elif self._temporal:
                 self._state.zero_()
-            if not self._context.execute_async_v3(self._stream.cuda_stream):
-                raise EngineError("TensorRT did not run the engine; the reason stands above")
+            if self._ran and self._recording is None:
+                self._recording = self._recorder.record(self._enqueue)
+            if self._recording is not None:
+                self._recording.replay()
+            else:
+                self._enqueue()
+            self._ran = True
         caller.wait_stream(self._stream)
         return self._outputs
 
+    def _enqueue(self) -> None:
+        """Run it on the current stream. The first run after `_allocate` is not to be recorded: what
+        TensorRT put off until it knew the shapes, it does then."""
+        if not self._context.execute_async_v3(torch.cuda.current_stream(self._device).cuda_stream):
+            raise EngineError("TensorRT did not run the engine; the reason stands above")
+
+    def __del__(self) -> None:
+        # Another engine takes its place: not while it still runs.
+        if "_stream" in vars(self):
+            self._stream.synchronize()
+
     def _allocate(self, shape: tuple[int, ...]) -> None:
+        self._stream.synchronize()  # the last run has ended before its memory goes
+        self._recording, self._ran = None, False
         self._pixels = torch.empty(shape, dtype=torch.uint8, device=self._device)
         inputs = {INPUT: self._pixels}
         if self._temporal:
@@ -195,7 +246,7 @@ def engine_precision(config: RuntimeConfig) -> str:
 
 
 def engine_name(
-    checkpoint: Checkpoint, size: tuple[int, int], precision: str, device: torch.device
+    checkpoint: Checkpoint, size: tuple[object, object], precision: str, device: torch.device
 ) -> str:
     """Of the engine of these weights in the cache: two kinds of GPU may share one."""
     gpu = _plain(torch.cuda.get_device_properties(device).name)
@@ -208,13 +259,29 @@ def kept_at(checkpoint: Checkpoint, size: tuple[int, int], config: RuntimeConfig
     return _cache.path(engine_name(checkpoint, size, precision, device))
 
 
-def prepared(checkpoint: Checkpoint, config: RuntimeConfig) -> bool:
-    """Whether an engine of these weights in this precision was built for this GPU, of any size."""
-    gpu = _plain(torch.cuda.get_device_properties(pick_device(config.device)).name)
-    wanted = f"{weights_hash(checkpoint)}-*-{engine_precision(config)}-{gpu}.engine"
+def prepared(checkpoint: Checkpoint, config: RuntimeConfig, size: tuple[int, int] = (0, 0)) -> bool:
+    """Whether an engine of these weights in this precision was built for this GPU.
+
+    size: the configured (height, width); for a side that is 0, which the camera decides, any will
+    do.
+    """
+    stride = checkpoint.stride
+    height, width = (-(-side // stride) * stride or "*" for side in size)  # as padded
+    device, precision = pick_device(config.device), engine_precision(config)
+    wanted = engine_name(checkpoint, (height, width), precision, device)
     return any(fnmatch(name, wanted) for name in _cache.names())
 
 
 def _plain(name: str) -> str:
     """The name of a GPU as a part of a file's name."""
     return re.sub(r"\W+", "_", name)
+
+
+def _driver() -> str:
+    """The version of NVIDIA's driver, "unknown" where Linux does not tell."""
+    try:
+        told = Path("/proc/driver/nvidia/version").read_text().partition("\n")[0]
+    except OSError:  # WSL, or no driver
+        return "unknown"
+    version = re.search(r"\b\d+(\.\d+)+\b", told)
+    return version[0] if version else "unknown"

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from instaseg_ros.errors import ConfigError, WeightsError
 from instaseg_ros.model.temporal import state_shape
+from instaseg_ros.runtimes.cuda_uploads import Uploaded, Uploads
 from instaseg_ros.runtimes.onnx_file import input_names, output_names
 from instaseg_ros.runtimes.tensorrt_runtime import Run, TensorRTRuntime
 
@@ -46,13 +47,23 @@ class Torch2TrtRuntime(TensorRTRuntime):
         method = self._checkpoint.method()
         names = output_names(method)
 
-        def run(images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
+        uploads = Uploads(self.device)
+
+        @torch.inference_mode()
+        def run(
+            images: NDArray[np.uint8] | Uploaded, state: Tensor | None = None
+        ) -> dict[str, Tensor]:
+            uploaded = images if isinstance(images, Uploaded) else uploads.start(images)
             with torch.cuda.device(self.device):
-                given = [torch.from_numpy(images).to(self.device)]
+                given = [uploaded.await_in_stream()]
                 if method.temporal:
-                    shape = state_shape(len(images), (images.shape[1], images.shape[2]))
+                    batch, *size = given[0].shape[:3]
+                    shape = state_shape(batch, (size[0], size[1]))
                     given.append(torch.zeros(shape, device=self.device) if state is None else state)
                 outputs = module(*given)
+                uploaded.taken.record()
+            if isinstance(outputs, Tensor):  # what TRTModule makes of a single one
+                outputs = (outputs,)
             return dict(zip(names, outputs, strict=True))
 
         return run

@@ -1,7 +1,6 @@
 """The network in eager torch: always available, the reference for the others.
 
-`open_runtime` gives a CUDA device to `cuda_runtime`, unless the network is temporal; this one runs
-there too, one kernel at a time.
+`open_runtime` gives a CUDA device to `cuda_runtime`; this one runs there too, one kernel at a time.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.model.batchnorm import fold
@@ -49,6 +48,45 @@ def pick_precision(name: str, device: torch.device) -> str:
     if device.type == "cuda":
         return "fp16"
     return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
+
+
+def training_precision(device: torch.device) -> str:
+    """bf16 where the device multiplies it in hardware, else fp32. It has the range of fp32, so no
+    gradient scaling is needed."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+    return pick_precision("auto", device)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Float32 weights in bf16 where that is the precision."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def synchronise() -> None:
+    """Wait for what a GPU still has to do."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+class LiveRuntime:
+    """A float32 network as it stands, in eager torch: one in training, or the reference of others.
+
+    network: is given (B, 3, H, W) in [0, 1] and a state, where it lies. precision: of `autocast`.
+    """
+
+    name = "torch"
+
+    def __init__(self, network: nn.Module, precision: str = "fp32") -> None:
+        self.network, self.precision = network, precision
+        self.device = next(network.parameters()).device
+
+    @torch.inference_mode()
+    def __call__(self, images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
+        pixels = torch.from_numpy(images).to(self.device)
+        with autocast(self.device, self.precision):
+            outputs = self.network(pixels.permute(0, 3, 1, 2) / 255, state)
+        return {name: output.float() for name, output in outputs.items()}
 
 
 class TorchRuntime:

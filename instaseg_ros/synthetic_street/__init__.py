@@ -5,9 +5,18 @@ motorcycle.
 """
 
 from instaseg_ros.synthetic_street.camera import Camera
-from instaseg_ros.synthetic_street.dataset import SyntheticStreet
+from instaseg_ros.synthetic_street.dataset import SyntheticStreet, held_out_street
 from instaseg_ros.synthetic_street.render import View, render
 from instaseg_ros.synthetic_street.scene import Scene, make_scene
 from instaseg_ros.synthetic_street.traffic import CLASS_NAMES
 
-__all__ = ["CLASS_NAMES", "Camera", "Scene", "SyntheticStreet", "View", "make_scene", "render"]
+__all__ = [
+    "CLASS_NAMES",
+    "Camera",
+    "Scene",
+    "SyntheticStreet",
+    "View",
+    "held_out_street",
+    "make_scene",
+    "render",
+]

@@ -9,7 +9,7 @@ import numpy as np
 
 from instaseg_ros.errors import InputError
 from instaseg_ros.frames import Frame
-from instaseg_ros.samples import Sample, present_ids
+from instaseg_ros.samples import STREET_LEAST_PX, Sample, present_ids
 from instaseg_ros.synthetic_street.camera import Camera
 from instaseg_ros.synthetic_street.render import render
 from instaseg_ros.synthetic_street.scene import Scene, make_scene
@@ -28,6 +28,7 @@ class SyntheticStreet:
     """
 
     class_names: tuple[str, ...] = CLASS_NAMES
+    least_px = STREET_LEAST_PX  # whatever the size
 
     def __init__(
         self,
@@ -112,3 +113,14 @@ class SyntheticStreet:
             intrinsics=camera.matrix,
         )
         return Sample(frame, view.labels, ids, class_of[ids], view.ignore, scene.pose(time_s))
+
+
+def held_out_street(frames: int, size: tuple[int, int], per_sequence: int = 4) -> SyntheticStreet:
+    """Held-out sequences, at least `frames` frames of (H, W) in all, `per_sequence` of each."""
+    return SyntheticStreet(
+        size=size,
+        split="val",
+        sequences=-(-frames // per_sequence),
+        frames_per_sequence=per_sequence,
+        depth=False,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -11,6 +11,20 @@ from numpy.typing import NDArray
 
 from instaseg_ros.config import AugmentConfig
 from instaseg_ros.datasets import Sample
+
+
+class Color(NamedTuple):
+    """What happens to colours: saturation and contrast, factors of the distance from grey and from
+    the mean; gain (3,), of each channel. None: nothing.
+
+    blur, noise: standard deviations, in pixels and in grey values; 0: none.
+    """
+
+    saturation: float | None
+    contrast: float
+    gain: NDArray[np.float64]
+    blur: float
+    noise: float
 
 
 def random_view(
@@ -26,20 +40,7 @@ def random_view(
     does not show are gone from `ids`.
     """
     height, width = size
-    scale = float(np.exp(rng.uniform(np.log(config.scale_low), np.log(config.scale_high))))
-    turn = _linear(scale, rng.random() < config.flip, int(rng.integers(4)) if config.turn else 0)
-    source_h, source_w = sample.labels.shape
-    corners = turn @ np.array([[0, source_w, 0, source_w], [0, 0, source_h, source_h]])
-    shift = [
-        _origin(point, extent, low, high, config.shift, rng)
-        for point, extent, low, high in zip(
-            turn @ center_xy, (width, height), corners.min(1), corners.max(1), strict=True
-        )
-    ]
-    if scale == 1:
-        shift = np.floor(shift).tolist()  # a window of whole pixels stays as sharp as it is
-    matrix = np.column_stack([turn, -np.array(shift)])
-    matrix[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5  # pixel centres lie at half integers
+    scale, matrix = random_window(sample.labels.shape, center_xy, size, config, rng)
 
     def warp(image: NDArray[Any], how: int, border: int = 0) -> NDArray[Any]:
         return cv2.warpAffine(image, matrix, (width, height), flags=how, borderValue=[border] * 4)
@@ -70,24 +71,63 @@ def random_view(
     )
 
 
+def random_window(
+    source: tuple[int, ...],
+    center_xy: tuple[float, float],
+    size: tuple[int, int],
+    config: AugmentConfig,
+    rng: np.random.Generator,
+) -> tuple[float, NDArray[np.float64]]:
+    """Magnification, and the (2, 3) matrix from pixels of an image of `source` (H, W) to those of a
+    window of `size` that holds `center_xy`."""
+    height, width = size
+    scale = float(np.exp(rng.uniform(np.log(config.scale_low), np.log(config.scale_high))))
+    turn = _linear(scale, rng.random() < config.flip, int(rng.integers(4)) if config.turn else 0)
+    source_h, source_w = source
+    corners = turn @ np.array([[0, source_w, 0, source_w], [0, 0, source_h, source_h]])
+    shift = [
+        _origin(point, extent, low, high, config.shift, rng)
+        for point, extent, low, high in zip(
+            turn @ center_xy, (width, height), corners.min(1), corners.max(1), strict=True
+        )
+    ]
+    if scale == 1:
+        shift = np.floor(shift).tolist()  # a window of whole pixels stays as sharp as it is
+    matrix = np.column_stack([turn, -np.array(shift)])
+    matrix[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5  # pixel centres lie at half integers
+    return scale, matrix
+
+
+def random_color(config: AugmentConfig, rng: np.random.Generator) -> Color:
+    """Random exposure, contrast, saturation and white balance; now and then blur and noise."""
+    strength = config.color
+    saturation, contrast, gain = None, 1.0, np.ones(3)
+    if strength:
+        saturation = 1 + strength * rng.uniform(-1, 1)
+        balance = 1 + 0.3 * strength * rng.uniform(-1, 1, 3)
+        gain = np.exp(strength * rng.uniform(-1, 1)) * balance
+        contrast = 1 + 0.5 * strength * rng.uniform(-1, 1)
+    blur = rng.uniform(0.3, 1.2) if rng.random() < config.blur else 0.0
+    noise = rng.uniform(1, 8) if rng.random() < config.noise else 0.0
+    return Color(saturation, contrast, gain, blur, noise)
+
+
 def photometric(
     image: NDArray[np.uint8], config: AugmentConfig, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Random exposure, contrast, saturation and white balance; now and then blur and noise."""
-    strength = config.color
+    """The image in a `random_color`."""
+    color = random_color(config, rng)
     values: NDArray[Any] = image.astype(np.float32)
-    if strength:
+    if color.saturation is not None:
         grey = values.mean(2, keepdims=True)
-        values = grey + (values - grey) * np.float32(1 + strength * rng.uniform(-1, 1))
-        balance = 1 + 0.3 * strength * rng.uniform(-1, 1, 3)
-        gain = np.exp(strength * rng.uniform(-1, 1)) * balance
+        values = grey + (values - grey) * np.float32(color.saturation)
         middle = values.mean()
-        values = middle + (values - middle) * np.float32(1 + 0.5 * strength * rng.uniform(-1, 1))
-        values *= gain.astype(np.float32)
-    if rng.random() < config.blur:
-        values = cv2.GaussianBlur(values, (0, 0), rng.uniform(0.3, 1.2))
-    if rng.random() < config.noise:
-        values += rng.normal(0, rng.uniform(1, 8), values.shape).astype(np.float32)
+        values = middle + (values - middle) * np.float32(color.contrast)
+        values *= color.gain.astype(np.float32)
+    if color.blur:
+        values = cv2.GaussianBlur(values, (0, 0), color.blur)
+    if color.noise:
+        values += rng.normal(0, color.noise, values.shape).astype(np.float32)
     return np.clip(values + 0.5, 0, 255).astype(np.uint8)
 
 
@@ -115,6 +155,11 @@ def _origin(
     return float(np.clip(point - extent * place, low, high - extent))
 
 
+def shrinking_blur(scale: float) -> float:
+    """Standard deviation of the smoothing that shrinking by `scale` needs, in pixels; 0: none."""
+    return 0.4 / scale if scale < 0.7 else 0.0
+
+
 def _shrunk(image: NDArray[np.uint8], scale: float) -> NDArray[Any]:
-    """`image` smoothed as much as shrinking by `scale` needs."""
-    return cv2.GaussianBlur(image, (0, 0), 0.4 / scale) if scale < 0.7 else image
+    sigma = shrinking_blur(scale)
+    return cv2.GaussianBlur(image, (0, 0), sigma) if sigma else image

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import count
 from typing import NamedTuple
 
 import cv2
@@ -17,6 +18,7 @@ from torch.utils.data import Dataset as TorchDataset
 from instaseg_ros.config import TrainConfig
 from instaseg_ros.datasets import Sample
 from instaseg_ros.methods import Targets
+from instaseg_ros.training.memory import worker_count
 
 Clip = Sequence[Sample]  # frames of one camera, one after another
 
@@ -103,20 +105,31 @@ def training_batches(
     first_step: int,
     rank: int = 0,
     size: int = 1,
+    on_gpu: bool = False,
 ) -> Iterable[Batch]:
-    """Batches `first_step`, ... up to `config.steps`, prepared by worker processes; of each, what
-    is the share of process `rank` of `size`."""
-    share = config.batch_size // size
-    firsts = range(first_step * config.batch_size + rank * share, config.steps * config.batch_size)
-    wanted = [first + k for first in firsts[:: config.batch_size] for k in range(share)]
+    """Batches `first_step`, ... up to `config.steps`, or without end with `train.seconds`, prepared
+    by worker processes; of each, what is the share of process `rank` of `size`.
+
+    on_gpu: they go to a GPU, so they lie in pinned memory.
+    """
+    steps = count(first_step) if config.seconds else range(first_step, config.steps)
+    workers = worker_count(config.workers, on_gpu)
     return DataLoader(
         views,
-        batch_size=share,
-        sampler=wanted,
-        num_workers=config.workers,
+        batch_size=config.batch_size // size,
+        sampler=(index for step in steps for index in shown(config, step, rank, size)),
+        num_workers=workers,
         # A forked process hangs on the locks of threads that it does not have.
-        multiprocessing_context="spawn" if config.workers else None,
+        multiprocessing_context="spawn" if workers else None,
         collate_fn=partial(to_batch, min_object_px=config.min_object_px),
         worker_init_fn=_single_threaded,
-        prefetch_factor=4 if config.workers else None,
+        prefetch_factor=4 if workers else None,
+        pin_memory=on_gpu,
     )
+
+
+def shown(config: TrainConfig, step: int, rank: int, size: int) -> range:
+    """The indices of what process `rank` of `size` sees in a step."""
+    share = config.batch_size // size
+    first = step * config.batch_size + rank * share
+    return range(first, first + share)

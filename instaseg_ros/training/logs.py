@@ -38,9 +38,14 @@ class TrainingLog:
                 raise MissingExtraError("tensorboard", "train", "train.tensorboard") from error
             self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step + 1)
 
+    @property
+    def seconds(self) -> float:
+        """Since the first step, but for the times between a stop and going on."""
+        return time.monotonic() - self._started
+
     def loss(self, step: int, terms: Mapping[str, float]) -> None:
         """The terms of the loss in step number `step`, counted from 1."""
-        seconds = f"{time.monotonic() - self._started:.1f}"
+        seconds = f"{self.seconds:.1f}"
         self._write("log", {"step": step, "seconds": seconds}, terms)
 
     def validation(
@@ -78,10 +83,12 @@ class TrainingLog:
 class Progress:
     """Batches by the step, on the console: a bar on a terminal, else a line now and then.
 
-    first: the first step's number, of `steps`. hidden: nothing is printed.
+    first: the first step's number, of `steps` (None: nobody knows). hidden: nothing is printed.
     """
 
-    def __init__(self, batches: Iterable[Batch], first: int, steps: int, hidden: bool) -> None:
+    def __init__(
+        self, batches: Iterable[Batch], first: int, steps: int | None, hidden: bool
+    ) -> None:
         self._bar = tqdm(
             batches,
             "training",
@@ -102,7 +109,8 @@ class Progress:
             self._bar.set_postfix({k: f"{v:.3f}" for k, v in terms.items()}, refresh=False)
         elif not self._hidden:
             said = ", ".join(f"{name} {value:.3f}" for name, value in terms.items())
-            print(f"step {step} of {self._steps}: {said}", file=sys.stderr, flush=True)
+            which = f"step {step} of {self._steps}" if self._steps else f"step {step}"
+            print(f"{which}: {said}", file=sys.stderr, flush=True)
 
     def validation(
         self, step: int, table: Mapping[str, AveragePrecision], mean_iou: float | None = None

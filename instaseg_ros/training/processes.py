@@ -49,6 +49,14 @@ class Group:
             distributed.all_reduce(together)
         return dict(zip(values, (together / self.size).tolist(), strict=True))
 
+    def of_first(self, value: float) -> float:
+        """The first process's value."""
+        if self.size == 1:
+            return value
+        together = torch.tensor(value, dtype=torch.float64, device=self.device)
+        distributed.broadcast(together, 0)
+        return float(together)
+
     def any(self, value: bool) -> bool:
         """Whether it holds in one of the processes."""
         if self.size == 1:

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset as TorchDataset
 
 from instaseg_ros.config import TrainConfig
-from instaseg_ros.datasets import Dataset, open_dataset, semantic_names
+from instaseg_ros.config.options import spatio_temporal
+from instaseg_ros.datasets import SYNTHETIC, Dataset, open_dataset, semantic_names
 from instaseg_ros.errors import ConfigError, InputError
-from instaseg_ros.options import spatio_temporal
-from instaseg_ros.synthetic_street import SyntheticStreet
+from instaseg_ros.synthetic_street import SyntheticStreet, held_out_street
+from instaseg_ros.training.cache import kept
 from instaseg_ros.training.objects import object_index
 from instaseg_ros.training.views import EndlessStreet, ObjectViews, clip_starts
 
@@ -47,8 +48,13 @@ class Source(NamedTuple):
 
 def open_source(config: TrainConfig, run_dir: Path) -> Source:
     """The configured dataset, all of it read once; what was found is kept in `run_dir`."""
-    if config.dataset == "synthetic":
+    if config.dataset == SYNTHETIC:
         _check_dense(config, ())
+        if config.cache != "none":
+            raise ConfigError(
+                "train.cache: the synthetic street is drawn, there is nothing to keep: set it to "
+                "none"
+            )
         views = EndlessStreet(config)
         size = config.crop_height, config.crop_width
         held_out = held_out_street(config.validation_frames, size)
@@ -58,6 +64,8 @@ def open_source(config: TrainConfig, run_dir: Path) -> Source:
     _check_dense(config, dense)
     _check_clips(config, train)
     object_index(val, run_dir / "objects_val.npz")
+    if config.cache != "none":
+        train = kept(train)
     objects = object_index(train, run_dir / "objects.npz")
     names = train.class_names
     if config.class_name:
@@ -95,14 +103,3 @@ def _check_clips(config: TrainConfig, dataset: Dataset) -> None:
                 f"train.weight_depth: depth learns from {what}, which {config.dataset} does not "
                 "have; set it to 0"
             )
-
-
-def held_out_street(frames: int, size: tuple[int, int], per_sequence: int = 4) -> SyntheticStreet:
-    """Held-out sequences, at least `frames` frames of (H, W) in all, `per_sequence` of each."""
-    return SyntheticStreet(
-        size=size,
-        split="val",
-        sequences=-(-frames // per_sequence),
-        frames_per_sequence=per_sequence,
-        depth=False,
-    )

@@ -4,26 +4,65 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from instaseg_ros import __version__
 from instaseg_ros.checkpoint import Checkpoint, describe, load_checkpoint, save_checkpoint
 from instaseg_ros.config import Config
+from instaseg_ros.config.options.shared import shape_of
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.evaluation.metrics.average_precision import AveragePrecision
+from instaseg_ros.evaluation.pixel_classes import DENSE
 from instaseg_ros.files import written_whole
 from instaseg_ros.methods import BACKGROUND, Method
 from instaseg_ros.methods.dense_semantics import DenseSemantics
 from instaseg_ros.methods.depth import EgoMotion
 from instaseg_ros.model.erfnet import ERFNet
-from instaseg_ros.options.shared import shape_of
 from instaseg_ros.training.data import Batch
 
 log = logging.getLogger(__name__)
+
+
+class Learners(nn.Module):
+    """The network and what learns along with it, whose outputs are `motion`, the camera's, and
+    `dense`, scores of dense classes."""
+
+    def __init__(
+        self,
+        network: ERFNet,
+        dense: DenseSemantics | None = None,
+        ego_motion: EgoMotion | None = None,
+    ) -> None:
+        super().__init__()
+        self.network, self.ego_motion, self.dense = network, ego_motion, dense
+
+    def forward(
+        self,
+        images: Tensor,
+        state: Tensor | None = None,
+        frames: int = 1,
+        intrinsics: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """images, state, frames: see `ERFNet.forward`. intrinsics: (B, 3, 3) of the images; None:
+        motion is not asked for."""
+        features = self.network.encoder(images)
+        decoded = self.network.decode_features(features, state, frames)
+        outputs = self.network.split_heads(decoded)
+        if self.dense is not None and self.training:
+            outputs[DENSE] = self.dense(features.deep)
+        elif self.dense is not None:  # bf16 cannot tell scores of many classes apart
+            with torch.autocast(images.device.type, enabled=False):
+                outputs[DENSE] = self.dense(features.deep.float())
+        if self.ego_motion is not None and intrinsics is not None:
+            with torch.autocast(images.device.type, enabled=False):
+                clips = (x.unflatten(0, (-1, frames)) for x in (images, intrinsics))
+                outputs["motion"] = self.ego_motion(*clips)
+        return outputs
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,6 +106,10 @@ class State:
                 f"{path} is not what a run saves, or was cut off ({_first_line(error)}); {way_out}"
             ) from error
         try:
+            # How the steps are computed is this device's matter, not that of the one that saved.
+            saved = state["optimizer"]["param_groups"]
+            for group, own in zip(saved, self.optimizer.param_groups, strict=True):
+                group.update({name: own[name] for name in ("fused", "foreach", "capturable")})
             for name, part in self._parts().items():
                 part.load_state_dict(state[name])
         except Exception as error:
@@ -140,7 +183,7 @@ def save_weights(
     config: Config,
     class_names: tuple[str, ...],
     step: int,
-    table: dict[str, AveragePrecision],
+    table: Mapping[str, AveragePrecision],
 ) -> None:
     """Write the checkpoint with what it was trained with, and its AP on held-out samples."""
     notes = {
@@ -153,17 +196,21 @@ def save_weights(
         },
         "validation": {name: row._asdict() for name, row in table.items()},
     }
-    checkpoint = Checkpoint(
-        average.state_dict(),
+    checkpoint = checkpoint_of(average, config, class_names)
+    save_checkpoint(dataclasses.replace(checkpoint, notes=notes), path, torch.float16)
+
+
+def checkpoint_of(network: ERFNet, config: Config, class_names: tuple[str, ...]) -> Checkpoint:
+    """What a network that is trained as configured is."""
+    return Checkpoint(
+        network.state_dict(),
         class_names,
         config.method.name,
         config.method.profile,
-        notes,
-        dataclasses.asdict(config.decode),
-        {side: getattr(config.input, side) for side in ("height", "width", "scale")},
-        shape_of(config.method),
+        decode=dataclasses.asdict(config.decode),
+        input={side: getattr(config.input, side) for side in ("height", "width", "scale")},
+        shape=shape_of(config.method),
     )
-    save_checkpoint(checkpoint, path, torch.float16)
 
 
 def mean_ap(path: Path) -> float:

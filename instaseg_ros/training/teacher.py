@@ -82,7 +82,7 @@ def imitation_loss(
 def _own_area(targets: Targets) -> Tensor:
     """(B, H, W) float32: pixels that the instance of a pixel has in its image; 0: no instance."""
     labels = targets.labels.masked_fill(targets.ignore, 0).flatten(1)
-    n = 1 + int(labels.max())
+    n = 1 + max(map(len, targets.class_ids), default=0)
     area = torch.zeros(len(labels), n, device=labels.device)
     area.scatter_add_(1, labels, torch.ones_like(labels, dtype=torch.float32))
     area[:, 0] = 0

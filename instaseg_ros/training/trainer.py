@@ -7,15 +7,18 @@ import copy
 import logging
 import math
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from instaseg_ros.checkpoint import describe
 from instaseg_ros.config import Config, TrainConfig
+from instaseg_ros.config.options import spatial_embedding, spatio_temporal
+from instaseg_ros.config.options.shared import shape_of
 from instaseg_ros.errors import ConfigError, InstasegError, require
 from instaseg_ros.evaluation.metrics.average_precision import AveragePrecision
 from instaseg_ros.methods import Method, make_method
@@ -23,35 +26,35 @@ from instaseg_ros.methods.dense_semantics import DenseSemantics, dense_loss
 from instaseg_ros.methods.depth import EgoMotion
 from instaseg_ros.model.erfnet import PROFILES, ERFNet, LiteEncoder
 from instaseg_ros.model.lite import imagenet_trunk
-from instaseg_ros.options import spatio_temporal
-from instaseg_ros.options.shared import shape_of
-from instaseg_ros.training.data import Batch, training_batches
+from instaseg_ros.runtimes.torch_runtime import autocast, training_precision
+from instaseg_ros.training.data import Batch, shown, to_batch, training_batches
+from instaseg_ros.training.device_views import device_batches
+from instaseg_ros.training.divergence import GradientNorms, Noted
 from instaseg_ros.training.interrupt import finishing_the_step
 from instaseg_ros.training.logs import Progress, TrainingLog
 from instaseg_ros.training.objects import class_weights
 from instaseg_ros.training.processes import Group, process_group
+from instaseg_ros.training.schedule import is_last, learning_rate
 from instaseg_ros.training.source import Source, open_source
-from instaseg_ros.training.state import State, mean_ap, save_batch, save_weights, start_from
+from instaseg_ros.training.state import (
+    Learners,
+    State,
+    mean_ap,
+    save_batch,
+    save_weights,
+    start_from,
+)
 from instaseg_ros.training.teacher import Teacher, imitation_loss
-from instaseg_ros.training.validation import autocast, validate
+from instaseg_ros.training.validation import live_pipeline, validate
+from instaseg_ros.training.views import ObjectViews
 
-BEST, STATE = "best.safetensors", "state.pt"
+WEIGHTS, BEST, STATE = "weights.safetensors", "best.safetensors", "state.pt"
 
 log = logging.getLogger(__name__)
 
 
 class DivergedError(InstasegError):
     """The loss is not a number any more."""
-
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Linear warm-up, then a cosine or the published polynomial to zero at the last step."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    if config.schedule == "poly":
-        return config.learning_rate * (1 - done) ** 0.9
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
 class Run(NamedTuple):
@@ -63,6 +66,7 @@ class Run(NamedTuple):
     source: Source
     method: Method
     class_weights: torch.Tensor
+    norms: GradientNorms
     teacher: Teacher | None = None
 
     @property
@@ -73,26 +77,6 @@ class Run(NamedTuple):
             return False
         depth = options.weight_depth > 0 and options.clip_frames > 1
         return depth and options.ego_motion == "learned"
-
-
-class Learners(nn.Module):
-    """The network and what learns along with it, whose outputs are `motion`, the camera's, and
-    `dense`, scores of dense classes."""
-
-    def __init__(self, state: State) -> None:
-        super().__init__()
-        self.network, self.ego_motion, self.dense = state.network, state.ego_motion, state.dense
-
-    def forward(self, images: Tensor, frames: int, intrinsics: Tensor | None) -> dict[str, Tensor]:
-        features = self.network.encoder(images)
-        outputs = self.network.split_heads(self.network.decode_features(features, frames=frames))
-        if self.dense is not None:
-            outputs["dense"] = self.dense(features.deep)
-        if self.ego_motion is not None and intrinsics is not None:
-            with torch.autocast(images.device.type, enabled=False):
-                clips = (x.unflatten(0, (-1, frames)) for x in (images, intrinsics))
-                outputs["motion"] = self.ego_motion(*clips)
-        return outputs
 
 
 def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
@@ -119,6 +103,12 @@ def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
         raise ConfigError(
             f"train.clip_frames: expected 1 for method {config.method.name}, got {clip}"
         )
+    bins = isinstance(options, spatial_embedding.LossConfig) and options.lovasz != "exact"
+    if options.cache == "device" and (clip > 1 or not bins):
+        raise ConfigError(
+            "train.cache: device is for method spatial_embedding, whose loss takes what is made "
+            "there (train.lovasz: binned), and train.clip_frames 1; set it to memory"
+        )
     for weights in filter(None, (init, options.teacher)):
         describe(weights)
     if options.tensorboard:
@@ -135,10 +125,12 @@ def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
         method = make_method(config.method.name, len(names), **shape_of(config.method))
         taught_by = options.teacher
         teacher = Teacher(taught_by, method, names).to(group.device) if taught_by else None
-        run = Run(config, run_dir, group, source, method, by_class.to(group.device), teacher)
+        norms = GradientNorms(deferred=group.device.type == "cuda")
+        run = Run(config, run_dir, group, source, method, by_class.to(group.device), norms, teacher)
         state = _fresh_state(run, init)
-        _loop(run, state, state.resume(run_dir / STATE))
-    return run_dir / "weights.safetensors"
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True):  # sizes never change
+            _loop(run, state, state.resume(run_dir / STATE))
+    return run_dir / WEIGHTS
 
 
 def _fresh_state(run: Run, init: str | None) -> State:
@@ -169,47 +161,77 @@ def _fresh_state(run: Run, init: str | None) -> State:
         trunk = [parameters.pop(id(p)) for p in network.encoder.trunk.parameters()]
         groups.append({"params": trunk, "rate": options.encoder_rate})
     groups.insert(0, {"params": list(parameters.values())})
-    optimizer = torch.optim.Adam(groups, options.learning_rate, weight_decay=options.weight_decay)
+    optimizer = torch.optim.Adam(
+        groups,
+        options.learning_rate,
+        weight_decay=options.weight_decay,
+        fused=run.norms.deferred or None,
+    )
     return State(network, copy.deepcopy(network).eval(), optimizer, ego_motion, dense)
 
 
 def _loop(run: Run, state: State, first_step: int) -> None:
     options, group, source = run.config.train, run.group, run.source
-    model = group.wrap(Learners(state), options.fixed_batchnorm)
+    learners = Learners(state.network, state.dense, state.ego_motion)
+    model = group.wrap(learners, options.fixed_batchnorm)
+    pipeline = live_pipeline(state.average, run.config, source.class_names, state.dense)
     writes = group.rank == 0
     numbers = TrainingLog(run.directory, first_step, options.tensorboard) if writes else None
     if writes and first_step:
         mean_ap(run.directory / BEST)  # refuses what another put there before it is needed
     elif writes:
         (run.directory / BEST).unlink(missing_ok=True)
-    batches = training_batches(source.views, options, first_step, group.rank, group.size)
-    stopping = False
-    progress = Progress(batches, first_step, options.steps, hidden=not writes)
+    average = Average(state)
+    cuda = group.device.type == "cuda"
+    place = first_step, group.rank, group.size
+    batches: Iterable[Batch]
+    if options.cache == "device" and isinstance(source.views, ObjectViews):
+        batches = device_batches(source.views, options, *place, group.device)
+    else:
+        batches = training_batches(source.views, options, *place, cuda)
+    stopping, elapsed = False, 0.0
+    steps = None if options.seconds else options.steps
+    progress = Progress(batches, first_step, steps, hidden=not writes)
+    written = time.monotonic()
+    _training_mode(model, options)
     with finishing_the_step(alone=group.size == 1) as interrupted:
         for step, batch in enumerate(progress, first_step):
+            if options.seconds:
+                elapsed = group.of_first(numbers.seconds if numbers else 0.0)
+            for settings in state.optimizer.param_groups:
+                rate = learning_rate(options, step, elapsed)
+                settings["lr"] = rate * settings.get("rate", 1.0)
             terms = _step(run, model, state.optimizer, batch, step)
-            decay = min(options.ema_decay, (1 + step) / (10 + step))
-            _update_average(state.average, state.network, decay)
+            average.update(min(options.ema_decay, (1 + step) / (10 + step)))
             done = step + 1
-            last = done == options.steps
+            last = is_last(options, done, elapsed)
             logged = done % options.log_every == 0
             if logged or last:
+                _check_gradients(run)
                 values = group.mean(terms)
                 progress.loss(done, values)
                 if numbers and logged:
                     numbers.loss(done, values)
             if done % options.validate_every == 0 or last:
-                found = validate(state.average, run.method, run.config, source, group, state.dense)
+                _check_gradients(run)
+                found = validate(pipeline, source, options, group)
                 if numbers:
                     progress.validation(done, *found)
                     numbers.validation(done, *found)
                     _save_weights(run, state.average, done, found.table)
+                    written = time.monotonic()
+            if writes and 0 < options.save_every_s <= time.monotonic() - written:
+                _check_gradients(run)
+                _write_weights(run, WEIGHTS, state.average, done)
+                written = time.monotonic()
             stopping = group.any(bool(interrupted)) and not last
             if writes and (done % options.save_every == 0 or last or stopping):
+                _check_gradients(run)
                 state.save(run.directory / STATE, done)  # comes last: all before it is done
             if stopping:
                 log.info("stopped after step %d: the same command goes on from there", done)
-                break
+            if stopping or last:
+                break  # the batches do not end where time ends the training
     if numbers:
         numbers.close()
     if stopping:
@@ -220,18 +242,15 @@ def _step(
     run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, step: int
 ) -> dict[str, torch.Tensor]:
     options, group = run.config.train, run.group
-    _training_mode(model, options)
     # Dropout is the same in a resumed run, and another in each process. `hash` of whole numbers is
     # the same everywhere; to mix them otherwise would end the exactness of runs under way.
     torch.manual_seed(hash((options.seed, step)) + group.rank)
-    for settings in optimizer.param_groups:
-        settings["lr"] = learning_rate(options, step) * settings.get("rate", 1.0)
     with _naming_the_size(options):
         images = batch.images.to(group.device, non_blocking=True).float() / 255
         targets = batch.targets.to(group.device)._replace(images=images)
-        with autocast(group.device):
+        with autocast(group.device, training_precision(group.device)):
             given = images.contiguous(memory_format=torch.channels_last)
-            outputs = model(given, targets.frames, targets.intrinsics)
+            outputs = model(given, frames=targets.frames, intrinsics=targets.intrinsics)
             taught = run.teacher(given, targets.frames) if run.teacher else None
         terms = run.method.loss(outputs, targets, options, run.class_weights)
         if "dense" in outputs and targets.semantic is not None:
@@ -243,16 +262,28 @@ def _step(
         optimizer.zero_grad(set_to_none=True)
         terms["total"].backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), options.clip_norm or math.inf)
-    if not torch.isfinite(norm):
-        path = run.directory / f"diverged{group.rank or ''}.pt"
-        save_batch(path, batch)
-        raise DivergedError(
-            f"step {step}: the gradient is {float(norm)}, loss terms "
-            f"{ {k: v.item() for k, v in terms.items()} }; lower train.learning_rate. "
-            f"The batch is in {path}, the state before it in state.pt if one was saved"
-        )
+    terms = {name: value.detach() for name, value in terms.items()}
+    run.norms.note(Noted(step, norm, terms), optimizer)
+    if not run.norms.deferred:
+        _check_gradients(run)
     optimizer.step()
-    return {name: value.detach() for name, value in terms.items()}
+    return terms
+
+
+def _check_gradients(run: Run) -> None:
+    """Raise DivergedError where a step since the last call had a gradient that is no number."""
+    bad = run.norms.first_bad()
+    if bad is None:
+        return
+    group, options = run.group, run.config.train
+    path = run.directory / f"diverged{group.rank or ''}.pt"
+    seen = [run.source.views[index] for index in shown(options, bad.step, group.rank, group.size)]
+    save_batch(path, to_batch(seen, options.min_object_px))
+    raise DivergedError(
+        f"step {bad.step}: the gradient is {float(bad.norm)}, loss terms "
+        f"{ {k: v.item() for k, v in bad.terms.items()} }; lower train.learning_rate. "
+        f"The batch is in {path}, the state before it in state.pt if one was saved"
+    )
 
 
 def _training_mode(model: nn.Module, options: TrainConfig) -> None:
@@ -278,22 +309,36 @@ def _naming_the_size(options: TrainConfig) -> Iterator[None]:
         ) from error
 
 
-@torch.no_grad()
-def _update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Exponential moving average of weights and BatchNorm statistics."""
-    new = network.state_dict()
-    for name, old in average.state_dict().items():
-        if old.is_floating_point():
-            old.lerp_(new[name], 1 - decay)
-        else:
-            old.copy_(new[name])
+class Average:
+    """The exponential moving average of weights and BatchNorm statistics."""
+
+    def __init__(self, state: State) -> None:
+        new = state.network.state_dict()
+        pairs = [(old, new[name]) for name, old in state.average.state_dict().items()]
+        self._moving = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+
+    @torch.no_grad()
+    def update(self, decay: float) -> None:
+        """Move by 1 - decay of the way towards the network."""
+        old, new = (list(side) for side in zip(*self._moving, strict=True))
+        torch._foreach_lerp_(old, new, 1 - decay)
+        old, new = (list(side) for side in zip(*self._counts, strict=True))
+        torch._foreach_copy_(old, new)
 
 
 def _save_weights(run: Run, average: ERFNet, done: int, table: dict[str, AveragePrecision]) -> None:
     """The last weights, and the best by mean AP (of classes without held-out objects: the last)."""
-    files = ["weights.safetensors"]
+    files = [WEIGHTS]
     if not table["mean"].ap <= mean_ap(run.directory / BEST):
         files.append(BEST)
     for name in files:
-        path = run.directory / name
-        save_weights(path, average, run.config, run.source.class_names, done, table)
+        _write_weights(run, name, average, done, table)
+
+
+def _write_weights(
+    run: Run, name: str, average: ERFNet, done: int, table: Mapping[str, AveragePrecision] = {}
+) -> None:
+    """table: AP on held-out samples; empty where nobody measured it."""
+    path, names = run.directory / name, run.source.class_names
+    save_weights(path, average, run.config, names, done, table)

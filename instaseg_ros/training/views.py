@@ -60,13 +60,17 @@ class ObjectViews(TorchDataset[Clip]):
         weight = frequency[self.objects["class_id"]] ** -config.class_balance
         self.cumulative = np.cumsum(weight / weight.sum())
 
-    def __getitem__(self, index: int) -> Clip:
+    def chosen(self, index: int) -> tuple[int, tuple[float, float], np.random.Generator]:
+        """Of a view the image, the place in it that it shows, and what draws the rest."""
         rng = np.random.default_rng([self.config.seed, index])
         row = int(np.searchsorted(self.cumulative, rng.random()))
         chosen = self.objects[min(row, len(self.objects) - 1)]
+        return int(chosen["image"]), (float(chosen["x"]), float(chosen["y"])), rng
+
+    def __getitem__(self, index: int) -> Clip:
+        image, center, rng = self.chosen(index)
         size = self.config.crop_height, self.config.crop_width
-        center = float(chosen["x"]), float(chosen["y"])
-        first = int(self.starts[chosen["image"]])
+        first = int(self.starts[image])
         return [
             random_view(self.dataset[i], center, size, self.config.augment, copy.deepcopy(rng))
             for i in range(first, first + self.config.clip_frames)

@@ -139,7 +139,7 @@ def took_all_memory(error: BaseException | None) -> bool:
 
 
 def _module(target: str) -> ModuleType:
-    for path in (str(ROOT), str(HERE.parent), str(HERE)):
+    for path in (str(ROOT), str(HERE.parent / "helpers"), str(HERE)):
         if path not in sys.path:
             sys.path.insert(0, path)
     return importlib.import_module(f"of_{target}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import layouts
+import dataset_layouts
 import numpy as np
 from driver import mutated
 
@@ -28,21 +28,29 @@ VALUES = (None, True, -1, 0, 1, 1.5, 1e30, -4e7, 2**62, 10**40, "", "1", "\ud800
 def seeds() -> list[bytes]:
     """A letter of the dataset, then its truth. The datasets themselves lie in a folder that lasts
     as long as the process."""
-    root, frames = Path(_FOLDER.name), layouts.street(FRAMES)
-    squares = [{"segmentation": layouts.square(2, 2, 9), "bbox": [1, 2, 3, 4]}]
-    runs = [{"segmentation": {"size": [*layouts.SIZE], "counts": [10, 20, 8162]}, "iscrowd": 1}]
+    root, frames = Path(_FOLDER.name), dataset_layouts.street(FRAMES)
+    squares = [{"segmentation": dataset_layouts.square(2, 2, 9), "bbox": [1, 2, 3, 4]}]
+    runs = [
+        {"segmentation": {"size": [*dataset_layouts.SIZE], "counts": [10, 20, 8162]}, "iscrowd": 1}
+    ]
     MADE.update(
         {
-            b"C": (layouts.write_coco(root / "coco", frames).parents[1], "annotations/*.json"),
-            b"c": (layouts.write_coco_of_one(root / "one", squares + runs), ""),
+            b"C": (
+                dataset_layouts.write_coco(root / "coco", frames).parents[1],
+                "annotations/*.json",
+            ),
+            b"c": (dataset_layouts.write_coco_of_one(root / "one", squares + runs), ""),
             b"K": (
-                layouts.write_kitti_mots(root / "kitti", frames, "0002", "instances_txt"),
+                dataset_layouts.write_kitti_mots(root / "kitti", frames, "0002", "instances_txt"),
                 "instances_txt/*.txt",
             ),
-            b"I": (layouts.write_label_images(root / "coded", frames), "instances/0.png"),
+            b"I": (dataset_layouts.write_label_images(root / "coded", frames), "instances/0.png"),
             b"M": (_with_meta(root / "meta", frames), "meta.json"),
-            b"P": (layouts.write_cvppp(root / "leaves", frames), "A1/plant001_label.png"),
-            b"Y": (layouts.write_cityscapes(root / "city", frames), "gtFine/train/ulm/*_000000_*"),
+            b"P": (dataset_layouts.write_cvppp(root / "leaves", frames), "A1/plant001_label.png"),
+            b"Y": (
+                dataset_layouts.write_cityscapes(root / "city", frames),
+                "gtFine/train/ulm/*_000000_*",
+            ),
         }
     )
     return [kind + _truth(*made).read_bytes() for kind, made in MADE.items()]
@@ -108,11 +116,11 @@ def _with_meta(root: Path, frames: Sequence[Any]) -> Path:
     """The synthetic street's export."""
     listed = []
     for n, sample in enumerate(frames):
-        layouts.write(root / "images" / f"{n}.png", sample.frame.image)
-        layouts.write(root / "labels" / f"{n}.png", sample.labels)
+        dataset_layouts.write(root / "images" / f"{n}.png", sample.frame.image)
+        dataset_layouts.write(root / "labels" / f"{n}.png", sample.labels)
         ids = {"ids": sample.ids.tolist(), "class_ids": sample.class_ids.tolist()}
         listed.append({"file": f"{n}.png", **ids})
-    meta = {"class_names": layouts.CLASS_NAMES, "frames": listed}
+    meta = {"class_names": dataset_layouts.CLASS_NAMES, "frames": listed}
     (root / "meta.json").write_text(json.dumps(meta))
     return root
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from instaseg_ros.config.options import options_of
 from instaseg_ros.methods import METHODS, make_method
-from instaseg_ros.options import options_of
 
 KERNELS = Path(__file__).parents[2] / ".pytest_cache" / "boundscheck"  # compiled once
 ENVIRONMENT = {

@@ -13,8 +13,15 @@ from typing import Any
 import zstandard
 from driver import mutated, took_all_memory
 from mcap.writer import CompressionType
-from recordings import HEIGHT, WIDTH, write_db3, write_mcap, write_street_bag, write_with_rosbags
 from rosbags.rosbag2 import StoragePlugin
+from written_recordings import (
+    HEIGHT,
+    WIDTH,
+    write_db3,
+    write_mcap,
+    write_street_bag,
+    write_with_rosbags,
+)
 
 from instaseg_ros.config import InputConfig
 from instaseg_ros.datasets.bag import LabelledBag

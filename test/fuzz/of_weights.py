@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 from driver import mutated
-from networks import SMALL, by_chance
 from safetensors.torch import save
+from small_networks import SMALL, by_chance
 
 from instaseg_ros.checkpoint import FORMAT, HEADER_KEY, describe, description, load_checkpoint
 from instaseg_ros.model.erfnet import PROFILES

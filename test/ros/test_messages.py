@@ -7,9 +7,9 @@ import pytest
 pytest.importorskip("rclpy")
 
 import numpy as np
+from example_results import HEADER, messages
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, Image
-from test_outputs import HEADER, messages
 
 from instaseg_ros.config import InputConfig
 from instaseg_ros.recordings import result_messages

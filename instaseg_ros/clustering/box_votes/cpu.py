@@ -23,7 +23,7 @@ from instaseg_ros.numba_cache import compile_all, kernel
 from instaseg_ros.threads import buffer, each
 
 if TYPE_CHECKING:
-    from instaseg_ros.options.box_regression import DecodeConfig
+    from instaseg_ros.config.options.box_regression import DecodeConfig
 
 CELL_PX = 4  # side of a cell of the vote map
 CANDIDATES = 2  # a pixel may be of so many classes, its most probable ones

@@ -24,7 +24,7 @@ from instaseg_ros.clustering.label_image import labelled_instances
 from instaseg_ros.frames import Instances
 
 if TYPE_CHECKING:
-    from instaseg_ros.options.box_regression import DecodeConfig
+    from instaseg_ros.config.options.box_regression import DecodeConfig
 
 
 class Hypothesis(NamedTuple):

@@ -25,7 +25,7 @@ from instaseg_ros.numba_cache import compile_all
 from instaseg_ros.threads import buffer, each, shares
 
 if TYPE_CHECKING:
-    from instaseg_ros.options.spatial_embedding import DecodeConfig
+    from instaseg_ros.config.options.spatial_embedding import DecodeConfig
 
 CELL_PX = 8  # side of a grid cell, as long as embeddings lie as dense as pixels
 BLOCK_ROWS = 64  # image rows that one thread searches at a time, at most

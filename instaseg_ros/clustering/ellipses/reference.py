@@ -18,7 +18,7 @@ from instaseg_ros.clustering import MAX_INSTANCES
 from instaseg_ros.clustering.ellipses import DISTANCE_UNIT, MEMBERSHIP, Groups
 
 if TYPE_CHECKING:
-    from instaseg_ros.options.spatial_embedding import DecodeConfig
+    from instaseg_ros.config.options.spatial_embedding import DecodeConfig
 
 
 class Proposal(NamedTuple):

@@ -1,13 +1,19 @@
 """Triton kernels of `triton_grouping`: points sorted by cell, grown into instances, merged.
 
-A *point* is a foreground pixel of one class. Points lie in memory by the cell of a 64 x 128 grid
-that their embedding falls into, cell by cell along each grid row, so that the cells an ellipse
-touches are a few stretches of memory. Each grid row begins at a multiple of RUN points; a *run* of
-RUN points is the unit of work, and of each the best free point is known.
+The raw outputs are read as the network left them, of any float type and in any layout, and only the
+seed maps in full: a *point* is a foreground pixel of one class, and the method's formulas are for
+points alone. A block of pixels without any is passed over; *busy* says which those are.
+
+Points lie in memory by the cell of a 64 x 128 grid that their embedding falls into, cell by cell
+along each grid row, so that the cells an ellipse touches are a few stretches of memory. Each grid
+row begins at a multiple of RUN points; a *run* of RUN points is the unit of work, and of each the
+best free point is known.
 
 A point's *key* orders points as the loop takes them: score bits above, complement of the pixel
 index below, so the greater key is the better score, then the earlier pixel. 0: not free any more.
 Keep `enable_fp_fusion` off: membership is then decided in the oracle's float32 arithmetic.
+
+`*_b`, `_c`, `_y`, `_x`: how many values apart neighbours in an output (B, c, H, W) are.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, no-check-untyped-defs
@@ -19,6 +25,73 @@ import triton.language as tl
 from instaseg_ros.clustering.ellipses import DISTANCE_UNIT
 
 UNIT = tl.constexpr(DISTANCE_UNIT)
+PER_UNIT = tl.constexpr(1 / DISTANCE_UNIT)  # a power of two: this product is exact, division is not
+
+
+@triton.jit
+def tanh(x):
+    """From exp, within a few units in the last place: Triton has none that its interpreter runs."""
+    size = tl.abs(x)
+    large = 1.0 - 2.0 / (tl.exp(2.0 * size) + 1.0)
+    square = x * x  # what remains is fitted to tanh on [0, 0.6]
+    series = 0.02079457975924015 + square * -0.0058938972651958466
+    series = 0.13331915438175201 + square * (-0.05378328263759613 + square * series)
+    small = x + x * (square * (-0.33333298563957214 + square * series))
+    return tl.where(size < 0.6, small, tl.where(x < 0.0, -large, large))
+
+
+@triton.jit
+def inverse_bandwidth(raw, gain):
+    return tl.exp((raw * gain).to(tl.float64)).to(tl.float32)
+
+
+@triton.jit
+def seed_score(raw):
+    """In float64, as `spatial_embedding.seed_score`: equal outputs of a CPU and a GPU tie alike."""
+    return (1.0 / (1.0 + tl.exp(-raw.to(tl.float64)))).to(tl.float32)
+
+
+@triton.jit
+def _raw(output, mask):
+    """Values of an output, in float32; NaN where they are not wanted."""
+    return tl.load(output, mask=mask, other=float("nan")).to(tl.float32)
+
+
+@triton.jit
+def _n_classes_at(seed, seed_c, inside, n_classes, least_logit):
+    """Of how many classes each pixel is a point. seed: where its raw seed outputs begin."""
+    n = tl.zeros(inside.shape, tl.int32)
+    for class_id in range(n_classes):
+        n += (_raw(seed + class_id * seed_c, inside) >= least_logit).to(tl.int32)
+    return n
+
+
+@triton.jit
+def _embedded(
+    offset, offset_c, bandwidth, bandwidth_c, lattice_x, lattice_y, mask, SIGMA: tl.constexpr
+):
+    """Whether pixels may be points, none of their outputs being NaN; x and y of their embeddings.
+
+    All but the strides point at what is the pixels' own.
+    """
+    x = tanh(_raw(offset, mask)) + tl.load(lattice_x, mask=mask, other=0.0)
+    y = tanh(_raw(offset + offset_c, mask)) + tl.load(lattice_y, mask=mask, other=0.0)
+    first = _raw(bandwidth, mask)
+    last = _raw(bandwidth + (SIGMA - 1) * bandwidth_c, mask)
+    usable = mask & (x == x) & (y == y) & (first == first) & (last == last)
+    return usable, x, y
+
+
+@triton.jit
+def _ellipse(
+    offset, offset_c, bandwidth, bandwidth_c, lattice_x, lattice_y, gain, mask,
+    SIGMA: tl.constexpr,
+):  # fmt: skip
+    """Centre x, y and inverse bandwidth along x, y of seeds; arguments as of `_embedded`."""
+    _, x, y = _embedded(offset, offset_c, bandwidth, bandwidth_c, lattice_x, lattice_y, mask, SIGMA)
+    scale_x = inverse_bandwidth(_raw(bandwidth, mask), gain)
+    scale_y = inverse_bandwidth(_raw(bandwidth + (SIGMA - 1) * bandwidth_c, mask), gain)
+    return x, y, scale_x, scale_y
 
 
 @triton.jit
@@ -37,42 +110,44 @@ def _distance(x, y, center_x, center_y, scale_x, scale_y):
 
 
 @triton.jit
-def _points(
-    embedding, scale, score, image, class_id, at, n_pixels, n_classes, threshold,
-    columns_per_unit, rows_per_unit,
-    SIGMA: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    """Pixels `at` as points of one class: is one, score, x, y, cell."""
-    inside = at < n_pixels
-    value = tl.load(score + (image * n_classes + class_id) * n_pixels + at, mask=inside, other=0.0)
-    is_point = inside & (value > threshold)
-    x = tl.load(embedding + (image * 2) * n_pixels + at, mask=is_point, other=0.0)
-    y = tl.load(embedding + (image * 2 + 1) * n_pixels + at, mask=is_point, other=0.0)
-    first = tl.load(scale + (image * SIGMA) * n_pixels + at, mask=is_point, other=0.0)
-    last = tl.load(scale + (image * SIGMA + SIGMA - 1) * n_pixels + at, mask=is_point, other=0.0)
-    is_point = is_point & (x == x) & (y == y) & (first == first) & (last == last)
-    cell = _cell(y, rows_per_unit, ROWS) * COLUMNS + _cell(x, columns_per_unit, COLUMNS)
-    return is_point, value, x, y, cell
-
-
-@triton.jit
 def count(
-    embedding,  # (B, 2, P) float32
-    scale,  # (B, SIGMA, P) float32
-    score,  # (B, C, P) float32
+    offset, offset_b, offset_c, offset_y, offset_x,  # (B, 2, H, W) raw
+    bandwidth, bandwidth_b, bandwidth_c, bandwidth_y, bandwidth_x,  # (B, SIGMA, H, W) raw
+    seed, seed_b, seed_c, seed_y, seed_x,  # (B, C, H, W) raw
+    lattice_x,  # (W,) float32
+    lattice_y,  # (H,) float32
+    busy,  # out: (B, P / BLOCK) int32, whether a block of pixels has points
     counts,  # (B, C, ROWS * COLUMNS) int32, zeros: add the points of each cell
-    n_pixels, n_classes, threshold, columns_per_unit, rows_per_unit,
+    n_pixels, width, n_classes, least_logit, columns_per_unit, rows_per_unit,
     SIGMA: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     image = tl.program_id(1).to(tl.int64)
-    for class_id in range(n_classes):
-        is_point, _, _, _, cell = _points(
-            embedding, scale, score, image, class_id, at, n_pixels, n_classes, threshold,
-            columns_per_unit, rows_per_unit, SIGMA, ROWS, COLUMNS,
-        )  # fmt: skip
-        own = counts + (image * n_classes + class_id) * ROWS * COLUMNS
-        tl.atomic_add(own + cell, 1, mask=is_point, sem="relaxed")
+    inside = at < n_pixels
+    row = at // width
+    column = at % width
+    offset += image * offset_b + row * offset_y + column * offset_x
+    bandwidth += image * bandwidth_b + row * bandwidth_y + column * bandwidth_x
+    seed += image * seed_b + row * seed_y + column * seed_x
+    n = _n_classes_at(seed, seed_c, inside, n_classes, least_logit)
+    most = tl.max(n)
+    tl.store(busy + image * tl.num_programs(0) + tl.program_id(0), most)
+    if most > 0:
+        usable, x, y = _embedded(
+            offset,
+            offset_c,
+            bandwidth,
+            bandwidth_c,
+            lattice_x + column,
+            lattice_y + row,
+            n > 0,
+            SIGMA,
+        )
+        cell = _cell(y, rows_per_unit, ROWS) * COLUMNS + _cell(x, columns_per_unit, COLUMNS)
+        for class_id in range(n_classes):
+            is_point = usable & (_raw(seed + class_id * seed_c, inside) >= least_logit)
+            own = counts + (image * n_classes + class_id) * ROWS * COLUMNS
+            tl.atomic_add(own + cell, 1, mask=is_point, sem="relaxed")
 
 
 @triton.jit
@@ -108,29 +183,51 @@ def scan(
 
 @triton.jit
 def place(
-    embedding, scale, score,
+    offset, offset_b, offset_c, offset_y, offset_x,
+    bandwidth, bandwidth_b, bandwidth_c, bandwidth_y, bandwidth_x,
+    seed, seed_b, seed_c, seed_y, seed_x,
+    lattice_x, lattice_y, busy,
     counts,  # counted down to 0: the places that are left in each cell
     starts,
     keys, xs, ys,  # out: (B, capacity)
-    n_pixels, n_classes, threshold, columns_per_unit, rows_per_unit, capacity,
+    n_pixels, width, n_classes, least_logit, columns_per_unit, rows_per_unit, capacity,
     SIGMA: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Bring points to their cells. Their order within a cell is arbitrary and matters nowhere."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     image = tl.program_id(1).to(tl.int64)
-    for class_id in range(n_classes):
-        is_point, value, x, y, cell = _points(
-            embedding, scale, score, image, class_id, at, n_pixels, n_classes, threshold,
-            columns_per_unit, rows_per_unit, SIGMA, ROWS, COLUMNS,
-        )  # fmt: skip
-        own = (image * n_classes + class_id) * ROWS * COLUMNS
-        left = tl.atomic_add(counts + own + cell, -1, mask=is_point, sem="relaxed")
-        position = tl.load(starts + own + cell, mask=is_point, other=0) + left - 1
-        fits = is_point & (position < capacity)
-        key = (value.to(tl.int32, bitcast=True).to(tl.int64) << 32) | (0xFFFFFFFF - at.to(tl.int64))
-        tl.store(keys + image * capacity + position, key, mask=fits)
-        tl.store(xs + image * capacity + position, x, mask=fits)
-        tl.store(ys + image * capacity + position, y, mask=fits)
+    inside = at < n_pixels
+    row = at // width
+    column = at % width
+    offset += image * offset_b + row * offset_y + column * offset_x
+    bandwidth += image * bandwidth_b + row * bandwidth_y + column * bandwidth_x
+    seed += image * seed_b + row * seed_y + column * seed_x
+    if tl.load(busy + image * tl.num_programs(0) + tl.program_id(0)) > 0:
+        n = _n_classes_at(seed, seed_c, inside, n_classes, least_logit)
+        usable, x, y = _embedded(
+            offset,
+            offset_c,
+            bandwidth,
+            bandwidth_c,
+            lattice_x + column,
+            lattice_y + row,
+            n > 0,
+            SIGMA,
+        )
+        cell = _cell(y, rows_per_unit, ROWS) * COLUMNS + _cell(x, columns_per_unit, COLUMNS)
+        for class_id in range(n_classes):
+            raw = _raw(seed + class_id * seed_c, inside)
+            is_point = usable & (raw >= least_logit)
+            if tl.max(is_point.to(tl.int32)) > 0:
+                own = (image * n_classes + class_id) * ROWS * COLUMNS
+                left = tl.atomic_add(counts + own + cell, -1, mask=is_point, sem="relaxed")
+                position = tl.load(starts + own + cell, mask=is_point, other=0) + left - 1
+                fits = is_point & (position < capacity)
+                score = seed_score(raw).to(tl.int32, bitcast=True).to(tl.int64)
+                key = (score << 32) | (0xFFFFFFFF - at.to(tl.int64))
+                tl.store(keys + image * capacity + position, key, mask=fits)
+                tl.store(xs + image * capacity + position, x, mask=fits)
+                tl.store(ys + image * capacity + position, y, mask=fits)
 
 
 @triton.jit
@@ -157,16 +254,18 @@ def _best_key(best, first, end, RUNS: tl.constexpr):
     return tl.max(greatest, 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["min_pixels"])
 def grow(
-    embedding, scale, starts, row_ends, class_ends,
+    offset, offset_b, offset_c, offset_y, offset_x,
+    bandwidth, bandwidth_b, bandwidth_c, bandwidth_y, bandwidth_x,
+    lattice_x, lattice_y, starts, row_ends, class_ends,
     keys,  # the free points; members of a proposal are freed no more
     xs, ys, best,
     accepted,  # out: (B, C, SLOTS) int64, keys of accepted seeds
     scores,  # out: (B, C, SLOTS) float32, of their instances
     n_accepted,  # out: (B, C) int32, may exceed SLOTS
     min_new_fraction,  # (1,) float64
-    n_pixels, n_classes, capacity, least_key, min_pixels, largest_distance,
+    width, n_classes, capacity, gain, least_score, min_pixels, largest_distance,
     columns_per_unit, rows_per_unit,
     SIGMA: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, RUN: tl.constexpr,
     RUNS: tl.constexpr, BESTS: tl.constexpr, SLOTS: tl.constexpr, AGREEMENT: tl.constexpr,
@@ -179,8 +278,8 @@ def grow(
     class_id = tl.program_id(0)
     image = tl.program_id(1).to(tl.int64)
     own = image * n_classes + class_id
-    embedding += image * 2 * n_pixels
-    scale += image * SIGMA * n_pixels
+    offset += image * offset_b
+    bandwidth += image * bandwidth_b
     keys += image * capacity
     xs += image * capacity
     ys += image * capacity
@@ -195,14 +294,18 @@ def grow(
         n_free = 0
         end_run = first_run
     fraction = tl.load(min_new_fraction)
+    least_key = tl.cast(least_score, tl.float32).to(tl.int32, bitcast=True).to(tl.int64) << 32
     n = 0
     seed = _best_key(best, first_run, end_run, BESTS)
     while (n_free > min_pixels) & (seed >= least_key):
-        pixel = 0xFFFFFFFF - (seed & 0xFFFFFFFF)
-        center_x = tl.load(embedding + pixel)
-        center_y = tl.load(embedding + n_pixels + pixel)
-        scale_x = tl.load(scale + pixel)
-        scale_y = tl.load(scale + (SIGMA - 1) * n_pixels + pixel)
+        pixel = (0xFFFFFFFF - (seed & 0xFFFFFFFF)).to(tl.int32)
+        y_px = pixel // width
+        x_px = pixel % width
+        center_x, center_y, scale_x, scale_y = _ellipse(
+            offset + y_px * offset_y + x_px * offset_x, offset_c,
+            bandwidth + y_px * bandwidth_y + x_px * bandwidth_x, bandwidth_c,
+            lattice_x + x_px, lattice_y + y_px, gain, pixel >= 0, SIGMA,
+        )  # fmt: skip
         # A little wider than it is, so that rounding leaves nobody out.
         reach_x = tl.sqrt(largest_distance / scale_x) * 1.001
         reach_y = tl.sqrt(largest_distance / scale_y) * 1.001
@@ -238,7 +341,7 @@ def grow(
             member = distance <= largest_distance
             key = tl.where(key == seed, 0, key)  # before its share of new pixels is counted
             size += tl.sum(member.to(tl.int32))
-            units = tl.where(member, distance, 0.0) / UNIT
+            units = tl.where(member, distance, 0.0) * PER_UNIT
             total += tl.sum(units.to(tl.int64))
             new += tl.sum((member & (key != 0)).to(tl.int32))
             key = tl.where(member, 0, key)

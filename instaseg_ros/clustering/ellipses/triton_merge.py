@@ -13,19 +13,27 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from instaseg_ros.clustering.ellipses.triton_kernels import _distance, _points
+from instaseg_ros.clustering.ellipses.triton_kernels import (
+    _distance,
+    _ellipse,
+    _embedded,
+    _n_classes_at,
+    _raw,
+)
 
 
 @triton.jit
 def rank(
-    embedding, scale,
+    offset, offset_b, offset_c, offset_y, offset_x,
+    bandwidth, bandwidth_b, bandwidth_c, bandwidth_y, bandwidth_x,
+    lattice_x, lattice_y,
     accepted,  # (B, C, SLOTS) int64 keys of seeds, score bits above, in each class best first
     scores,  # (B, C, SLOTS) float32 of their instances
     n_accepted,
     ellipses,  # out: (B, C, SLOTS, 4) float32: centre x, y, scale x, y
     ranks,  # out: (B, C, SLOTS) int32
     report,
-    n_pixels, n_classes,
+    width, n_classes, gain,
     SIGMA: tl.constexpr, SLOTS: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     slot = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -43,61 +51,93 @@ def rank(
                 earlier = (other < class_id) | ((other == class_id) & (k < slot))
                 wins = (rival > (key >> 32)) | ((rival == (key >> 32)) & earlier)
                 better += wins.to(tl.int32)
-        pixel = 0xFFFFFFFF - (key & 0xFFFFFFFF)
+        pixel = tl.where(valid, 0xFFFFFFFF - (key & 0xFFFFFFFF), 0).to(tl.int32)
+        row = pixel // width
+        column = pixel % width
+        center_x, center_y, scale_x, scale_y = _ellipse(
+            offset + image * offset_b + row * offset_y + column * offset_x, offset_c,
+            bandwidth + image * bandwidth_b + row * bandwidth_y + column * bandwidth_x, bandwidth_c,
+            lattice_x + column, lattice_y + row, gain, valid, SIGMA,
+        )  # fmt: skip
         tl.store(ranks + own * SLOTS + slot, better, mask=valid)
         out = report + image * (n_classes * SLOTS + 1) * WIDTH + better.to(tl.int64) * WIDTH
         tl.store(out, tl.zeros_like(slot) + class_id, mask=valid)
         its_score = tl.load(scores + own * SLOTS + slot, mask=valid)
         tl.store(out + 2, its_score.to(tl.int32, bitcast=True), mask=valid)
-        for axis in tl.static_range(2):
-            center = tl.load(embedding + (image * 2 + axis) * n_pixels + pixel, mask=valid)
-            sigma = axis * (SIGMA - 1)
-            width = tl.load(scale + (image * SIGMA + sigma) * n_pixels + pixel, mask=valid)
-            tl.store(ellipses + (own * SLOTS + slot) * 4 + axis, center, mask=valid)
-            tl.store(ellipses + (own * SLOTS + slot) * 4 + 2 + axis, width, mask=valid)
-            tl.store(out + 3 + axis, center.to(tl.int32, bitcast=True), mask=valid)
-            tl.store(out + 5 + axis, width.to(tl.int32, bitcast=True), mask=valid)
+        ellipse = ellipses + (own * SLOTS + slot) * 4
+        tl.store(ellipse, center_x, mask=valid)
+        tl.store(ellipse + 1, center_y, mask=valid)
+        tl.store(ellipse + 2, scale_x, mask=valid)
+        tl.store(ellipse + 3, scale_y, mask=valid)
+        tl.store(out + 3, center_x.to(tl.int32, bitcast=True), mask=valid)
+        tl.store(out + 4, center_y.to(tl.int32, bitcast=True), mask=valid)
+        tl.store(out + 5, scale_x.to(tl.int32, bitcast=True), mask=valid)
+        tl.store(out + 6, scale_y.to(tl.int32, bitcast=True), mask=valid)
 
 
 @triton.jit
 def claim(
-    embedding, scale, score, ellipses, ranks, n_accepted,
-    claims,  # out: (B, C, P) int16, the rank that each class gives a pixel
+    offset, offset_b, offset_c, offset_y, offset_x,
+    bandwidth, bandwidth_b, bandwidth_c, bandwidth_y, bandwidth_x,
+    seed, seed_b, seed_c, seed_y, seed_x,
+    lattice_x, lattice_y,
+    busy,  # in: whether a block has points; out: how many classes claim one of its pixels, at most
+    ellipses, ranks, n_accepted,
+    claims,  # out: (B, C, P) int16, the rank that each class gives a pixel of a block with points
     sizes,  # (B, K) int32, zeros: add the pixels of each rank
-    n_pixels, n_classes, threshold, largest_distance,
+    n_pixels, width, n_classes, least_logit, largest_distance,
     SIGMA: tl.constexpr, SLOTS: tl.constexpr, BLOCK: tl.constexpr, FIRST_COME: tl.constexpr,
 ):  # fmt: skip
     """Each point goes to the first, or to the last, accepted instance that has it for a member."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    class_id = tl.program_id(1)
-    image = tl.program_id(2).to(tl.int64)
-    own = image * n_classes + class_id
-    homeless, _, x, y, _ = _points(
-        embedding, scale, score, image, class_id, at, n_pixels, n_classes, threshold,
-        0.0, 0.0, SIGMA, 1, 1,
-    )  # fmt: skip
-    owner = tl.zeros([BLOCK], tl.int32)
-    n_homeless = tl.sum(homeless.to(tl.int32))
-    left = tl.minimum(tl.load(n_accepted + own), SLOTS)
-    k = 0 if FIRST_COME else left - 1
-    while (left > 0) & (n_homeless > 0):
-        ellipse = ellipses + (own * SLOTS + k) * 4
-        distance = _distance(
-            x, y, tl.load(ellipse), tl.load(ellipse + 1), tl.load(ellipse + 2),
-            tl.load(ellipse + 3),
-        )  # fmt: skip
-        member = homeless & (distance <= largest_distance)
-        n_members = tl.sum(member.to(tl.int32))
-        if n_members > 0:
-            its_rank = tl.load(ranks + own * SLOTS + k)
-            owner = tl.where(member, its_rank, owner)
-            size = sizes + image * (n_classes * SLOTS + 1) + its_rank
-            tl.atomic_add(size, n_members, sem="relaxed")
-            homeless = homeless & (owner == 0)
-            n_homeless -= n_members
-        k += 1 if FIRST_COME else -1
-        left -= 1
-    tl.store(claims + own * n_pixels + at, owner.to(tl.int16), mask=at < n_pixels)
+    image = tl.program_id(1).to(tl.int64)
+    inside = at < n_pixels
+    row = at // width
+    column = at % width
+    offset += image * offset_b + row * offset_y + column * offset_x
+    bandwidth += image * bandwidth_b + row * bandwidth_y + column * bandwidth_x
+    seed += image * seed_b + row * seed_y + column * seed_x
+    busy += image * tl.num_programs(0) + tl.program_id(0)
+    if tl.load(busy) > 0:
+        n = _n_classes_at(seed, seed_c, inside, n_classes, least_logit)
+        usable, x, y = _embedded(
+            offset,
+            offset_c,
+            bandwidth,
+            bandwidth_c,
+            lattice_x + column,
+            lattice_y + row,
+            n > 0,
+            SIGMA,
+        )
+        n_claims = tl.zeros([BLOCK], tl.int32)
+        for class_id in range(n_classes):
+            own = image * n_classes + class_id
+            homeless = usable & (_raw(seed + class_id * seed_c, inside) >= least_logit)
+            owner = tl.zeros([BLOCK], tl.int32)
+            n_homeless = tl.sum(homeless.to(tl.int32))
+            left = tl.minimum(tl.load(n_accepted + own), SLOTS)
+            k = 0 if FIRST_COME else left - 1
+            while (left > 0) & (n_homeless > 0):
+                ellipse = ellipses + (own * SLOTS + k) * 4
+                distance = _distance(
+                    x, y, tl.load(ellipse), tl.load(ellipse + 1), tl.load(ellipse + 2),
+                    tl.load(ellipse + 3),
+                )  # fmt: skip
+                member = homeless & (distance <= largest_distance)
+                n_members = tl.sum(member.to(tl.int32))
+                if n_members > 0:
+                    its_rank = tl.load(ranks + own * SLOTS + k)
+                    owner = tl.where(member, its_rank, owner)
+                    size = sizes + image * (n_classes * SLOTS + 1) + its_rank
+                    tl.atomic_add(size, n_members, sem="relaxed")
+                    homeless = homeless & (owner == 0)
+                    n_homeless -= n_members
+                k += 1 if FIRST_COME else -1
+                left -= 1
+            tl.store(claims + own * n_pixels + at, owner.to(tl.int16), mask=inside)
+            n_claims += (owner > 0).to(tl.int32)
+        tl.store(busy, tl.max(n_claims))
 
 
 @triton.jit
@@ -117,26 +157,27 @@ def _judge(sizes, contest, its_rank, mask, fraction, FIRST: tl.constexpr):
 
 @triton.jit
 def settle(
-    claims, sizes,
+    busy, claims, sizes,
     before,  # (B, K, 2) int32: pixels lost to kept rivals, and to rivals not judged, last round
     after,  # (B, K, 2) int32, zeros: the same, now
     min_new_fraction, n_pixels, n_classes,
     SLOTS: tl.constexpr, BLOCK: tl.constexpr, FIRST: tl.constexpr,
 ):  # fmt: skip
-    """One round of `plain.settle`: judge all whose better rivals have been judged."""
+    """One round: judge the instances all of whose better rivals have been judged.
+
+    An instance lives on if the pixels that no better one has taken from it, of other classes, are
+    more than a share of its own. A round judges at least the best of those left, and usually
+    nearly all.
+    """
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     image = tl.program_id(1).to(tl.int64)
-    inside = at < n_pixels
-    claims += image * n_classes * n_pixels
-    sizes += image * (n_classes * SLOTS + 1)
-    before += image * (n_classes * SLOTS + 1) * 2
-    after += image * (n_classes * SLOTS + 1) * 2
-    fraction = tl.load(min_new_fraction)
-    n_claims = tl.zeros([BLOCK], tl.int32)
-    for c in range(n_classes):
-        n_claims += (tl.load(claims + c * n_pixels + at, mask=inside, other=0) > 0).to(tl.int32)
-    if tl.max(n_claims) > 1:
-        inside = inside & (n_claims > 1)
+    if tl.load(busy + image * tl.num_programs(0) + tl.program_id(0)) > 1:
+        inside = at < n_pixels
+        claims += image * n_classes * n_pixels
+        sizes += image * (n_classes * SLOTS + 1)
+        before += image * (n_classes * SLOTS + 1) * 2
+        after += image * (n_classes * SLOTS + 1) * 2
+        fraction = tl.load(min_new_fraction)
         for c in range(n_classes):
             own = tl.load(claims + c * n_pixels + at, mask=inside, other=0).to(tl.int32)
             lost = own < 0
@@ -193,7 +234,7 @@ def number(
 
 @triton.jit
 def paint(
-    claims, report,
+    busy, claims, report,
     labels,  # out: (B, P) int16
     n_pixels, n_classes,
     SLOTS: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
@@ -204,10 +245,11 @@ def paint(
     inside = at < n_pixels
     report += image * (n_classes * SLOTS + 1) * WIDTH
     label = tl.zeros([BLOCK], tl.int32)
-    for c in range(n_classes):
-        own = tl.load(claims + (image * n_classes + c) * n_pixels + at, mask=inside, other=0)
-        its = tl.load(report + own.to(tl.int32) * WIDTH + 1, mask=inside & (own > 0), other=0)
-        label = tl.where((its > 0) & ((label == 0) | (its < label)), its, label)
+    if tl.load(busy + image * tl.num_programs(0) + tl.program_id(0)) > 0:
+        for c in range(n_classes):
+            own = tl.load(claims + (image * n_classes + c) * n_pixels + at, mask=inside, other=0)
+            its = tl.load(report + own.to(tl.int32) * WIDTH + 1, mask=inside & (own > 0), other=0)
+            label = tl.where((its > 0) & ((label == 0) | (its < label)), its, label)
     tl.store(labels + image * n_pixels + at, label.to(tl.int16), mask=inside)
 
 

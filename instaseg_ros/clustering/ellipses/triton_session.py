@@ -3,12 +3,13 @@
 The number of launches depends on neither objects nor pixels, nothing is allocated, and no result is
 waited for in between, so the launches can be recorded as one CUDA graph.
 
-Everything here has run in Triton's interpreter and compiles for compute capability 8.0 to 9.0; its
+Everything here has run in Triton's interpreter and compiles for compute capability 8.7 and 9.0; its
 speed on a GPU has not been measured (`make gpu` does).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from instaseg_ros.clustering.ellipses import Groups, triton_kernels, triton_merge
 from instaseg_ros.clustering.ellipses.cpu import largest_distance
-from instaseg_ros.options.spatial_embedding import DecodeConfig
+from instaseg_ros.config.options.spatial_embedding import DecodeConfig
 
 ROWS, COLUMNS = 64, 128  # of the grid over the embeddings, whatever the image
 RUN = 256  # points that are looked at together, or not at all
@@ -31,13 +32,13 @@ BLOCK = 1024  # pixels per program
 
 
 class TritonGrouping:
-    """`plain.group` of images of one shape (B, C, H, W) on one device.
+    """`oracle.group` of raw outputs of one shape (B, C, H, W) on one device.
 
-    extent: x of the last pixel column and y of the last row in units of the embedding.
+    lattice: x of the pixel columns and y of the rows in units of the embedding, float32.
     """
 
     def __init__(
-        self, shape: tuple[int, ...], n_sigma: int, device: Any, extent: tuple[float, float]
+        self, shape: tuple[int, ...], n_sigma: int, device: Any, lattice: Sequence[Tensor]
     ) -> None:
         n_images, n_classes, height, width = self.shape = shape
         self.n_sigma = n_sigma
@@ -45,7 +46,8 @@ class TritonGrouping:
         # Room for two classes per pixel: more than one claims hardly any.
         n_points = min(n_classes, 2) * height * width + n_classes * ROWS * RUN
         self.capacity = -(-n_points // RUN) * RUN
-        x, y = extent
+        self.lattice = [axis.to(device) for axis in lattice]
+        x, y = (float(axis[-1]) for axis in lattice)
         self.per_unit = COLUMNS / x if x else 0.0, ROWS / y if y else 0.0
 
         def room(dtype: torch.dtype, *sizes: int) -> Tensor:
@@ -53,6 +55,7 @@ class TritonGrouping:
 
         i16, i32, i64, f32 = torch.int16, torch.int32, torch.int64, torch.float32
         n_pixels, ranks = height * width, n_classes * self.slots + 1
+        self.busy = room(i32, -(-n_pixels // BLOCK))
         self.counts = room(i32, n_classes, ROWS * COLUMNS)  # 0 again after each call
         self.starts = room(i32, n_classes, ROWS * COLUMNS)
         self.row_ends = room(i32, n_classes, ROWS)
@@ -72,57 +75,60 @@ class TritonGrouping:
         self.sums = torch.zeros(1 + 2 * (ROUNDS + 1), n_images, ranks, dtype=i32, device=device)
         self.min_new_fraction = torch.zeros(1, dtype=torch.float64, device=device)
 
-    def launch(self, embedding: Tensor, scale: Tensor, score: Tensor, config: DecodeConfig) -> None:
+    def launch(
+        self, outputs: Sequence[Tensor], least_logit: float, gain: float, config: DecodeConfig
+    ) -> None:
         """Fill `labels` and `report`. Waits for nothing.
 
-        embedding: (B, 2, H, W); scale: (B, n_sigma, H, W); score: (B, C, H, W); float32.
+        outputs, least_logit, gain: see `gpu.group`.
         """
         points, merge = triton_kernels, triton_merge
         n_images, n_classes, height, width = self.shape
         n_pixels = height * width
-        maps = embedding.contiguous(), scale.contiguous(), score.contiguous()
+        offset, bandwidth, seed = ((t, *t.stride()) for t in outputs)
+        seeds = *offset, *bandwidth, *self.lattice
+        pixels = *offset, *bandwidth, *seed, *self.lattice, self.busy
         self.min_new_fraction.fill_(config.min_new_fraction)
         self.sums.zero_()
         sizes, rounds = self.sums[0], self.sums[1:].view(ROUNDS + 1, n_images, -1, 2)
-        foreground = config.foreground_threshold
-        least_key = int(np.float32(config.seed_threshold).view(np.int32)) << 32
         distance = float(largest_distance())
-        of_kind = n_pixels, n_classes, foreground
+        of_kind = n_pixels, width, n_classes, least_logit
         grid = -(-n_pixels // BLOCK), n_images
         cells = {"ROWS": ROWS, "COLUMNS": COLUMNS}
         sigma = {"SIGMA": self.n_sigma}
-        block, slots = {"BLOCK": BLOCK}, {"SLOTS": self.slots}
+        block, slots = {"BLOCK": BLOCK, "num_warps": 8}, {"SLOTS": self.slots}
         sized = {**slots, **block, "WIDTH": REPORT}
 
-        _run(points.count, grid, *maps, self.counts, *of_kind, *self.per_unit,
+        _run(points.count, grid, *pixels, self.counts, *of_kind, *self.per_unit,
              **sigma, **cells, **block)  # fmt: skip
         _run(points.scan, (n_images,), self.counts, self.starts, self.row_ends, self.class_ends,
              self.keys, self.x, n_classes, self.capacity, **cells, RUN=RUN,
              num_warps=16)  # fmt: skip
-        _run(points.place, grid, *maps, self.counts, self.starts, self.keys, self.x, self.y,
+        _run(points.place, grid, *pixels, self.counts, self.starts, self.keys, self.x, self.y,
              *of_kind, *self.per_unit, self.capacity, **sigma, **cells, **block)  # fmt: skip
         _run(points.crown, (-(-self.capacity // (RUN * RUNS)), n_images), self.keys,
              self.class_ends, self.best, n_classes, self.capacity, RUN=RUN, RUNS=RUNS)  # fmt: skip
-        _run(points.grow, (n_classes, n_images), *maps[:2], self.starts, self.row_ends,
+        _run(points.grow, (n_classes, n_images), *seeds, self.starts, self.row_ends,
              self.class_ends, self.keys, self.x, self.y, self.best, self.accepted, self.scores,
-             self.n_accepted, self.min_new_fraction, n_pixels, n_classes, self.capacity, least_key,
-             config.min_pixels, distance, *self.per_unit, **sigma, **cells, RUN=RUN, RUNS=RUNS,
-             BESTS=BESTS, **slots, AGREEMENT=config.agreement, num_warps=16)  # fmt: skip
-        _run(merge.rank, (-(-self.slots // 64), n_classes, n_images), *maps[:2],
+             self.n_accepted, self.min_new_fraction, width, n_classes, self.capacity, gain,
+             config.seed_threshold, config.min_pixels, distance, *self.per_unit, **sigma, **cells,
+             RUN=RUN, RUNS=RUNS, BESTS=BESTS, **slots, AGREEMENT=config.agreement,
+             num_warps=16)  # fmt: skip
+        _run(merge.rank, (-(-self.slots // 64), n_classes, n_images), *seeds,
              self.accepted, self.scores, self.n_accepted, self.ellipses, self.ranks, self.report,
-             n_pixels, n_classes, **sigma, **slots, BLOCK=64, WIDTH=REPORT)  # fmt: skip
-        _run(merge.claim, (grid[0], n_classes, n_images), *maps, self.ellipses, self.ranks,
-             self.n_accepted, self.claims, sizes, *of_kind, distance,
-             **sigma, **slots, **block, FIRST_COME=config.first_come)  # fmt: skip
+             width, n_classes, gain, **sigma, **slots, BLOCK=64, WIDTH=REPORT)  # fmt: skip
+        _run(merge.claim, grid, *pixels, self.ellipses, self.ranks, self.n_accepted, self.claims,
+             sizes, *of_kind, distance, **sigma, **slots, **block,
+             FIRST_COME=config.first_come)  # fmt: skip
         n_rounds = ROUNDS if n_classes > 1 else 0
         for k in range(n_rounds):
-            _run(merge.settle, grid, self.claims, sizes, rounds[k], rounds[k + 1],
+            _run(merge.settle, grid, self.busy, self.claims, sizes, rounds[k], rounds[k + 1],
                  self.min_new_fraction, n_pixels, n_classes,
                  **slots, **block, FIRST=k == 0)  # fmt: skip
         _run(merge.number, (n_images,), sizes, rounds[n_rounds], self.n_accepted, self.class_ends,
              self.report, self.min_new_fraction, n_classes, height, width, **sized)  # fmt: skip
-        _run(merge.paint, grid, self.claims, self.report, self.labels, n_pixels, n_classes,
-             **sized)  # fmt: skip
+        _run(merge.paint, grid, self.busy, self.claims, self.report, self.labels, n_pixels,
+             n_classes, **sized)  # fmt: skip
         _run(merge.measure, grid, self.labels, self.report, n_pixels, width,
              self.report.shape[1], **block, WIDTH=REPORT)  # fmt: skip
 
@@ -162,7 +168,8 @@ def _run(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None
 
 def check(device: torch.device) -> None:
     """Group a small image. Raises what Triton raises where it cannot compile or run."""
-    kernels = TritonGrouping((1, 2, 8, 16), 2, device, (1.0, 1.0))
+    lattice = torch.linspace(0, 1, 16), torch.linspace(0, 1, 8)
+    kernels = TritonGrouping((1, 2, 8, 16), 2, device, lattice)
     ones = torch.ones(1, 2, 8, 16, device=device)
-    kernels.launch(ones, ones, ones, DecodeConfig())
-    torch.cuda.synchronize(device)
+    kernels.launch((ones, ones, ones), 0.0, 1.0, DecodeConfig())
+    torch.cuda.current_stream(device).synchronize()

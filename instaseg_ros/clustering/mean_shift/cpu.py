@@ -14,7 +14,7 @@ from instaseg_ros.numba_cache import compile_all
 from instaseg_ros.threads import buffer, each, shares
 
 if TYPE_CHECKING:
-    from instaseg_ros.options.discriminative import DecodeConfig
+    from instaseg_ros.config.options.discriminative import DecodeConfig
 
 BAND_ROWS = 64  # image rows that one thread looks at together, at most
 

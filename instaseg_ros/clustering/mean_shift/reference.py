@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from instaseg_ros.options.discriminative import DecodeConfig
+    from instaseg_ros.config.options.discriminative import DecodeConfig
 
 TOLERANCE = 1e-4
 ITERATIONS = 100

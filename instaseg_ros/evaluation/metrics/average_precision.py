@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from instaseg_ros.evaluation.overlaps import FrameCounts, Ranked, counts_at, rank
+from instaseg_ros.evaluation.matching import Ranked, rankings
+from instaseg_ros.evaluation.overlaps import FrameCounts
 
 OVERLAPS = np.arange(0.5, 1.0, 0.05)  # an object is found when IoU is strictly above
 
@@ -33,13 +34,17 @@ class Curve(NamedTuple):
 def average_precision(
     frames: Sequence[FrameCounts], class_names: Sequence[str]
 ) -> dict[str, AveragePrecision]:
+    """`ap_table` of the frames."""
+    return ap_table(rankings(frames, class_names))
+
+
+def ap_table(ranked: Mapping[str, Ranked]) -> dict[str, AveragePrecision]:
     """AP per class name, and under `mean` over the classes that have objects."""
     table: dict[str, AveragePrecision] = {}
-    for class_id, name in enumerate(class_names):
-        ranked = rank(frames, class_id)
-        values = class_ap(ranked)
+    for name, of_class in ranked.items():
+        values = class_ap(of_class)
         table[name] = AveragePrecision(
-            float(values.mean()), float(values[0]), int(ranked.objects.sum())
+            float(values.mean()), float(values[0]), int(of_class.objects.sum())
         )
     rows = [row for row in table.values() if row.objects]
     mean = [float(np.mean([row[k] for row in rows])) if rows else float("nan") for k in (0, 1)]
@@ -52,15 +57,16 @@ def class_ap(ranked: Ranked) -> NDArray[np.float64]:
     return np.array([_area(precision_recall(ranked, threshold)) for threshold in OVERLAPS])
 
 
-def frame_losses(frames: Sequence[FrameCounts], class_names: Sequence[str]) -> NDArray[np.float64]:
-    """(N,) what AP each frame costs: mean AP without it minus mean AP with it."""
-    losses = np.zeros(len(frames))
-    for class_id in range(len(class_names)):
-        ranked = rank(frames, class_id)
+def frame_losses(classes: Iterable[Ranked]) -> NDArray[np.float64]:
+    """(N,) what AP each of N frames costs: mean AP without it minus mean AP with it."""
+    classes = list(classes)
+    frames = len(classes[0].objects)
+    losses = np.zeros(frames)
+    for ranked in classes:
         if not ranked.objects.any():
             continue
         whole = class_ap(ranked).mean()
-        involved = (ranked.objects > 0) | (np.bincount(ranked.frame, minlength=len(frames)) > 0)
+        involved = (ranked.objects > 0) | (np.bincount(ranked.frame, minlength=frames) > 0)
         for frame in np.flatnonzero(involved):
             rest = ranked.frame != frame
             objects = ranked.objects.copy()
@@ -74,20 +80,15 @@ def frame_losses(frames: Sequence[FrameCounts], class_names: Sequence[str]) -> N
                     objects,
                 )
                 losses[frame] += class_ap(others).mean() - whole
-    return losses / len(class_names)
+    return losses / len(classes)
 
 
 def precision_recall(ranked: Ranked, threshold: float) -> Curve | None:
-    """The curve of one class at one IoU of at least 0.5; None without objects.
-
-    A prediction is right when its IoU is above the threshold, else wrong unless more than that
-    share of it is excused.
-    """
+    """The curve of one class at one IoU of at least 0.5; None without objects."""
     objects = ranked.objects.sum()
     if not objects:
         return None
-    right = ranked.iou > threshold
-    counted = counts_at(ranked.iou, ranked.excused, threshold)
+    right, counted = ranked.at(threshold)
     right, scores = right[counted], ranked.scores[counted]
     order = np.argsort(scores, kind="stable")
     scores, first = np.unique(scores[order], return_index=True)  # one point per distinct score

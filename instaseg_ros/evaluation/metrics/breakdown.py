@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from instaseg_ros.evaluation.matching import Ranked, judge
 from instaseg_ros.evaluation.metrics.average_precision import AveragePrecision, average_precision
-from instaseg_ros.evaluation.overlaps import FrameCounts, Ranked, counts_at, judge, of_class
+from instaseg_ros.evaluation.overlaps import FrameCounts, of_class
 
 SIZE_STEP = 4.0  # a bin of sizes ends at so many times its lower end
 SIZE_BINS = 6
@@ -112,10 +113,10 @@ class Reliability(NamedTuple):
 
 def reliability(ranked: Sequence[Ranked], bins: int = 10) -> Reliability:
     """Of all classes together; excused predictions are left out."""
-    scores = np.concatenate([r.scores for r in ranked]).astype(float)
-    ious = np.concatenate([r.iou for r in ranked])
-    kept = counts_at(ious, np.concatenate([r.excused for r in ranked]))
-    order = np.flatnonzero(kept)[np.argsort(scores[kept], kind="stable")]
+    pairs = [(r, r.at()[1]) for r in ranked]
+    scores = np.concatenate([r.scores[kept] for r, kept in pairs]).astype(float)
+    ious = np.concatenate([r.iou[kept] for r, kept in pairs])
+    order = np.argsort(scores, kind="stable")
     parts = np.array_split(order, min(bins, len(order))) if len(order) else []
     return Reliability(
         np.array([scores[part].mean() for part in parts]),

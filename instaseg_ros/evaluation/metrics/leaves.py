@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from instaseg_ros.evaluation.overlaps import FrameCounts, judge, of_class
+from instaseg_ros.evaluation.matching import judge
+from instaseg_ros.evaluation.overlaps import FrameCounts, of_class
 
 
 class LeafScore(NamedTuple):
@@ -19,8 +20,7 @@ class LeafScore(NamedTuple):
 
 
 def leaf_score(frames: Sequence[FrameCounts], class_id: int) -> LeafScore:
-    """Both scores of one class. A prediction without a match above IoU 0.5, of which more than half
-    is excused, is left out."""
+    """Both scores of one class; predictions that are excused are left out."""
     best, differences = [], []
     for frame in frames:
         counts = of_class(frame, class_id)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from instaseg_ros.evaluation.overlaps import FrameCounts, counts_at, rank
+from instaseg_ros.evaluation.matching import Ranked
 
 OVERLAPS = np.arange(5, 10) / 10
 
@@ -21,15 +20,14 @@ class BowlScore(NamedTuple):
     by_image: NDArray[np.float64]
 
 
-def ap_dsb(frames: Sequence[FrameCounts], class_id: int) -> BowlScore:
-    """The score of one class. A wrong prediction of which more than half is excused does not count;
-    a match has an IoU above the threshold."""
-    ranked = rank(frames, class_id)
-    counted = counts_at(ranked.iou, ranked.excused)
-    predicted = np.bincount(ranked.frame[counted], minlength=len(frames))
+def ap_dsb(ranked: Ranked) -> BowlScore:
+    """The score of one class. What is excused at IoU 0.5 does not count at any other either."""
+    frames = len(ranked.objects)
+    _, counted = ranked.at()
+    predicted = np.bincount(ranked.frame[counted], minlength=frames)
     total, by_image = [], []
     for threshold in OVERLAPS:
-        right = np.bincount(ranked.frame[ranked.iou > threshold], minlength=len(frames))
+        right = np.bincount(ranked.frame[ranked.at(threshold)[0]], minlength=frames)
         together = predicted + ranked.objects - right
         some = together > 0
         total.append(right.sum() / together.sum() if some.any() else np.nan)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from instaseg_ros.evaluation.overlaps import FrameCounts, iou, judge, of_class
+from instaseg_ros.evaluation.matching import iou, judge
+from instaseg_ros.evaluation.overlaps import FrameCounts, of_class
 
 
 class PanopticQuality(NamedTuple):
@@ -20,8 +21,7 @@ class PanopticQuality(NamedTuple):
 def panoptic_quality(frames: Sequence[FrameCounts], class_id: int) -> PanopticQuality:
     """PQ of one class over all frames.
 
-    Matches have an IoU above 0.5, where the prediction's pixels on ignored ground do not count.
-    A prediction without a match is left out when more than half of it is excused.
+    In the IoU of a match the prediction's pixels on ignored ground do not count.
     """
     total_iou, right, wrong, missed = 0.0, 0, 0, 0
     for frame in frames:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from instaseg_ros.evaluation.overlaps import FrameCounts, excused, iou, of_class
+from instaseg_ros.evaluation.matching import excused_share, iou, is_wrong
+from instaseg_ros.evaluation.overlaps import FrameCounts, of_class
 
 VOLUME_OVERLAPS = np.arange(1, 10) / 10
 
@@ -34,7 +35,7 @@ def region_precision(frames: Sequence[FrameCounts], class_id: int) -> RegionPrec
         ious = np.vstack([iou(counts), np.zeros((1, n_predicted))])  # the last row: no object
         overlaps.append(ious.max(0))
         objects.append(seen + ious.argmax(0))
-        shares.append(excused(counts))
+        shares.append(excused_share(counts))
         scores.append(counts.scores)
         seen += n_truth + 1
     total = seen - len(frames)
@@ -47,7 +48,7 @@ def region_precision(frames: Sequence[FrameCounts], class_id: int) -> RegionPrec
         candidates = np.flatnonzero(best >= threshold)
         right = np.zeros(len(best), bool)
         right[candidates[np.unique(owner[candidates], return_index=True)[1]]] = True
-        values.append(_interpolated_area(right[right | (share <= 0.5)], total))
+        values.append(_interpolated_area(right[right | is_wrong(right, share)], total))
     return RegionPrecision(values[4], values[6], float(np.mean(values)))
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instaseg_ros.errors import MissingExtraError
-from instaseg_ros.evaluation.overlaps import FrameCounts, judge, of_class
+from instaseg_ros.evaluation.matching import judge
+from instaseg_ros.evaluation.overlaps import FrameCounts, of_class
 
 ALPHAS = np.arange(1, 20) / 20  # the IoU that makes a match, in HOTA
 TITLES = {  # of the shares in TrackScore
@@ -37,16 +38,18 @@ class TrackedFrame(NamedTuple):
 
 
 class Overlaps(NamedTuple):
-    """One class of one frame: iou (G, P) of the masks that count, and their ids (G,), (P,)."""
+    """One class of one frame: iou (G, P) of the masks that count, their ids (G,), (P,), and match
+    (G, P) bool as in `Judged`."""
 
     iou: NDArray[np.float64]
     truth_ids: NDArray[np.int64]
     predicted_ids: NDArray[np.int64]
+    match: NDArray[np.bool_]
 
 
 class ClearCounts(NamedTuple):
-    """Matches have an IoU above 0.5, of which there is at most one per mask. objects: true masks;
-    total_iou: of the matches; id_switches: matches of an object whose last one had another id."""
+    """objects: true masks; total_iou: of the matches; id_switches: matches of an object whose last
+    one had another id."""
 
     objects: int = 0
     matches: int = 0
@@ -130,14 +133,14 @@ def track_score(sequences: Sequence[Sequence[TrackedFrame]], class_id: int) -> T
 
 
 def class_overlaps(frame: TrackedFrame, class_id: int) -> Overlaps:
-    """What counts of one class: objects that are to be found, and predictions but those that have
-    no match and are excused by more than half (ignored ground, groups, small objects)."""
+    """What counts of one class: objects that are to be found, predictions that are not excused."""
     counts = of_class(frame.counts, class_id)
     rows = (frame.counts.truth_class == class_id) & frame.counts.counted
     columns = frame.counts.predicted_class == class_id
     found = judge(counts)
-    predicted_ids = frame.predicted_ids[columns][found.counted]
-    return Overlaps(found.iou[:, found.counted], frame.truth_ids[rows], predicted_ids)
+    kept = found.counted
+    ids = frame.truth_ids[rows], frame.predicted_ids[columns][kept]
+    return Overlaps(found.iou[:, kept], *ids, found.match[:, kept])
 
 
 def clear_counts(frames: Sequence[Overlaps]) -> ClearCounts:
@@ -146,7 +149,7 @@ def clear_counts(frames: Sequence[Overlaps]) -> ClearCounts:
     objects = matches = wrong = id_switches = 0
     total_iou = 0.0
     for frame in frames:
-        rows, columns = np.nonzero(frame.iou > 0.5)
+        rows, columns = np.nonzero(frame.match)
         pairs = zip(
             frame.truth_ids[rows].tolist(), frame.predicted_ids[columns].tolist(), strict=True
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,12 +13,13 @@ from numpy.typing import NDArray
 
 from instaseg_ros.config import dump
 from instaseg_ros.datasets import Dataset, Sample, Sequences
+from instaseg_ros.evaluation.matching import judge
 from instaseg_ros.evaluation.metrics import breakdown
 from instaseg_ros.evaluation.metrics.average_precision import frame_losses
-from instaseg_ros.evaluation.overlaps import FrameCounts, judge, of_class, rank
+from instaseg_ros.evaluation.overlaps import FrameCounts, of_class
 from instaseg_ros.evaluation.report import plots
-from instaseg_ros.evaluation.report.page import Card, Gallery, Picture, page, table
 from instaseg_ros.evaluation.run import Evaluation, Seen
+from instaseg_ros.evaluation.summary import COLUMNS, table_cells
 from instaseg_ros.files import OutputFile
 from instaseg_ros.pipeline import Pipeline
 from instaseg_ros.visualization import packed, paint, write_name
@@ -26,6 +28,26 @@ PAGE = "report.html"
 INLINED, BEST = 8, 4  # frames on the page
 FOUND, LOST, EXCUSED = (43, 123, 186), (228, 87, 46), (150, 156, 163)  # RGB
 WIDTH = 1600  # most pixels of a picture
+
+
+class Picture(NamedTuple):
+    """A frame: JPEG bytes, and a line about it."""
+
+    jpeg: bytes
+    caption: str
+
+    @property
+    def base64(self) -> str:
+        """The JPEG, as a page holds it."""
+        return base64.b64encode(self.jpeg).decode()
+
+
+class Card(NamedTuple):
+    """A figure, and what it shows."""
+
+    title: str
+    svg: str
+    caption: str
 
 
 class Verdicts(NamedTuple):
@@ -42,7 +64,6 @@ def write_report(
     found: Evaluation,
     summary: dict[str, Any],
     pipeline: Pipeline,
-    dataset: Dataset,
     title: str,
     output: OutputFile,
     worst: int = 0,
@@ -50,11 +71,11 @@ def write_report(
     """Write the folder `output`: report.html, and the `worst` frames as worst/RANK_NAME.jpg."""
     if found.seen is None:
         raise ValueError("expected an evaluation that kept what was found (keep=True)")
-    losses = frame_losses(found.counts, found.classes.names)
+    losses = frame_losses(found.ranked.values())
     errors = [v.missed + v.wrong for v in map(verdicts, found.counts)]
     order = np.lexsort((np.negative(errors), -losses))
     shown = {
-        int(k): _picture(found, int(k), losses[k], found.seen[k], pipeline.class_names, dataset)
+        int(k): _picture(found, int(k), losses[k], found.seen[k], pipeline.class_names)
         for k in dict.fromkeys([*order[: max(worst, INLINED)], *order[::-1][:BEST]])
     }
     try:
@@ -62,7 +83,7 @@ def write_report(
         if worst:
             (output.part / "worst").mkdir()
         for place, k in enumerate(order[:worst], 1):
-            name = f"{place:02d}_{_name(dataset, found.indices[k])}.jpg"
+            name = f"{place:02d}_{_name(found.dataset, found.indices[k])}.jpg"
             (output.part / "worst" / name).write_bytes(shown[int(k)].jpeg)
         text = _page(found, summary, pipeline, title, [int(k) for k in order], shown, worst)
         page = text.encode("utf-8", "replace")  # names of files are bytes
@@ -93,15 +114,10 @@ def verdicts(frame: FrameCounts) -> Verdicts:
 
 
 def _picture(
-    found: Evaluation,
-    k: int,
-    loss: float,
-    seen: Seen,
-    class_names: Sequence[str],
-    dataset: Dataset,
+    found: Evaluation, k: int, loss: float, seen: Seen, class_names: Sequence[str]
 ) -> Picture:
     """Truth beside prediction, coloured by what became of each object. class_names: of `seen`."""
-    index = found.indices[k]
+    dataset, index = found.dataset, found.indices[k]
     sample = dataset[index]
     verdict = verdicts(found.counts[k])
     image = sample.frame.image
@@ -172,48 +188,49 @@ def _page(
     shown: dict[int, Picture],
     worst: int,
 ) -> str:
-    key = {
-        "found, right": f"rgb{FOUND}",
-        "missed, wrong": f"rgb{LOST}",
-        "does not count": f"rgb{EXCUSED}",
-    }
-    heading = "Truth on the left, prediction on the right."
+    from jinja2 import Environment, PackageLoader
+
     first = order[: max(worst, INLINED)]
     last = [k for k in order[::-1][:BEST] if k not in first]
-    galleries = [
-        Gallery("Worst frames", heading, key, [shown[k] for k in first]),
-        Gallery("Best frames", heading, key, [shown[k] for k in last]),
-    ]
     limits = [math.ceil(frame.min_pixels) for frame in found.counts]
     least = "-".join(map(str, sorted({min(limits), max(limits)})))
+    runtime = f"{pipeline.runtime.name} {pipeline.runtime.precision}"
+    objects = f"true objects of at least {least} pixels" if max(limits) > 1 else "every true object"
+    rows = {**summary["per_class"], "mean": summary}
+    environment = Environment(loader=PackageLoader(__package__, "."), autoescape=True)
+    return environment.get_template("page.html").render(
+        title=title,
+        subtitle=f"weights {pipeline.config.weights}, {runtime}; {objects}",
+        remarks=found.classes.remarks,
+        tiles=_tiles(found, summary),
+        columns=["class", *COLUMNS.values()],
+        classes=[[name, *table_cells(row)] for name, row in rows.items()],
+        cards=_cards(found),
+        stages=_timing_rows(found),
+        galleries={
+            "Worst frames": [shown[k] for k in first],
+            "Best frames": [shown[k] for k in last],
+        },
+        key={"found, right": FOUND, "missed, wrong": LOST, "does not count": EXCUSED},
+        config=dump(pipeline.config),
+    )
+
+
+def _tiles(found: Evaluation, summary: dict[str, Any]) -> dict[str, str]:
     total = np.sum([list(one.values()) for one in found.stage_ms], axis=1)
-    tiles = {
+    return {
         **{name: f"{summary[k]:.3f}" for k, name in (("ap", "AP"), ("ap50", "AP50"), ("pq", "PQ"))},
         **({"COCO AP": f"{summary['coco']['ap']:.3f}"} if "coco" in summary else {}),
         "frames": f"{len(found.counts)}",
         "objects": f"{summary['objects']}",
         "ms per frame": f"{np.median(total):.0f}",
     }
-    return page(
-        title,
-        f"weights {pipeline.config.weights}, {pipeline.runtime.name} {pipeline.runtime.precision}; "
-        + (f"true objects of at least {least} pixels" if max(limits) > 1 else "every true object"),
-        found.classes.remarks,
-        tiles,
-        summary,
-        _cards(found),
-        [gallery for gallery in galleries if gallery.pictures],
-        dump(pipeline.config),
-    )
 
 
 def _cards(found: Evaluation) -> list[Card]:
-    names = found.classes.names
-    ranked = {name: rank(found.counts, c) for c, name in enumerate(names)}
+    names, ranked, edges = found.classes.names, found.ranked, breakdown.TOUCHING_EDGES
     by_size = breakdown.ap_by_size(found.counts, names)
-    true_percent, predicted_percent = zip(*found.touching, strict=True)
-    edges = breakdown.TOUCHING_EDGES
-    by_touching = breakdown.ap_by(found.counts, true_percent, predicted_percent, edges, names)
+    by_touching = breakdown.ap_by(found.counts, *_touching(found), edges, names)
     stages = {s: np.array([one[s] for one in found.stage_ms]) for s in found.stage_ms[0]}
     return [
         Card(
@@ -253,12 +270,19 @@ def _cards(found: Evaluation) -> list[Card]:
             plots.timing_plot(stages),
             "In the order of evaluation. The first frame of a size takes longer.",
         ),
-        Card("Milliseconds by stage", table(_timing_rows(found)), "Medians, and 99 of 100 frames."),
     ]
 
 
+def _touching(found: Evaluation) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
+    """Percent of touching border of each row (groups: 0) and of each column of the counts."""
+    sides = [seen.touching for seen in found.seen or ()]
+    rows = [len(counts.truth_px) for counts in found.counts]
+    truth = [np.pad(own, (0, n - len(own))) for (own, _), n in zip(sides, rows, strict=True)]
+    return truth, [predicted for _, predicted in sides]
+
+
 def _timing_rows(found: Evaluation) -> list[list[str]]:
-    rows = [["stage", "p50", "p99"]]
+    rows = []
     columns = {s: [one[s] for one in found.stage_ms] for s in found.stage_ms[0]}
     columns["total"] = [sum(one.values()) for one in found.stage_ms]
     for stage, values in columns.items():

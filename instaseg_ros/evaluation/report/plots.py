@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instaseg_ros.errors import MissingExtraError
+from instaseg_ros.evaluation.matching import Ranked
 from instaseg_ros.evaluation.metrics.average_precision import OVERLAPS, class_ap, precision_recall
 from instaseg_ros.evaluation.metrics.breakdown import Bin, Reliability
-from instaseg_ros.evaluation.overlaps import Ranked
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,14 +20,6 @@ if TYPE_CHECKING:
 COLORS = ("#2b7bba", "#e4572e", "#3a9d78", "#8c5fbf", "#c99a16", "#c2528b", "#3aa6b9", "#6b6f76")
 INK, GRID = "#24292f", "#e3e6ea"
 LONGEST_NAME = 24
-
-
-def require_matplotlib() -> None:
-    """Raises MissingExtraError where the package is absent."""
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("matplotlib", "plots", "the report") from error
 
 
 class Plot:

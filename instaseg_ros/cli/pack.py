@@ -1,0 +1,49 @@
+"""`instaseg pack DATA FOLDER`: a dataset as a few files, to be carried to another machine."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from instaseg_ros.errors import ConfigError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", help="a folder or file of a known layout")
+    parser.add_argument("output", type=Path, help="a new or empty folder; give it as DATA then")
+    parser.add_argument(
+        "--frames", type=int, help="of the training split, spread over it (default: all)"
+    )
+    parser.add_argument(
+        "--val-frames", type=int, help="likewise of the validation split (default: all)"
+    )
+    parser.add_argument(
+        "--quality",
+        type=int,
+        default=0,
+        help="of WebP, 1 to 100, to make images anew (default: files as they are)",
+    )
+    parser.add_argument("--shard-mb", type=float, default=40, help="most MiB of a file")
+
+
+def run(args: argparse.Namespace) -> int:
+    if not 0 <= args.quality <= 100:
+        raise ConfigError(f"--quality: expected 1 to 100, got {args.quality}")
+    if not 1 <= args.shard_mb <= 2048:
+        raise ConfigError(f"--shard-mb: expected 1 to 2048, got {args.shard_mb}")
+    from instaseg_ros.datasets import open_dataset
+    from instaseg_ros.datasets.packing import Packing, pack
+    from instaseg_ros.samples import spread
+
+    parts = []
+    for split, frames in (("train", args.frames), ("val", args.val_frames)):
+        dataset = open_dataset(args.dataset, split)
+        if frames is not None and frames < 1:
+            raise ConfigError(f"--frames and --val-frames: expected 1 at least, got {frames}")
+        parts.append((split, dataset, spread(len(dataset), frames or len(dataset))))
+    shards = pack(parts, args.output, Packing(int(args.shard_mb * (1 << 20)), args.quality))
+    for shard in shards:
+        print(f"{shard}: {shard.stat().st_size / (1 << 20):.1f} MiB")
+    counted = ", ".join(f"{len(list(indices))} {split}" for split, _, indices in parts)
+    print(f"packed {counted}: {args.output}")
+    return 0

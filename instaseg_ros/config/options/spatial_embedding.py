@@ -1,0 +1,51 @@
+"""Options of spatial embedding (Neven et al. 2019)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from instaseg_ros.config.options import shared
+from instaseg_ros.config.options.schema import param
+from instaseg_ros.config.options.training import TrainConfig
+
+METHOD = "instaseg_ros.methods.spatial_embedding:SpatialEmbedding"
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeConfig(shared.MethodConfig):
+    n_sigma: int = param(2, "1: circular, 2: elliptical bandwidth", low=1, high=2)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeConfig:
+    """How pixels become instances (published: 0.9, 0.5, 128, 0.5, false, false)."""
+
+    seed_threshold: float = shared.seed_threshold()
+    foreground_threshold: float = shared.foreground_threshold()
+    min_pixels: int = shared.min_pixels()
+    min_new_fraction: float = shared.min_new_fraction()
+    first_come: bool = shared.first_come()
+    agreement: bool = param(
+        True,
+        "an instance's score is its seed's times how well its pixels agree with the seed; false: "
+        "its seed's alone",
+        live=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LossConfig(TrainConfig):
+    weight_instance: float = shared.weight_instance()
+    lovasz: str = param(
+        "auto",
+        "how the instance term orders the errors of pixels; exact: each by itself; binned: in 1024 "
+        "bins, for all images at once, right to 1e-3; auto: binned on a GPU",
+        choices=("auto", "exact", "binned"),
+    )
+    weight_smooth: float = param(10.0, "weight of the bandwidth smoothness term", low=0.0)
+    weight_seed: float = shared.weight_seed()
+    other_class_weight: float = param(
+        1.0, "weight of object pixels in the seed maps of the other classes", low=0.0
+    )
+    bootstrap_px: int = shared.bootstrap_px()
+    learned_center: bool = param(False, "true: mean embedding of an instance, not its centroid")

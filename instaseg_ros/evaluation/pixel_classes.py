@@ -1,0 +1,50 @@
+"""Classes of pixels that a network sees beside its objects, and how well they fit the truth."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from instaseg_ros.datasets import Sample
+from instaseg_ros.evaluation.metrics.semantics import confusion, frame_confusion
+from instaseg_ros.evaluation.run import ClassMatch, in_common
+from instaseg_ros.model.heads import STRIDE
+from instaseg_ros.pipeline import Inferred
+
+DENSE = "dense"  # raw scores (B, C, H/8, W/8) of a dataset's dense classes, which decoding ignores
+
+
+class PixelClasses:
+    """What `labelled` shows it, as `confusion` counts of each frame that has such scores and truth:
+    of the dense classes where they are learned along, else of a head `semantic`."""
+
+    def __init__(self, classes: ClassMatch) -> None:
+        self._classes = classes
+        self.confusions: list[NDArray[np.int64]] = []
+
+    def look(self, sample: Sample, inferred: Inferred) -> None:
+        """Count one frame."""
+        height, width = inferred.geometry.scaled
+        if DENSE in inferred.outputs:
+            if sample.semantic is not None:
+                dense = inferred.outputs[DENSE]
+                scores = interpolate(dense, scale_factor=STRIDE, mode="bilinear")
+                seen = 1 + _best(scores[..., :height, :width])
+                size = sample.semantic.shape[::-1]
+                there = cv2.resize(seen.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+                known, unknown = 1 + dense.shape[1], sample.semantic == 0
+                self.confusions.append(confusion(sample.semantic, there, known, unknown))
+        elif "semantic" in inferred.outputs:
+            best = _best(inferred.outputs["semantic"][..., :height, :width])
+            seen = np.append(0, self._classes.predicted + 1)[best]
+            objects, regions = in_common(self._classes, sample)
+            known = len(self._classes.names) + 1
+            self.confusions.append(frame_confusion(*objects, seen, known, *regions))
+
+
+def _best(scores: Tensor) -> NDArray[np.int64]:
+    """(H, W) the channel that is largest, of (1, C, H, W)."""
+    return np.asarray(scores[0].argmax(0).cpu().numpy())

@@ -1,0 +1,199 @@
+"""The terms of the spatial embedding's loss for a whole batch at once: shapes are known beforehand
+and a GPU is never waited for. The Lovász hinge is over errors in bins; all else is as in
+`spatial_embedding` up to rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from instaseg_ros.methods.bootstrapping import hard_pixels
+
+if TYPE_CHECKING:
+    from instaseg_ros.config.options.spatial_embedding import LossConfig
+
+BINS = 1024  # of errors 0 to 2: the loss is right to 1e-3
+MAX_PAIRS = 1 << 24  # pixels of all instances of all images at once: about 700 MB
+SPREAD = 64  # places that take what belongs nowhere: additions to one place wait for each other
+
+
+class Outputs(NamedTuple):
+    """Of B images of P pixels: embedding (B, 2, P); bandwidth, raw (B, S, P); seed (B, C, P) in
+    [0, 1]; points (B, 2, P), whose means are the centres."""
+
+    embedding: Tensor
+    bandwidth: Tensor
+    seed: Tensor
+    points: Tensor
+
+
+class Truth(NamedTuple):
+    """Of B images with up to K instances: own (B, P) int64, the instance of a pixel or -1; counted
+    (B, P) bool, false for ignored ones; class_ids (B, K) int64, -1 where there is no instance."""
+
+    own: Tensor
+    counted: Tensor
+    class_ids: Tensor
+
+
+def truth_of(labels: Tensor, ignore: Tensor, class_ids: Sequence[Tensor] | Tensor) -> Truth:
+    """From `Targets`, whose `class_ids` may also be padded with -1: (B, K)."""
+    if not isinstance(class_ids, Tensor):
+        class_ids = torch.nn.utils.rnn.pad_sequence(
+            list(class_ids), batch_first=True, padding_value=-1
+        ).long()
+    counted = ~ignore.flatten(1)
+    own = (labels.flatten(1) - 1).masked_fill(~counted, -1)
+    return Truth(own, counted, class_ids)
+
+
+def batch_terms(
+    outputs: Outputs, truth: Truth, class_weights: Tensor, config: LossConfig
+) -> Tensor:
+    """(B, 3): instance, smooth and seed terms of each image."""
+    n_images, n_instances = truth.class_ids.shape
+    present = (truth.class_ids >= 0).sum(1)
+    if not n_instances:  # one that is nowhere, so that all below has a shape
+        truth = truth._replace(class_ids=truth.class_ids.new_full((n_images, 1), -1))
+    is_object = truth.own >= 0
+    owners = _Owners(truth)
+    mean_raw = owners.mean(outputs.bandwidth)  # (B, S, K)
+    center = owners.mean(outputs.points)  # (B, 2, K)
+    scale = torch.exp(10.0 * mean_raw).expand(-1, 2, -1)
+
+    spread = (outputs.bandwidth - owners.of_pixel(mean_raw.detach())).square().mean(1)
+    sizes = owners.of_pixel(owners.sizes[:, None])[:, 0]  # (B, P)
+    each = present.clamp(min=1)
+    smooth = (spread / sizes * is_object).sum(1) / each
+
+    instance = BinnedInstanceLoss.apply(
+        outputs.embedding, center, scale, truth.own, truth.counted, each
+    )
+
+    with torch.no_grad():
+        apart = outputs.embedding - owners.of_pixel(center)
+        target = torch.exp(-(apart.square() * owners.of_pixel(scale)).sum(1)) * is_object
+    class_of = owners.of_pixel(truth.class_ids[:, None].clamp(min=0))  # (B, 1, P)
+    hard = truth.counted
+    if config.bootstrap_px:
+        wrong = outputs.seed.detach().scatter_add(1, class_of, -target[:, None])
+        hard = hard_pixels(1 - wrong.abs().amax(1), truth.counted, config.bootstrap_px)
+    every_map = outputs.seed.square().sum(1)
+    at_objects = outputs.seed.gather(1, class_of)[:, 0]
+    others = config.other_class_weight * (every_map - at_objects.square())
+    weight = config.foreground_weight * class_weights[class_of[:, 0]]
+    boost = (config.small_object_px / sizes).clamp(min=1)
+    objects = boost * (weight * (at_objects - target).square() + others)
+    seed = (torch.where(is_object, objects, every_map) * hard).sum(1)
+    pixels = truth.own.shape[1]
+    seed = seed / (hard.sum(1).clamp(min=1) if config.bootstrap_px else pixels)
+    return torch.stack([instance, smooth, seed], 1)
+
+
+class _Owners:
+    """Means over the pixels of an instance, and back: pixels of none are of some place beyond."""
+
+    def __init__(self, truth: Truth) -> None:
+        n_pixels, self.count = truth.own.shape[1], truth.class_ids.shape[1]
+        beyond = self.count + torch.arange(n_pixels, device=truth.own.device) % SPREAD
+        self.place = torch.where(truth.own >= 0, truth.own, beyond)  # (B, P)
+        self.sizes = self._sum(torch.ones_like(truth.own, dtype=torch.float32)[:, None])[:, 0]
+        self.sizes = self.sizes.clamp(min=1)  # (B, K)
+
+    def _sum(self, values: Tensor) -> Tensor:
+        total = values.new_zeros(*values.shape[:2], self.count + SPREAD)
+        place = self.place[:, None].expand_as(values)
+        return total.scatter_add(2, place, values)[..., : self.count]
+
+    def mean(self, values: Tensor) -> Tensor:
+        """(B, C, P) to (B, C, K); 0 for an instance without pixels."""
+        return self._sum(values) / self.sizes[:, None]
+
+    def of_pixel(self, values: Tensor) -> Tensor:
+        """(B, C, K) to (B, C, P): of a pixel's instance; of the last one where it has none."""
+        place = self.place.clamp(max=self.count - 1)[:, None]
+        return values.gather(2, place.expand(-1, values.shape[1], -1))
+
+
+class BinnedInstanceLoss(torch.autograd.Function):
+    """Mean over instances of the Lovász hinge of 2 phi - 1 against the instance's mask, per image.
+
+    apply(embedding (B, 2, P), center (B, 2, K), scale (B, 2, K), own (B, P), counted (B, P),
+    n (B,)) -> (B,), the sum over instances / n
+
+    The exact one sorts all errors; its weight of a pixel is by how much the Jaccard index falls
+    there. Here pixels of one bin share its fall, as if theirs came in either order equally often.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        embedding: Tensor,
+        center: Tensor,
+        scale: Tensor,
+        own: Tensor,
+        counted: Tensor,
+        n: Tensor,
+    ) -> Tensor:
+        by_embedding = torch.zeros_like(embedding)
+        parts = []
+        for some in _portions(center.shape[2], own.numel()):
+            instances = torch.arange(some.start, some.stop, device=own.device)
+            inside = own[:, None] == instances[:, None]  # (B, k, P)
+            apart = [embedding[:, None, c] - center[:, c, some, None] for c in (0, 1)]
+            s = [scale[:, c, some, None] for c in (0, 1)]
+            phi = torch.exp(-(apart[0].square() * s[0] + apart[1].square() * s[1]))
+            errors = torch.where(inside, 2 - 2 * phi, 2 * phi)
+            weights = _bin_weights(errors, inside, counted)
+            # d loss / d squared distance
+            slope = weights * torch.where(inside, 2.0, -2.0) * phi
+            pulls = [slope * a for a in apart]
+            for c in (0, 1):
+                by_embedding[:, c] += 2 * (pulls[c] * s[c]).sum(1)
+            total = [pull.sum(2) for pull in pulls]
+            by_center = torch.stack([-2 * t * s[c][..., 0] for c, t in enumerate(total)], 1)
+            by_scale = torch.stack([(p * a).sum(2) for p, a in zip(pulls, apart, strict=True)], 1)
+            parts.append(((errors * weights).sum((1, 2)), by_center, by_scale))
+        values, by_centers, by_scales = zip(*parts, strict=True)
+        share = (1 / n)[:, None, None]
+        ctx.save_for_backward(
+            by_embedding * share, torch.cat(by_centers, 2) * share, torch.cat(by_scales, 2) * share
+        )
+        return torch.stack(values).sum(0) / n
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        given = upstream[0][:, None, None]
+        return *(gradient * given for gradient in ctx.saved_tensors), None, None, None
+
+
+def _bin_weights(errors: Tensor, inside: Tensor, counted: Tensor) -> Tensor:
+    """(B, k, P) what a pixel's error weighs in its instance's loss.
+
+    A pixel outside whose error is in the last bin weighs nothing: by then an instance's own have
+    all come, but for those as right as can be.
+    """
+    n_pixels = errors.shape[2]
+    place = (errors * (BINS / 2)).to(torch.int64).clamp(0, BINS - 1)
+    nowhere = ~counted[:, None] | (~inside & (place == 0))
+    beyond = 2 * BINS + torch.arange(n_pixels, device=errors.device) % BINS
+    place = torch.where(nowhere, beyond, torch.where(inside, place, place + BINS))
+    table = errors.new_zeros(*errors.shape[:2], 3 * BINS)
+    table.scatter_add_(2, place, torch.ones((), device=errors.device).expand_as(errors))
+    own, other = table[..., :BINS].flip(2), table[..., BINS : 2 * BINS].flip(2)  # worst first
+    hits, wrong = own.cumsum(2), other.cumsum(2)
+    size = hits[..., -1:]
+    before, after = ((size + w).clamp(min=1) for w in (wrong - other, wrong))
+    fall_own = (1 / before + 1 / after) / 2
+    fall_other = (size - hits + own / 2) / (before * after)
+    falls = torch.cat([fall_own.flip(2), fall_other.flip(2), torch.zeros_like(own)], 2)
+    return (falls * (size > 0)).gather(2, place)
+
+
+def _portions(n_instances: int, n_pixels: int) -> list[slice]:
+    """Instances so many at a time that their pixels are at most MAX_PAIRS."""
+    step = max(1, MAX_PAIRS // n_pixels)
+    return [slice(k, min(k + step, n_instances)) for k in range(0, n_instances, step)]

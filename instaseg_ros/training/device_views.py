@@ -1,0 +1,299 @@
+"""Views of a dataset that lies decoded on the device, made there for a whole batch at once.
+
+What is random is drawn on the host, by the same generator and in the same order as
+`augment.random_view` does; only the noise itself is the device's. A view differs from the host's by
+the rounding of OpenCV, which knows positions to 1/32 of a pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from tqdm import tqdm
+
+from instaseg_ros.config import AugmentConfig, TrainConfig
+from instaseg_ros.datasets import semantic_names
+from instaseg_ros.errors import ConfigError
+from instaseg_ros.methods import Targets
+from instaseg_ros.training.augment import random_color, random_window, shrinking_blur
+from instaseg_ros.training.cache import Kept
+from instaseg_ros.training.data import Batch, shown
+from instaseg_ros.training.memory import available_bytes
+from instaseg_ros.training.views import ObjectViews
+
+MAX_IDS = 255  # objects of an image: labels are bytes here
+MAX_INSTANCES = 64  # of a view: the largest
+IGNORED = 128  # bit of the plane whose other bits are the dense class
+PIXEL_BYTES = 5
+BLUR_REACH = 5  # pixels: OpenCV's Gaussian of the largest deviation has 11 taps
+SPREAD = 64  # see `binned_loss`
+# Three points with these weights stand for a Gaussian of deviation 1 (Gauss-Hermite).
+TAPS, TAP_WEIGHTS = (-(3**0.5), 0.0, 3**0.5), (1 / 6, 2 / 3, 1 / 6)
+
+
+class Resident(NamedTuple):
+    """A dataset on the device: N images, in a frame of the largest size.
+
+    images: (N, H, W, 3) uint8. labels: (N, H, W) uint8, 1..255 instances. rest: (N, H, W) uint8,
+    the dense class, and IGNORED where nothing counts. sizes: (N, 2) int64, height and width.
+    classes: (N, 256) int64 by label, -1 where there is none.
+    """
+
+    images: Tensor
+    labels: Tensor
+    rest: Tensor
+    sizes: Tensor
+    classes: Tensor
+
+
+class Random(NamedTuple):
+    """What is drawn for the views of a batch, on the device; and what the host knows of it.
+
+    image: (B,) int64. numbers: (B, 14) float32: the matrix from pixels of a view to those of its
+    image (6), deviation of the smoothing there, saturation, contrast, gain (3), blur, noise.
+    """
+
+    image: Tensor
+    numbers: Tensor
+    shrinks: bool
+    blurs: bool
+    noisy: bool
+
+
+def resident(dataset: Kept, device: torch.device) -> Resident:
+    """The dataset on a device. Raises ConfigError where it does not fit."""
+    sizes = np.array([dataset.size(index) for index in range(len(dataset))])
+    shape = (len(dataset), *sizes.max(0).tolist())
+    needed = int(np.prod(shape)) * PIXEL_BYTES
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes()
+    if needed > free * 0.8:
+        raise ConfigError(
+            f"train.cache: {len(dataset)} images of {shape[1]} x {shape[2]} take "
+            f"{needed / 1e9:.1f} GB on {device}, which has {free / 1e9:.1f} GB left, and the "
+            "network needs some; set it to memory"
+        )
+    on_it = {"dtype": torch.uint8, "device": device}
+    images = torch.zeros(*shape, 3, **on_it)  # type: ignore[call-overload]
+    labels, rest = (torch.zeros(shape, **on_it) for _ in range(2))  # type: ignore[call-overload]
+    classes = torch.full((shape[0], MAX_IDS + 1), -1)
+    for index in tqdm(range(len(dataset)), "uploading", leave=False, unit="image"):
+        height, width = dataset.size(index)
+        sample = dataset[index]
+        if len(sample.ids) > MAX_IDS or (
+            sample.semantic is not None and sample.semantic.max() > 127
+        ):
+            raise ConfigError(
+                f"train.cache: device takes at most {MAX_IDS} objects of an image and 127 dense "
+                f"classes, image {index} has more; set it to memory"
+            )
+        number = np.zeros(1 << 16, np.uint8)
+        number[sample.ids] = np.arange(1, len(sample.ids) + 1)
+        flags = np.zeros((height, width), np.uint8)
+        for ignored in (sample.ignore, sample.crowd):
+            if ignored is not None:
+                flags[ignored > 0] = IGNORED
+        if sample.semantic is not None:
+            flags |= sample.semantic
+        planes = (images, sample.frame.image), (labels, number[sample.labels]), (rest, flags)
+        for there, here in planes:
+            there[index, :height, :width] = torch.from_numpy(here).to(device)
+        classes[index, 1 : len(sample.ids) + 1] = torch.from_numpy(sample.class_ids)
+    return Resident(images, labels, rest, torch.from_numpy(sizes).to(device), classes.to(device))
+
+
+def draw(views: ObjectViews, indices: range, device: torch.device) -> Random:
+    """What `views[index]` would draw for each of `indices`."""
+    config, dataset = views.config, views.dataset
+    size = config.crop_height, config.crop_width
+    assert isinstance(dataset, Kept)
+    images, rows = [], []
+    for index in indices:
+        image, center, rng = views.chosen(index)
+        row, color = _drawn(dataset.size(image), center, size, config.augment, rng)
+        images.append(image)
+        rows.append([*row, *color])
+    numbers = torch.from_numpy(np.array(rows, np.float32))
+    shrinks, blurs, noisy = (bool(numbers[:, k].any()) for k in (6, 12, 13))
+    chosen = torch.tensor(images)
+    if device.type == "cuda":
+        chosen, numbers = chosen.pin_memory(), numbers.pin_memory()
+    chosen, numbers = (t.to(device, non_blocking=True) for t in (chosen, numbers))
+    return Random(chosen, numbers, shrinks, blurs, noisy)
+
+
+def _drawn(
+    source: tuple[int, int],
+    center: tuple[float, float],
+    size: tuple[int, int],
+    config: AugmentConfig,
+    rng: np.random.Generator,
+) -> tuple[list[float], list[float]]:
+    scale, matrix = random_window(source, center, size, config, rng)
+    color = random_color(config, rng)
+    back = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
+    # A blur of deviation 0 leaves all as it is, as a saturation of 1 does.
+    saturation = 1.0 if color.saturation is None else color.saturation
+    return [*back.ravel(), shrinking_blur(scale)], [
+        *(saturation, color.contrast, *color.gain),
+        *(color.blur, color.noise),
+    ]
+
+
+def make_batch(
+    data: Resident,
+    drawn: Random,
+    config: TrainConfig,
+    generator: torch.Generator | None = None,
+    semantic: bool = True,
+) -> Batch:
+    """The views, with `Targets.class_ids` as (B, MAX_INSTANCES), padded with -1.
+
+    generator: of the noise.
+    """
+    x, y = _source_places(drawn.numbers, config.crop_height, config.crop_width)
+    images = _colored(_sampled(data, drawn, x, y), drawn, generator)
+    column, row = (torch.floor(p + 0.5).long() for p in (x, y))
+    inside = _inside(data.sizes[drawn.image], column, row)
+    place = _place(data, drawn.image, column, row, inside)
+    labels = data.labels.view(-1)[place].long() * inside
+    rest = data.rest.view(-1)[place] * inside
+    labels, class_ids, lost = _numbered(
+        labels, data.classes[drawn.image], max(1, config.min_object_px)
+    )
+    ignore = ~inside | (rest >= IGNORED) | lost
+    targets = Targets(
+        labels,
+        class_ids,  # type: ignore[arg-type]
+        ignore,
+        semantic=(rest & (IGNORED - 1)).long() if semantic else None,
+    )
+    return Batch(images.permute(0, 3, 1, 2), targets)
+
+
+def _source_places(numbers: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """x and y (B, H, W) float32 in the image of every pixel of a view."""
+    column = torch.arange(width, device=numbers.device)
+    row = torch.arange(height, device=numbers.device)[:, None]
+    m = numbers[:, :6, None, None]
+    return (
+        m[:, 0] * column + m[:, 1] * row + m[:, 2],
+        m[:, 3] * column + m[:, 4] * row + m[:, 5],
+    )
+
+
+def _inside(sizes: Tensor, column: Tensor, row: Tensor) -> Tensor:
+    height, width = (sizes[:, k, None, None] for k in (0, 1))
+    return (column >= 0) & (column < width) & (row >= 0) & (row < height)
+
+
+def _place(data: Resident, image: Tensor, column: Tensor, row: Tensor, inside: Tensor) -> Tensor:
+    """Index of pixels among all, 0 for those outside."""
+    _, height, width = data.labels.shape
+    return ((image[:, None, None] * height + row) * width + column) * inside
+
+
+def _sampled(data: Resident, drawn: Random, x: Tensor, y: Tensor) -> Tensor:
+    """(B, H, W, 3) float32, whole numbers: bilinear, smoothed where a view shrinks its image."""
+    sizes = data.sizes[drawn.image]
+    pixels = data.images.view(-1, 3)
+    sigma = drawn.numbers[:, 6, None, None]
+    total = torch.zeros((), device=x.device)
+    taps = [(t, u) for t in range(3) for u in range(3)] if drawn.shrinks else [(1, 1)]
+    height, width = (sizes[:, k, None, None] for k in (0, 1))
+    for t, u in taps:
+        share = TAP_WEIGHTS[t] * TAP_WEIGHTS[u] if drawn.shrinks else 1.0
+        at_x, at_y = x, y
+        if drawn.shrinks:
+            at_x, at_y = (
+                torch.where(  # smoothing stays inside, as OpenCV mirrors the image there
+                    (p >= 0) & (p <= n - 1), (p + TAPS[k] * sigma).clamp(0).minimum(n - 1), p
+                )
+                for p, n, k in ((x, width, t), (y, height, u))
+            )
+        column, row = at_x.floor(), at_y.floor()
+        right, below = (at_x - column)[..., None], (at_y - row)[..., None]
+        for dx in (0, 1):
+            for dy in (0, 1):
+                c, r = column.long() + dx, row.long() + dy
+                inside = _inside(sizes, c, r)
+                value = pixels[_place(data, drawn.image, c, r, inside)] * inside[..., None]
+                weight = (right if dx else 1 - right) * (below if dy else 1 - below)
+                total = total + share * weight * value
+    return torch.floor(total + 0.5)
+
+
+def _colored(values: Tensor, drawn: Random, generator: torch.Generator | None) -> Tensor:
+    """`augment.photometric` of (B, H, W, 3) float32; uint8."""
+    numbers = drawn.numbers[:, 7:, None, None, None]
+    grey = values.mean(3, keepdim=True)
+    values = grey + (values - grey) * numbers[:, 0]
+    middle = values.mean((1, 2, 3), keepdim=True)
+    values = middle + (values - middle) * numbers[:, 1]
+    values = values * drawn.numbers[:, None, None, 9:12]
+    if drawn.blurs:
+        values = _blurred(values, drawn.numbers[:, 12])
+    if drawn.noisy:
+        noise = torch.randn(values.shape, generator=generator, device=values.device)
+        values = values + noise * numbers[:, 6]
+    return (values + 0.5).clamp(0, 255).to(torch.uint8)
+
+
+def _blurred(values: Tensor, sigma: Tensor) -> Tensor:
+    """(B, H, W, 3) smoothed as OpenCV does, each with its deviation (B,); as it is with 0."""
+    offset = torch.arange(-BLUR_REACH, BLUR_REACH + 1, device=values.device)
+    taps = torch.floor(sigma * 8 + 1.5).long() | 1  # OpenCV's count of them
+    kernel = torch.exp(-offset.square() / (2 * sigma[:, None].clamp(min=1e-3).square()))
+    kernel = kernel * (offset.abs() <= taps[:, None] // 2)
+    kernel = (kernel / kernel.sum(1, keepdim=True))[:, :, None, None, None]
+    planes = values.permute(0, 3, 1, 2)
+    _, _, height, width = planes.shape
+    wide = pad(planes, [BLUR_REACH] * 4, mode="reflect")
+    wide = sum(kernel[:, k] * wide[:, :, k : k + height] for k in range(len(offset)))  # type: ignore[assignment]
+    wide = sum(kernel[:, k] * wide[..., k : k + width] for k in range(len(offset)))  # type: ignore[assignment]
+    return wide.permute(0, 2, 3, 1)
+
+
+def _numbered(labels: Tensor, classes: Tensor, least_px: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Labels (B, H, W) with the numbers 1..K of the instances that have `least_px` pixels, at most
+    the MAX_INSTANCES largest; classes (B, MAX_INSTANCES), -1 beyond; where others are (B, H, W)."""
+    n_pixels = labels[0].numel()
+    flat = labels.flatten(1)
+    beyond = MAX_IDS + 1 + torch.arange(n_pixels, device=labels.device) % SPREAD
+    place = torch.where(flat > 0, flat, beyond)  # ground is most of it, and would queue
+    pixels = torch.zeros(len(flat), MAX_IDS + 1 + SPREAD, dtype=torch.int64, device=labels.device)
+    pixels = pixels.scatter_add(1, place, torch.ones_like(flat))[:, : MAX_IDS + 1]
+    least = pixels.topk(MAX_INSTANCES, 1).values[:, -1:].clamp(min=least_px)
+    kept = pixels >= least
+    number = kept.cumsum(1) * kept
+    number = number * (number <= MAX_INSTANCES)  # of equal size there may be more
+    there = torch.where(number > 0, number - 1, MAX_INSTANCES)
+    class_ids = torch.full((len(flat), MAX_INSTANCES + 1), -1, device=labels.device)
+    class_ids = class_ids.scatter(1, there, classes)[:, :MAX_INSTANCES]
+    own = number.gather(1, flat).view_as(labels)
+    return own, class_ids, (labels > 0) & (own == 0)
+
+
+def device_batches(
+    views: ObjectViews,
+    config: TrainConfig,
+    first_step: int,
+    rank: int,
+    size: int,
+    device: torch.device,
+) -> Iterator[Batch]:
+    """As `data.training_batches`, of a dataset that is put on the device first."""
+    assert isinstance(views.dataset, Kept)
+    data = resident(views.dataset, device)
+    semantic = bool(semantic_names(views.dataset))
+    generator = torch.Generator(device)  # of the noise alone
+    for step in count(first_step) if config.seconds else range(first_step, config.steps):
+        indices = shown(config, step, rank, size)
+        generator.manual_seed(config.seed * 1_000_003 + indices.start)
+        drawn = draw(views, indices, device)
+        yield make_batch(data, drawn, config, generator, semantic)

@@ -1,0 +1,134 @@
+"""The loss for a whole batch at once, against the exact one image by image."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from instaseg_ros.config import TrainConfig
+from instaseg_ros.methods import Targets, binned_loss
+from instaseg_ros.methods.spatial_embedding import SpatialEmbedding
+
+WAITING = ("nonzero", "_local_scalar_dense", "bincount", "unique", "masked_select")
+
+
+def batch(
+    seed: int, n_sigma: int, radius_px: float, quality: float
+) -> tuple[dict[str, torch.Tensor], Targets]:
+    """Three images of 96 x 160 with rectangles of three classes; the last one has none."""
+    rng = torch.Generator().manual_seed(seed)
+    height, width = 96, 160
+    labels = torch.zeros(3, height, width, dtype=torch.int64)
+    offset = torch.zeros(3, 2, height, width)
+    for image, count in ((0, 9), (1, 4)):
+        for k in range(1, count + 1):
+            y, x = (int(torch.randint(0, n - 30, (), generator=rng)) for n in (height, width))
+            h, w = (int(torch.randint(6, 40, (), generator=rng)) for _ in range(2))
+            labels[image, y : y + h, x : x + w] = k
+        for k in range(1, count + 1):
+            y, x = torch.nonzero(labels[image] == k).float().unbind(1)
+            if len(y):  # point to the centre, more or less
+                at = labels[image] == k
+                offset[image, 0, at] = quality * (x.mean() - x) * (2 / 2047)
+                offset[image, 1, at] = quality * (y.mean() - y) * (1 / 1023)
+    noise = 0.004 * torch.randn(offset.shape, generator=rng)
+    raw = torch.log(torch.tensor(0.7 / (radius_px / 1024) ** 2)) / 10
+    outputs = {
+        "offset": offset + noise,
+        "bandwidth": raw + 0.03 * torch.randn(3, n_sigma, height, width, generator=rng),
+        "seed": torch.randn(3, 3, height, width, generator=rng),
+    }
+    for output in outputs.values():
+        output.requires_grad_()
+    ignore = torch.rand(labels.shape, generator=rng) < 0.1
+    ignore[0] |= labels[0] == 2  # an instance of which nothing counts
+    classes = [torch.arange(9) % 3, torch.arange(4) % 3, torch.zeros(0, dtype=torch.int64)]
+    return outputs, Targets(labels, classes, ignore)
+
+
+@pytest.mark.parametrize("learned_center", [False, True])
+@pytest.mark.parametrize("bootstrap_px", [0, 512])
+@pytest.mark.parametrize(("n_sigma", "radius_px", "quality"), [(1, 10, 0.0), (2, 20, 0.9)])
+def test_terms_are_right_to_a_thousandth(
+    n_sigma: int,
+    radius_px: float,
+    quality: float,
+    bootstrap_px: int,
+    learned_center: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And gradients to one of a hundred; in one portion or several."""
+    method = SpatialEmbedding(3, n_sigma)
+    outputs, targets = batch(n_sigma, n_sigma, radius_px, quality)
+    config = dataclasses.replace(
+        TrainConfig(),
+        learned_center=learned_center,
+        bootstrap_px=bootstrap_px,
+        other_class_weight=3.0,
+        small_object_px=300.0,
+    )
+    weights = torch.tensor([1.0, 2.0, 0.5])
+    found = []
+    for lovasz, most in (("exact", 1 << 24), ("binned", 1 << 24), ("binned", 4 * 3 * 96 * 160)):
+        monkeypatch.setattr(binned_loss, "MAX_PAIRS", most)
+        options = dataclasses.replace(config, lovasz=lovasz)
+        terms = method.loss(outputs, targets, options, weights)
+        found.append((terms, torch.autograd.grad(terms["total"], list(outputs.values()))))
+    (exact, wanted), *others = found
+    for terms, gradients in others:
+        assert terms["instance"].item() == pytest.approx(exact["instance"].item(), abs=1e-3)
+        for name in ("smooth", "seed"):
+            assert terms[name].item() == pytest.approx(exact[name].item(), rel=1e-5), name
+        for name, gradient, want in zip(outputs, gradients, wanted, strict=True):
+            assert (gradient - want).norm() < 0.01 * want.norm(), name
+
+
+def test_a_batch_without_objects_has_only_a_seed_term() -> None:
+    method = SpatialEmbedding(3, 2)
+    outputs = {h.name: torch.zeros(2, h.channels, 8, 16, requires_grad=True) for h in method.heads}
+    labels = torch.zeros(2, 8, 16, dtype=torch.int64)
+    none = [torch.zeros(0, dtype=torch.int64)] * 2
+    config = dataclasses.replace(TrainConfig(), lovasz="binned")
+    terms = method.loss(outputs, Targets(labels, none, labels > 0), config)
+    terms["total"].backward()
+    assert terms["instance"].item() == terms["smooth"].item() == 0
+    assert terms["seed"].item() == pytest.approx(3 * 0.25)
+
+
+def test_classes_may_be_padded() -> None:
+    method = SpatialEmbedding(3, 2)
+    outputs, targets = batch(5, 2, 12, 0.5)
+    config = dataclasses.replace(TrainConfig(), lovasz="binned")
+    padded = torch.full((3, 64), -1)
+    for row, classes in zip(padded, targets.class_ids, strict=True):
+        row[: len(classes)] = classes
+    terms = method.loss(outputs, targets, config)
+    again = method.loss(outputs, targets._replace(class_ids=padded), config)  # type: ignore[arg-type]
+    for name, term in terms.items():
+        assert term.item() == pytest.approx(again[name].item(), rel=1e-6)
+
+
+class Operators(TorchDispatchMode):
+    """Names of what is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.names.append(function.name())
+        return function(*args, **(kwargs or {}))
+
+
+def test_nothing_in_it_waits_for_a_gpu() -> None:
+    """By the operators that torch runs: none whose shape or value the host must know."""
+    outputs, targets = batch(6, 2, 12, 0.5)
+    config = dataclasses.replace(TrainConfig(), lovasz="binned", bootstrap_px=64)
+    with Operators() as seen:
+        total = SpatialEmbedding(3, 2).loss(outputs, targets, config)["total"]
+        torch.autograd.grad(total, list(outputs.values()))
+    assert len(seen.names) > 50
+    assert not [name for name in seen.names if any(wait in name for wait in WAITING)]

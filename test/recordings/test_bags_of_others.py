@@ -1,0 +1,36 @@
+"""Recordings that other people's robots made, where they lie beside the checkout."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from instaseg_ros.errors import InputError
+from instaseg_ros.recordings.bags import BagSource
+
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "bags"
+pytestmark = pytest.mark.skipif(
+    not SHARED.exists(), reason="the recordings others made are not part of the package"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "topic", "count", "size"),
+    [
+        ("dashing.db3", "/image", 1, (480, 640)),
+        ("dashing.db3", "/image/compressed", 1, (480, 640)),
+        ("message_zstd.mcap", None, 2, (480, 640)),
+        ("every_sensor_msg.mcap", "/image", 1, (480, 640)),
+        ("every_sensor_msg.mcap", "/compressed_image", 1, (480, 640)),
+    ],
+)
+def test_recordings_of_others(name, topic, count, size):
+    frames = list(itertools.islice(BagSource(SHARED / name, topic), 9))
+    assert [f.image.shape[:2] for f in frames] == [size] * count
+
+
+def test_recording_of_another_system_of_others():
+    with pytest.raises(InputError, match="no ROS 2 recording"):
+        BagSource(SHARED / "foxglove_json.mcap")

@@ -1,0 +1,94 @@
+"""The arrangement of the network for OpenVINO changes no sum, and does what it is for."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from small_networks import trained_like
+from torch import Tensor
+
+from instaseg_ros.checkpoint import Checkpoint
+from instaseg_ros.config import RuntimeConfig
+from instaseg_ros.methods import make_method
+from instaseg_ros.model.erfnet import PROFILES, ERFNet
+from instaseg_ros.numba_cache import compile_all
+from instaseg_ros.runtimes.openvino_network import BAND_ROWS, PackedNetwork, unpack
+from instaseg_ros.runtimes.openvino_runtime import OpenVinoRuntime
+
+CAN_BF16 = False
+if importlib.util.find_spec("openvino"):
+    import openvino
+
+    CAN_BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def as_pairs(images: NDArray[np.uint8]) -> Tensor:
+    """(B, H, W, 3) as (B, 6, H, W/2)."""
+    batch, height, width, _ = images.shape
+    seen = torch.from_numpy(images).reshape(batch, height, width // 2, 6)
+    return seen.permute(0, 3, 1, 2).float()
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_packed_outputs_are_those_of_the_network(profile: str) -> None:
+    torch.manual_seed(0)
+    network = ERFNet(make_method("spatial_embedding", 3, 2).heads, profile).eval()
+    trained_like(network)
+    if not PROFILES[profile].lite:
+        assert (network.encoder.initial_block.bn.weight[-3:] < 0).any()  # of pooled channels
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), np.uint8)
+    with torch.inference_mode():
+        expected = network.decoder_outputs(torch.from_numpy(images).permute(0, 3, 1, 2) / 255)
+        packed = PackedNetwork(network).eval()(as_pairs(images))
+    for one, output in zip(packed, expected, strict=True):
+        assert one.shape == (2, 4 * output.shape[1], 32, 48)
+        # Random weights make outputs of any size: 1e-5 of that size.
+        size = output.abs().max().item()
+        torch.testing.assert_close(
+            torch.pixel_shuffle(one, 2), output, atol=1e-5 * size, rtol=0, check_stride=False
+        )
+
+
+def test_pooling_of_pairs_rounds_nothing_in_bfloat16() -> None:
+    network = ERFNet(make_method("spatial_embedding", 1, 2).heads).eval()
+    first = PackedNetwork(network).eval().network.encoder.initial_block
+    images = np.random.default_rng(0).integers(0, 256, (1, 16, 32, 3), np.uint8)
+    with torch.inference_mode():
+        pairs = as_pairs(images).bfloat16()
+        in_pairs = torch.relu(first.in_pairs.bfloat16()(pairs))
+        left, further = torch.relu(first.in_rows.bfloat16()(in_pairs)).split(3, 1)
+    largest = images.reshape(8, 2, 16, 2, 3).max((1, 3))
+    np.testing.assert_array_equal((left + further)[0].permute(1, 2, 0).float(), largest)
+
+
+@pytest.mark.parametrize("half_rows", [3, BAND_ROWS + 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_unpacking_is_the_pixel_shuffle(dtype: torch.dtype, half_rows: int) -> None:
+    compile_all()
+    generator = torch.Generator().manual_seed(0)
+    packed = torch.randn(2, half_rows, 12, 4 * 5, generator=generator).to(dtype)
+    expected = torch.pixel_shuffle(packed.float().permute(0, 3, 1, 2), 2)
+    outputs = np.empty(expected.shape, np.float32)
+    as_lies = packed.view(torch.int16).numpy().view(np.uint16)
+    unpack(packed.numpy() if dtype == torch.float32 else as_lies, outputs)
+    np.testing.assert_array_equal(outputs, expected)
+
+
+@pytest.mark.skipif(not CAN_BF16, reason="needs OpenVINO on a CPU with bfloat16")
+@pytest.mark.xdist_group("converting")
+def test_no_convolution_falls_back_to_float32(small: Checkpoint, cache: None) -> None:
+    runtime = OpenVinoRuntime(RuntimeConfig(precision="bf16"), small)
+    request, _ = runtime._compile((1, 64, 96, 3))
+    layers = request.get_compiled_model().get_runtime_model().get_ordered_ops()
+    infos = [layer.get_rt_info() for layer in layers]
+    precisions = [
+        info["outputPrecisions"].value
+        for info in infos
+        if info["layerType"].value in ("Convolution", "Deconvolution")
+    ]
+    assert len(precisions) > 20
+    assert set(precisions) == {"bf16"}
