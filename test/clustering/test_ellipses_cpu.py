@@ -49,7 +49,7 @@ def test_no_memory_is_taken_but_for_what_is_handed_out() -> None:
 
 
 def test_threads_that_share_the_work_start_no_others() -> None:
-    threads = torch.get_num_threads()
+    before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
         inside: list[int] = []
@@ -59,7 +59,7 @@ def test_threads_that_share_the_work_start_no_others() -> None:
         with ThreadPoolExecutor(1) as pool:
             assert pool.submit(torch.get_num_threads).result() == 3
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def test_seeds_of_infinite_scale_have_no_members() -> None:
