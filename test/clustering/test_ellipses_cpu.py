@@ -11,6 +11,7 @@ import torch
 from embedding_scenes import SMALL, assert_same, flat, oracle_groups, scene
 
 from instaseg_ros.methods import spatial_embedding as method
+from instaseg_ros.threads import each
 
 
 def test_threads_change_nothing() -> None:
@@ -53,7 +54,7 @@ def test_threads_that_share_the_work_start_no_others() -> None:
     try:
         torch.set_num_threads(3)
         inside: list[int] = []
-        threads.each(lambda _: inside.append(torch.get_num_threads()), range(9))
+        each(lambda _: inside.append(torch.get_num_threads()), range(9))
         assert inside == [1] * 9
         assert torch.get_num_threads() == 3
         with ThreadPoolExecutor(1) as pool:
