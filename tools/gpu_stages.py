@@ -189,14 +189,17 @@ def _verdicts(network: Any) -> dict[str, bool]:
     return {str(kind): verdict for one in kinds for kind, verdict in one.items()}
 
 
+def gpu_test_files() -> list[Path]:
+    """The files in which tests are marked `gpu`."""
+    files = sorted(ROOT.glob("test/**/test_*.py"))
+    return [path for path in files if "pytest.mark.gpu" in path.read_text("utf-8")]
+
+
 def tests(found: Found) -> None:
     """Each file in a process of its own: after an illegal access CUDA refuses all that follows."""
     if importlib.util.find_spec("pytest") is None:
         raise NotRun("pytest is not installed; it can travel as wheels")
-    files = [
-        p for p in sorted(ROOT.glob("test/**/test_*.py")) if "mark.gpu" in p.read_text("utf-8")
-    ]
-    files.sort(key=lambda path: path.name != "test_cuda.py")
+    files = sorted(gpu_test_files(), key=lambda path: path.name != "test_cuda.py")
     outcomes: Counter[str] = Counter()
     reasons: dict[str, str] = {}
     for path in files:

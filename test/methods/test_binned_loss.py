@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from instaseg_ros.config import TrainConfig
+from instaseg_ros.config.options.spatial_embedding import LossConfig
 from instaseg_ros.methods import Targets, binned_loss
 from instaseg_ros.methods.spatial_embedding import SpatialEmbedding
 
@@ -64,7 +64,7 @@ def test_terms_are_right_to_a_thousandth(
     method = SpatialEmbedding(3, n_sigma)
     outputs, targets = batch(n_sigma, n_sigma, radius_px, quality)
     config = dataclasses.replace(
-        TrainConfig(),
+        LossConfig(),
         learned_center=learned_center,
         bootstrap_px=bootstrap_px,
         other_class_weight=3.0,
@@ -91,7 +91,7 @@ def test_a_batch_without_objects_has_only_a_seed_term() -> None:
     outputs = {h.name: torch.zeros(2, h.channels, 8, 16, requires_grad=True) for h in method.heads}
     labels = torch.zeros(2, 8, 16, dtype=torch.int64)
     none = [torch.zeros(0, dtype=torch.int64)] * 2
-    config = dataclasses.replace(TrainConfig(), lovasz="binned")
+    config = dataclasses.replace(LossConfig(), lovasz="binned")
     terms = method.loss(outputs, Targets(labels, none, labels > 0), config)
     terms["total"].backward()
     assert terms["instance"].item() == terms["smooth"].item() == 0
@@ -101,7 +101,7 @@ def test_a_batch_without_objects_has_only_a_seed_term() -> None:
 def test_classes_may_be_padded() -> None:
     method = SpatialEmbedding(3, 2)
     outputs, targets = batch(5, 2, 12, 0.5)
-    config = dataclasses.replace(TrainConfig(), lovasz="binned")
+    config = dataclasses.replace(LossConfig(), lovasz="binned")
     padded = torch.full((3, 64), -1)
     for row, classes in zip(padded, targets.class_ids, strict=True):
         row[: len(classes)] = classes
@@ -126,7 +126,7 @@ class Operators(TorchDispatchMode):
 def test_nothing_in_it_waits_for_a_gpu() -> None:
     """By the operators that torch runs: none whose shape or value the host must know."""
     outputs, targets = batch(6, 2, 12, 0.5)
-    config = dataclasses.replace(TrainConfig(), lovasz="binned", bootstrap_px=64)
+    config = dataclasses.replace(LossConfig(), lovasz="binned", bootstrap_px=64)
     with Operators() as seen:
         total = SpatialEmbedding(3, 2).loss(outputs, targets, config)["total"]
         torch.autograd.grad(total, list(outputs.values()))

@@ -114,8 +114,10 @@ def test_what_a_signal_interrupts_leaves_what_it_found(tmp_path: Path) -> None:
     assert [(name, row["status"]) for name, row in rows.items()] == [("machine", "interrupted")]
 
 
-def test_the_tests_for_a_gpu_are_found_on_a_bare_machine() -> None:
-    files = [path for path in (ROOT / "test").glob("test_*.py") if "mark.gpu" in path.read_text()]
+def test_the_tests_for_a_gpu_are_found_on_a_bare_machine(tools: None) -> None:
+    import gpu_stages
+
+    files = gpu_stages.gpu_test_files()
     collect = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
     command = [*collect, "-m", "gpu and not slow", *map(str, files)]
     done = subprocess.run(command, env=BARE, capture_output=True, text=True)
@@ -131,7 +133,7 @@ import importlib.util
 assert not any(map(importlib.util.find_spec, ("rosbags", "mcap", "zstandard", "rclpy", "av")))
 import gpu_run, gpu_stages
 import instaseg_ros.benchmarks.frame, instaseg_ros.benchmarks.methods
-import instaseg_ros.benchmarks.runtimes
+import instaseg_ros.evaluation.by_runtime
 import instaseg_ros.deploy.doctor, instaseg_ros.deploy.export, instaseg_ros.training.trainer
 from instaseg_ros.cli import VERBS, _parser
 for verb in VERBS:

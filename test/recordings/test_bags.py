@@ -23,7 +23,13 @@ from written_recordings import (
 from instaseg_ros.errors import ConfigError, ImageError, InputError
 from instaseg_ros.recordings import bags, result_messages
 from instaseg_ros.recordings.bags import IMAGE, BagSource, BagWriter, read_truth
-from instaseg_ros.recordings.message_types import VISION_MSGS, full_type, message_classes, typestore
+from instaseg_ros.recordings.message_types import (
+    VISION_MSGS,
+    full_type,
+    make_header,
+    message_classes,
+    typestore,
+)
 
 
 @pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
@@ -217,9 +223,7 @@ def test_time_that_no_recording_holds_gives_way_to_the_nearest(tmp_path, caplog)
     writer.add_topic("/image", IMAGE)
     stamps = [-1, 5, (1 << 31) * 10**9 + 7, 1 << 70]
     for stamp in stamps:
-        picture = result_messages.overlay_message(
-            writer.msgs, bags.bag_types.make_header(stamp, ""), image(0)
-        )
+        picture = result_messages.overlay_message(writer.msgs, make_header(stamp, ""), image(0))
         writer.write("/image", picture, stamp)
     writer.close()
     latest = (1 << 31) * 10**9 - 1
