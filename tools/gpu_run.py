@@ -12,8 +12,8 @@ weights.safetensors (averaged, fp16) and its logs, all of them as they were a mi
 Ctrl-C and SIGTERM leave what is there. Where torch sees no CUDA device, or with --rehearse, the
 stages run their code on the CPU, at small sizes: it is the code that is tried, not the machine.
 
-Needed: torch, numpy, numba, cv2, safetensors, yaml, tqdm, for the tests pytest, for the compiled
-form a C++ compiler; no ROS and no network. What is missing can travel as wheels:
+Needed: torch, numpy, numba, cv2, safetensors, yaml, tqdm, tabulate, for the tests pytest, for the
+compiled form a C++ compiler; no ROS and no network. What is missing can travel as wheels:
 
     pip download --no-deps --dest wheels NAME    # for that machine: --platform, --python-version
     pip install --no-index --no-deps --target site wheels/*.whl    # on that machine
