@@ -116,7 +116,7 @@ class _Owners:
         return self._sum(values) / self.sizes[:, None]
 
     def of_pixel(self, values: Tensor) -> Tensor:
-        """(B, C, K) to (B, C, P): the value of a pixel's instance; of the last one if it has none."""
+        """(B, C, K) to (B, C, P): the value of a pixel's instance; of the last one if without."""
         place = self.place.clamp(max=self.count - 1)[:, None]
         return values.gather(2, place.expand(-1, values.shape[1], -1))
 

@@ -27,8 +27,8 @@ class InstanceLoss(torch.autograd.Function):
     apply(embedding (2, N), center (2, K), scale (2, K), own (N,), counted (N,)) -> scalar
 
     own: int64, instance of a pixel or -1; counted: bool, false for ignored pixels. Each instance
-    considers its own pixels and those near enough to matter. The gradient is computed in the forward
-    pass, a few instances at a time, so that no graph over all pairs is ever kept.
+    considers its own pixels and those near enough to matter. The forward pass also computes the
+    gradient, a few instances at a time, so that no graph over all pairs is ever kept.
     """
 
     @staticmethod

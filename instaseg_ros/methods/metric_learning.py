@@ -53,9 +53,9 @@ if TYPE_CHECKING:
 
 TAUS = (0.25, 0.5, 0.75, 0.9)
 LIMITS = tuple(math.log(2 / tau - 1) for tau in TAUS)  # sigma >= tau is ||.||^2 <= limit
-ALPHA = 0.3  # of the diversity of seeds
+ALPHA = 0.3  # weight of the seeds' diversity
 DIMENSIONS = 16
-POSITION_PX = 32.0  # pixels in a unit of the embedding
+POSITION_PX = 32.0  # pixels per unit of the embedding
 LATTICE_PX = 4
 SEEDS = slice(LATTICE_PX // 2, None, LATTICE_PX)  # rows and columns in which seeds are searched
 MAX_SEEDS = 512  # per image

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d, softplus
 
-PIXELS = 10  # the paper's K: sampled of each instance, and of its surroundings
+PIXELS = 10  # the paper's K: sampled from each instance, and from its surroundings
 SURROUNDINGS_PX = 16
-BACKGROUND_PIXELS = 100  # sampled of all further background
-MAX_SAMPLES = 2048  # of an image; where instances are many, PIXELS is less
+BACKGROUND_PIXELS = 100  # sampled from all other background
+MAX_SAMPLES = 2048  # per image; with many instances, fewer than PIXELS each
 SOFTENING = 1e-3  # added to squared distances, as 1 - sigma could be 0
 GOOD_IOU = 0.5  # a mask that overlaps its object more than this is good
 MAX_DISTANCES = 1 << 23  # in memory at once while masks grow: 32 MiB
@@ -30,7 +30,7 @@ def log_dissimilarity(distance: Tensor) -> Tensor:
 
 
 def similarity_loss(embedding: Tensor, group: Tensor, n_instances: int) -> Tensor:
-    """- sum_pq w_pq log(sigma if p and q are in one instance, else 1 - sigma) over N pixels (eq. 2).
+    """- sum_pq w_pq log(sigma if p and q are in one instance, else 1 - sigma) of N pixels (eq. 2).
 
     embedding: (N, D); group: (N,) int64, 1..n_instances: an instance, others: background. w_pq is
     inversely proportional to the sizes of both groups, 0 if neither is an instance; all sum to 1.
@@ -58,7 +58,7 @@ def sampling_groups(labels: Tensor, ignore: Tensor, n_instances: int) -> Tensor:
 
 
 def sample(groups: Tensor, n_instances: int) -> tuple[Tensor, Tensor]:
-    """Draw pixels from each of the `sampling_groups`; returns their indices into H * W and groups."""
+    """Draw pixels from each of `sampling_groups`; returns their indices into H * W, and groups."""
     groups = groups.flatten()
     pixel = torch.nonzero(groups >= 0).squeeze(1)
     draw = torch.rand(len(pixel), dtype=torch.float64, device=groups.device)

@@ -113,7 +113,7 @@ class SpatioTemporal:
         return terms
 
     def _depth_loss(self, outputs: dict[str, Tensor], targets: Targets) -> tuple[Tensor, Tensor]:
-        """`depth_loss` with the learned `motion` if it is in the outputs, else with the known one."""
+        """`depth_loss` with the learned `motion` if among the outputs, else with the known one."""
         images, intrinsics, poses = targets.images, targets.intrinsics, targets.poses
         if images is None or intrinsics is None or ("motion" not in outputs and poses is None):
             raise ConfigError(

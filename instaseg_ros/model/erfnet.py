@@ -221,7 +221,7 @@ class ERFNet(nn.Module):
     def decoder_outputs(
         self, x: Tensor, state: Tensor | None = None, frames: int = 1
     ) -> list[Tensor]:
-        """Each decoder's output (B, channels of its heads, H, W); then a temporal network's state."""
+        """Each decoder's output (B, channels of its heads, H, W); last, a temporal one's state."""
         return self.decode_features(self.encoder(x), state, frames)
 
     def decode_features(
