@@ -1,4 +1,4 @@
-"""Instance segmentation by learned clustering, on ROS 2 and without.
+"""Instance segmentation by learned clustering, with or without ROS 2.
 
 One image, an (H, W, 3) uint8 array in RGB:
 
@@ -76,7 +76,7 @@ __version__: str
 
 
 def __getattr__(name: str) -> Any:
-    """What the package offers, imported when it is asked for: torch takes seconds."""
+    """Import a public name on first use: torch takes seconds."""
     if name == "__version__":
         return _version()
     if name in _HOME:
@@ -85,7 +85,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _version() -> str:
-    """The version of package.xml: from the installed metadata, or from the source tree."""
+    """The version in package.xml: from the installed metadata, or from the source tree."""
     from importlib.metadata import PackageNotFoundError, version
     from pathlib import Path
 
@@ -99,13 +99,13 @@ def _version() -> str:
 
 
 def _report_nothing() -> None:
-    """What other packages report about their users over the network is, with this one, nothing.
+    """Stop other packages from reporting about their users over the network.
 
-    Theirs is on by default: OpenVINO's at `import openvino` (in a process of its own, with a client
-    ID kept in the home folder), NNCF's when it quantises, ONNX Runtime's at every session.
+    Their telemetry is on by default: OpenVINO's at `import openvino` (in a process of its own, with
+    a client ID kept in the home folder), NNCF's when quantising, ONNX Runtime's in every session.
     """
     modules: dict[str, Any] = sys.modules
-    # So it cannot be imported, and OpenVINO and NNCF do without.
+    # None makes the import fail, and OpenVINO and NNCF do without it.
     modules.setdefault("openvino_telemetry", None)
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 

@@ -1,4 +1,4 @@
-"""What is remembered of each camera: the one place that says its time jumped, and that forgets."""
+"""Remembers each camera's last frame: stamp, tracker and network state; detects time jumps."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from instaseg_ros.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
-MOST_CAMERAS = 32  # remembered; of a 2 MP camera a temporal network's state takes 8 MB
-LONGEST_GAP_NS = 1_000_000_000  # ours: what moves has left its own place after a second
+MOST_CAMERAS = 32  # remembered; a temporal network's state takes 8 MB for a 2 MP camera
+LONGEST_GAP_NS = 1_000_000_000  # our choice: after a second, moving objects have left their place
 
 
 @dataclass(slots=True)
 class Camera:
     """One camera after its last frame.
 
-    stamp_ns: of that frame. since_ns: from the frame before to it; None where there was none.
-    jumped_back: that frame's stamp lay before the one remembered, so all was forgotten.
-    tracker: of its objects; None without tracking. state: (C, h, w) of a temporal network; None
-    without one, and while a frame is in the network.
+    stamp_ns: stamp of that frame. since_ns: time since the frame before it; None for the first.
+    jumped_back: the frame's stamp was earlier than the last one, so everything was forgotten.
+    tracker: follows its objects; None without tracking. state: (C, h, w) of a temporal network;
+    None without one, and while a frame is in the network.
     """
 
     stamp_ns: int
@@ -39,26 +39,26 @@ class Camera:
 
 
 class Cameras:
-    """The cameras, which go by their frames' `frame_id`.
+    """All cameras seen, identified by the `frame_id` of their frames.
 
-    Where a stamp lies before that of the camera's last frame its time jumped (a recording that
-    begins again, a clock that was set): everything of this camera, and of no other, is forgotten.
-    Of more than MOST_CAMERAS the one unseen for longest is.
+    A stamp earlier than that of the camera's last frame means that time jumped back (a recording
+    restarted, a clock was set): everything about this camera, and only this one, is forgotten.
+    Beyond MOST_CAMERAS, the camera unseen for longest is forgotten.
     """
 
     def __init__(self) -> None:
-        self._kept: dict[str, Camera] = {}  # the one seen last stands last
+        self._kept: dict[str, Camera] = {}  # most recently seen last
         self._was_full = False
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def of(self, frames: Sequence[Frame]) -> list[Camera]:
-        """That of each frame, which becomes its last one."""
+        """The camera of each frame; the frame becomes the camera's last one."""
         return [self._of(frame) for frame in frames]
 
     def trackers(self, cameras: Sequence[Camera], config: TrackingConfig) -> list[Tracker]:
-        """That of each camera; without tracking none, and every object is forgotten."""
+        """The tracker of each camera; without tracking, none, and all objects are forgotten."""
         if not config.enabled:
             for camera in self._kept.values():
                 camera.tracker = None
@@ -66,7 +66,7 @@ class Cameras:
         return [_tracker(camera, config) for camera in cameras]
 
     def clear(self) -> None:
-        """Forget every camera. A frame still being decoded keeps the tracker that it was given."""
+        """Forget every camera. A frame still being decoded keeps the tracker it was given."""
         self._kept.clear()
 
     def _of(self, frame: Frame) -> Camera:
@@ -88,29 +88,29 @@ class Cameras:
             self._was_full = True
             log.warning(
                 "images of more than %d cameras: forgetting those unseen for longest, first '%s'; "
-                "if these are not so many cameras, give all images of one the same frame_id",
+                "if there are fewer cameras, give all images of one camera the same frame_id",
                 MOST_CAMERAS,
                 name,
             )
 
 
 def require_different(frames: Sequence[Frame]) -> None:
-    """Raises ImageError for two frames of one camera: the second needs the first one's state."""
+    """Raises ImageError for two frames of one camera, as the second needs the first one's state."""
     names = [frame.frame_id for frame in frames]
     if len(set(names)) < len(names):
         raise ImageError(
             f"batch: expected frames of different cameras, got frame_id {names}; the method "
-            "remembers each camera's last frame, so give those of one camera one by one"
+            "remembers each camera's last frame, so pass frames of one camera one by one"
         )
 
 
 def take_states(cameras: Sequence[Camera], size: tuple[int, int]) -> Tensor | None:
-    """(B, C, h, w): what a temporal network remembers of the time before the cameras' last frames,
-    zeros of those without a past; None if none has one. size: (height, width) of its input.
+    """(B, C, h, w): the temporal network's states before the cameras' last frames; zeros for
+    cameras without a past; None if no camera has one. size: (height, width) of its input.
 
-    A frame goes on where the one before ended if it is later by at most LONGEST_GAP_NS and the
-    network sees it at the same size. The states are to be put back with `keep_states`; those of a
-    frame that fails are lost.
+    A frame continues from the one before it if it is at most LONGEST_GAP_NS later and the network
+    sees it at the same size. Put the states back with `keep_states`; those of a frame that fails
+    are lost.
     """
     past = [_take_state(camera, state_shape(1, size)[1:]) for camera in cameras]
     known = next((state for state in past if state is not None), None)
@@ -120,7 +120,7 @@ def take_states(cameras: Sequence[Camera], size: tuple[int, int]) -> Tensor | No
 
 
 def keep_states(cameras: Sequence[Camera], states: Tensor) -> None:
-    """Remember the states (B, C, h, w) after the cameras' last frames; a copy, as runtimes reuse
+    """Remember the states (B, C, h, w) after the cameras' last frames, as copies: runtimes reuse
     their memory."""
     for camera, state in zip(cameras, states.clone(), strict=True):
         camera.state = state

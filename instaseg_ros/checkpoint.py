@@ -1,12 +1,12 @@
-"""Weights that describe themselves: the only place where weights are read or written.
+"""Reads and writes self-describing weights; nothing else does.
 
 A checkpoint is one `.safetensors` file: the network's tensors, and in its header the method, heads,
 class names, the thresholds it was validated with, and the training configuration. Weights of the
 published layout (`model_state_dict` with `module.` prefixes, torch files) are imported with
 `torch.load(weights_only=True)`.
 
-`describe` reads headers without torch, which takes seconds to import: the functions that need it
-import it themselves.
+`describe` reads headers without torch, which takes seconds to import; the functions that need
+torch import it themselves.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ log = logging.getLogger(__name__)
 FORMAT = "instaseg_ros/1"
 HEADER_KEY = "instaseg_ros"
 OUR_LICENCE = "Apache-2.0"
-MAX_CLASSES, MAX_NAME = 1000, 100  # letters of a name
+MAX_CLASSES, MAX_NAME = 1000, 100  # the second in letters
 INPUT_SIZE = {"input.height", "input.width", "input.scale"}
-SAFE_TORCH = (2, 10)  # before, `weights_only` could be made to run code
+SAFE_TORCH = (2, 10)  # with older versions a file can make `weights_only` run code
 PUBLISHED_DECODE = {
     "seed_threshold": 0.9,
     "foreground_threshold": 0.5,
@@ -60,11 +60,11 @@ class Checkpoint:
     """A network's weights and what they mean.
 
     tensors: state dict of `ERFNet`.
-    profile: of the network.
-    notes: free facts for people (training configuration, data, licence, metrics).
+    profile: the network profile.
+    notes: free-form facts for people (training configuration, data, licence, metrics).
     decode, input: fields of the method's `DecodeConfig` and of `InputConfig` that suit the weights
-        better than their defaults.
-    shape: fields of the method's `ShapeConfig`, where they are not at their default.
+        better than the defaults.
+    shape: fields of the method's `ShapeConfig` that differ from their defaults.
     """
 
     tensors: Mapping[str, Tensor]
@@ -78,7 +78,7 @@ class Checkpoint:
 
     @property
     def stride(self) -> int:
-        """What height and width of the network's input are multiples of."""
+        """Height and width of the network's input are multiples of this."""
         from instaseg_ros.model.erfnet import PROFILES
 
         return PROFILES[self.profile].stride
@@ -106,16 +106,16 @@ class Checkpoint:
 
 
 def shipped_weights() -> dict[str, Path]:
-    """Names and files of the weights that come with the package."""
+    """Names and files of the weights shipped with the package."""
     folder = Path(str(files("instaseg_ros") / "weights"))
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
 def describe(weights: str | Path) -> Checkpoint:
-    """What these weights say of themselves: a checkpoint without its tensors, and of those in the
-    published layout without class names. Needs no torch.
+    """What the weights say about themselves: a checkpoint without tensors and, in the published
+    layout, without class names. Needs no torch.
 
-    Raises WeightsError as `load_checkpoint` does, but for what is wrong with tensors.
+    Raises WeightsError as `load_checkpoint` does, except for faults in the tensors.
     """
     path = _file(weights)
     if path.suffix == ".safetensors":
@@ -124,9 +124,9 @@ def describe(weights: str | Path) -> Checkpoint:
 
 
 def load_checkpoint(weights: str | Path) -> Checkpoint:
-    """The checkpoint with this shipped name, or in this file.
+    """Load the checkpoint with this shipped name or path.
 
-    Raises WeightsError when there is none, it is damaged, or it is not made for this package.
+    Raises WeightsError when it is missing, damaged, or not made for this package.
     """
     path = _file(weights)
     checkpoint = _read(path) if path.suffix == ".safetensors" else import_published(path)
@@ -141,7 +141,7 @@ def _file(weights: str | Path) -> Path:
     try:
         path = shipped.get(str(weights), Path(weights).expanduser())
         found = path.is_file()
-    except (OSError, RuntimeError, ValueError):  # too long, ~nobody, no name of a file
+    except (OSError, RuntimeError, ValueError):  # too long, ~nobody, not a file name
         found = False
     if not found:
         raise WeightsError(
@@ -154,7 +154,7 @@ def _file(weights: str | Path) -> Path:
 def save_checkpoint(
     checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype | None = None
 ) -> None:
-    """Write the checkpoint, complete or not at all; floating tensors as `dtype` if given."""
+    """Write the checkpoint, whole or not at all; floating-point tensors as `dtype` if given."""
     from safetensors.torch import save
 
     tensors = {
@@ -169,7 +169,7 @@ def save_checkpoint(
         "notes": checkpoint.notes,
         "sha256": _digest(tensors),
     }
-    # Not save_file: its files are readable by their owner alone.
+    # Not save_file: only the owner can read its files.
     write_whole(Path(path), save(tensors, {HEADER_KEY: json.dumps(header)}))
 
 
@@ -177,7 +177,7 @@ def _header(path: Path) -> Mapping[str, Any]:
     try:
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}"))
-    except Exception as error:  # a parser of other people's files raises what it likes
+    except Exception as error:  # a parser of foreign files may raise anything
         raise WeightsError(f"weights {path}: not a readable safetensors file: {error}") from error
     found = header.get("format") if isinstance(header, dict) else header
     if found != FORMAT:
@@ -189,7 +189,7 @@ def _header(path: Path) -> Mapping[str, Any]:
 
 
 def _described(path: Path, header: Mapping[str, Any]) -> Checkpoint:
-    """A header, believed when every entry is of its type and in its range; no tensors yet."""
+    """A checkpoint without tensors from a header, whose types and ranges are checked."""
     try:
         missing = [k for k in ("class_names", "method", "heads") if k not in header]
         if missing:
@@ -208,7 +208,7 @@ def _described(path: Path, header: Mapping[str, Any]) -> Checkpoint:
                 raise ConfigError(f"{part}: expected a mapping, got {shown(content)}")
         shape = {name: header[name] for name in shape_of(config.method) if name in header}
         assigned(config, {"method": shape})
-        # Files of before name the options of every method, for all of which `decode` was one.
+        # Older files name the options of all methods, which once shared one `decode`.
         parts["decode"] = {
             name: value
             for name, value in parts["decode"].items()
@@ -217,7 +217,7 @@ def _described(path: Path, header: Mapping[str, Any]) -> Checkpoint:
         suits = assigned(config, {"decode": parts["decode"], "input": parts["input"]})
         others = [n for n in suits if n.startswith("input.") and n not in INPUT_SIZE]
         if others:
-            raise ConfigError(f"{others[0]} is not for weights to say")
+            raise ConfigError(f"{others[0]} cannot be set by weights")
     except ConfigError as error:
         raise WeightsError(f"weights {path}: {error}") from error
     return Checkpoint(
@@ -253,35 +253,37 @@ def _read(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except Exception as error:  # of a type that this torch does not know
+    except Exception as error:  # a type that this torch does not know
         raise WeightsError(f"weights {path}: torch cannot read them: {error}") from error
     checkpoint = replace(described, tensors=tensors)
     _check_fit(checkpoint, path)
     if header.get("sha256", written := _digest(tensors)) != written:
-        raise WeightsError(f"weights {path}: damaged: the tensors are not those that were written")
+        raise WeightsError(
+            f"weights {path}: damaged: the tensors differ from those that were written"
+        )
     return checkpoint
 
 
 def import_published(path: Path, class_names: tuple[str, ...] | None = None) -> Checkpoint:
-    """Weights in the layout published with the paper, of any number of classes and n_sigma.
+    """Import weights in the layout published with the paper.
 
-    Both numbers are read off the tensors. Classes are named `class_0`, ... unless given.
-    Raises WeightsError also where torch is too old to read such a file safely.
+    The number of classes and n_sigma are read off the tensors. Classes are named `class_0`, ...
+    unless given. Raises WeightsError also when torch is too old to read such a file safely.
     """
     import torch
 
     if _version(torch.__version__) < SAFE_TORCH:
         raise WeightsError(
-            f"weights {path}: torch {torch.__version__} can be made to run code by a file of this "
-            "kind (CVE-2025-32434, CVE-2026-24747). With torch 2.10 or newer, here or on another "
-            f"machine, `instaseg export {path} --to safetensors` makes one that every torch reads"
+            f"weights {path}: a file of this kind can make torch {torch.__version__} run code "
+            "(CVE-2025-32434, CVE-2026-24747). With torch 2.10 or newer, here or on another "
+            f"machine, `instaseg export {path} --to safetensors` converts it for every torch"
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a bad or an unsafe file
         lines = str(error).splitlines()
         told = next((line for line in lines if line and "weights_only" not in line), "no reason")
-        raise WeightsError(  # without torch's advice to run it all the same
+        raise WeightsError(  # without torch's advice to load it unsafely
             f"weights {path}: torch cannot read it as plain tensors ({told}); "
             "save it again with only tensors in `model_state_dict`"
         ) from error
@@ -295,7 +297,7 @@ def import_published(path: Path, class_names: tuple[str, ...] | None = None) -> 
     if n_sigma not in (1, 2) or not 1 <= n_classes <= MAX_CLASSES:
         raise WeightsError(
             f"weights {path}: expected 1 or 2 bandwidths and 1 to {MAX_CLASSES} classes, got "
-            f"{n_sigma} and {n_classes} by its biases of the last convolutions"
+            f"{n_sigma} and {n_classes}, judged by the biases of the last convolutions"
         )
     names = class_names or tuple(f"class_{i}" for i in range(n_classes))
     notes, shape = {"imported_from": path.name}, {"n_sigma": n_sigma}
@@ -320,13 +322,13 @@ def _is_plain(name: object, value: object) -> bool:
 
 
 def _check_fit(checkpoint: Checkpoint, path: Path) -> None:
-    """Raises WeightsError unless the tensors are those of the checkpoint's network, and numbers."""
+    """Raises WeightsError unless the tensors fit the checkpoint's network and are finite."""
     import torch
 
     from instaseg_ros.model.erfnet import ERFNet
 
     method, found = checkpoint.method(), checkpoint.tensors
-    with torch.device("meta"):  # shapes alone: no memory, no random numbers
+    with torch.device("meta"):  # shapes only: no memory, no random numbers
         expected = ERFNet(method.heads, checkpoint.profile, method.temporal).state_dict()
     known = sorted(expected.keys() & found.keys())
     problems = {
@@ -343,7 +345,7 @@ def _check_fit(checkpoint: Checkpoint, path: Path) -> None:
             if expected[name].is_floating_point() != found[name].is_floating_point()
         ],
     }
-    if not any(problems.values()):  # before: a shape may be absurd
+    if not any(problems.values()):  # checked last: a shape may be absurd
         problems["not numbers, or variances below 0"] = [
             n for n in known if not _sound(n, found[n])
         ]

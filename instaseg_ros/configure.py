@@ -1,4 +1,7 @@
-"""The one door to a `Config`, which the command, the node and Python share. Needs no torch."""
+"""Builds a `Config` from defaults, weights, files and overrides, for the command, node and Python.
+
+Needs no torch.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +30,14 @@ def load_config(
     overrides: Mapping[str, Any] | None = None,
     **sections: Any,
 ) -> Config:
-    """The defaults of the method of the weights; over them what suits the weights, their
-    thresholds, and their input size where none is set here; over that the file at `path`,
-    `overrides` (nested or dotted, such as `{"decode.min_pixels": 20}`), and `sections`:
+    """Start from the defaults of the weights' method, then apply the thresholds and (unless set
+    here) the input size stored with the weights, then the file at `path`, then `overrides` (nested
+    or dotted, such as `{"decode.min_pixels": 20}`), then `sections`:
 
         load_config(weights="street", decode={"min_pixels": 20})
 
-    Raises ConfigError for a value that cannot be used and for an option that the method does not
-    have (in a file, one of other methods at its default is ignored), WeightsError where the weights
+    Raises ConfigError for an unusable value and for an option that the method does not have (in a
+    file, options of other methods at their defaults are ignored), and WeightsError when the weights
     cannot be read.
     """
     with naming(path):
@@ -47,9 +50,10 @@ def load_config(
 
 
 def suited(config: Config) -> Config:
-    """`config` as `load_config` gives it for its weights: what still has its default, or the value
-    of the weights that it had before, takes theirs. Options that the method of the weights before
-    had, and this one has not, are left out."""
+    """`config` as `load_config` gives it for its weights.
+
+    Values that are still defaults, or came from the previous weights, are taken from the new
+    weights. Options of the previous weights' method that the new method lacks are dropped."""
     if config.suited_to == config.weights:
         return config
     before = Config().for_method(config.method.name)
@@ -64,7 +68,7 @@ def suited(config: Config) -> Config:
 
 
 def _of_weights(asked: Mapping[str, Any]) -> tuple[Checkpoint, Config]:
-    """What the weights that are asked for say of themselves, and the defaults of their method."""
+    """The header of the weights that `asked` names, and the default config of their method."""
     named = {name: value for name, value in asked.items() if name == "weights"}
     config = merge(Config(), named)
     header = describe(config.weights)
@@ -73,16 +77,16 @@ def _of_weights(asked: Mapping[str, Any]) -> tuple[Checkpoint, Config]:
 
 
 def _with_what_suits(header: Checkpoint, base: Config, asked: Mapping[str, Any]) -> Config:
-    """`base` of `_of_weights` with what its weights bring, and over that the checked leaves that
-    are asked for; those of the method are for a training: these weights have their own."""
+    """`base` of `_of_weights` with the values its weights bring, then the checked leaves `asked`
+    for; `method.*` leaves are for training only, as these weights bring their own."""
     named = asked.get("method.name", header.method_name)
     if named != header.method_name:
         raise ConfigError(
-            f"method.name: the weights {base.weights} are of {header.method_name}, got {named}; "
+            f"method.name: the weights {base.weights} are for {header.method_name}, got {named}; "
             "leave it out, or choose other weights"
         )
     asked = {name: value for name, value in asked.items() if not name.startswith("method.")}
     suits = assigned(base, {"decode": header.decode, "input": header.input})
-    if asked.keys() & INPUT_SIZE:  # never one side of the user's and one of the weights'
+    if asked.keys() & INPUT_SIZE:  # never mix one side from the user with one from the weights
         suits = {name: value for name, value in suits.items() if name not in INPUT_SIZE}
     return replace(replaced(base, {**suits, **asked}), suited_to=base.weights)

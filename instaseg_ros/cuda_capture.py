@@ -1,9 +1,9 @@
-"""CUDA graphs: launches recorded once, then started all together.
+"""Records CUDA graphs: launches recorded once, then started all together.
 
-All recording of this package goes through here, because a capture concerns more than what it
-records: one at a time in a process; while it lasts no other thread may wait for the whole device
-(`torch.cuda.synchronize`; waiting for an event or a stream is fine); and where it fails, torch
-leaves the thread on the capture stream, so that later work would run beside what it depends on.
+All recording in this package goes through here, because a capture affects more than what it
+records: only one may run in a process at a time; meanwhile no other thread may wait for the whole
+device (`torch.cuda.synchronize`; waiting for an event or a stream is fine); and if it fails, torch
+leaves the thread on the capture stream, so later work would run beside work it depends on.
 """
 
 from __future__ import annotations
@@ -22,36 +22,37 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _lock = threading.Lock()
-# torch's allocator goes on asking a graph whose capture failed whether memory is for it.
+# torch's allocator keeps asking a graph whose capture failed whether memory belongs to it.
 _failed: list[Any] = []
 
 
 @dataclass(frozen=True, eq=False)
 class Recording(Generic[T]):
-    """Recorded work. `result` is what it returned: the memory that each replay fills anew."""
+    """Recorded work. `result` is what it returned: memory that each replay fills anew."""
 
     graph: Any  # torch.cuda.CUDAGraph
     result: T
 
     def replay(self) -> T:
-        """Start the work on the current stream, after what was started there before."""
+        """Start the work on the current stream, after earlier work there."""
         self.graph.replay()
         return self.result
 
 
 class Recorder:
-    """Records work of one kind on one device, until that fails once.
+    """Records one kind of work on one device, until a recording fails.
 
-    Recordings of one recorder share a pool of memory: what one keeps between two of its steps, and
-    its result, may lie where another writes. So replay those of one recorder on one stream, and let
-    the work that reads a result be on that stream before the next replay of any of them; copy what
-    is to outlive that. Work that may run at the same time needs a recorder each.
-    A pool is given back with the last recording of it; until then it grows to what the largest
-    one needs, not to the sum of all.
+    Recordings of one recorder share a memory pool: the intermediate values and the result of one
+    may lie where another writes. So replay them all on one stream, and put the work that reads a
+    result on that stream before the next replay of any of them; copy whatever must live longer.
+    Work that may run at the same time needs separate recorders.
+
+    The pool is freed with its last recording; until then it grows to what the largest recording
+    needs, not to the sum of all.
     """
 
     def __init__(self, device: torch.device, kind: str) -> None:
-        """kind: what is recorded, in words, for the log."""
+        """kind: a description of the work, for the log."""
         self.device = device
         self.kind = kind
         self.works = True  # no recording has failed
@@ -60,11 +61,11 @@ class Recorder:
         self._recordings = WeakSet[Recording[Any]]()
 
     def record(self, work: Callable[[], T]) -> Recording[T] | None:
-        """The work, recorded but not run; None where it cannot be: then, and from then on, call it.
+        """Record the work without running it; None if it cannot be recorded: from then on, call it.
 
-        work: launches on the current stream and waits for nothing. It has run before, so that
-        whatever is compiled, loaded or chosen at first is there. What it reads and writes must
-        stay where it is as long as the recording lives.
+        work: launches on the current stream and waits for nothing. It must have run before, so that
+        everything is compiled, loaded and chosen. The memory it reads and writes must stay in
+        place as long as the recording lives.
         """
         if not self.works:
             return None
@@ -74,19 +75,19 @@ class Recorder:
             try:
                 if self._stream is None:
                     self._stream = torch.cuda.Stream()
-                if not self._recordings:  # torch refuses a pool that no graph uses any more
+                if not self._recordings:  # torch refuses a pool that no graph uses
                     self._pool = torch.cuda.graph_pool_handle()
                 with torch.cuda.graph(
                     graph, self._pool, self._stream, capture_error_mode="thread_local"
                 ):
                     result = work()
-            except Exception as error:  # of CUDA, cuDNN, Triton, Inductor: whatever refuses
+            except Exception as error:  # from CUDA, cuDNN, Triton or Inductor
                 self.works = False
                 _failed.append(graph)
-                cause = error.__context__ or error  # that of the work, before the capture's own
+                cause = error.__context__ or error  # the work's error comes before the capture's
                 reason = (str(cause) or repr(cause)).splitlines()[0]
                 log.warning(
-                    "%s on %s is not recorded as a CUDA graph, and slower: %s",
+                    "%s on %s cannot be recorded as a CUDA graph and will be slower: %s",
                     self.kind,
                     self.device,
                     reason,

@@ -1,10 +1,10 @@
-"""The kinds of error this package raises. Only `cli` and `ros` act on them."""
+"""Defines the errors this package raises. Only `cli` and `ros` act on them."""
 
 from importlib import import_module
 
 
 class InstasegError(Exception):
-    """Anything this package refuses, with a message for the person at the keyboard."""
+    """Base of this package's errors; its message is written for the user."""
 
 
 class ConfigError(InstasegError):
@@ -12,11 +12,11 @@ class ConfigError(InstasegError):
 
 
 class WeightsError(InstasegError):
-    """A weights file that is missing, unsafe, damaged or of another shape than it claims."""
+    """A weights file that is missing, unsafe, damaged or not of the shape it claims."""
 
 
 class ImageError(InstasegError):
-    """An image or camera message that cannot be converted: it is skipped and counted."""
+    """An image or camera message that cannot be converted; it is skipped and counted."""
 
 
 class InputError(InstasegError):
@@ -24,12 +24,12 @@ class InputError(InstasegError):
 
 
 class TruncatedInputError(InputError):
-    """An input that ends before it should; everything before the break was delivered."""
+    """An input that ends too early; everything before the break was delivered."""
 
 
 class MissingExtraError(InstasegError):
-    """An optional dependency is needed and absent; the message says what to install: on a robot the
-    package alone, in a checkout all of the extra (no index has `instaseg_ros`)."""
+    """A missing optional dependency. The message says what to install: on a robot the package
+    alone, in a checkout the whole extra (no index has `instaseg_ros`)."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(
@@ -39,8 +39,8 @@ class MissingExtraError(InstasegError):
 
 
 def require(package: str, extra: str, purpose: str) -> None:
-    """Raises MissingExtraError where `package` cannot be imported: before the work that needs it at
-    its end."""
+    """Raises MissingExtraError if `package` cannot be imported; call it before long work that needs
+    the package only at its end."""
     try:
         import_module(package)
     except ModuleNotFoundError as error:
@@ -48,4 +48,4 @@ def require(package: str, extra: str, purpose: str) -> None:
 
 
 class EngineError(InstasegError):
-    """An exported model or engine that cannot be built, or does not compute what torch does."""
+    """An exported model or engine that cannot be built, or whose outputs differ from torch's."""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: outputs, and the cache of what can be made again."""
+"""Writes files whole or not at all: outputs, and a cache of what can be made again."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from pathlib import Path
 
 from instaseg_ros.errors import ConfigError
 
-MAX_CACHE_BYTES = 256 << 20  # of each kind of things in the cache: what was not used longest goes
-PART = ".part-"  # in the name of what is being written
+MAX_CACHE_BYTES = 256 << 20  # per kind of cached file; the least recently used go first
+PART = ".part-"  # in the name of a file that is being written
 DAY_S = 86400
 
 log = logging.getLogger(__name__)
-_warned: set[str] = set()  # troubles with the cache that were told already
+_warned: set[str] = set()  # troubles with the cache already warned of
 
 
 class OutputFile:
-    """A file or folder written under a name of its own (`part`, beside it) until `commit`.
+    """A file or folder that is written under a temporary name (`part`, beside it) until `commit`.
 
-    Refuses, with ConfigError, to replace what exists unless `overwrite`; and in any case a folder
-    that does not hold `marker`, the file by which such an output is known.
+    Raises ConfigError rather than replace what exists, unless `overwrite` is set; a folder without
+    `marker`, the file that identifies such an output, is never replaced.
     """
 
     def __init__(self, path: str | Path, overwrite: bool, marker: str = "") -> None:
@@ -43,37 +43,37 @@ class OutputFile:
             raise ConfigError(f"output {path} is not replaced: expected {expected}")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         for left in _parts_of(self.path):
-            log.warning("%s is there: another run writes it, or was killed; then remove it", left)
+            log.warning("%s exists: another run is writing it, or was killed; then remove it", left)
 
     def commit(self) -> None:
-        """Give the whole output its name."""
+        """Give the finished output its name."""
         publish(self.part, self.path)
 
     def discard(self) -> None:
-        """Remove what was written."""
+        """Remove the unfinished output."""
         _remove(self.part)
 
 
 def part_of(path: Path) -> Path:
-    """A name beside `path`, of the same suffix, that nobody else has."""
+    """A unique name beside `path`, with the same suffix."""
     return path.with_name(f"{path.stem}{PART}{uuid.uuid4().hex[:8]}{path.suffix}")
 
 
 def _parts_of(path: Path) -> list[Path]:
-    """What runs that write `path` now, or were killed, have of it."""
+    """Unfinished outputs for `path` of other runs, running or killed."""
     stem, suffix = glob.escape(path.stem), glob.escape(path.suffix)
     return sorted(path.parent.glob(f"{stem}{PART}{'[0-9a-f]' * 8}{suffix}"))
 
 
 def publish(part: Path, path: Path) -> None:
-    """Give the file or folder `part` the name `path`, in the place of what has it.
+    """Rename the file or folder `part` to `path`, replacing what is there.
 
-    It is on the disk before, so that not even a power failure leaves half of it under that name.
+    It is flushed to disk first, so that not even a power failure leaves half of it under that name.
     """
     for written in (part, *part.rglob("*")):
         _sync(written)
     replaced = part_of(path)
-    if part.is_dir() and path.is_dir():  # which no folder can take the name of
+    if part.is_dir() and path.is_dir():  # a rename cannot replace a folder
         os.replace(path, replaced)
     os.replace(part, path)
     _sync(path.parent)
@@ -82,7 +82,7 @@ def publish(part: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A name to write a file under, which becomes `path` when the block ends, if it does well."""
+    """A temporary name to write a file under; it becomes `path` if the block ends without error."""
     part = part_of(path)
     try:
         yield part
@@ -92,7 +92,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write the file complete or not at all."""
+    """Write the file, whole or not at all."""
     with written_whole(path) as part:
         part.write_bytes(content)
 
@@ -100,12 +100,15 @@ def write_whole(path: Path, content: bytes) -> None:
 def _sync(path: Path) -> None:
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except PermissionError:  # a folder that may be written, not read
+    except PermissionError:  # a folder that may be written but not read
         return
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # such a file system has no such thing
+        if error.errno not in (
+            errno.EINVAL,
+            errno.ENOTSUP,
+        ):  # this file system cannot flush folders
             raise
     finally:
         os.close(descriptor)
@@ -119,7 +122,7 @@ def _remove(path: Path) -> None:
 
 
 def cache_dir() -> Path:
-    """Folder for what can be made again: `INSTASEG_CACHE`, else `$XDG_CACHE_HOME/instaseg_ros`."""
+    """The cache folder: `INSTASEG_CACHE`, else `$XDG_CACHE_HOME/instaseg_ros`."""
     if given := os.environ.get("INSTASEG_CACHE"):
         return Path(given)
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
@@ -128,28 +131,28 @@ def cache_dir() -> Path:
 
 
 def _temporary() -> Path:
-    """The cache of who has no other; it is this user's alone, or is not used (`_untrusted`)."""
-    # Not tempfile.gettempdir(), which fails where nothing can be written.
+    """The cache of a user without a home; unused unless only this user can write (`_untrusted`)."""
+    # Not tempfile.gettempdir(), which fails if nothing can be written.
     return Path(os.environ.get("TMPDIR") or "/tmp") / f"instaseg_ros-{os.geteuid()}"
 
 
 class Cache:
-    """Bytes of one kind that can be made again, by name, in a folder of `cache_dir()`.
+    """Reproducible bytes of one kind, by name, in a folder of `cache_dir()`.
 
-    A convenience: where it is torn, read-only, full or somebody else's, things are made anew, at
-    the cost of time and one warning of each trouble. What is read is what was written: a digest
-    stands before it. As it may be machine code, nothing is read that another user could have
-    written. Whatever was read stays good when its file goes.
+    Only a convenience: if it is damaged, read-only, full or somebody else's, things are made anew,
+    at the cost of time and one warning for each trouble. A digest in front of the content proves
+    that it is what was written. As it may be machine code, nothing is read that another user could
+    have written. Content that was read stays valid when its file is removed.
     """
 
-    SUFFIX = ".cached"  # of our files, so that no others are ever removed
+    SUFFIX = ".cached"  # of our files, so that no other file is ever removed
 
     def __init__(self, kind: str, root: str | Path | None = None) -> None:
-        """root: instead of `cache_dir()`."""
+        """root: used instead of `cache_dir()`."""
         self._kind, self._root = kind, root
 
     def read(self, name: str) -> bytes | None:
-        """What was written under this name; None where there is nothing, or nothing whole."""
+        """The content written under this name; None if there is none, or it is damaged."""
         for folder in self._folders():
             path = self._path(folder, name)
             try:
@@ -157,52 +160,52 @@ class Cache:
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except ValueError as error:
-                _warn("content", f"cache: {path} is made anew, as {error}")
+                _warn("content", f"cache: {path} is made anew, because {error}")
                 continue
             except OSError as error:
                 _warn("access", f"cache: {path} cannot be read, and is made anew ({error})")
                 continue
             with contextlib.suppress(OSError):
-                os.utime(path)  # used now; not every file system notes it by itself
+                os.utime(path)  # mark as used: not every file system does it
             return content
         return None
 
     def write(self, name: str, content: bytes) -> None:
-        """Keep it under this name, if that can be done."""
+        """Keep the content under this name, if possible."""
         for folder in self._folders():
             try:
                 folder.mkdir(mode=0o755, parents=True, exist_ok=True)
                 with written_whole(self._path(folder, name)) as part:
-                    part.touch(0o644)  # whatever the umask, nobody else may write
+                    part.touch(0o644)  # nobody else may write, whatever the umask
                     part.write_bytes(hashlib.sha256(content).digest() + content)
                 self._trim(folder)
                 return
             except OSError as error:
                 _warn(
                     "access",
-                    f"cache: {folder} cannot be written ({error}), so what is kept there will be "
-                    "made anew; INSTASEG_CACHE names another folder",
+                    f"cache: {folder} cannot be written ({error}), so nothing is kept between "
+                    "runs; set INSTASEG_CACHE to another folder",
                 )
 
     def forget(self, name: str) -> None:
-        """Keep it no longer, as it turned out to be of no use."""
+        """Remove the content under this name."""
         for folder in self._folders():
             with contextlib.suppress(OSError):
                 self._path(folder, name).unlink()
 
     def names(self) -> list[str]:
-        """All names that something is kept under."""
+        """All names with content."""
         found = (path.name for folder in self._folders() for path in folder.glob(f"*{self.SUFFIX}"))
         return sorted({name.removesuffix(self.SUFFIX) for name in found if PART not in name})
 
     def path(self, name: str) -> Path:
-        """Where that is kept, or would be."""
+        """The path where this name is kept, or would be."""
         paths = [self._path(folder, name) for folder in self._folders()]
         usual = self._path(Path(self._root or cache_dir(), self._kind), name)
         return next((path for path in paths if path.exists()), usual)
 
     def _trim(self, folder: Path) -> None:
-        """Keep the files used last, and no more than MAX_CACHE_BYTES of them."""
+        """Keep the most recently used files, at most MAX_CACHE_BYTES in all."""
         found = []
         for path in folder.glob(f"*{self.SUFFIX}"):
             with contextlib.suppress(OSError):  # another process trims too
@@ -221,29 +224,29 @@ class Cache:
         return folder / f"{name}{self.SUFFIX}"
 
     def _folders(self) -> list[Path]:
-        """Those that can be trusted; the second is for when the first cannot be written."""
+        """The trusted folders; the second is used if the first cannot be written."""
         folders = [Path(root, self._kind) for root in (self._root or cache_dir(), _temporary())]
         return [folder for folder in folders if not _untrusted(folder)]
 
 
 def _untrusted(folder: Path) -> bool:
-    """Whether somebody else may put files there."""
+    """Whether somebody else may write there."""
     try:
         reason = _open_to_others(folder.stat())
     except OSError:
-        return False  # there is none: it will be ours
+        return False  # it does not exist: it will be ours
     if reason:
         _warn(
             "trust",
-            f"cache: {folder} is not used, as {reason}; expected a folder that this user alone may "
-            "write to (chown, chmod go-w); INSTASEG_CACHE names another",
+            f"cache: {folder} is not used, because {reason}; expected a folder that only this user "
+            "may write to (chown, chmod go-w); INSTASEG_CACHE can name another",
         )
     return bool(reason)
 
 
 def _open_to_others(found: os.stat_result) -> str:
-    """Why what was found could be another user's work; empty if it could not."""
-    if found.st_uid not in (os.geteuid(), 0):  # root needs no cache to do what it likes
+    """Why another user could have written what was found; empty if none could."""
+    if found.st_uid not in (os.geteuid(), 0):  # root can do anything anyway
         return f"it belongs to user {found.st_uid}, not to {os.geteuid()}"
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return f"others may write to it (mode {stat.S_IMODE(found.st_mode):o})"
@@ -251,7 +254,7 @@ def _open_to_others(found: os.stat_result) -> str:
 
 
 def _verified(path: Path) -> bytes:
-    """The content of a file of the cache. Raises ValueError for one not whole, or not ours."""
+    """The content of a cache file. Raises ValueError if it is damaged or not ours."""
     with path.open("rb") as file:
         if reason := _open_to_others(os.fstat(file.fileno())):
             raise ValueError(reason)
@@ -262,7 +265,7 @@ def _verified(path: Path) -> bytes:
 
 
 def _warn(trouble: str, message: str) -> None:
-    """Once in a process: the second file has the trouble of the first."""
+    """Warn once per process and kind of trouble: it is the same for every file."""
     if trouble not in _warned:
         _warned.add(trouble)
         log.warning("%s", message)

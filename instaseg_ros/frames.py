@@ -1,4 +1,4 @@
-"""What walks through the package: a camera frame in, instances out."""
+"""Defines the data that passes through the package: camera frames in, instances out."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Frame:
     frame_id: the camera's optical frame.
     depth: (H, W) float32, metres along the optical axis; 0 where unknown; None without depth.
     intrinsics: (3, 3) float64 camera matrix in pixels of `image`; None when unknown.
-    received_ns: when a recorder got it, nanoseconds; None of what comes from no recording.
-    name: of the file the image is from, without suffix; empty where it has none of its own.
+    received_ns: when a recorder received it, nanoseconds; None if not from a recording.
+    name: name of the image's file, without suffix; empty if it has no file of its own.
     """
 
     image: NDArray[np.uint8]
@@ -40,10 +40,10 @@ class Instances:
     scores: (N,) float32 in [0, 1].
     boxes_xyxy: (N, 4) float32, pixels; right and lower edges exclusive.
     centers_xy: (N, 2) float32, pixels: where the network sees the object's centre.
-    bandwidths: (N, 2) float32, pixels: the learned clustering radius along x and y; 0 of methods
+    bandwidths: (N, 2) float32, pixels: the learned clustering radius along x and y; 0 for methods
         that learn none.
-    embeddings: (N, D) float32, mean embedding of each instance, of methods whose embedding tells
-        instances apart from frame to frame; None of the others.
+    embeddings: (N, D) float32, mean embedding of each instance, for methods whose embedding
+        identifies instances from frame to frame; None for the others.
     """
 
     labels: NDArray[np.uint16]
@@ -60,7 +60,7 @@ class Instances:
 
     @classmethod
     def empty(cls, height: int, width: int) -> Instances:
-        """No object on an image of (height, width) pixels."""
+        """No objects, for an image of (height, width) pixels."""
         return cls(
             labels=np.zeros((height, width), np.uint16),
             ids=np.zeros(0, np.uint16),
@@ -74,10 +74,10 @@ class Instances:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the pipeline says about one frame.
+    """The pipeline's result for one frame.
 
-    stage_ms: wall milliseconds by stage (`preprocess`, `network`, `decode`, `restore`, and
-        with tracking `track`), for the whole batch the frame was processed in.
+    stage_ms: wall-clock milliseconds by stage (`preprocess`, `network`, `decode`, `restore`, and
+        with tracking `track`), for the whole batch of the frame.
     """
 
     instances: Instances

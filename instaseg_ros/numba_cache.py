@@ -1,4 +1,4 @@
-"""Numba kernels compiled all at once and cached on disk: none is left for when frames come in."""
+"""Compiles numba kernels all at once and caches them on disk, so that no frame waits for one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _lock = threading.Lock()
 
 
 def kernel(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
-    """Declare a compiled function by all its signatures; it runs without Python's lock.
+    """Declare a compiled function with all its signatures; it runs without the GIL.
 
     Arrays declared strided (`[:,:]`) take contiguous ones (`[:,::1]`) too.
     """
@@ -40,9 +40,9 @@ def kernel(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
 
 
 def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """`numba.njit(cache=True, **options)`, with this package's cache in the place of numba's.
+    """`numba.njit(cache=True, **options)`, with this package's cache instead of numba's.
 
-    Numba's own stops the program where a file of it is torn, and runs machine code of whoever wrote
+    Numba's own cache stops the program when a file is damaged, and runs machine code whoever wrote
     it.
     """
 
@@ -56,7 +56,7 @@ def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 def compile_all() -> None:
-    """Compile the kernels declared so far, or load them from the cache. Quick when done."""
+    """Compile the kernels declared so far, or load them from the cache. Fast if already done."""
     with _lock:
         while _declared:
             compiled, signatures = _declared.pop()
@@ -66,16 +66,16 @@ def compile_all() -> None:
 
 
 def _kept() -> Cache:
-    """The kernels on disk: in the folder of the cache, or where numba's variable says."""
+    """The kernels on disk: in the cache folder, or where numba's variable says."""
     return Cache("kernels", os.environ.get("NUMBA_CACHE_DIR"))
 
 
 class _KernelCache:
-    """What numba's dispatcher asks of its cache, for one function."""
+    """The cache interface that numba's dispatcher expects, for one function."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        self.cache_path = None  # numba's statistics show it
+        self.cache_path = None  # shown by numba's statistics
 
     def load_overload(self, signature: Any, target: Any) -> Any:
         """The CompileResult for these argument types, or None."""
@@ -85,7 +85,7 @@ class _KernelCache:
             return None
         try:
             return CompileResult._rebuild(target, *pickle.loads(content))
-        except Exception as error:  # as we wrote it, and still not what this numba takes
+        except Exception as error:  # intact, yet this numba does not accept it
             log.info("kernel %s is compiled anew: %r", self._function.__qualname__, error)
             return None
 
@@ -97,7 +97,7 @@ class _KernelCache:
             _kept().write(name, dumps(compiled._reduce()))
 
     def _name(self, signature: Any, codegen: Any) -> str:
-        """Of the kernel's file: it says all that the machine code is made from."""
+        """The name of the kernel's file; it depends on everything the machine code is made from."""
         versions = platform.python_version(), numba.__version__, __debug__
         settings: Any = numba.config
         options = settings.BOUNDSCHECK, settings.OPT
@@ -111,8 +111,8 @@ class _KernelCache:
 
 
 def _sources(function: Callable[..., Any]) -> list[list[str]]:
-    """The source of a function's module, and of those whose compiled functions or constants it may
-    use, at any depth."""
+    """The sources of a function's module and of the modules whose compiled functions or constants
+    it may use, at any depth."""
     own = function.__module__.partition(".")[0]
     found: dict[str, list[str]] = {}
     modules = [function.__globals__]
@@ -120,7 +120,7 @@ def _sources(function: Callable[..., Any]) -> list[list[str]]:
         module = modules.pop()
         if module["__name__"] in found:
             continue
-        # linecache reads modules of archives too; what is typed in has no file
+        # linecache also reads modules in archives; interactive code has no file
         found[module["__name__"]] = linecache.getlines(module.get("__file__") or "", module)
         for value in module.values():
             if isinstance(value, Dispatcher):

@@ -1,4 +1,4 @@
-"""The algorithm, once: camera frames in, instances at camera resolution out.
+"""Turns camera frames into instances at camera resolution.
 
 The robot's node and the replay of recordings call the same `Pipeline.process`.
 """
@@ -35,15 +35,15 @@ from instaseg_ros.tracking import Tracker
 log = logging.getLogger(__name__)
 
 WARM_UP_SIZE = (256, 512)  # (height, width) pixels where the configuration names none
-WARM_UP_FRAMES = 6  # what runs on a GPU is recorded once it has run: the network, then decoding
+WARM_UP_FRAMES = 6  # GPU work is recorded after it has run: the network, then decoding
 
 
 class Inferred(NamedTuple):
-    """What network and clustering make of some frames.
+    """The result of network and clustering for a batch of frames.
 
-    instances: of each frame, at the network's size. outputs: raw ones (B, C, H, W) by head, which
-    the next call overwrites. trackers: of each frame's camera; none without tracking. jumped_back:
-    frame_id of the cameras whose time did, so that they begin anew.
+    instances: of each frame, at the network's size. outputs: raw outputs (B, C, H, W) by head; the
+    next call overwrites them. trackers: one for each frame's camera; empty without tracking.
+    jumped_back: frame_ids of the cameras whose time jumped back, so that they start afresh.
     """
 
     instances: list[Instances]
@@ -57,13 +57,11 @@ class Inferred(NamedTuple):
 class Pipeline:
     """Network, decoding and geometry behind one call.
 
-    config: the given one, with what suits its weights (see `configure.suited`), or as it is where
-    there is a checkpoint; `reconfigure` replaces it.
-    checkpoint: in place of the configured weights; one without tensors will do for a runtime.
-    runtime: in place of the configured one, such as `LiveRuntime` with a network in training.
-
-    A method with a memory goes on from each camera's last frame, where `take_states` says that it
-    may.
+    config: completed with what suits its weights (see `configure.suited`) unless a checkpoint is
+    given; `reconfigure` replaces it.
+    checkpoint: used instead of the configured weights; with a `runtime` it needs no tensors.
+    runtime: used instead of the configured one, such as `LiveRuntime` with a network in training.
+    A method with a memory continues from each camera's last frame if `take_states` allows it.
     """
 
     def __init__(
@@ -88,19 +86,19 @@ class Pipeline:
         self._cameras = Cameras()
         if self.method.temporal and config.input.mirror:
             raise ConfigError(
-                f"input.mirror: {self.method.name} remembers what it saw, not its mirror image; "
-                "set it to false"
+                f"input.mirror: {self.method.name} has a memory, which mirror images would "
+                "disturb; set it to false"
             )
 
     def process(self, frames: Sequence[Frame]) -> list[Result]:
-        """Instances of each frame; the frames of one call share one image size (one batch).
+        """Instances of each frame; all frames of a call (one batch) must have one image size.
 
         Raises ImageError for images that are not (H, W, 3) uint8 of one size.
         """
         return self.finish(self.infer(frames))
 
     def infer(self, frames: Sequence[Frame]) -> Inferred:
-        """The first half of `process`: network and clustering. One thread at a time calls it."""
+        """The first half of `process`: network and clustering. Only one thread may be in it."""
         config = self.config
         stage_ms: dict[str, float] = {}
         if self.method.temporal:
@@ -129,8 +127,8 @@ class Pipeline:
         return Inferred(instances, outputs, geometry, stage_ms, trackers, jumped_back)
 
     def finish(self, inferred: Inferred) -> list[Result]:
-        """The second half: instances at camera resolution, with the ids of their trackers. Frame
-        after frame, in this thread or another, while the first half works on the next."""
+        """The second half: instances at camera resolution, with the trackers' ids. Call it frame
+        after frame, in any thread, also while the first half works on the next."""
         stage_ms = dict(inferred.stage_ms)
         with _timed(stage_ms, "restore"):
             instances = [restore(one, inferred.geometry) for one in inferred.instances]
@@ -141,25 +139,24 @@ class Pipeline:
         return [Result(one, dict(stage_ms)) for one in instances]
 
     def reconfigure(self, config: Config) -> None:
-        """Take `config` from the next frame on.
+        """Use `config` from the next frame on.
 
-        Raises ConfigError where it changes what is no live parameter, and then changes nothing.
+        Raises ConfigError, and changes nothing, if a parameter differs that is not live.
         """
         live = {leaf.name for leaf in parameters(self.config) if leaf.live}
-        old, new = leaves_of(self.config), leaves_of(config)  # of two methods: with other names
+        old, new = leaves_of(self.config), leaves_of(config)  # two methods have different names
         fixed = [n for n in {**old, **new} if n not in live and old.get(n) != new.get(n)]
         if fixed:
             raise ConfigError(
-                f"{', '.join(fixed)}: expected to stay as it is while the network runs; "
-                "make another Pipeline"
+                f"{', '.join(fixed)}: cannot change while the network runs; make another Pipeline"
             )
         self.config = config
 
     def warm_up(self) -> bool:
-        """Run noise: first calls compile, record and allocate, and no camera should wait for that.
+        """Process noise: first calls compile, record and allocate, and no camera should wait.
 
-        False, and nothing is run, where the runtime takes minutes for each image size and the
-        configuration does not say which one will come.
+        Returns False without running anything if the runtime takes minutes for each image size and
+        the configuration does not fix the size.
         """
         size = (self.config.input.height, self.config.input.width)
         if not all(size):
@@ -169,7 +166,7 @@ class Pipeline:
         log.info(
             "compiling the network for images of %d x %d: the first start may take minutes", *size
         )
-        # Not black: what a kernel does wrong to nothing may look right.
+        # Not black: on an empty image a faulty kernel may look right.
         noise = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
         for _ in range(WARM_UP_FRAMES if isinstance(self.runtime, Uploading) else 1):
             self.process([Frame(noise)])
@@ -183,9 +180,9 @@ class Pipeline:
     def _run(
         self, images: Any, size: tuple[int, int], mirror: bool, cameras: Sequence[Camera]
     ) -> dict[str, Tensor]:
-        """The network's outputs; what it remembers of the cameras moves on by a frame.
+        """Run the network and return its outputs; its memory of the cameras advances by a frame.
 
-        images: of `size` (height, width), uploaded or not; with `mirror` twice as many.
+        images: of `size` (height, width), uploaded or not; with `mirror`, twice as many.
         """
         if not self.method.temporal:
             outputs = self.runtime(images)

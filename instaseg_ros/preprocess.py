@@ -1,4 +1,4 @@
-"""From camera images to network input, and from network-sized instances back to the camera."""
+"""Scales camera images to network input, and instances back to camera resolution."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ class Geometry(NamedTuple):
 def preprocess(
     images: Sequence[NDArray[np.uint8]], config: InputConfig, stride: int = STRIDE
 ) -> tuple[NDArray[np.uint8], Geometry]:
-    """Scale images of one size to the configured size and pad right and below to the
-    network's stride.
+    """Scale images of one size to the configured size, and pad them at the right and below to a
+    multiple of the network's stride.
 
-    A side that the configuration leaves at 0 follows the other, so that the image keeps its shape;
-    both follow the magnification.
-    images: (H, W, 3) uint8 RGB each. Returns (B, H', W', 3) uint8 and the way back.
-    Raises ImageError when an image is not of that kind, the sizes differ within the batch, or there
-    are more pixels than `config.max_pixels`, before or after.
+    A side configured as 0 follows the other, so that the image keeps its aspect ratio; if both are
+    0, both follow the magnification.
+
+    images: (H, W, 3) uint8 RGB each. Returns (B, H', W', 3) uint8 and the sizes for `restore`.
+    Raises ImageError if an image is not of that kind, the sizes differ within the batch, or there
+    are more than `config.max_pixels` pixels, before or after scaling.
     """
     for image in images:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
@@ -73,9 +74,9 @@ def _scaled(camera: tuple[int, int], config: InputConfig) -> tuple[int, int]:
 
 
 def restore(instances: Instances, geometry: Geometry) -> Instances:
-    """Instances of the scaled image brought to camera resolution; ids stay as they are.
+    """Bring instances of the scaled image to camera resolution; ids stay the same.
 
-    Where the image was magnified, an instance too thin for a pixel of the camera is left out.
+    If the image was magnified, instances too thin for a camera pixel are dropped.
     """
     (height, width), scaled = geometry
     if scaled == (height, width):

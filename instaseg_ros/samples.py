@@ -1,4 +1,4 @@
-"""What every dataset gives: a frame and the truth about it."""
+"""Defines what datasets provide: frames and their ground truth."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from instaseg_ros.frames import Frame
 
-SYNTHETIC = "synthetic"  # in place of a path: the street that is drawn
-STREET_LEAST_PX = 100  # of an object in Cityscapes' images of 1024 x 2048
+SYNTHETIC = "synthetic"  # instead of a path: the rendered street
+STREET_LEAST_PX = 100  # of an object, in Cityscapes images of 1024 x 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +24,12 @@ class Sample:
         a sequence.
     ids: (N,) uint16, the label values present in `labels`, ascending.
     class_ids: (N,) int64, index into the dataset's `class_names`, same order as `ids`.
-    ignore: (H, W) bool, pixels that count neither as background nor as an object; None:
-        there are none.
-    crowd: (H, W) uint8, class index + 1 where objects of that class stand uncounted (Cityscapes'
-        groups, COCO's crowds), 0 elsewhere; None: there are none. `labels` is 0 there.
-    semantic: (H, W) uint8, index into the dataset's `semantic_names` + 1 of every pixel, also where
-        no object is, 0 where unknown; None: unknown everywhere.
+    ignore: (H, W) bool, pixels that count neither as background nor as an object; None: no
+        pixel.
+    crowd: (H, W) uint8, class index + 1 where objects of that class are not told apart (Cityscapes'
+        groups, COCO's crowds), 0 elsewhere; None: nowhere. `labels` is 0 there.
+    semantic: (H, W) uint8, index into the dataset's `semantic_names` + 1 for every pixel, object or
+        not; 0 where unknown; None: unknown everywhere.
     pose: (4, 4) float64 camera to world, x right, y down, z forward; None when unknown.
     """
 
@@ -46,8 +46,8 @@ class Sample:
 class Dataset(Protocol):
     """Samples by index.
 
-    Reading one raises InputError that names the file which is missing or broken. `files` are those
-    that a sample is read from: its image first, its truth last; none where it is made, not read.
+    Reading a sample raises InputError, which names the missing or broken file. `files` are those
+    that a sample is read from: its image first, its truth last; none if it is generated.
     """
 
     @property
@@ -62,31 +62,32 @@ class Dataset(Protocol):
 
 @runtime_checkable
 class Sequences(Dataset, Protocol):
-    """A dataset of sequences in which ids last. The frames of one follow each other by index, in
-    order of time."""
+    """A dataset of sequences in which ids last. The frames of a sequence have consecutive indices,
+    in order of time."""
 
     def sequence(self, index: int) -> str:
-        """The name of the sequence that the frame is of."""
+        """The name of the frame's sequence."""
         ...
 
 
 def semantic_names(dataset: Dataset) -> tuple[str, ...]:
-    """The dense classes that `Sample.semantic` of a dataset speaks of; none of most datasets."""
+    """The names of the dense classes in the dataset's `Sample.semantic`; usually none."""
     names: tuple[str, ...] = getattr(dataset, "semantic_names", ())
     return names
 
 
 def least_pixels(dataset: Dataset, height: int, width: int) -> float:
-    """Pixels from which on a true object of an image is to be found: the dataset's `least_px`, 1
-    where its benchmark leaves no small objects out; a street without one is Cityscapes', whose
-    100 pixels are scaled to the size of the image."""
+    """The smallest true object of an image, in pixels, that must be found.
+
+    The dataset's `least_px` (1 if its benchmark leaves out no small objects); for streets without
+    one, the 100 pixels of Cityscapes, scaled to the image's size."""
     own: float | None = getattr(dataset, "least_px", None)
     return STREET_LEAST_PX * height * width / (1024 * 2048) if own is None else own
 
 
 def spread(count: int, wanted: int, run: int = 1) -> list[int]:
-    """About `wanted` of `count` indices, ascending and evenly spread, in runs of `run` that follow
-    each other; all if there are no more."""
+    """About `wanted` of `count` indices, ascending and evenly spread, in runs of `run` consecutive
+    ones; all if there are no more."""
     if wanted >= count:
         return list(range(count))
     starts = np.linspace(0, max(1, count - run + 1), max(1, wanted // run), endpoint=False)
@@ -94,13 +95,13 @@ def spread(count: int, wanted: int, run: int = 1) -> list[int]:
 
 
 class Remarks:
-    """What of a dataset was left out or read in another way, counted by reason."""
+    """Counts, by reason, what was left out of a dataset or read differently."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str], tuple[int, str]] = {}
 
     def add(self, kind: str, reason: str, example: str) -> None:
-        """One `kind` more (in the singular) of which that is so."""
+        """Count one more `kind` (in the singular) for this reason."""
         count, first = self._found.get((kind, reason), (0, example))
         self._found[kind, reason] = count + 1, first
 
@@ -108,19 +109,19 @@ class Remarks:
         return len(self._found)
 
     def __iter__(self) -> Iterator[str]:
-        """Such as `3 annotations without a mask (first: annotation 7)`."""
+        """Lines such as `3 annotations without a mask (first: annotation 7)`."""
         for (kind, reason), (count, first) in self._found.items():
             yield f"{count} {kind}{'s' * (count > 1)} {reason} (first: {first})"
 
 
 def remarks(dataset: Dataset) -> tuple[str, ...]:
-    """What a dataset left out of its files or read in another way, for people."""
+    """For people: what a dataset left out of its files or read differently."""
     said: tuple[str, ...] = getattr(dataset, "remarks", ())
     return said
 
 
 def class_name(name: Any) -> str:
-    """The name of a class as it may be printed anywhere. Raises TypeError for what is no name."""
+    """A class name that is safe to print. Raises TypeError for anything that is not a name."""
     if isinstance(name, bool) or not isinstance(name, (str, int, float)):
         raise TypeError(f"expected the name of a class, got {name!r:.60}")
     printable = "".join(c if c.isprintable() else "?" for c in str(name))
@@ -128,7 +129,7 @@ def class_name(name: Any) -> str:
 
 
 def whole(value: Any) -> int | None:
-    """A whole number, however a tool wrote it: 256, 256.0, "256"; None for anything else."""
+    """A whole number in any notation (256, 256.0, "256"); None for anything else."""
     try:
         return int(value) if int(value) == float(value) else None
     except (TypeError, ValueError, OverflowError):
@@ -136,5 +137,5 @@ def whole(value: Any) -> int | None:
 
 
 def present_ids(labels: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    """The label values of an image but 0, ascending."""
+    """The label values in an image, except 0, ascending."""
     return (np.flatnonzero(np.bincount(labels.ravel())[1:]) + 1).astype(np.uint16)

@@ -1,4 +1,4 @@
-"""Tables for a terminal."""
+"""Formats tables for a terminal."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tabulate import tabulate
 def text_table(
     headings: Sequence[str], rows: Iterable[Sequence[object]], formats: Sequence[str]
 ) -> str:
-    """Rows under their headings; `-` where there is None.
+    """Rows under their headings; `-` for None.
 
-    formats: of each column: `.1f` and the like for numbers, which stand right; empty for words,
-    which stand left and stay as they are.
+    formats: one for each column: `.1f` and the like for numbers, aligned right; empty for words,
+    aligned left and unchanged.
     """
     return tabulate(
         rows,

@@ -1,4 +1,4 @@
-"""Threads that share the work on an image, and memory that each thread keeps between images."""
+"""Shares the work on an image between threads; keeps a thread's memory between images."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _local = threading.local()
 
 
 def each(function: Callable[[Any], None], items: Sequence[Any]) -> None:
-    """Call the function on every item, in as many threads as torch may use."""
+    """Call the function on each item, in as many threads as torch may use."""
     threads = torch.get_num_threads()
     if threads == 1 or len(items) == 1:
         for item in items:
             function(item)
     else:
-        left = iter(items)  # a thread takes the next one when it is done with its last
+        left = iter(items)  # each thread takes the next item when it is free
 
         def work() -> None:
             for item in left:
@@ -39,7 +39,8 @@ def each(function: Callable[[Any], None], items: Sequence[Any]) -> None:
 
 
 def shares(n: int, most: int) -> list[tuple[int, int]]:
-    """n items in parts (first, end), about equal, at most `most` long, as many for each thread."""
+    """Split n items into ranges (first, end) of about equal length, at most `most`, with equally
+    many for each thread."""
     threads = torch.get_num_threads()
     edges = np.linspace(0, n, threads * math.ceil(n / (threads * most)) + 1).astype(int).tolist()
     return list(itertools.pairwise(edges))
@@ -47,24 +48,24 @@ def shares(n: int, most: int) -> list[tuple[int, int]]:
 
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads in which torch starts none of its own, which would wait for work by spinning."""
+    """Threads in which torch starts none of its own, as those would spin while waiting for work."""
     started = threading.Barrier(threads + 1)
 
     def start() -> None:
-        torch.get_num_threads()  # torch sets a thread's number when it is first asked
-        torch.set_num_threads(1)  # of this thread, and of those to come
+        torch.get_num_threads()  # the first call initialises a thread's number
+        torch.set_num_threads(1)  # for this thread and for later ones
         started.wait()
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="clustering", initializer=start)
     for _ in range(threads):
         pool.submit(int)
     started.wait()
-    torch.set_num_threads(threads)  # of those to come: as before
+    torch.set_num_threads(threads)  # for later ones: as before
     return pool
 
 
 def buffer(name: str, dtype: Any, *shape: int) -> NDArray[Any]:
-    """An uninitialised array out of this thread's memory of that name, kept between images."""
+    """An uninitialised array in memory that this thread keeps under the name between images."""
     size = math.prod(shape)
     kept = getattr(_local, name, None)
     if kept is None or kept.size < size:

@@ -1,4 +1,4 @@
-"""Identity over time: an instance gets the id of the object that it goes on with."""
+"""Tracks objects: an instance gets the id of the known object it matches."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ EMBEDDING_RADIUS = 1.5  # rho_r of Hu et al. 2019: instances are trained to lie 
 
 @dataclass(slots=True)
 class _Track:
-    """An object as it was last seen.
+    """An object as last seen.
 
     rows, columns: its box in the image. mask: (h, w) bool, its pixels there. embedding: (D,), D = 0
-    without one. missed: frames since then.
+    without an embedding. missed: frames since then.
     """
 
     id: int
@@ -36,7 +36,7 @@ class _Track:
 
 
 class _Pair(NamedTuple):
-    """A known object and an instance, by their places, and how well they fit."""
+    """A known object and an instance, by index, and how well they match."""
 
     likeness: float
     old: int
@@ -46,10 +46,11 @@ class _Pair(NamedTuple):
 class Tracker:
     """Follows the objects of one camera.
 
-    An instance goes on with the object of its class whose last mean embedding is nearest, within
-    EMBEDDING_RADIUS (Hu et al. 2019); where the method learns no embedding, with the one whose last
-    mask has the largest IoU with its own. Pairs are made best first, which is our choice.
-    Others get an id that nobody had; once all 65535 are spent, the one that is free for longest.
+    An instance continues the object of its class whose last mean embedding is nearest, within
+    EMBEDDING_RADIUS (Hu et al. 2019); if the method learns no embedding, the object whose last mask
+    has the largest IoU with its own. Pairs are matched best first, which is our choice.
+
+    Other instances get a new id; once all 65535 are used, the one that has been free for longest.
 
     config: may be replaced between calls.
     """
@@ -60,14 +61,14 @@ class Tracker:
 
     def reset(self) -> None:
         """Forget every object; ids begin at 1."""
-        self._tracks: list[_Track] = []  # those of the last frame, then the longer lost the later
+        self._tracks: list[_Track] = []  # the last frame's first, the longest lost last
         self._next_id = 1
         self._size = (0, 0)
 
     def update(self, instances: Instances) -> Instances:
-        """The instances of the next frame in their order, with lasting `ids`, also in `labels`.
+        """Give the instances of the next frame lasting `ids`, also in `labels`; the order stays.
 
-        A frame of another size than the last one forgets every object first.
+        If the frame's size differs from the last one's, every object is forgotten first.
         """
         if instances.labels.shape != self._size:
             self.reset()
@@ -92,7 +93,7 @@ class Tracker:
         )
 
     def _pairs(self, seen: list[_Track], instances: Instances) -> Iterator[_Pair]:
-        """Known objects and instances that may be one."""
+        """Pairs of a known object and an instance that may be the same."""
         pixels = np.array([track.pixels for track in seen], np.int64)
         n_labels = int(instances.ids.max(initial=0)) + 1
         for old, track in enumerate(self._tracks):
@@ -108,7 +109,7 @@ class Tracker:
                 yield _Pair(float(likeness[new]), old, new)
 
     def _unused(self, count: int, taken: list[int]) -> NDArray[np.int64]:
-        """So many ids in turn, without those that are taken."""
+        """The next `count` ids that are not taken."""
         if not count:
             return np.zeros(0, np.int64)
         free = np.ones(MAX_ID + 1, bool)
@@ -136,7 +137,7 @@ def _as_tracks(instances: Instances) -> list[_Track]:
 
 
 def _best_first(pairs: Iterable[_Pair]) -> dict[int, int]:
-    """Old by new, each in one pair at most, the likest first."""
+    """The known object of each instance, best match first, each in at most one pair."""
     old_of: dict[int, int] = {}
     taken: set[int] = set()
     for pair in sorted(pairs, key=lambda pair: -pair.likeness):

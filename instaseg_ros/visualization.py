@@ -1,4 +1,4 @@
-"""Pictures of results: the colour of an id, instances drawn over the camera image. No window."""
+"""Draws results: the colours of ids, and instances over the camera image. Opens no window."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from instaseg_ros.frames import Frame, Instances
 
 def _palette() -> NDArray[np.uint8]:
     """(65536, 3) uint8 RGB. Hues step by the golden ratio, so any run of ids is spread evenly over
-    the circle; saturation and brightness step with other periods, so near hues still differ.
-    Start and steps were searched for the farthest colours (in CIELAB, 100 first ids: 7 and more)
-    that are not too dark for a street at night."""
+    the circle; saturation and brightness step with other periods, so similar hues still differ.
+    Start and steps were searched for the most distant colours (in CIELAB, the first 100 ids: 7 or
+    more) that are not too dark for a street at night."""
     ids = np.arange(1 << 16)
     hsv = np.empty((1, len(ids), 3), np.float32)
     hsv[0, :, 0] = (0.65 + ids * 0.6180339887498949) % 1.0 * 360
@@ -50,11 +50,11 @@ def overlay(
 ) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB: the image with each instance tinted, outlined and named.
 
-    alpha: opacity of the tint in [0, 1]; outlines and names are always opaque. with_ids: the id is
-    part of the name, as of objects that keep it from frame to frame.
+    alpha: opacity of the tint in [0, 1]; outlines and names are always opaque. with_ids: add the id
+    to the name, for objects that keep it from frame to frame.
     """
     picture = paint(frame.image, instances.labels, alpha)
-    for i in reversed(range(len(instances))):  # the surest last, on top
+    for i in reversed(range(len(instances))):  # the most certain last, on top
         label = int(instances.ids[i])
         name = class_names[instances.class_ids[i]] + (f" {label}" if with_ids else "")
         text = f"{name} {instances.scores[i]:.2f}"
@@ -69,7 +69,7 @@ def paint(
     alpha: float,
     palette: NDArray[np.uint32] | None = None,
 ) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB: the image with each label but 0 tinted and outlined in its colour.
+    """(H, W, 3) uint8 RGB: the image with each label except 0 tinted and outlined in its colour.
 
     palette: `packed` colours by label value; None: those of `color`.
     """
@@ -86,9 +86,9 @@ def paint(
 
 def contact_sheet(images: Sequence[NDArray[np.uint8]], columns: int) -> NDArray[np.uint8]:
     """(rows * H, columns * W, 3) uint8: images in reading order, each scaled to fit the first one's
-    size, keeping its shape.
+    size with its aspect ratio kept.
 
-    images: at least one (H, W, 3) uint8; what they leave free is black.
+    images: at least one (H, W, 3) uint8; the space they leave free is black.
     """
     height, width = images[0].shape[:2]
     rows = -(-len(images) // columns)
@@ -102,7 +102,7 @@ def contact_sheet(images: Sequence[NDArray[np.uint8]], columns: int) -> NDArray[
 
 
 def _inner_edges(labels: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """(H, W) uint8, 1 on each pixel with a neighbour (of 4) of another label value."""
+    """(H, W) uint8, 1 on each pixel with a 4-neighbour of another label value."""
     edges = np.zeros(labels.shape, np.uint8)
     across = (labels[:, 1:] != labels[:, :-1]).view(np.uint8)
     edges[:, 1:] |= across
@@ -119,8 +119,8 @@ def write_name(
     corner_xy: tuple[int, int],
     background: tuple[int, int, int],
 ) -> None:
-    """Write `text` on a coloured bar above a box with this upper left corner in pixels, or inside
-    it at the image's upper edge."""
+    """Write `text` on a coloured bar above a box with this upper left corner (pixels), or inside
+    the box at the image's upper edge."""
     scale = max(0.35, picture.shape[0] / 2400)
     (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     left, top = corner_xy

@@ -1,3 +1,3 @@
-"""Clustering pixels into instances: one folder for each algorithm, and what they share."""
+"""Clusters pixels into instances: one folder per algorithm, and what they share."""
 
-MAX_INSTANCES = 65535  # what a uint16 label image can tell apart
+MAX_INSTANCES = 65535  # that a uint16 label image can distinguish

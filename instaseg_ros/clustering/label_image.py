@@ -1,4 +1,4 @@
-"""From a label image to what is said of each of its instances."""
+"""Describes the instances of a label image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from instaseg_ros.numba_cache import compile_all, kernel
 
 @kernel("void(uint16[:,::1], int64[::1], int64[:,::1], int64[:,::1])")
 def _measure(labels, sizes, boxes, sums):  # type: ignore[no-untyped-def]
-    """Pixels (K + 1,), boxes (K + 1, 4) and sums of x and y (K + 1, 2) of each label."""
+    """Measure each label: pixels (K + 1,), boxes (K + 1, 4) and sums of x and y (K + 1, 2)."""
     for y in range(labels.shape[0]):
         for x in range(labels.shape[1]):
             k = labels[y, x]
@@ -31,8 +31,8 @@ def labelled_instances(
     scores: NDArray[np.float32],
     min_pixels: int = 0,
 ) -> Instances:
-    """The instances of a (H, W) label image, those with more than `min_pixels` pixels, best first
-    and numbered anew.
+    """The instances of a (H, W) label image with more than `min_pixels` pixels, best first and
+    renumbered.
 
     class_ids, scores: (K,) of label k + 1. Centres are centroids, bandwidths 0: for methods that
     predict neither.

@@ -1,7 +1,7 @@
-"""Compiled loops that put the instances of all classes into one label image.
+"""Merges the instances of all classes into one label image, in compiled loops.
 
-An instance's rank is its place among all of the image, best seed first, from 1; 0: none. Points
-lie class by class and row by row: those of row y in class c from row_starts[c * H + y] on.
+An instance's rank is its place among all instances of the image, best seed first, from 1; 0: none.
+Points are stored class by class and row by row: row y of class c begins at row_starts[c * H + y].
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -17,14 +17,14 @@ from instaseg_ros.numba_cache import kernel
 def paint(
     row_starts,  # (C * H + 1,)
     pixels,  # (N,)
-    places,  # (N,) where the owner of a point is, within its class
+    places,  # (N,) place of a point's owner, within its class
     owner,  # (N,)
     ranks,  # (C, max owner + 1)
     first_row,
     end_row,
     labels,  # out: (H, W)
-    rank,  # out: (N,) of a point's instance
-    claimed,  # (K + 1,) by rank: plus the points of these rows
+    rank,  # out: (N,) rank of a point's instance
+    claimed,  # (K + 1,) by rank: incremented by the points of these rows
 ):
     """Give each pixel of some rows to the best instance that claims it."""
     height, width = labels.shape
@@ -50,7 +50,7 @@ def paint(
     " int64[::1], int64[:,::1])"
 )
 def measure(row_starts, pixels, rank, labels, n_classes, first_row, end_row, won, boxes):
-    """Count the pixels (K + 1,) that each instance got of some rows, and widen its box (K + 1, 4)
+    """Count the pixels (K + 1,) that each instance got in some rows, and extend its box (K + 1, 4)
     to them."""
     height, width = labels.shape
     flat = labels.reshape(-1)
@@ -75,7 +75,7 @@ def measure(row_starts, pixels, rank, labels, n_classes, first_row, end_row, won
 
 @kernel("void(int32[::1], uint16[::1], int64[::1], int32[::1], float64, uint16[:,::1])")
 def paint_in_turn(pixels, rank, ends, members, min_new_fraction, labels):
-    """Best instance first, each on the pixels that no better one has, if those are more than
+    """Paint instances best first, each on the pixels that no better one has, if those are more than
     `min_new_fraction` of its own.
 
     ends: (K + 1,) by rank, where an instance's members end. members: scratch (N,).

@@ -1,7 +1,7 @@
-"""Seeds that differ, and the masks of the pixels most alike to each: clustering by similarity.
+"""Clusters by similarity: chooses seeds that differ, and grows masks of the pixels similar to them.
 
-Two pixels are alike when the squared distance of their embeddings is small. The masks grow in
-compiled loops, as bits; `grow` is the plain torch that those are tested against.
+Two pixels are similar if the squared distance of their embeddings is small. The masks grow in
+compiled loops, as bits; `grow` states the same in plain torch, for tests.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -22,8 +22,8 @@ from instaseg_ros.threads import buffer, each
 if TYPE_CHECKING:
     from instaseg_ros.config.options.metric_learning import DecodeConfig
 
-BAND_ROWS = 8  # image rows that are searched at a time
-WORD = 64  # pixels whose membership lies in one integer
+BAND_ROWS = 8  # image rows searched at a time
+WORD = 64  # pixels whose membership is stored in one integer
 
 Float = NDArray[np.float32]
 Masks = tuple[NDArray[np.uint16], NDArray[np.bool_]]  # label image (H, W), accepted (K,)
@@ -32,11 +32,12 @@ Masks = tuple[NDArray[np.uint16], NDArray[np.bool_]]  # label image (H, W), acce
 def choose_seeds(
     embedding: Float, score: Float, alpha: float, least: float, most: int
 ) -> NDArray[np.int64]:
-    """At most `most` of M candidates: again and again the first with the highest
-    score * (1 - similarity to the most alike seed so far) ** alpha, while that is `least` or more.
+    """Choose at most `most` of M candidates: repeatedly the first one with the highest
+    score * (1 - similarity to the most similar seed so far) ** alpha, while that is at least
+    `least`.
 
     embedding: (M, D), score: (M,); similarity is 2 / (1 + exp(squared distance)). The product is
-    rounded to float32, so that candidates alike in all tie.
+    rounded to float32, so that equal candidates tie.
     """
     compile_all()
     seeds = np.empty(min(most, len(score)), np.int64)
@@ -52,7 +53,7 @@ def grow_compiled(
 ) -> Masks:
     """`grow`, compiled.
 
-    size: (H, W). embed_rows(first, end, out) writes the embedding (D, end - first, W) of some rows
+    size: (H, W). embed_rows(first, end, out) writes the embedding (D, end - first, W) of those rows
     to `out`.
     """
     compile_all()
@@ -73,12 +74,12 @@ def grow_compiled(
 
 
 def grow(embedding: Tensor, seeds: Tensor, limits: Tensor, config: DecodeConfig) -> Masks:
-    """Masks of K seeds, the surest first, in one label image, numbered from 1.
+    """Masks of K seeds, the most certain first, in one label image, numbered from 1.
 
     embedding: (D, H, W); seeds: (K, D); limits: (K,), the largest squared distance of a member. A
-    mask is accepted that has more than `min_pixels` pixels, more than `min_new_fraction` of them
-    not in one accepted before. What two claim gets the surer one, or with `first_come` false the
-    other.
+    mask is accepted if it has more than `min_pixels` pixels, more than `min_new_fraction` of them
+    not in an earlier accepted one. Pixels that two masks claim go to the more certain one, or with
+    `first_come` false to the other.
     """
     labels = torch.zeros(embedding.shape[1:], dtype=torch.int32, device=embedding.device)
     taken = labels > 0
@@ -97,7 +98,7 @@ def grow(embedding: Tensor, seeds: Tensor, limits: Tensor, config: DecodeConfig)
 def _choose(embedding, score, alpha, least, seeds):
     """`choose_seeds`, into `seeds`; returns their number."""
     channels = embedding.shape[1]
-    active = np.arange(len(score))  # candidates that can still come to be seeds
+    active = np.arange(len(score))  # candidates that may still become seeds
     rank = score.copy()
     nearest = np.full(len(score), np.float32(np.inf))
     n = len(score)
@@ -133,8 +134,8 @@ def _members(embedding, seeds, limits, top, words):
     """Set the bits (K, H, W / WORD) of the pixels within each seed's limit, for the rows (D, h, W)
     of an image from `top` on.
 
-    A seed is passed over where even the box around the embeddings of a block lies beyond its limit.
-    Rounding keeps the order of differences, squares and sums, so no pixel is lost by that.
+    A seed is skipped for a block if even the bounding box of the block's embeddings is beyond its
+    limit. Rounding keeps the order of differences, squares and sums, so no pixel is lost.
     """
     channels, height, width = embedding.shape
     low, high = np.empty(channels, np.float32), np.empty(channels, np.float32)
@@ -171,7 +172,7 @@ def _members(embedding, seeds, limits, top, words):
 
 @kernel("void(uint64[:,:,::1], int64, float64, boolean, uint16[:,::1], boolean[::1])")
 def _resolve(words, min_pixels, min_new_fraction, first_come, labels, accepted):
-    """Accept or refuse each mask in turn, and paint it."""
+    """Accept or reject each mask in turn, and paint it."""
     taken = np.zeros(words.shape[1:], np.uint64)
     number = 0
     for k in range(len(words)):
@@ -201,7 +202,7 @@ def _resolve(words, min_pixels, min_new_fraction, first_come, labels, accepted):
 
 @kernel("int64(uint64)")
 def _count(bits):
-    """Bits that are set: summed in pairs, fours, eights, and these by a product."""
+    """The number of set bits: summed in pairs, fours, eights, then by a product."""
     pairs, fours = np.uint64(0x5555555555555555), np.uint64(0x3333333333333333)
     bits -= (bits >> np.uint64(1)) & pairs
     bits = (bits & fours) + ((bits >> np.uint64(2)) & fours)

@@ -1,5 +1,5 @@
-"""Every parameter of the package: here, and for methods and training in `options`, are the only
-places where a default stands.
+"""Defines every parameter of the package. Defaults stand only here and, for methods and training,
+in `options`.
 
 `Config` is a tree of frozen dataclasses. Each field carries its description and range, from which
 the ROS parameters, `config/instaseg.yaml` and the command line's `--set` are derived.
@@ -47,21 +47,25 @@ DEFAULT = options_of(MethodConfig().name)
 
 @dataclass(frozen=True, slots=True)
 class InputConfig:
-    """What the network sees of the camera image: as it is where nothing is set."""
+    """How the camera image is scaled for the network; unchanged by default."""
 
-    height: int = param(0, "network input height in pixels; 0: keeps the shape", low=0, high=8192)
-    width: int = param(0, "network input width in pixels; 0: keeps the shape", low=0, high=8192)
-    scale: float = param(1.0, "magnification, where neither is set", low=0.1, high=8.0)
-    mirror: bool = param(False, "mean of the image and its mirror image, in twice the time")
+    height: int = param(
+        0, "network input height in pixels; 0: keep the aspect ratio", low=0, high=8192
+    )
+    width: int = param(
+        0, "network input width in pixels; 0: keep the aspect ratio", low=0, high=8192
+    )
+    scale: float = param(1.0, "magnification, if neither is set", low=0.1, high=8.0)
+    mirror: bool = param(False, "average with the mirrored image; takes twice the time")
     max_pixels: int = param(
         50_000_000,
-        "an image of more pixels is refused before it takes memory, as it comes and as scaled",
+        "refuse images with more pixels, before or after scaling, before they take memory",
         low=1,
         high=1 << 30,  # OpenCV's own limit
     )
     white_level: int = param(
         0,
-        "sample of 16 bits that is white, such as 4095 of a 12-bit camera; 0: 65535",
+        "16-bit sample value that is white, such as 4095 for a 12-bit camera; 0: 65535",
         low=0,
         high=65535,
     )
@@ -71,17 +75,18 @@ class InputConfig:
 class TrackingConfig:
     """Ids that last from frame to frame.
 
-    Best on sequences of the synthetic street's training split, 15 % of whose masks were left out.
+    The defaults scored best on sequences of the synthetic street's training split with 15 % of the
+    masks left out.
     """
 
     enabled: bool = param(False, "objects keep their ids from frame to frame", live=True)
     keep_frames: int = param(
-        5, "an object out of sight keeps its id for so many frames", low=0, high=1000, live=True
+        5, "frames for which a lost object's id is kept", low=0, high=1000, live=True
     )
     min_iou: float = param(
         0.0,
-        "least IoU of an object's mask with its last one, 0: any overlap; where the method learns "
-        "an embedding, that is compared instead",
+        "least IoU of an object's mask with its last one; 0: any overlap; methods that learn an "
+        "embedding compare that instead",
         low=0.0,
         high=1.0,
         live=True,
@@ -92,12 +97,12 @@ class TrackingConfig:
 class EngineConfig:
     """TensorRT engines: what they are built for."""
 
-    best_batch: int = param(1, "images at once that an engine is tuned for", low=1, high=64)
-    max_batch: int = param(4, "most images at once that an engine takes", low=1, high=64)
+    best_batch: int = param(1, "batch size that an engine is tuned for", low=1, high=64)
+    max_batch: int = param(4, "largest batch that an engine takes", low=1, high=64)
     workspace_mb: int = param(
         1024,
-        "most GPU memory that TensorRT may use while it builds; more may find faster engines, but "
-        "those already built stay: delete them to build anew",
+        "most GPU memory that TensorRT may use while building; more may find faster engines, but "
+        "engines already built are kept: delete them to rebuild",
         low=16,
         high=1_000_000,
     )
@@ -115,12 +120,12 @@ class RuntimeConfig:
     device: str = param("auto", "auto, cpu, cuda or cuda:N")
     precision: str = param(
         "auto",
-        "auto: the fastest the device has; int8: what `instaseg quantize` made of the weights",
+        "auto: the fastest the device supports; int8: the model made by `instaseg quantize`",
         choices=("auto", "fp32", "bf16", "fp16", "int8"),
     )
     threads: int = param(0, "CPU threads of the network; 0: all cores", low=0, high=1024)
     compiled: bool = param(
-        False, "torch on CUDA: also try what AOTInductor compiles, minutes at the first start"
+        False, "torch on CUDA: also try AOTInductor, which compiles for minutes at the first start"
     )
     engine: EngineConfig = field(default_factory=EngineConfig)
 
@@ -144,21 +149,21 @@ class NodeConfig:
     )
     stale_after_s: float = param(
         2.0,
-        "diagnostics call the camera stale after this many seconds, and labels that are so late",
+        "seconds after which diagnostics call the camera, or the labels, stale",
         low=0.1,
         high=3600.0,
         live=True,
     )
     min_rate_hz: float = param(
         1.0,
-        "diagnostics warn when fewer images per second are labelled though more come; 0: never",
+        "diagnostics warn when fewer images per second are labelled although more come; 0: never",
         low=0.0,
         high=1000.0,
         live=True,
     )
     max_latency_s: float = param(
         1.0,
-        "diagnostics warn when labels come longer after their image",
+        "diagnostics warn when labels come later than this after their image",
         low=0.001,
         high=3600.0,
         live=True,
@@ -172,10 +177,10 @@ class NodeConfig:
 class Config:
     """The whole tree.
 
-    decode, method, train: of one method, `method.name`: its `DecodeConfig`, `ShapeConfig` and
-        `LossConfig` (see `options`).
-    suited_to: the weights whose thresholds and input size are in it already, by `load_config`; no
-        parameter, and no part of what makes two of them equal.
+    decode, method, train: `DecodeConfig`, `ShapeConfig` and `LossConfig` of the method
+        `method.name` (see `options`).
+    suited_to: the weights whose thresholds and input size `load_config` has filled in; not a
+        parameter, and ignored when configs are compared.
     """
 
     weights: str = param(
@@ -191,8 +196,8 @@ class Config:
     suited_to: str = field(default="", repr=False, compare=False)
 
     def for_method(self, name: str) -> Config:
-        """The same for another method: what both can be told stays as it was set, the rest has the
-        method's defaults. Raises ConfigError for an unknown method."""
+        """The same config for another method: options that both have keep their values, the rest
+        take the method's defaults. Raises ConfigError for an unknown method."""
         if name == self.method.name:
             return self
         options = options_of(name)
@@ -214,16 +219,16 @@ def leaves_of(config: Config) -> dict[str, Any]:
 
 
 def merge(config: Config, overrides: Mapping[str, Any]) -> Config:
-    """A copy of `config` with nested or dotted overrides, checked as `assigned` does; they may name
-    another method, and options of that one."""
+    """A copy of `config` with nested or dotted overrides, checked by `assigned`; they may select
+    another method and set its options."""
     leaves = by_name(overrides)
     config = config.for_method(method_in(leaves, config.method.name))
     return replaced(config, own_leaves(config, leaves))
 
 
 def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
-    """A file of parameters, and overrides over it, laid over the defaults of their method, whatever
-    suits its weights: a training's. All else asks `configure.load_config`."""
+    """The config for a training: the method's defaults, over them the file, over it the overrides.
+    Ignores what suits the weights; for all else use `configure.load_config`."""
     given = by_name(overrides or {})
     with naming(path):
         in_file = read(path)
@@ -233,8 +238,9 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """What a file of parameters sets, by dotted name; unchecked, as it may be for any method.
-    Raises ConfigError, without the file's name, where it cannot be read."""
+    """The values that a parameter file sets, by dotted name; unchecked: it may be for any method.
+
+    Raises ConfigError, without the file's name, when it cannot be read."""
     leaves: dict[str, Any] = {}
     for tree in trees_in(path):
         leaves |= by_name(tree)
@@ -243,7 +249,7 @@ def read(path: str | Path) -> dict[str, Any]:
 
 @contextmanager
 def naming(path: str | Path | None) -> Iterator[None]:
-    """Errors say which file they are about."""
+    """Put the file's name in front of errors."""
     try:
         yield
     except ConfigError as error:
@@ -251,7 +257,7 @@ def naming(path: str | Path | None) -> Iterator[None]:
 
 
 def by_name(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Overrides, unchecked, `{"decode": {"min_pixels": 64}}` as `{"decode.min_pixels": 64}`."""
+    """`{"decode": {"min_pixels": 64}}` as `{"decode.min_pixels": 64}`; unchecked."""
     named: dict[str, Any] = {}
     for key, value in overrides.items():
         if isinstance(value, Mapping) and is_dataclass(getattr(Config(), str(key), None)):
@@ -262,13 +268,13 @@ def by_name(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def method_in(leaves: Mapping[str, Any], default: str) -> str:
-    """The method that leaves by dotted name ask for."""
+    """The method that these leaves (by dotted name) ask for."""
     asked = {"method.name": leaves.get("method.name", default)}
     return str(assigned(Config(), asked)["method.name"])
 
 
 def configs_with(name: str) -> list[Config]:
-    """The defaults of each method of whose parameters this is one."""
+    """The default configs of all methods that have this parameter."""
     configs = [Config().for_method(method) for method in METHODS]
     return [config for config in configs if name in leaves_of(config)]
 
@@ -276,10 +282,10 @@ def configs_with(name: str) -> list[Config]:
 def own_leaves(
     config: Config, overrides: Mapping[str, Any], ignore_others: bool = False
 ) -> dict[str, Any]:
-    """The leaves of `config` that overrides by dotted name set, checked.
+    """The leaves of `config` that the overrides (by dotted name) set, checked.
 
-    Raises ConfigError for an option that only other methods have. `ignore_others`: one at its
-    default there is left out instead, as what stands in a file may be for several methods.
+    Raises ConfigError for an option that only other methods have. `ignore_others`: leave out such
+    an option if it has its default there, as a file may serve several methods.
     """
     own: dict[str, Any] = {}
     for name, value in overrides.items():

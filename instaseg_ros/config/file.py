@@ -1,7 +1,7 @@
-"""Files of parameters: plain YAML, or the parameter file of a ROS node.
+"""Reads parameter files: plain YAML, or those of a ROS node.
 
-What stands in one was written by other people: it is read up to a size, believed up to a number of
-values, and whatever the parser stumbles over is a ConfigError.
+Files are not trusted: their size and number of values are limited, and whatever the parser
+stumbles over becomes a ConfigError.
 """
 
 from __future__ import annotations
@@ -16,17 +16,21 @@ from instaseg_ros.config.options.schema import shown
 from instaseg_ros.errors import ConfigError
 
 MAX_BYTES = 1 << 18
-MAX_VALUES = 10_000  # aliases of aliases make billions of a few bytes
+MAX_VALUES = 10_000  # nested aliases turn a few bytes into billions of values
 NODE_NAME = "instaseg_node"
 PARAMETERS = "ros__parameters"
-OF_ROS = ("qos_overrides", "use_sim_time", "start_type_description_service")  # of every node
+OF_ROS = (
+    "qos_overrides",
+    "use_sim_time",
+    "start_type_description_service",
+)  # parameters of every node
 
 
 def parse_yaml(text: str | bytes) -> Any:
     """Plain data of a YAML text. Raises ConfigError with the parser's reason."""
     try:
         tree = yaml.safe_load(text)
-    except Exception as error:  # of bad dates, long numbers and depth: what Python itself raises
+    except Exception as error:  # Python itself raises for bad dates, long numbers and depth
         reason = str(error) if isinstance(error, yaml.YAMLError) else repr(error)
         raise ConfigError(f"not readable as YAML: {reason}") from error
     seen, todo = 0, [tree]
@@ -34,7 +38,7 @@ def parse_yaml(text: str | bytes) -> Any:
         value = todo.pop()
         seen += 1
         if seen > MAX_VALUES:
-            raise ConfigError(f"expected at most {MAX_VALUES} values, with every alias, got more")
+            raise ConfigError(f"expected at most {MAX_VALUES} values, counting aliases, got more")
         if isinstance(value, Mapping):
             todo += value.values()
         elif isinstance(value, (list, set, tuple)):
@@ -57,15 +61,16 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
 
 
 def trees_in(path: str | Path) -> list[Mapping[str, Any]]:
-    """What a file sets, each tree over those before it: one of plain YAML, of a ROS parameter file
-    the sections that hold for a node called `instaseg_node`, or the only one that there is.
+    """The trees of parameters in a file; later ones override earlier ones.
 
-    Raises ConfigError, without the file's name, where it cannot be read as either.
+    Plain YAML gives one tree. A ROS parameter file gives the sections that apply to a node called
+    `instaseg_node`, or its only section.
+    Raises ConfigError, without the file's name, when it cannot be read as either.
     """
     try:
         with Path(path).open("rb") as file:
             text = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: no name of a file
+    except (OSError, ValueError) as error:  # ValueError: not a file name
         raise ConfigError(str(getattr(error, "strerror", None) or error)) from error
     if len(text) > MAX_BYTES:
         raise ConfigError(f"expected at most {MAX_BYTES} bytes, got more")
@@ -80,13 +85,13 @@ def trees_in(path: str | Path) -> list[Mapping[str, Any]]:
 
 
 def _is_node(value: Any) -> bool:
-    """Whether this is the section of a node, or of a namespace with one."""
+    """Whether this is the section of a node, or of a namespace that contains one."""
     inner = value.items() if isinstance(value, Mapping) else ()
     return any(name == PARAMETERS or _is_node(below) for name, below in inner)
 
 
 def _sections(tree: Mapping[Any, Any], namespace: str = "") -> Iterator[tuple[str, Any]]:
-    """(name with namespace, parameters) of every node, in the order of the file."""
+    """(name with namespace, parameters) of every node, in file order."""
     for key, value in tree.items():
         name = f"{namespace}/{str(key).strip('/')}"
         if not isinstance(value, Mapping) or not value:
@@ -96,7 +101,7 @@ def _sections(tree: Mapping[Any, Any], namespace: str = "") -> Iterator[tuple[st
                 yield from _sections({inner: content}, name)
             elif isinstance(content, Mapping):
                 yield name, content
-            elif content is not None:  # None: every line of it was removed
+            elif content is not None:  # None: all its lines were removed
                 raise ConfigError(
                     f"'{name}' {PARAMETERS}: expected a mapping of parameters, got {shown(content)}"
                 )
@@ -108,7 +113,7 @@ def _for_our_node(sections: list[tuple[str, Mapping[Any, Any]]]) -> list[Mapping
     nodes = {name for name in names if "*" not in name}
     ours = {name for name in nodes if name.endswith(f"/{NODE_NAME}")}
     if not ours and not wildcards:
-        ours = nodes  # ours may have any name
+        ours = nodes  # a node of ours may have any name
     if len(ours) > 1:
         raise ConfigError(f"expected the parameters of one node, got {', '.join(sorted(ours))}")
     return [

@@ -1,1 +1,1 @@
-"""Frames of a dataset through a pipeline, and what comes of it in the field's numbers."""
+"""Evaluates a pipeline on a dataset with the field's usual metrics."""

@@ -1,4 +1,4 @@
-"""Runtimes of one network side by side on held-out synthetic frames."""
+"""Compares the runtimes of one network on held-out synthetic frames."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Row(NamedTuple):
     """One runtime in one precision.
 
     network_ms: median. largest_difference: from the reference's raw outputs, by head, over all
-    frames. ap, ap50: mean over the classes; the reference's in its own row.
+    frames. ap, ap50: means over the classes; the reference has its own row.
     """
 
     network_ms: float
@@ -40,7 +40,7 @@ class Row(NamedTuple):
 
 
 def available(config: Config, checkpoint: Checkpoint) -> tuple[dict[str, Runtime], dict[str, str]]:
-    """Runtimes that open here by `name precision`, and why the others do not."""
+    """The runtimes that can be opened here, by `name precision`, and why the others cannot."""
     choices = next(p.choices for p in parameters(config) if p.name == "runtime.precision")
     runtimes, refused = {}, {}
     for name in RUNTIMES:
@@ -54,7 +54,7 @@ def available(config: Config, checkpoint: Checkpoint) -> tuple[dict[str, Runtime
 
 
 class _Watched:
-    """A runtime that is timed, and whose outputs are compared with the reference's of the same
+    """A runtime that is timed and whose outputs are compared with the reference's for the same
     images."""
 
     def __init__(self, runtime: Runtime, reference: _Watched | None = None) -> None:
@@ -71,7 +71,7 @@ class _Watched:
         outputs = self._runtime(images, *state)
         synchronise()
         self.network_ms.append((time.perf_counter() - start) * 1e3)
-        self.outputs = dict(outputs)  # whoever called may take some away
+        self.outputs = dict(outputs)  # the caller may remove some
         for head, output in self.outputs.items():
             difference = float((output.cpu() - self._reference.outputs[head]).abs().max())
             largest = self.largest_difference.get(head, 0.0)
@@ -86,7 +86,7 @@ def compare(
     size: tuple[int, int],
     frames: int,
 ) -> dict[str, Row]:
-    """A row for the reference and one for each runtime, in turn on every frame of `size`."""
+    """A row for the reference and for each runtime; each frame, of `size`, goes to all in turn."""
     reference = _Watched(LiveRuntime(checkpoint.network().eval()))
     sides = {REFERENCE: reference}
     sides |= {name: _Watched(runtime, reference) for name, runtime in runtimes.items()}
@@ -106,7 +106,7 @@ def compare(
 
 
 def table(rows: Mapping[str, Row]) -> str:
-    """The rows for people; AP beside the reference's."""
+    """The rows as a table for people, with AP relative to the reference's."""
     reference = rows[REFERENCE]
     heads = list(reference.largest_difference)
     cells = []

@@ -1,4 +1,4 @@
-"""How good the depth is that a method learns along, on held-out sequences of the synthetic street:
+"""Evaluates the depth that a method learns, on held-out sequences of the synthetic street:
 
 python -m instaseg_ros.evaluation.depth WEIGHTS
 """
@@ -26,9 +26,9 @@ from instaseg_ros.synthetic_street import SyntheticStreet
 class DepthErrors(NamedTuple):
     """Absolute relative errors.
 
-    scaled: the prediction scaled to each frame's median depth.
-    metric: the prediction as it is, metres if the camera's motion was known in training.
-    flat: of what knows nothing, everything at the median depth.
+    scaled: of the prediction scaled to each frame's median depth.
+    metric: of the unscaled prediction, in metres if the camera's motion was known in training.
+    flat: of a trivial prediction, everything at the median depth.
     """
 
     scaled: float
@@ -39,8 +39,9 @@ class DepthErrors(NamedTuple):
 def evaluate_depth(
     weights: str, sequences: int = 20, frames: int = 5, size: tuple[int, int] = (256, 512)
 ) -> DepthErrors:
-    """Errors on so many held-out sequences of so many frames of `size` (H, W), multiples of 8, read
-    one after another as a camera gives them.
+    """Errors on `sequences` held-out sequences of `frames` frames each, of `size` (H, W), multiples
+    of 8, processed one after another like a camera's.
+
 
     Raises ConfigError for weights of a method without depth.
     """
@@ -69,7 +70,7 @@ def evaluate_depth(
 
     indices = tqdm(range(len(street)), unit="frame", disable=None)
     for _ in labelled([pipeline], street, indices, look):
-        pass  # of the objects nothing is asked
+        pass  # the objects are not needed
     return DepthErrors(*map(absolute_relative_error, (scaled, metric, flat)))
 
 
@@ -77,10 +78,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("weights")
     parser.add_argument("--sequences", type=int, default=20)
-    parser.add_argument("--frames", type=int, default=5, help="of each sequence")
+    parser.add_argument("--frames", type=int, default=5, help="frames per sequence")
     options = parser.parse_args()
     errors = evaluate_depth(options.weights, options.sequences, options.frames)
     print(
         f"absolute relative error: {errors.scaled:.4f} scaled to the median depth, "
-        f"{errors.metric:.4f} in metres as it is (everything equally far: {errors.flat:.4f})"
+        f"{errors.metric:.4f} unscaled in metres (everything equally far: {errors.flat:.4f})"
     )

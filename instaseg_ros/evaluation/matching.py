@@ -1,4 +1,4 @@
-"""Which predictions are right: the rules of IoU and of excused pixels that all metrics share."""
+"""Decides which predictions are right, by the rules of IoU and excused pixels of all metrics."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 from instaseg_ros.evaluation.overlaps import ClassCounts, FrameCounts, of_class
 
-HALF = 0.5  # above it a mask has at most one partner, since no label image overlaps itself
+HALF = 0.5  # above it a mask has at most one partner, since labels do not overlap
 
 Flags = NDArray[np.bool_]
 Shares = NDArray[np.float64]
 
 
 class Judged(NamedTuple):
-    """What becomes of G objects and P predictions of one frame.
+    """Matches of G objects and P predictions of one frame.
 
-    match: (G, P) bool, IoU above HALF, at most one in a row and a column. iou: (G, P). wrong: (P,)
+    match: (G, P) bool, IoU above HALF, at most one per row and column. iou: (G, P). wrong: (P,)
     bool; a prediction that is neither right nor wrong is excused.
     """
 
@@ -29,16 +29,16 @@ class Judged(NamedTuple):
 
     @property
     def counted(self) -> Flags:
-        """(P,) bool, right or wrong."""
+        """(P,) bool: right or wrong, not excused."""
         return self.match.any(0) | self.wrong
 
 
 class Ranked(NamedTuple):
-    """The K predictions of one class over N frames, as far as metrics above IoU 0.5 need them.
+    """The K predictions of one class over N frames, for metrics at IoU 0.5 and above.
 
-    iou: (K,) the largest with an object of the class: where it is above HALF no other prediction
-    has as much of that object. excused: (K,) share of the prediction, in [0, 1]. scores: (K,).
-    frame: (K,) 0..N-1. objects: (N,) to be found in each.
+    iou: (K,) the largest with an object of the class; above HALF, no other prediction overlaps that
+    object as much. excused: (K,) share of the prediction, in [0, 1]. scores: (K,). frame: (K,)
+    0..N-1. objects: (N,) number to be found in each frame.
     """
 
     iou: Shares
@@ -48,20 +48,20 @@ class Ranked(NamedTuple):
     objects: NDArray[np.int64]
 
     def at(self, threshold: float = HALF) -> tuple[Flags, Flags]:
-        """(K,) bool each: right ones, with an IoU above the threshold; those that count, be they
+        """(K,) bool each: right predictions, with an IoU above the threshold; and all that count,
         right or wrong."""
         right = self.iou > threshold
         return right, right | is_wrong(right, self.excused, threshold)
 
 
 def is_wrong(right: Flags, excused: Shares, threshold: float = HALF) -> Flags:
-    """(P,) bool: a prediction that is not right is wrong, unless more than that share of it is
-    excused."""
+    """(P,) bool: a prediction that is not right is wrong unless more than the `threshold` share of
+    it is excused."""
     return ~right & (excused <= threshold)
 
 
 def judge(counts: ClassCounts, overlaps: Shares | None = None) -> Judged:
-    """Objects and predictions of one class in one frame. overlaps: (G, P) in place of `iou`."""
+    """Match objects and predictions of a class in a frame. overlaps: (G, P), instead of `iou`."""
     overlaps = iou(counts) if overlaps is None else overlaps
     match: Flags = overlaps > HALF
     right: Flags = np.asarray(match.any(0))
@@ -69,7 +69,7 @@ def judge(counts: ClassCounts, overlaps: Shares | None = None) -> Judged:
 
 
 def rankings(frames: Sequence[FrameCounts], class_names: Sequence[str]) -> dict[str, Ranked]:
-    """`rank` of each class by its name."""
+    """`rank` of each class, by class name."""
     return {name: rank(frames, class_id) for class_id, name in enumerate(class_names)}
 
 
@@ -93,6 +93,6 @@ def iou(counts: ClassCounts) -> Shares:
 
 
 def excused_share(counts: ClassCounts) -> Shares:
-    """(P,) share of each prediction that is excused; of an empty one all."""
+    """(P,) share of each prediction that is excused; 1 for an empty one."""
     share = counts.excused_px / np.maximum(counts.predicted_px, 1)
     return np.where(counts.predicted_px > 0, share, np.inf)

@@ -1,4 +1,4 @@
-"""Overlap counts of a frame: pixels are looked at once, every metric needs these numbers only."""
+"""Counts the overlaps of a frame: pixels are visited once, and all metrics use these counts."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class FrameCounts(NamedTuple):
     """Pixel counts of G true regions and P predicted instances of one frame.
 
     overlap: (G, P) int64 common pixels; truth_px: (G,), predicted_px: (P,); ignored_px: (P,)
-    predicted pixels on ground that is ignored for every class and is no object's; truth_class (G,),
+    predicted pixels where every class is ignored and no object is; truth_class (G,),
     predicted_class (P,), -1: not evaluated; scores: (P,) in [0, 1]. uncounted: (G,) bool, regions
-    that need not be found and excuse predictions of their class (groups). min_pixels: so do objects
-    below this size.
+    that need not be found and excuse predictions of their class (groups). min_pixels: objects below
+    this size are treated likewise.
     """
 
     overlap: NDArray[np.int64]
@@ -32,15 +32,15 @@ class FrameCounts(NamedTuple):
 
     @property
     def counted(self) -> NDArray[np.bool_]:
-        """(G,) bool, the objects that are to be found."""
-        least = max(self.min_pixels, 1)  # ignored ground may leave nothing of an object
+        """(G,) bool, the objects to be found."""
+        least = max(self.min_pixels, 1)  # an object may consist of ignored pixels only
         return ~self.uncounted & (self.truth_px >= least) & (self.truth_class >= 0)
 
 
 class ClassCounts(NamedTuple):
     """Counts of one class in one frame: G objects to be found, P predictions.
 
-    excused_px: (P,) predicted pixels on ignored ground, groups and objects that are too small.
+    excused_px: (P,) predicted pixels on ignored pixels, groups and too small objects.
     """
 
     overlap: NDArray[np.int64]
@@ -63,8 +63,8 @@ def frame_counts(
     """Counts of one frame.
 
     labels: (H, W) uint16 true label image; ids, class_ids: (G,) its instances. ignore: (H, W) bool,
-    is of no object and excuses predictions of any class. crowd: (H, W) uint8, class index + 1 of
-    groups, which excuse predictions of that class. min_pixels: true objects below this size need
+    belongs to no object and excuses predictions of any class. crowd: (H, W) uint8, class index + 1
+    of groups, which excuse predictions of that class. min_pixels: true objects below this size need
     not be found.
     """
     truth_row = np.zeros(1 << 16, np.int64)
@@ -103,9 +103,8 @@ def frame_counts(
 
 
 def of_class(frame: FrameCounts, class_id: int | None) -> ClassCounts:
-    """What one class' metrics need; None: all as if they were one. A group below `min_pixels`
-    excuses twice, once as a group and once as small: so does the Cityscapes script, and its numbers
-    are to be met."""
+    """The counts of one class; None: of all as one class. A group below `min_pixels` excuses twice,
+    as a group and as small: the Cityscapes script does so, and its numbers must be reproduced."""
     if class_id is None:
         own, columns = np.ones(len(frame.truth_px), bool), frame.predicted_class >= 0
     else:

@@ -1,4 +1,4 @@
-"""Classes of pixels that a network sees beside its objects, and how well they fit the truth."""
+"""Compares the pixel classes that a network predicts beside its objects with the truth."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ DENSE = "dense"  # raw scores (B, C, H/8, W/8) of a dataset's dense classes, whi
 
 
 class PixelClasses:
-    """What `labelled` shows it, as `confusion` counts of each frame that has such scores and truth:
-    of the dense classes where they are learned along, else of a head `semantic`."""
+    """Collects `confusion` counts of the frames that `labelled` passes to `look`, if they have
+    scores and truth: of the dense classes if these are learned, else of the head `semantic`."""
 
     def __init__(self, classes: ClassMatch) -> None:
         self._classes = classes
@@ -46,5 +46,5 @@ class PixelClasses:
 
 
 def _best(scores: Tensor) -> NDArray[np.int64]:
-    """(H, W) the channel that is largest, of (1, C, H, W)."""
+    """(H, W) the index of the largest channel of (1, C, H, W)."""
     return np.asarray(scores[0].argmax(0).cpu().numpy())

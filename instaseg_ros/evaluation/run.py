@@ -1,4 +1,4 @@
-"""The evaluation loop: frames of a dataset through a pipeline, reduced to overlap counts."""
+"""Runs the frames of a dataset through a pipeline, and reduces the results to overlap counts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Look = Callable[[Sample, Inferred], None]
 
 
 class Predictor(Protocol):
-    """What is evaluated: a Pipeline, or anything else that labels frames."""
+    """The object evaluated: a Pipeline, or anything else that labels frames."""
 
     @property
     def class_names(self) -> tuple[str, ...]: ...
@@ -42,7 +42,7 @@ class ClassMatch(NamedTuple):
     """Classes that dataset and weights have in common, in the dataset's order.
 
     truth: (classes of the dataset,) and predicted: (classes of the weights,) int64: index into
-    `names`, -1 without a counterpart. remarks: for people, what does not correspond.
+    `names`, -1 without a counterpart. remarks: for people, which classes do not correspond.
     """
 
     names: tuple[str, ...]
@@ -52,9 +52,9 @@ class ClassMatch(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a report asks of a frame. png: the label image that was found, 16-bit grey; ids,
-    class_ids, scores: as in Instances. touching: percent of touching border of each true object and
-    of each one found."""
+    """What a report needs of a frame. png: the predicted label image, 16-bit grey; ids, class_ids,
+    scores: as in Instances. touching: percentage of touching border of each true object and of each
+    prediction."""
 
     png: bytes
     ids: NDArray[np.uint16]
@@ -64,7 +64,7 @@ class Seen(NamedTuple):
 
     @classmethod
     def of(cls, found: Instances, sample: Sample) -> Seen:
-        """At a hundredth of the memory."""
+        """Compress the found instances to a hundredth of the memory."""
         png = cv2.imencode(".png", found.labels, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
         truth = touching_percent(sample.labels, sample.ids)
         touching = truth, touching_percent(found.labels, found.ids)
@@ -79,12 +79,12 @@ class Seen(NamedTuple):
 
 @dataclasses.dataclass
 class Evaluation:
-    """What was found in the frames of a dataset, one entry per frame.
+    """Results for the frames of a dataset, one entry per frame.
 
-    min_pixels: smaller true objects are left out; None: as `least_pixels` of the dataset says.
+    min_pixels: smaller true objects are left out; None: as `least_pixels` of the dataset.
     indices: in the dataset. counts: classes are indices into `classes.names`. stage_ms: as in
-    Result. Kept where they are not None: coco: masks for COCO's AP; tracks: the frames by sequence,
-    for who is who; seen: what was scored, for a report.
+    Result. Kept unless None: coco: masks for COCO's AP; tracks: the frames by sequence, for
+    tracking metrics; seen: what was scored, for a report.
     """
 
     dataset: Dataset
@@ -98,7 +98,7 @@ class Evaluation:
     stage_ms: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
     def add(self, index: int, sample: Sample, result: Result) -> None:
-        """Score what was found in the sample at `index`."""
+        """Score the result for the sample at `index`."""
         instances, least = result.instances, self.min_pixels
         if least is None:
             least = least_pixels(self.dataset, *sample.labels.shape)
@@ -119,20 +119,20 @@ class Evaluation:
 
     @cached_property
     def ranked(self) -> dict[str, Ranked]:
-        """`rankings` of all frames, once they are added."""
+        """`rankings` of all frames; call it when all are added."""
         return rankings(self.counts, self.classes.names)
 
 
 def by_number(of_dataset: Sequence[str], of_weights: Sequence[str]) -> ClassMatch:
-    """Classes of the same number correspond, whatever they are called."""
+    """Match classes by index, whatever their names."""
     truth, predicted = (np.arange(len(side)) for side in (of_dataset, of_weights))
     return ClassMatch(tuple(of_weights), truth, predicted)
 
 
 def match_classes(of_dataset: Sequence[str], of_weights: Sequence[str]) -> ClassMatch:
-    """Classes of the same name correspond; so do the only two that there are.
+    """Match classes by name; if both have a single class, these match.
 
-    Raises ConfigError when dataset and weights have nothing in common.
+    Raises ConfigError if dataset and weights have nothing in common.
     """
     names = tuple(name for name in of_dataset if name in of_weights)
     if names:
@@ -143,8 +143,8 @@ def match_classes(of_dataset: Sequence[str], of_weights: Sequence[str]) -> Class
         return ClassMatch(names, truth, predicted, tuple(_remarks(of_dataset, of_weights)))
     if len(of_dataset) == len(of_weights) == 1:
         remark = (
-            f"the dataset's class '{of_dataset[0]}' is taken for the weights' '{of_weights[0]}': "
-            "each has no other"
+            f"the dataset's class '{of_dataset[0]}' is matched with the weights' "
+            f"'{of_weights[0]}': each has no other"
         )
         only = np.zeros(1, np.int64)
         return ClassMatch(tuple(of_dataset), only, only, (remark,))
@@ -176,8 +176,9 @@ def evaluate(
 ) -> Evaluation:
     """Label the frames at `indices` (None: all) and count overlaps with the truth.
 
-    min_pixels, coco, tracking, keep: of an `Evaluation`, the last three what it keeps.
-    Raises ConfigError when no class is common, InputError for a sample that cannot be read.
+    min_pixels: see `Evaluation`. coco, tracking, keep: also keep what COCO's AP, tracking metrics
+    and a report need. Raises ConfigError if there is no common class, InputError for a sample that
+    cannot be read.
     """
     classes = match_classes(dataset.class_names, predictor.class_names)
     found = Evaluation(
@@ -199,10 +200,10 @@ def labelled(
     indices: Iterable[int] | None = None,
     look: Look | None = None,
 ) -> Iterator[tuple[int, Sample, list[Result]]]:
-    """The frames at `indices` (None: all), and what each of the predictors finds, in turn.
+    """Yield the frames at `indices` (None: all) with the results of each predictor.
 
-    All are reset at first, and where a sequence begins. look: is shown what a Pipeline
-    infers, with the network's outputs.
+    All predictors are reset at the start of each sequence. look: called with each sample and what a
+    Pipeline infers, including the network's outputs.
     """
     current = None
     for index in range(len(dataset)) if indices is None else indices:
@@ -231,8 +232,8 @@ def _sequence(dataset: Dataset, index: int) -> str:
 def in_common(
     classes: ClassMatch, sample: Sample
 ) -> tuple[tuple[Array, Array, Array], tuple[Array | None, Array | None]]:
-    """Truth as metrics take it before and after what was found, in the common classes (-1: none):
-    labels, ids and class_ids; ignore and crowd."""
+    """The truth in the common classes (-1: none), as the arguments of metrics before and after the
+    prediction: labels, ids and class_ids; ignore and crowd."""
     crowd = sample.crowd
     if crowd is not None:
         crowd = np.concatenate([[0], classes.truth + 1]).astype(np.uint8)[crowd]
@@ -247,8 +248,8 @@ def _tracked(counts: FrameCounts, sample: Sample, instances: Instances) -> Track
 
 
 def summary_of(found: Evaluation) -> dict[str, Any]:
-    """What `summarize` says; if asked for, COCO's numbers under `coco` and what `summarize_tracks`
-    says under `tracking`."""
+    """The result of `summarize`; if kept, COCO's numbers under `coco` and the result of
+    `summarize_tracks` under `tracking`."""
     summary = summarize(found.counts, found.ranked)
     if found.coco is not None:
         summary["coco"] = found.coco.average_precision()
@@ -258,7 +259,7 @@ def summary_of(found: Evaluation) -> dict[str, Any]:
 
 
 def numbers(found: Evaluation, summary: dict[str, Any], pipeline: Pipeline) -> dict[str, Any]:
-    """The evaluation as JSON has it: what `summarize` says, and what it was measured with.
+    """The evaluation for JSON: the result of `summarize`, and how it was measured.
 
     ms_per_frame: median of the sum of all stages.
     """

@@ -29,7 +29,7 @@ COLUMNS = {  # key of a class' row: its name in the table
 
 def summarize(frames: Sequence[FrameCounts], ranked: Mapping[str, Ranked]) -> dict[str, Any]:
     """`per_class.NAME` and, beside it, the means: ap, ap50, pq, sq, rq, ap_dsb and ap_dsb_by_image
-    (each by IoU), sbd, dic, apr50, apr70, apr_volume, and objects in all. NaN: no object.
+    (each by IoU), sbd, dic, apr50, apr70, apr_volume, and the total of objects. NaN: no object.
 
     ranked: `rankings` of the frames.
     """
@@ -42,14 +42,14 @@ def summarize(frames: Sequence[FrameCounts], ranked: Mapping[str, Ranked]) -> di
 
 
 def table(summary: dict[str, Any]) -> str:
-    """The main metrics for people, a line per class and one for the mean."""
+    """The main metrics as a table for people, a line per class and one for the mean."""
     rows = {**summary["per_class"], "mean": summary}
     cells = [(name, *table_cells(row)) for name, row in rows.items()]
     return text_table(("class", *COLUMNS.values()), cells, ("", *(".3f" for _ in COLUMNS)))
 
 
 def table_cells(row: dict[str, Any]) -> list[str]:
-    """The values of COLUMNS as text; `-` where there is none."""
+    """The values of COLUMNS as text; `-` if there is none."""
     values = [row[key]["0.5"] if isinstance(row[key], dict) else row[key] for key in COLUMNS]
     return ["-" if v != v else f"{v}" if isinstance(v, int) else f"{v:.3f}" for v in values]
 
@@ -69,7 +69,7 @@ def _row(frames: Sequence[FrameCounts], class_id: int, ranked: Ranked) -> dict[s
 
 
 def _mean(values: Sequence[Any]) -> Any:
-    """Of numbers without the NaN, or of each key of dictionaries."""
+    """The mean of numbers, ignoring NaN, or of each key of dictionaries."""
     if isinstance(values[0], dict):
         return {key: _mean([value[key] for value in values]) for key in values[0]}
     known = [value for value in values if value == value]

@@ -1,4 +1,4 @@
-"""The methods, one paper to a file; what they can be told stands in `options`."""
+"""The methods, one paper per file; their options are in `config.options`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["BACKGROUND", "METHODS", "Method", "Targets", "make_method"]
 
 
 def make_method(name: str, n_classes: int, *shape: Any, **options: Any) -> Method:
-    """The method called `name`. Raises ConfigError for an unknown one.
+    """Make the method called `name`. Raises ConfigError for an unknown one.
 
-    shape, options: what its `ShapeConfig` adds to `MethodConfig`, in order or by name; left out:
-        the paper's.
+    shape, options: the fields that its `ShapeConfig` adds to `MethodConfig`, in order or by name;
+        the paper's values by default.
     """
     return cast(Method, pkgutil.resolve_name(options_of(name).METHOD)(n_classes, *shape, **options))

@@ -1,4 +1,4 @@
-"""What a method must offer, and the truth that it learns from."""
+"""Defines the interface of a method and the ground truth that it learns from."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ BACKGROUND = -1  # in `Method.class_channels`
 
 
 class Targets(NamedTuple):
-    """Truth of a training batch: B images, or N clips of `frames` images each, B = N * frames, clip
-    after clip, the frames of each in order of time.
+    """Ground truth of a training batch: B images, or N clips of `frames` images each,
+    B = N * frames, clip after clip, the frames of each in order of time.
 
-    labels: (B, H, W) int64, 0 = background, 1..K = instances, numbered per image; those
-        of a clip together, so that an object has one number in all of its frames.
-    class_ids: per image (K,) int64, the class of instance k + 1; the same for all of a clip.
+    labels: (B, H, W) int64, 0 = background, 1..K = instances, numbered per image, or per clip, so
+        that an object has one number in all frames of a clip.
+    class_ids: per image (K,) int64, the class of instance k + 1; the same for all images of a clip.
     ignore: (B, H, W) bool, pixels that count neither as background nor as an object.
     images: (B, 3, H, W) float32 in [0, 1], what the network saw.
     poses: (B, 4, 4) float32, camera to the clip's first camera, metres; None when unknown.
     intrinsics: (B, 3, 3) float32, pixels; None when unknown.
-    semantic: (B, H, W) int64, dense class of every pixel + 1, 0 unknown; None: all unknown.
+    semantic: (B, H, W) int64, dense class of every pixel + 1; 0: unknown; None: all unknown.
     """
 
     labels: torch.Tensor
@@ -41,7 +41,7 @@ class Targets(NamedTuple):
     semantic: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> Targets:
-        """The same on another device, which from pinned memory is not waited for."""
+        """Copy to another device, without waiting if the memory is pinned."""
 
         def moved(x: torch.Tensor) -> torch.Tensor:
             return x.to(device, non_blocking=True)
@@ -56,23 +56,23 @@ class Targets(NamedTuple):
 
 
 class Method(Protocol):
-    """What the pipeline, the trainer and the exporter ask of a method."""
+    """What the pipeline, the trainer and the exporter need from a method."""
 
     name: str
     heads: tuple[Head, ...]
-    temporal: bool  # its network has a memory of earlier frames (see `temporal`)
-    # Heads whose channels speak of classes: of each channel its class, BACKGROUND for that of none.
+    temporal: bool  # whether its network has a memory of earlier frames (see `model.temporal`)
+    # For heads with a channel per class: the class of each channel, BACKGROUND for no class.
     class_channels: Mapping[str, Sequence[int]]
-    # By head, the channels that point along x: in a mirror image their sign turns.
+    # By head, the channels that point along x, whose sign flips in a mirror image.
     mirror_turns: Mapping[str, Sequence[int]]
 
     def initialise(self, network: ERFNet) -> None:
-        """Set a fresh network's heads to where training starts well."""
+        """Set a new network's heads to good starting values for training."""
 
     def decode(self, outputs: dict[str, torch.Tensor], config: Any) -> list[Instances]:
-        """Raw head outputs {name: (B, C, H, W)} to the instances of each image, at (H, W).
+        """Turn raw head outputs {name: (B, C, H, W)} into the instances of each image, at (H, W).
 
-        config: of the method's `DecodeConfig`.
+        config: the method's `DecodeConfig`.
         """
 
     def loss(
@@ -82,9 +82,9 @@ class Method(Protocol):
         config: Any,
         class_weights: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Named scalar terms; `total` is what the optimiser minimises.
+        """Named scalar terms; the optimiser minimises `total`.
 
-        config: of the method's `LossConfig`.
-        class_weights: (n_classes,) float32, what the objects of each class weigh beside those of
-        the others in the term that tells classes; None: all 1.
+        config: the method's `LossConfig`.
+        class_weights: (n_classes,) float32, relative weight of each class's objects in the term
+        that distinguishes classes; None: all 1.
         """

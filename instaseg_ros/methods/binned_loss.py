@@ -1,6 +1,8 @@
-"""The terms of the spatial embedding's loss for a whole batch at once: shapes are known beforehand
-and a GPU is never waited for. The Lovász hinge is over errors in bins; all else is as in
-`spatial_embedding` up to rounding."""
+"""Computes the spatial embedding's loss for a whole batch at once.
+
+Shapes are known beforehand, so the CPU never waits for the GPU. The Lovász hinge sorts errors into
+bins; everything else is as in `spatial_embedding`, up to rounding.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,14 @@ from instaseg_ros.methods.bootstrapping import hard_pixels
 if TYPE_CHECKING:
     from instaseg_ros.config.options.spatial_embedding import LossConfig
 
-BINS = 1024  # of errors 0 to 2: the loss is right to 1e-3
+BINS = 1024  # for errors from 0 to 2: the loss is accurate to 1e-3
 MAX_PAIRS = 1 << 24  # pixels of all instances of all images at once: about 700 MB
-SPREAD = 64  # places that take what belongs nowhere: additions to one place wait for each other
+SPREAD = 64  # dummy places for pixels of no instance: atomic additions to one place would queue
 
 
 class Outputs(NamedTuple):
-    """Of B images of P pixels: embedding (B, 2, P); bandwidth, raw (B, S, P); seed (B, C, P) in
-    [0, 1]; points (B, 2, P), whose means are the centres."""
+    """Outputs for B images of P pixels: embedding (B, 2, P); bandwidth (B, S, P), raw; seed
+    (B, C, P) in [0, 1]; points (B, 2, P), whose means are the centres."""
 
     embedding: Tensor
     bandwidth: Tensor
@@ -31,8 +33,8 @@ class Outputs(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """Of B images with up to K instances: own (B, P) int64, the instance of a pixel or -1; counted
-    (B, P) bool, false for ignored ones; class_ids (B, K) int64, -1 where there is no instance."""
+    """Ground truth of B images with up to K instances: own (B, P) int64, a pixel's instance or -1;
+    counted (B, P) bool, false for ignored pixels; class_ids (B, K) int64, -1 for no instance."""
 
     own: Tensor
     counted: Tensor
@@ -40,7 +42,7 @@ class Truth(NamedTuple):
 
 
 def truth_of(labels: Tensor, ignore: Tensor, class_ids: Sequence[Tensor] | Tensor) -> Truth:
-    """From `Targets`, whose `class_ids` may also be padded with -1: (B, K)."""
+    """Truth from the fields of `Targets`; `class_ids` may also be padded with -1: (B, K)."""
     if not isinstance(class_ids, Tensor):
         class_ids = torch.nn.utils.rnn.pad_sequence(
             list(class_ids), batch_first=True, padding_value=-1
@@ -56,7 +58,7 @@ def batch_terms(
     """(B, 3): instance, smooth and seed terms of each image."""
     n_images, n_instances = truth.class_ids.shape
     present = (truth.class_ids >= 0).sum(1)
-    if not n_instances:  # one that is nowhere, so that all below has a shape
+    if not n_instances:  # add one without pixels, so that all shapes below are valid
         truth = truth._replace(class_ids=truth.class_ids.new_full((n_images, 1), -1))
     is_object = truth.own >= 0
     owners = _Owners(truth)
@@ -94,7 +96,8 @@ def batch_terms(
 
 
 class _Owners:
-    """Means over the pixels of an instance, and back: pixels of none are of some place beyond."""
+    """Averages over the pixels of instances, and spreads back; pixels of no instance use dummy
+    places beyond the last one."""
 
     def __init__(self, truth: Truth) -> None:
         n_pixels, self.count = truth.own.shape[1], truth.class_ids.shape[1]
@@ -113,7 +116,7 @@ class _Owners:
         return self._sum(values) / self.sizes[:, None]
 
     def of_pixel(self, values: Tensor) -> Tensor:
-        """(B, C, K) to (B, C, P): of a pixel's instance; of the last one where it has none."""
+        """(B, C, K) to (B, C, P): the value of a pixel's instance; of the last one if without."""
         place = self.place.clamp(max=self.count - 1)[:, None]
         return values.gather(2, place.expand(-1, values.shape[1], -1))
 
@@ -124,8 +127,8 @@ class BinnedInstanceLoss(torch.autograd.Function):
     apply(embedding (B, 2, P), center (B, 2, K), scale (B, 2, K), own (B, P), counted (B, P),
     n (B,)) -> (B,), the sum over instances / n
 
-    The exact one sorts all errors; its weight of a pixel is by how much the Jaccard index falls
-    there. Here pixels of one bin share its fall, as if theirs came in either order equally often.
+    The exact loss sorts all errors and weights a pixel by how much the Jaccard index falls there.
+    Here the pixels of a bin share its fall, as if all their orders were equally likely.
     """
 
     @staticmethod
@@ -171,10 +174,10 @@ class BinnedInstanceLoss(torch.autograd.Function):
 
 
 def _bin_weights(errors: Tensor, inside: Tensor, counted: Tensor) -> Tensor:
-    """(B, k, P) what a pixel's error weighs in its instance's loss.
+    """(B, k, P): the weight of a pixel's error in its instance's loss.
 
-    A pixel outside whose error is in the last bin weighs nothing: by then an instance's own have
-    all come, but for those as right as can be.
+    A pixel outside the instance whose error is in the last bin weighs nothing: by then all of the
+    instance's own pixels have come, except perfect ones.
     """
     n_pixels = errors.shape[2]
     place = (errors * (BINS / 2)).to(torch.int64).clamp(0, BINS - 1)
@@ -194,6 +197,6 @@ def _bin_weights(errors: Tensor, inside: Tensor, counted: Tensor) -> Tensor:
 
 
 def _portions(n_instances: int, n_pixels: int) -> list[slice]:
-    """Instances so many at a time that their pixels are at most MAX_PAIRS."""
+    """Slices of instances with at most MAX_PAIRS pixels each."""
     step = max(1, MAX_PAIRS // n_pixels)
     return [slice(k, min(k + step, n_instances)) for k in range(0, n_instances, step)]

@@ -1,7 +1,7 @@
 """Per-pixel boxes (Wu, Shen, van den Hengel 2016, arXiv 1605.06885).
 
-Every pixel predicts the box of its instance beside its class. Objects are found where many pixels
-vote for one box centre, and are the pixels that did (`grouping.voting`). The paper trains two
+Every pixel predicts its class and the box of its instance. Objects are found where many pixels
+vote for one box centre, and consist of those pixels (`clustering.box_votes`). The paper trains two
 networks; here both heads share an encoder. Its thresholds are not known: those here are ours.
 """
 
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
     from instaseg_ros.model.erfnet import ERFNet
 
 # Raw outputs are the offset in units of UNIT_PX and the logarithm of the sides in that unit, so
-# that errors of small and large objects are of one order (ours).
+# that errors of small and large objects have the same magnitude (ours).
 UNIT_PX = 32.0
 MAX_LOG_SIDE = 6.0  # sides up to 13000 pixels
-INITIAL_LOGIT = -3.0  # of every class beside a background of 0
+INITIAL_LOGIT = -3.0  # of every class; the background has 0
 BETA = 1 / 16  # smooth L1 is linear beyond an offset of 2 pixels, or 6 % of a side (ours)
 
 
 def embed(raw: Tensor, position: Tensor) -> Tensor:
     """Boxes (4, ...): centre x, y, height, width in pixels, from raw outputs (4, ...).
 
-    position: (2, ...) x and y of the pixels, whose middles lie at halves.
+    position: (2, ...) x and y of the pixels; pixel centres lie at .5.
     """
     sides = torch.exp(raw[2:].clamp(-MAX_LOG_SIDE, MAX_LOG_SIDE))
     return torch.cat([position + UNIT_PX * raw[:2], UNIT_PX * sides])
 
 
 def raw_outputs(boxes: Tensor, position: Tensor) -> Tensor:
-    """The raw outputs (4, ...) of which `embed` makes these boxes (4, ...)."""
+    """The raw outputs (4, ...) that `embed` turns into these boxes (4, ...)."""
     return torch.cat([(boxes[:2] - position) / UNIT_PX, torch.log(boxes[2:] / UNIT_PX)])
 
 
@@ -57,9 +57,9 @@ def box_iou(one: Tensor, two: Tensor) -> Tensor:
 
 
 def points(box: Tensor, semantic: Tensor, foreground_threshold: float) -> cpu.Points:
-    """The pixels of one image that may have a class more probable than the threshold, and what its
-    raw outputs (4, H, W) and (C + 1, H, W) say of them."""
-    # Without the other classes, the best is at least as probable; 1e-3 is for rounding.
+    """The pixels of one image that may have a class more probable than the threshold, with their
+    raw outputs from (4, H, W) and (C + 1, H, W)."""
+    # Ignoring the other classes can only raise the best one's probability; 1e-3 is for rounding.
     least = float(torch.logit(torch.tensor(foreground_threshold))) - 1e-3
     possible = semantic[1:].amax(0) - semantic[0] > least
     pixels = torch.nonzero(possible.flatten()).squeeze(1)
@@ -85,7 +85,7 @@ class BoxRegression:
         self.mirror_turns: Mapping[str, Sequence[int]] = {"box": (0,)}
 
     def initialise(self, network: ERFNet) -> None:
-        """Start from boxes of UNIT_PX around every pixel, most of them background."""
+        """Start from boxes of UNIT_PX around every pixel, mostly background."""
         with torch.no_grad():
             for parameters in network.head_parameters("box"):
                 parameters.zero_()
@@ -94,7 +94,7 @@ class BoxRegression:
             network.head_parameters("semantic", 0)[1].zero_()
 
     def decode(self, outputs: dict[str, Tensor], config: DecodeConfig) -> list[Instances]:
-        """Instances of each image: votes are collected where the outputs lie, counted on the CPU.
+        """Instances of each image: votes are collected on the outputs' device, counted on the CPU.
 
         outputs: raw `box` (B, 4, H, W), `semantic` (B, C + 1, H, W). See `voting.group`.
         """
@@ -113,7 +113,7 @@ class BoxRegression:
         config: LossConfig,
         class_weights: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Weighted sum of box regression and classes of pixels, as `total`."""
+        """Weighted sum of the box and pixel class terms, as `total`."""
         truth = semantic_truth(targets)
         semantic = semantic_loss(outputs["semantic"], truth, class_weights, config.bootstrap_px)
         box = box_loss(outputs["box"], targets, config.bootstrap_px)
@@ -123,11 +123,11 @@ class BoxRegression:
 
 def box_loss(raw: Tensor, targets: Targets, bootstrap_px: int = 0) -> Tensor:
     """Smooth L1 between raw outputs (B, 4, H, W) and those of the true boxes, summed over the
-    four; all instances of the batch count the same, and equally in each of their pixels.
+    four; all instances of the batch have equal weight, as have all pixels of an instance.
 
-    The box of an instance is that of its pixels in the image that are not ignored.
-    bootstrap_px: see `options`; an object pixel is as right as its box overlaps the true one.
-    0 without objects.
+    An instance's box encloses its pixels in the image that are not ignored.
+    bootstrap_px: see `options`; an object pixel is as correct as the IoU of its box with the true
+    one. Returns 0 without objects.
     """
     raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
     counts = [len(classes) for classes in targets.class_ids]
@@ -152,7 +152,7 @@ def box_loss(raw: Tensor, targets: Targets, bootstrap_px: int = 0) -> Tensor:
 
 
 def _true_boxes(position: Tensor, owner: Tensor, n_instances: int) -> Tensor:
-    """Boxes (4, K), as `embed` gives them, of the pixels (2, N) of each instance; NaN of none."""
+    """Boxes (4, K), as `embed` gives them, of each instance's pixels (2, N); NaN without pixels."""
     far = position.new_full((4, n_instances), -torch.inf)
     corners = torch.cat([-position, position]) + 0.5  # negative left and top, right and bottom
     corners = far.scatter_reduce(1, owner.expand(4, -1), corners, "amax")

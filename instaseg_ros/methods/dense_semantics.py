@@ -1,8 +1,8 @@
-"""Dense classes of pixels, road and sky too, learned along with any method.
+"""Learns dense pixel classes, including road and sky, along with any method.
 
-ERFNet (Romera et al. 2018) trains its encoder on them before anything else, at an eighth of the
-resolution. Here they are one more term of the loss beside the method's: what tells a lorry from a
-house tells it from a car too. Only training needs the layer; weights do not carry it.
+ERFNet (Romera et al. 2018) first trains its encoder on them, at an eighth of the resolution. Here
+they add a term to the method's loss: what distinguishes a lorry from a house helps to distinguish
+it from a car. Only training needs the layer; weights do not contain it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class DenseSemantics(nn.Module):
 
 
 def dense_loss(scores: Tensor, semantic: Tensor) -> Tensor:
-    """Cross-entropy, each class weighted by ERFNet's rule 1 / ln(1.1 + p) with its share p of the
-    batch (there: of all images); 0 where no class is known.
+    """Cross-entropy with each class weighted by ERFNet's rule 1 / ln(1.1 + p), p being its share of
+    the batch (there: of all images); 0 if no class is known.
 
-    scores: of `DenseSemantics`. semantic: (B, H, W) int64, class + 1, 0 unknown. A cell of the
-    features has the class of the pixel in its middle.
+    scores: from `DenseSemantics`. semantic: (B, H, W) int64, class + 1, 0 unknown. A feature cell
+    has the class of its middle pixel.
     """
     truth = semantic[:, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE] - 1
     known = (truth != UNKNOWN).flatten()

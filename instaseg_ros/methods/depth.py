@@ -1,9 +1,9 @@
-"""Self-supervised depth (Godard et al. 2019, arXiv 1806.01260), as Hu et al. 2019 train it along.
+"""Learns depth by self-supervision (Godard et al. 2019, arXiv 1806.01260), as in Hu et al. 2019.
 
-A frame's depth is right where its pixels, carried over to a neighbouring frame by depth and the
-camera's motion, find their own colours there. The motion is known, or learned beside it by an
-`EgoMotion` network that nothing but training needs. Depth is at one scale, the outputs' own, and
-what moves by itself is left to the minimum over neighbours and the auto-mask: both are our choice.
+A frame's depth is right where its pixels, projected into a neighbouring frame by depth and camera
+motion, find their own colours there. The motion is known, or learned by an `EgoMotion` network
+that only training needs. Depth has one scale, the outputs' own, and moving objects are left to the
+minimum over neighbours and the auto-mask: both are our choice.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from torch.nn.functional import avg_pool2d, grid_sample, pad
 
 SSIM_SHARE = 0.85
 SMOOTHNESS = 1e-3
-C1, C2 = 0.01**2, 0.03**2  # of SSIM (Wang et al. 2004), for values in [0, 1]
+C1, C2 = 0.01**2, 0.03**2  # constants of SSIM (Wang et al. 2004), for values in [0, 1]
 
 
 class Clips(NamedTuple):
-    """What the loss sees of N clips of T frames.
+    """Inputs of the loss for N clips of T frames.
 
     images: (N, T, 3, H, W) in [0, 1]. motion: (N, T - 1, 4, 4), from the coordinates of a frame's
-    camera to those of the next frame's. intrinsics: (N, T, 3, 3), pixels; the middle of the first
-    is (0, 0).
+    camera to those of the next frame's. intrinsics: (N, T, 3, 3), pixels; the centre of the first
+    pixel is (0, 0).
     """
 
     images: Tensor
@@ -34,11 +34,11 @@ class Clips(NamedTuple):
 
 
 def depth_loss(inverse_depth: Tensor, clips: Clips) -> tuple[Tensor, Tensor]:
-    """(photometric, smoothness) of inverse depths (N, T, 1, H, W), means over all frames.
+    """(photometric, smoothness) of inverse depths (N, T, 1, H, W), averaged over all frames.
 
-    Photometric: per pixel the least error over the frames before and after, over the pixels that
-    are seen in one of them and that look more like its pixel there than like the same place in it
-    (auto-mask); 0 without any.
+    Photometric: each pixel's smaller error over the previous and next frame, averaged over the
+    pixels that are visible in one of them and match their projection better than the same
+    coordinates there (auto-mask); 0 if there are none.
     """
     frames = inverse_depth.shape[1]
     total = count = inverse_depth.new_zeros(())
@@ -54,7 +54,7 @@ def depth_loss(inverse_depth: Tensor, clips: Clips) -> tuple[Tensor, Tensor]:
             errors.append(error.masked_fill(~seen, torch.inf))
             still.append(photometric_error(clips.images[:, s], clips.images[:, t]))
         least, unmoved = (torch.stack(e).amin(0) for e in (errors, still))
-        counted = least.detach() < unmoved  # and so not infinite
+        counted = least.detach() < unmoved  # hence finite
         total = total + torch.where(counted, least, 0).sum()
         count = count + counted.sum()
     smooth = smoothness(inverse_depth.flatten(0, 1), clips.images.flatten(0, 1))
@@ -62,14 +62,15 @@ def depth_loss(inverse_depth: Tensor, clips: Clips) -> tuple[Tensor, Tensor]:
 
 
 def project(inverse_depth: Tensor, motion: Tensor, intrinsics: Tensor) -> Tensor:
-    """Where the pixels of one camera are in another: (B, 3, H, W), x and y in pixels, and the depth
-    there times `inverse_depth`, which is not above 0 behind that camera.
+    """Project the pixels of one camera into another: (B, 3, H, W), x and y in pixels, and the depth
+    there times `inverse_depth`, which is at most 0 behind that camera.
 
-    inverse_depth: (B, 1, H, W). motion: (B, 4, 4), from one to the other. intrinsics: (B, 3, 3).
+    inverse_depth: (B, 1, H, W). motion: (B, 4, 4), from the first to the second. intrinsics:
+    (B, 3, 3).
     """
     height, width = inverse_depth.shape[2:]
     pixels = _pixels(inverse_depth, height, width)
-    # Of a point X and its inverse depth d: d (R X + t) = R ray + d t, finite however far it is.
+    # For a point X with inverse depth d: d (R X + t) = R ray + d t, finite at any distance.
     turned = intrinsics @ motion[:, :3, :3] @ torch.linalg.inv(intrinsics) @ pixels
     shifted = intrinsics @ motion[:, :3, 3:] * inverse_depth.flatten(2)
     there = turned + shifted
@@ -79,8 +80,8 @@ def project(inverse_depth: Tensor, motion: Tensor, intrinsics: Tensor) -> Tensor
 
 
 def sample(image: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
-    """The image (B, C, H, W) at the places of `project`, and (B, 1, H, W) bool: whether it shows
-    them."""
+    """Sample the image (B, C, H, W) at the places from `project`; also returns (B, 1, H, W) bool,
+    whether they lie inside it."""
     height, width = image.shape[2:]
     last = where.new_tensor([width - 1, height - 1])[:, None, None]
     place = where[:, :2]
@@ -109,8 +110,8 @@ def ssim(one: Tensor, two: Tensor) -> Tensor:
 
 
 def smoothness(inverse_depth: Tensor, image: Tensor) -> Tensor:
-    """Mean slope of inverse depth (B, 1, H, W), as a share of its mean, where the image (B, 3, H,
-    W) has no edges."""
+    """Mean slope of inverse depth (B, 1, H, W), relative to its mean, where the image
+    (B, 3, H, W) has no edges."""
     shape = inverse_depth / inverse_depth.mean((2, 3), keepdim=True)
     total = inverse_depth.new_zeros(())
     for axis in (2, 3):
@@ -120,8 +121,8 @@ def smoothness(inverse_depth: Tensor, image: Tensor) -> Tensor:
 
 
 class EgoMotion(nn.Module):
-    """The camera's motion from a frame to the next: a few strided convolutions over the two images
-    and the rays of their pixels, which tell windows and zooms of a view apart (ours)."""
+    """Estimates the camera's motion between frames: a few strided convolutions over the two images
+    and the rays of their pixels, which reveal crop and zoom of a view (ours)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,12 +139,12 @@ class EgoMotion(nn.Module):
         for layer in self.layers:
             x = torch.relu(layer(x))
         turn, shift = self.output_conv(x).mean((2, 3)).split(3, 1)
-        # Small at first: almost no motion, so that depth does not have to begin by explaining one.
+        # Start with almost no motion, which depth need not explain.
         return rigid(0.01 * turn, 0.1 * shift).unflatten(0, (len(images), -1))
 
 
 def rigid(turn: Tensor, shift: Tensor) -> Tensor:
-    """(B, 4, 4) of rotation vectors (B, 3) in radians and translations (B, 3)."""
+    """(B, 4, 4) from rotation vectors (B, 3) in radians and translations (B, 3)."""
     x, y, z = turn.unbind(1)
     zero = torch.zeros_like(x)
     cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).unflatten(1, (3, 3))
@@ -154,7 +155,7 @@ def rigid(turn: Tensor, shift: Tensor) -> Tensor:
 
 
 def _rays(intrinsics: Tensor, size: torch.Size) -> Tensor:
-    """(B, 2, H, W): slopes to the right and downwards of the line of sight of every pixel."""
+    """(B, 2, H, W): slopes to the right and downwards of every pixel's line of sight."""
     height, width = size
     rays = torch.linalg.inv(intrinsics) @ _pixels(intrinsics, height, width)
     return rays[:, :2].unflatten(2, (height, width))

@@ -1,15 +1,15 @@
 """Discriminative loss (De Brabandere et al. 2017, arXiv 1708.02551).
 
-Each pixel i has an embedding x_i in a space of its own. Among the C instances of one class in an
-image, instance c having N_c pixels and the mean mu_c, with [v]+ = max(v, 0) and the margins d_v and
-d_d, there are three terms:
+Each pixel i has an embedding x_i in a learned space. For the C instances of one class in an image,
+where instance c has N_c pixels with mean mu_c, and with [v]+ = max(v, 0) and margins d_v and d_d,
+there are three terms:
 
     pull        1 / C sum_c 1 / N_c sum_i [|x_i - mu_c| - d_v]+^2
     push        1 / (C (C - 1)) sum_{a != b} [2 d_d - |mu_a - mu_b|]+^2
     regularise  1 / C sum_c |mu_c|
 
-Where they vanish, but for the last, pixels of one instance are at most 2 d_v apart, of two at least
-2 (d_d - d_v). Background is no instance: a semantic head, trained along, tells it from objects.
+When pull and push vanish, pixels of one instance are at most 2 d_v apart, those of two at least
+2 (d_d - d_v). Background is not an instance: a semantic head, also trained, separates it.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ PULL_MARGIN = 0.5  # d_v
 PUSH_MARGIN = 1.5  # d_d
 WEIGHTS = (1.0, 1.0, 0.001)  # of pull, push and regularise
 
-# Of the mean shift, ours: within 2 d_v of any of its pixels lies all of an instance, and none of
-# the others up to 2 (d_d - d_v); a pixel nearer than d_d to a mean is nearest to that.
+# Mean shift bandwidth (ours): within 2 d_v of any pixel lies its whole instance, and no other one
+# up to 2 (d_d - d_v); a pixel nearer than d_d to a mean is nearest to that mean.
 BANDWIDTH = 2 * PULL_MARGIN
 REACH = PUSH_MARGIN
 
@@ -51,14 +51,14 @@ INITIAL_OBJECTS = 0.1  # share of pixels that an untrained network takes for obj
 
 
 def embed(raw: Tensor) -> Tensor:
-    """The embedding of raw outputs (..., D, H, W): themselves, in float32."""
+    """The embedding from raw outputs (..., D, H, W): the same, in float32."""
     return raw.float()
 
 
 class Discriminative:
     """Heads, loss and decoding of the method for `n_classes` classes.
 
-    dimensions: of the embedding; 0: DIMENSIONS.
+    dimensions: dimensions of the embedding; 0: DIMENSIONS.
     """
 
     name = "discriminative"
@@ -74,8 +74,8 @@ class Discriminative:
         self.mirror_turns: Mapping[str, Sequence[int]] = {}
 
     def initialise(self, network: ERFNet) -> None:
-        """Start from a tenth of the pixels being objects. The embedding stays random: instances
-        that coincide would never part."""
+        """Start with a tenth of the pixels as objects. The embedding stays random: instances that
+        coincide would never separate."""
         with torch.no_grad():
             weight, bias = network.head_parameters("semantic")
             weight.zero_()
@@ -86,9 +86,9 @@ class Discriminative:
     def decode(self, outputs: dict[str, Tensor], config: DecodeConfig) -> list[Instances]:
         """Instances of each image by mean shift among the pixels of each class, on the CPU.
 
-        outputs: raw `embedding` (B, D, H, W), `semantic` (B, C + 1, H, W). A pixel is of its
-        likeliest class. An instance's score is the mean probability of its class over its pixels:
-        ours, the paper has none.
+        outputs: raw `embedding` (B, D, H, W), `semantic` (B, C + 1, H, W). A pixel takes its most
+        likely class. An instance's score is the mean probability of its class over its pixels
+        (ours; the paper has no score).
         """
         embedding = embed(outputs["embedding"].detach())
         semantic = outputs["semantic"].detach().float()
@@ -102,10 +102,10 @@ class Discriminative:
         config: LossConfig,
         class_weights: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The paper's three terms, averaged over the classes of all images that have instances
-        (ours), and the cross-entropy of the classes of pixels.
+        """The paper's three terms, averaged over all classes with instances in all images (ours),
+        and the cross-entropy of the pixels' classes.
 
-        Ignored pixels take no part, nor does an instance that has no others.
+        Ignored pixels take no part, nor do instances without other pixels.
         """
         pull, push, regularise = discriminative_loss(
             *_object_pixels(embed(outputs["embedding"]), targets, self.n_classes)
@@ -129,8 +129,8 @@ def discriminative_loss(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(pull, push, regularise) of groups of instances, averaged over the groups; 0 without any.
 
-    points: (N, D). owner: (N,) int64, 0..K-1, each at least once. group: (K,) int64; instances push
-    only those of their group.
+    points: (N, D). owner: (N,) int64, 0..K-1, each at least once. group: (K,) int64; instances only
+    push others of their group.
     """
     n_instances = len(group)
     names, group = torch.unique(group, return_inverse=True)
@@ -154,7 +154,7 @@ def discriminative_loss(
 def _object_pixels(
     embedding: Tensor, targets: Targets, n_classes: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Arguments of `discriminative_loss`: a group is what an image has of a class."""
+    """Arguments of `discriminative_loss`: a group is the instances of one class in one image."""
     groups = [c + image * n_classes for image, c in enumerate(targets.class_ids)]
     before = np.cumsum([0, *map(len, groups)])[:-1]
     number = targets.labels + targets.labels.new_tensor(before)[:, None, None] - 1
@@ -181,7 +181,7 @@ def _found(embedding: Tensor, semantic: Tensor, config: DecodeConfig) -> Instanc
 def _merged(
     pixels: NDArray[np.integer],  # (N,) row-major index, class by class
     scores: NDArray[np.float32],  # (N,)
-    owners: Sequence[NDArray[np.integer]],  # by class: of its pixels, 1 + cluster or 0
+    owners: Sequence[NDArray[np.integer]],  # by class: 1 + cluster of its pixels, or 0
     size: Sequence[int],
 ) -> Instances:
     """The clusters of all classes as instances of one image."""

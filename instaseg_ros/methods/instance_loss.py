@@ -1,5 +1,5 @@
-"""The instance term of the spatial embedding's loss (Neven et al. 2019, eq. 6), for any number of
-instances in little memory."""
+"""Computes the instance term of the spatial embedding's loss (Neven et al. 2019, eq. 6), for any
+number of instances in little memory."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 
 from instaseg_ros.methods.lovasz import lovasz_hinge
 
-NEGLIGIBLE = 16.0  # exp(-16): phi below this is nothing in a float32 sum
+NEGLIGIBLE = 16.0  # phi below exp(-16) is negligible in a float32 sum
 CELL = 32.0 / 1024  # lattice units, about 32 pixels: height of the strips that are searched
 MAX_PAIRS = 1 << 18  # pixels of all instances at once: some tens of megabytes
 
 
 def squared_distance(embedding: Tensor, center: Tensor, scale: Tensor) -> Tensor:
-    """sum_c s_c (e_c - C_c)^2, of which phi is exp(-.); all (2, N), the result (N,)."""
+    """sum_c s_c (e_c - C_c)^2, so that phi = exp(-result); arguments (2, N), result (N,)."""
     return ((embedding - center).square() * scale).sum(0)
 
 
@@ -27,8 +27,8 @@ class InstanceLoss(torch.autograd.Function):
     apply(embedding (2, N), center (2, K), scale (2, K), own (N,), counted (N,)) -> scalar
 
     own: int64, instance of a pixel or -1; counted: bool, false for ignored pixels. Each instance
-    looks at its own pixels and at those that could fall for it. The gradient is made along the way,
-    some instances at a time, so that no graph over all pairs is ever kept.
+    considers its own pixels and those near enough to matter. The forward pass also computes the
+    gradient, a few instances at a time, so that no graph over all pairs is ever kept.
     """
 
     @staticmethod
@@ -60,10 +60,10 @@ class InstanceLoss(torch.autograd.Function):
 def _reach(
     embedding: Tensor, center: Tensor, scale: Tensor, own_pixel: Tensor, owner: Tensor
 ) -> Tensor:
-    """(K,) squared distance beyond which a pixel of another adds nothing to an instance's loss.
+    """(K,) squared distance beyond which other pixels add nothing to an instance's loss.
 
-    In the Lovász hinge a pixel of the background counts only while its error 2 phi is above the
-    least error 2 - 2 phi of the instance's own pixels: sorted after them all, its weight is zero.
+    In the Lovász hinge a pixel outside counts only if its error 2 phi is above the least error
+    2 - 2 phi of the instance's own pixels: sorted after all of them, its weight is zero.
     """
     distance = squared_distance(*_at(own_pixel, embedding), *_at(owner, center, scale))
     nearest = distance.new_full((center.shape[1],), torch.inf)
@@ -88,7 +88,7 @@ def _pairs(
     order, start, length, strips = _search(embedding[:, candidates], center - half, center + half)
     order = candidates[order]
     owner = own[own_pixel]
-    # What a GPU is waited for, once: how many strips and places each instance has.
+    # The only wait for the GPU: how many strips and places each instance has.
     places = torch.cumsum(length, 0)[torch.cumsum(strips, 0) - 1] if len(length) else strips
     n_strips, ends = torch.stack([strips, places]).tolist()
     sizes = [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
@@ -112,9 +112,9 @@ def _pairs(
 def _search(points: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Which points (2, N) may lie in which of the boxes between `low` and `high` (2, K).
 
-    Points are sorted by strips of CELL height and within a strip by x, so what a box holds of a
-    strip lies between two places in the order. Returns that order (N,); for each strip of each box,
-    box after box, the first place and the number of places; and how many strips each box has (K,).
+    Points are sorted by strips of CELL height and within a strip by x, so the part of a strip in a
+    box is a contiguous range. Returns the order (N,); for each strip of each box, box after box,
+    the first place and the number of places; and the number of strips of each box (K,).
     """
     if not points.shape[1]:
         nothing = torch.zeros(0, dtype=torch.int64, device=points.device)
@@ -123,7 +123,9 @@ def _search(points: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, 
     low, high = low.double().nan_to_num(), high.double().nan_to_num()
     strip = (y / CELL).floor()
     left = x.min()
-    span = x.max() - left + 1  # strips are so far apart in the order's key, and points less
+    span = (
+        x.max() - left + 1
+    )  # in the sort key, strips are this far apart; points of one strip are closer
     key, order = torch.sort(strip * span + (x - left))
     from_strip, to_strip = (
         (e / CELL).floor().clamp(strip.min(), strip.max()) for e in (low[1], high[1])
@@ -144,13 +146,13 @@ def _at(columns: Tensor, *arrays: Tensor) -> list[Tensor]:
 
 
 def _repeated(lengths: Tensor, total: int) -> Tensor:
-    """k as often as the k-th of `lengths`, whose sum is `total`, says."""
+    """Each index k repeated lengths[k] times; `total` is the sum of `lengths`."""
     index = torch.arange(len(lengths), device=lengths.device)
     return index.repeat_interleave(lengths, output_size=total)
 
 
 def _counting(lengths: Tensor, total: int) -> Tensor:
-    """0, 1, ..., n - 1 for each n of `lengths`, whose sum is `total`, one after the other."""
+    """0, 1, ..., n - 1 for each n in `lengths`, concatenated; `total` is the sum of `lengths`."""
     begins = torch.cumsum(lengths, 0) - lengths
     return torch.arange(total, device=lengths.device) - begins.repeat_interleave(
         lengths, output_size=total
@@ -158,7 +160,7 @@ def _counting(lengths: Tensor, total: int) -> Tensor:
 
 
 def _portions(sizes: list[int]) -> Iterator[tuple[int, int]]:
-    """Ranges of instances with at most MAX_PAIRS pixels together, or one instance."""
+    """Ranges of instances with at most MAX_PAIRS pixels in all, or of a single instance."""
     first, held = 0, 0
     for index, size in enumerate(sizes):
         if held + size > MAX_PAIRS and index > first:

@@ -1,4 +1,4 @@
-"""The Lovász hinge loss (Berman et al. 2018, arXiv 1705.08790)."""
+"""Computes the Lovász hinge loss (Berman et al. 2018, arXiv 1705.08790)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def lovasz_hinge(logits: Tensor, truth: Tensor, group: Tensor, n_groups: int) ->
     signs = truth.to(logits.dtype) * 2 - 1
     errors = torch.relu(1 - logits * signs)
     with torch.no_grad():
-        # Bits of a float that is not negative order as it does: one sort by group and by error.
+        # The bits of non-negative floats sort like the floats: one sort by group and by error.
         falling = torch.iinfo(torch.int32).max - errors.detach().view(torch.int32).long()
         order = torch.argsort((group << 32) | falling)
         sorted_truth = truth[order].to(torch.float64)

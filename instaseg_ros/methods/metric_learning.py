@@ -1,23 +1,23 @@
 """Deep metric learning with seediness (Fathi et al. 2017, arXiv 1703.10277).
 
-Pixels p and q are alike by sigma(p, q) = 2 / (1 + exp(||e_p - e_q||^2)). A pixel grows the mask of
-all pixels whose similarity to it is at least tau, for several tau; a second head says for each tau
-what class of object that mask is, or none. The largest of these probabilities is the pixel's
-*seediness*; masks grow from seeds that are taken best first but unlike those before.
+The similarity of pixels p and q is sigma(p, q) = 2 / (1 + exp(||e_p - e_q||^2)). A pixel's mask for
+a threshold tau is all pixels at least that similar; for each of several tau, a second head predicts
+which class of object the mask is, if any. The largest of these probabilities is the pixel's
+*seediness*; masks grow from seeds taken best first but unlike earlier ones.
 
-Ours, where the paper leaves a choice or stands on another network:
+Ours, where the paper leaves a choice or uses another network:
 
 - Two channels of the embedding carry the pixel's position, as in semi-convolutional embeddings
-  (Novotny et al. 2018, arXiv 1807.10712): what a convolution makes of two like objects is alike.
-- DIMENSIONS instead of 64: the decoder's last layer has 16 inputs, of which more outputs would only
-  be linear maps. `dimensions: 64` is possible.
-- Background is no instance: it is pushed from the objects, not pulled together. Each instance has a
-  sample of its surroundings as a group of its own beside a sample of all background; a mask's edge
-  is decided there.
-- More seeds are classified in a step than ten. The classification weighs the same from the first
-  step on (`weight_seed`, in the paper ramped from 0 to 0.2): masks that are not grown yet are
-  background, which is what the head starts from.
-- Seeds are looked for on a lattice of LATTICE_PX. Masks are taken in order of their scores, in one
+  (Novotny et al. 2018, arXiv 1807.10712): a convolution maps two similar objects to similar values.
+- DIMENSIONS instead of 64: the decoder's last layer has 16 inputs, so further outputs would only be
+  linear combinations. `dimensions: 64` is possible.
+- Background is not an instance: it is pushed away from objects, not pulled together. Besides a
+  sample of all background, a sample of each instance's surroundings is a group of its own, because
+  that is where a mask's edge is decided.
+- More than ten seeds are classified per step. The classification has a constant weight
+  (`weight_seed`, in the paper ramped from 0 to 0.2): masks not grown yet are background, which is
+  what the head starts from.
+- Seeds are searched on a lattice of LATTICE_PX. Masks are taken in order of their scores, in one
   space for all classes.
 """
 
@@ -53,14 +53,14 @@ if TYPE_CHECKING:
 
 TAUS = (0.25, 0.5, 0.75, 0.9)
 LIMITS = tuple(math.log(2 / tau - 1) for tau in TAUS)  # sigma >= tau is ||.||^2 <= limit
-ALPHA = 0.3  # of the diversity of seeds
+ALPHA = 0.3  # weight of the seeds' diversity
 DIMENSIONS = 16
-POSITION_PX = 32.0  # pixels in a unit of the embedding
+POSITION_PX = 32.0  # pixels per unit of the embedding
 LATTICE_PX = 4
-SEEDS = slice(LATTICE_PX // 2, None, LATTICE_PX)  # rows and columns where seeds are looked for
-MAX_SEEDS = 512  # of an image
-BACKGROUND_PRIOR = 0.9  # what an untrained classification head says
-OBJECT_SEEDS = 64  # classified per image, beside the sampled background
+SEEDS = slice(LATTICE_PX // 2, None, LATTICE_PX)  # rows and columns in which seeds are searched
+MAX_SEEDS = 512  # per image
+BACKGROUND_PRIOR = 0.9  # predicted by an untrained classification head
+OBJECT_SEEDS = 64  # classified per image, besides the sampled background
 
 
 def embed(raw: Tensor, x: Tensor, y: Tensor, out: Tensor | None = None) -> Tensor:
@@ -78,7 +78,7 @@ def _coordinates(raw: Tensor) -> tuple[Tensor, Tensor]:
 class MetricLearning:
     """Heads, loss and decoding of the method for `n_classes` classes.
 
-    dimensions: of the embedding; 0: DIMENSIONS. Raises ConfigError for less than two.
+    dimensions: dimensions of the embedding; 0: DIMENSIONS. Raises ConfigError for less than two.
     """
 
     name = "metric_learning"
@@ -98,7 +98,7 @@ class MetricLearning:
         self.mirror_turns: Mapping[str, Sequence[int]] = {}
 
     def initialise(self, network: ERFNet) -> None:
-        """Start from the bare position (other channels as by chance), and from no object."""
+        """Start from the bare position (other channels stay random), and from no objects."""
         background = math.log(BACKGROUND_PRIOR / (1 - BACKGROUND_PRIOR) * self.n_classes)
         with torch.no_grad():
             for channel in (0, 1):
@@ -119,7 +119,7 @@ class MetricLearning:
         return [self._decode(r, m, config) for r, m in zip(raw, masks, strict=True)]
 
     def _decode(self, raw: Tensor, masks: Tensor, config: DecodeConfig) -> Instances:
-        """One image: raw (D, H, W), masks (taus * (C + 1), h, w) where SEEDS are."""
+        """Decode one image: raw (D, H, W), masks (taus * (C + 1), h, w) on the lattice of SEEDS."""
         x, y = _coordinates(raw)
         score, best = self._seediness(masks)
         candidates = score >= config.seed_threshold
@@ -139,8 +139,8 @@ class MetricLearning:
         return labelled_instances(labels, class_ids[accepted], scores, config.min_pixels)
 
     def _seediness(self, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """(H, W) of masks (taus * (C + 1), H, W): the largest probability of an object, and of
-        which tau and class it is, as tau * C + class."""
+        """From masks (taus * (C + 1), H, W), each (H, W): the largest probability of an object, and
+        the index tau * C + class it belongs to."""
         probability = masks.unflatten(0, (len(TAUS), -1)).softmax(1)[:, 1:]
         return probability.flatten(0, 1).max(0)
 
@@ -152,9 +152,9 @@ class MetricLearning:
         class_weights: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Weighted sum of the similarity term (eq. 2, `instance`) and the classification of masks
-        (`seed`), averaged over the batch, as `total`. Pixels are drawn from torch's generator.
+        (`seed`), averaged over the batch, as `total`. Pixels are drawn with torch's generator.
 
-        In the classification objects and background weigh the same.
+        In the classification, objects and background have equal weight.
         """
         if class_weights is None:
             class_weights = torch.ones(self.n_classes, device=targets.labels.device)
@@ -195,10 +195,10 @@ class MetricLearning:
 
 
 def _cross_entropy(logits: Tensor, truth: Tensor) -> Tensor:
-    """Of each of (...) predictions (classes, ...)."""
+    """The cross-entropy (...) of predictions (classes, ...)."""
     return functional.cross_entropy(logits[None], truth[None], reduction="none")[0]
 
 
 def _mean(losses: Tensor) -> Tensor:
-    """0 of none."""
+    """The mean; 0 for no losses."""
     return losses.sum() / max(losses.numel(), 1)

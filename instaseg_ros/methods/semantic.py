@@ -1,6 +1,6 @@
-"""Classes of pixels, for the methods that have a semantic head beside their embedding.
+"""Pixel classes, for methods with a semantic head beside their embedding.
 
-Such a head has a channel for the background, then one per class.
+Such a head has a channel for the background, then one for each class.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from torch.nn.functional import cross_entropy
 from instaseg_ros.methods.base import BACKGROUND, Targets
 from instaseg_ros.methods.bootstrapping import hard_pixels
 
-IGNORED = -100  # what cross_entropy leaves out
+IGNORED = -100  # left out by cross_entropy
 
 
 def channel_classes(n_classes: int) -> tuple[int, ...]:
-    """`Method.class_channels` of a semantic head."""
+    """The classes of a semantic head's channels, for `Method.class_channels`."""
     return BACKGROUND, *range(n_classes)
 
 
 def semantic_truth(targets: Targets) -> Tensor:
-    """(B, H, W) int64: 0 background, 1 + class on objects, IGNORED where nothing counts."""
+    """(B, H, W) int64: 0 background, 1 + class on objects, IGNORED on ignored pixels."""
     truth = [
         torch.cat([classes.new_zeros(1), classes + 1])[labels]
         for labels, classes in zip(targets.labels, targets.class_ids, strict=True)
@@ -34,8 +34,8 @@ def semantic_loss(
 ) -> Tensor:
     """Mean cross-entropy of (B, C + 1, H, W) raw outputs over the pixels that count; 0 if none do.
 
-    class_weights: (C,) float32 of the classes, beside a background of 1.
-    bootstrap_px: see `options`; a pixel is as right as its true class is probable.
+    class_weights: (C,) float32, relative to the background's weight of 1.
+    bootstrap_px: see `options`; a pixel is as correct as its true class is probable.
     """
     if class_weights is not None:
         class_weights = torch.cat([class_weights.new_ones(1), class_weights])

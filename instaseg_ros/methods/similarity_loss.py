@@ -1,5 +1,5 @@
-"""What metric learning (Fathi et al. 2017) is trained on: pairs of sampled pixels, and which of the
-masks that grow from pixels are good."""
+"""Computes the loss of metric learning (Fathi et al. 2017): samples pairs of pixels, and finds out
+which of the masks grown from pixels are good."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d, softplus
 
-PIXELS = 10  # the paper's K: sampled of each instance, and of its surroundings
+PIXELS = 10  # the paper's K: sampled from each instance, and from its surroundings
 SURROUNDINGS_PX = 16
-BACKGROUND_PIXELS = 100  # sampled of all further background
-MAX_SAMPLES = 2048  # of an image; where instances are many, PIXELS is less
-SOFTENING = 1e-3  # added to squared distances where 1 - sigma would be 0
+BACKGROUND_PIXELS = 100  # sampled from all other background
+MAX_SAMPLES = 2048  # per image; with many instances, fewer than PIXELS each
+SOFTENING = 1e-3  # added to squared distances, as 1 - sigma could be 0
 GOOD_IOU = 0.5  # a mask that overlaps its object more than this is good
-MAX_DISTANCES = 1 << 23  # kept at once while masks grow: 32 MiB
+MAX_DISTANCES = 1 << 23  # in memory at once while masks grow: 32 MiB
 
 
 def log_similarity(distance: Tensor) -> Tensor:
-    """log sigma of squared distances: sigma = 2 / (1 + exp(d))."""
+    """log sigma of squared distances d: sigma = 2 / (1 + exp(d))."""
     return math.log(2) - softplus(distance)
 
 
@@ -30,9 +30,9 @@ def log_dissimilarity(distance: Tensor) -> Tensor:
 
 
 def similarity_loss(embedding: Tensor, group: Tensor, n_instances: int) -> Tensor:
-    """- sum_pq w_pq log(sigma if p and q are of one instance, else 1 - sigma) of N pixels (eq. 2).
+    """- sum_pq w_pq log(sigma if p and q are in one instance, else 1 - sigma) of N pixels (eq. 2).
 
-    embedding: (N, D); group: (N,) int64, 1..n_instances an instance, others background. w_pq is
+    embedding: (N, D); group: (N,) int64, 1..n_instances: an instance, others: background. w_pq is
     inversely proportional to the sizes of both groups, 0 if neither is an instance; all sum to 1.
     """
     weight = 1 / torch.bincount(group).to(embedding.dtype)[group]
@@ -46,11 +46,11 @@ def similarity_loss(embedding: Tensor, group: Tensor, n_instances: int) -> Tenso
 
 
 def sampling_groups(labels: Tensor, ignore: Tensor, n_instances: int) -> Tensor:
-    """(H, W) int64 what a pixel is sampled as: 0 background, 1..K an instance, K + 1..2 K the
-    surroundings of one, -1 not at all."""
+    """(H, W) int64: each pixel's group for sampling: 0 background, 1..K an instance, K + 1..2 K the
+    surroundings of one, -1 none."""
     own = labels.masked_fill(ignore, 0)
     reach = 2 * SURROUNDINGS_PX + 1
-    near = own[None].float()  # the largest label around: among rows, then among columns
+    near = own[None].float()  # the largest label nearby: over rows, then over columns
     near = max_pool2d(near, (reach, 1), 1, (SURROUNDINGS_PX, 0))
     near = max_pool2d(near, (1, reach), 1, (0, SURROUNDINGS_PX))[0].long()
     around = torch.where(near > 0, near + n_instances, 0)
@@ -58,11 +58,11 @@ def sampling_groups(labels: Tensor, ignore: Tensor, n_instances: int) -> Tensor:
 
 
 def sample(groups: Tensor, n_instances: int) -> tuple[Tensor, Tensor]:
-    """Pixels drawn from each of `sampling_groups`: their indices into H * W, and groups."""
+    """Draw pixels from each of `sampling_groups`; returns their indices into H * W, and groups."""
     groups = groups.flatten()
     pixel = torch.nonzero(groups >= 0).squeeze(1)
     draw = torch.rand(len(pixel), dtype=torch.float64, device=groups.device)
-    pixel = pixel[torch.argsort(groups[pixel] + draw)]  # by group, in it by chance
+    pixel = pixel[torch.argsort(groups[pixel] + draw)]  # by group, in random order within it
     group = groups[pixel]
     counts = torch.bincount(group, minlength=1)
     place = torch.arange(len(group), device=group.device) - (counts.cumsum(0) - counts)[group]
@@ -75,13 +75,13 @@ def sample(groups: Tensor, n_instances: int) -> tuple[Tensor, Tensor]:
 def good_masks(
     embedding: Tensor, seeds: Tensor, own: Tensor, counted: Tensor, limits: Tensor
 ) -> Tensor:
-    """(T, S) bool: whether the mask of a seed, within each of T limits, overlaps the instance of
-    the seed with an IoU above GOOD_IOU.
+    """(T, S) bool: whether a seed's mask, for each of T limits, overlaps the seed's instance with
+    an IoU above GOOD_IOU.
 
-    embedding: (D, N); seeds: (S,) pixels; own: (N,) instance of a pixel, 0 for none; counted: (N,)
-    bool; limits: (T,) squared distances, falling.
+    embedding: (D, N); seeds: (S,) pixels; own: (N,) a pixel's instance, 0 for none; counted: (N,)
+    bool; limits: (T,) squared distances, descending.
     """
-    embedding = embedding - embedding.mean(1, keepdim=True)  # smaller numbers round better
+    embedding = embedding - embedding.mean(1, keepdim=True)  # smaller numbers lose less to rounding
     square = embedding.square().sum(0)
     sizes = torch.bincount(own)
     good = [torch.zeros(len(limits), 0, dtype=torch.bool, device=own.device)]

@@ -1,7 +1,7 @@
 """Spatial embedding with a learned clustering bandwidth (Neven et al. 2019, arXiv 1906.11109).
 
-Every pixel i points with an offset o_i at e_i = x_i + tanh(o_i), its *spatial embedding*, predicts
-the bandwidth of its instance, and a seed score per class. With C_k the centre of instance k,
+Every pixel i points with an offset o_i to e_i = x_i + tanh(o_i), its *spatial embedding*, and
+predicts its instance's bandwidth and a seed score per class. With C_k the centre of instance k,
 
     phi_k(e_i) = exp(-sum_c s_kc (e_ic - C_kc)^2),   s = exp(10 r) = 1 / (2 sigma^2),
 
@@ -48,17 +48,17 @@ def pixel_grid(height: int, width: int, device: torch.device | str = "cpu") -> T
 
 
 def embed(offset: Tensor, grid: Tensor, out: Tensor | None = None) -> Tensor:
-    """Spatial embedding e = x + tanh(o) (eq. 1). Shapes (..., 2, ...), alike or broadcastable.
+    """Spatial embedding e = x + tanh(o) (eq. 1). Shapes (..., 2, ...), equal or broadcastable.
 
-    out: memory for it, may be that of `offset`.
+    out: memory for the result; may be `offset`.
     """
     return torch.add(torch.tanh(offset, out=out), grid, out=out)
 
 
 def inverse_bandwidth(raw: Tensor, out: Tensor | None = None) -> Tensor:
-    """s = exp(10 r), the part of 1 / (2 sigma^2) in eq. 5, from the raw bandwidth output.
+    """s = exp(10 r), i.e. 1 / (2 sigma^2) in eq. 5, from the raw bandwidth output r.
 
-    out: memory for it, may be that of `raw`.
+    out: memory for the result; may be `raw`.
     """
     return torch.exp(torch.mul(raw, BANDWIDTH_GAIN, out=out), out=out)
 
@@ -66,8 +66,8 @@ def inverse_bandwidth(raw: Tensor, out: Tensor | None = None) -> Tensor:
 def seed_score(raw: Tensor) -> Tensor:
     """Seed score in [0, 1] from the raw output, float32.
 
-    Computed in float64 and rounded once: torch's float32 sigmoid depends in its last bit on where
-    in the tensor a pixel lies, and equal outputs must tie.
+    Computed in float64 and rounded once: the last bit of torch's float32 sigmoid depends on the
+    pixel's place in the tensor, and equal outputs must tie.
     """
     return torch.sigmoid(raw.double()).float()
 
@@ -76,7 +76,7 @@ def seed_score(raw: Tensor) -> Tensor:
 def least_logit(threshold: float) -> float:
     """The least float32 raw seed output whose score is above `threshold`; NaN if none is."""
 
-    def value(key: int) -> np.float32:  # float32 by rank: keys count up from the lowest
+    def value(key: int) -> np.float32:  # the float32 of this rank, counted up from the lowest
         return np.copysign(np.int32(abs(key)).view(np.float32), np.float32(key))
 
     highest = int(np.float32(np.inf).view(np.int32))
@@ -119,7 +119,7 @@ class SpatialEmbedding:
         self.mirror_turns: Mapping[str, Sequence[int]] = {"offset": (0,)}
 
     def initialise(self, network: ERFNet) -> None:
-        """Start from zero offsets and a bandwidth of about six pixels."""
+        """Start with zero offsets and a bandwidth of about six pixels."""
         with torch.no_grad():
             for name, bias in (("offset", 0.0), ("bandwidth", INITIAL_BANDWIDTH)):
                 weight, biases = network.head_parameters(name)
@@ -127,7 +127,7 @@ class SpatialEmbedding:
                 biases.fill_(bias)
 
     def decode(self, outputs: dict[str, Tensor], config: DecodeConfig) -> list[Instances]:
-        """Instances of each image, clustered where the outputs lie (see `grouping`).
+        """Instances of each image, clustered on the outputs' device (see `clustering`).
 
         outputs: raw `offset` (B, 2, H, W), `bandwidth` (B, n_sigma, H, W), `seed` (B, C, H, W).
         """
@@ -154,10 +154,10 @@ class SpatialEmbedding:
     ) -> dict[str, Tensor]:
         """Weighted sum of instance, smoothness and seed terms (eq. 6, 9, 10), as `total`.
 
-        Averaged over the batch; the instance and smoothness terms first over the instances of an
-        image, the seed term over its pixels. Ignored pixels take no part in any of them. With
-        `bootstrap_px` the seed term is averaged over the hard pixels of an image; a pixel is as
-        wrong as the seed map that errs most there (ours).
+        Instance and smoothness terms are averaged over the instances of an image, the seed term
+        over its pixels, then all over the batch. Ignored pixels take no part. With `bootstrap_px`
+        the seed term is averaged over an image's hard pixels; a pixel is as wrong as its worst seed
+        map (ours).
         """
         height, width = targets.labels.shape[1:]
         if class_weights is None:
@@ -247,7 +247,7 @@ class SpatialEmbedding:
 
 
 def _weighted(terms: Tensor, config: LossConfig) -> dict[str, Tensor]:
-    """The loss of a batch from (B, 3), the terms of its images."""
+    """The loss of a batch from the terms (B, 3) of its images."""
     instance, smooth, seed = terms.mean(0)
     total = (
         config.weight_instance * instance
@@ -269,16 +269,16 @@ def group(
 
 
 def _evaluate(offset: Tensor, lattice: Tensor, bandwidth: Tensor, seed: Tensor) -> None:
-    """The formulas in place, for n pixels."""
+    """Apply the formulas to n pixels, in place."""
     embed(offset, lattice, out=offset)
     inverse_bandwidth(bandwidth, out=bandwidth)
     seed.copy_(seed_score(seed))
 
 
 def _instances(groups: Groups) -> Instances:
-    """Clusters in lattice units as instances in pixels."""
+    """Convert clusters in lattice units to instances in pixels."""
     step = np.array([STEP_X, STEP_Y])
-    with np.errstate(divide="ignore"):  # a bandwidth without limit has an infinite radius
+    with np.errstate(divide="ignore"):  # an unlimited bandwidth has an infinite radius
         radius = np.sqrt(-math.log(MEMBERSHIP) / groups.scales.astype(np.float64))
     return Instances(
         labels=groups.labels,
@@ -292,12 +292,12 @@ def _instances(groups: Groups) -> Instances:
 
 
 def _mean_per_instance(values: Tensor, owner: Tensor, n_instances: int) -> Tensor:
-    """(C, N) values of N pixels, averaged by owner: (C, K); 0 for an instance without pixels."""
+    """Average the values (C, N) of N pixels by owner: (C, K); 0 for an instance without pixels."""
     total = values.new_zeros(len(values), n_instances).index_add(1, owner, values)
     return total / _sizes(owner, n_instances)
 
 
 def _sizes(owner: Tensor, n_instances: int) -> Tensor:
-    """(K,) int64: pixels of each, 1 for one without. `bincount` would wait for a GPU."""
+    """(K,) int64: pixels of each instance, at least 1. `bincount` would wait for the GPU."""
     counts = owner.new_zeros(n_instances).index_add_(0, owner, torch.ones_like(owner))
     return counts.clamp(min=1)

@@ -2,13 +2,12 @@
 
 A causal network embeds the pixels of a video so that an object keeps its place in the embedding
 from frame to frame: instances are clusters in a frame, tracks are clusters over time. The loss is
-`discriminative`'s over clips: of all its terms an instance is what a whole clip shows of it.
-Self-supervised depth beside it lets the embedding know of geometry.
+`discriminative`'s over clips: an instance is all its pixels in the clip. Self-supervised depth,
+learned beside it, makes the embedding aware of geometry.
 
-Ours, since the paper leaves it open or we could not confirm it: the `TemporalModule` and how far it
-looks back (two frames), the margins and weights of the discriminative loss as they stand there,
-clustering as `discriminative` does it, a semantic head trained along for classes and background,
-and the range of depths.
+Ours, as the paper leaves it open or we could not confirm it: the `TemporalModule` and how far it
+looks back (two frames); margins, weights and clustering, taken from `discriminative`; a semantic
+head for classes and background; and the range of depths.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ if TYPE_CHECKING:
     from instaseg_ros.config.options.spatio_temporal import DecodeConfig, LossConfig
     from instaseg_ros.model.erfnet import ERFNet
 
-NEAREST_M, FARTHEST_M = 1.0, 200.0  # depths that the network can tell
+NEAREST_M, FARTHEST_M = 1.0, 200.0  # range of depths that the network can express
 INITIAL_M = 20.0
 
 
 def inverse_depth(raw: Tensor) -> Tensor:
-    """1 / depth in 1/m, within 1 / FARTHEST_M and 1 / NEAREST_M, from the raw output `depth`."""
+    """1 / depth in 1/m, between 1 / FARTHEST_M and 1 / NEAREST_M, from the raw output `depth`."""
     low, high = 1 / FARTHEST_M, 1 / NEAREST_M
     return low + (high - low) * torch.sigmoid(raw)
 
@@ -47,7 +46,7 @@ def inverse_depth(raw: Tensor) -> Tensor:
 class SpatioTemporal:
     """Heads, loss and decoding of the method for `n_classes` classes.
 
-    dimensions: of the embedding; 0: as `discriminative` has it, 8.
+    dimensions: dimensions of the embedding; 0: 8, as in `discriminative`.
     """
 
     name = "spatio_temporal"
@@ -56,13 +55,13 @@ class SpatioTemporal:
     def __init__(self, n_classes: int, dimensions: int = 0) -> None:
         self._of_frames = Discriminative(n_classes, dimensions)
         embedding, semantic = self._of_frames.heads
-        # Depth shares the decoder of the embedding, which so comes to know of it.
+        # Depth shares the embedding's decoder, so that the embedding learns from it.
         self.heads: tuple[Head, ...] = embedding, Head("depth", 1, embedding.decoder), semantic
         self.class_channels: Mapping[str, Sequence[int]] = self._of_frames.class_channels
         self.mirror_turns: Mapping[str, Sequence[int]] = {}
 
     def initialise(self, network: ERFNet) -> None:
-        """As `discriminative`, and everything INITIAL_M away."""
+        """Start as `discriminative` does, with everything INITIAL_M away."""
         self._of_frames.initialise(network)
         low, high = 1 / FARTHEST_M, 1 / NEAREST_M
         share = (1 / INITIAL_M - low) / (high - low)
@@ -73,7 +72,7 @@ class SpatioTemporal:
 
     def decode(self, outputs: dict[str, Tensor], config: DecodeConfig) -> list[Instances]:
         """Instances of each frame as `discriminative` finds them, with their mean embeddings, by
-        which a tracker knows them again.
+        which a tracker recognises them.
 
         outputs: raw `embedding` (B, D, H, W), `semantic` (B, C + 1, H, W).
         """
@@ -91,10 +90,10 @@ class SpatioTemporal:
         config: LossConfig,
         class_weights: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """`discriminative`'s terms over clips, and those of depth (see `depth`) where a clip has
-        more than one frame and `weight_depth` is not 0."""
+        """`discriminative`'s terms over clips, and those of depth (see `depth`) if a clip has more
+        than one frame and `weight_depth` is not 0."""
         frames = targets.frames
-        # A clip is one image, its frames below each other: none of the terms asks where pixels lie.
+        # A clip becomes one image, its frames below each other: no term depends on pixel positions.
         terms = self._of_frames.loss(
             {name: _joined(outputs[name], frames) for name in ("embedding", "semantic")},
             Targets(
@@ -114,7 +113,7 @@ class SpatioTemporal:
         return terms
 
     def _depth_loss(self, outputs: dict[str, Tensor], targets: Targets) -> tuple[Tensor, Tensor]:
-        """`depth_loss` with the learned `motion` among the outputs, else with the known one."""
+        """`depth_loss` with the learned `motion` if among the outputs, else with the known one."""
         images, intrinsics, poses = targets.images, targets.intrinsics, targets.poses
         if images is None or intrinsics is None or ("motion" not in outputs and poses is None):
             raise ConfigError(
@@ -134,7 +133,7 @@ class SpatioTemporal:
 def mean_embeddings(
     labels: NDArray[np.uint16], count: int, embedding: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """(count, D): mean of the embedding (D, H, W) over the pixels labelled 1, ..., count."""
+    """(count, D): mean embedding (from (D, H, W)) of the pixels labelled 1, ..., count."""
     pixels = np.flatnonzero(labels)
     owner = labels.ravel()[pixels]
     sizes = np.bincount(owner, minlength=count + 1)[1:]
@@ -144,5 +143,5 @@ def mean_embeddings(
 
 
 def _joined(x: Tensor, frames: int) -> Tensor:
-    """(N * frames, ..., H, W), clip after clip, as (N, ..., frames * H, W)."""
+    """Reshape (N * frames, ..., H, W), clip after clip, to (N, ..., frames * H, W)."""
     return x.unflatten(0, (-1, frames)).movedim(1, -3).flatten(-3, -2)

@@ -1,1 +1,1 @@
-"""The networks, in torch; heads and strides that every runtime shares."""
+"""The networks, in torch; heads and strides are shared by every runtime."""

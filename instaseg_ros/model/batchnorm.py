@@ -1,9 +1,9 @@
-"""BatchNorm folded into the convolutions: the network that runtimes execute.
+"""Folds BatchNorm into the convolutions, for the network that runtimes execute.
 
-At inference a BatchNorm is a scale and a shift per channel, y = a x + b. Where it follows a
-convolution both go into that convolution's weight and bias and nothing is left of it. In a
-`Downsampler` it follows convolution and pooling side by side: the convolution's channels take
-theirs in, the pooled ones keep them.
+At inference a BatchNorm is a scale and a shift per channel, y = a x + b. After a convolution, both
+go into its weight and bias, and the BatchNorm disappears. In a `Downsampler` it follows a
+convolution and a pooling side by side: the convolution absorbs its channels' share, the pooled
+channels keep theirs.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from instaseg_ros.model.lite import InvertedResidual, Stem
 
 
 class FoldedDownsampler(nn.Module):
-    """`Downsampler` whose convolution has taken in its share of the BatchNorm.
+    """`Downsampler` whose convolution has absorbed its share of the BatchNorm.
 
-    scale, shift: (C, 1, 1), what is left of it for the C pooled channels.
+    scale, shift: (C, 1, 1), the rest, for the C pooled channels.
     """
 
     scale: Tensor
@@ -37,28 +37,28 @@ class FoldedDownsampler(nn.Module):
             self.conv.weight.mul_(scale[:n, None, None, None])
             self.conv.bias.mul_(scale[:n]).add_(shift[:n])
         self.pool = copy.deepcopy(block.pool)
-        # Not into the convolution after it: a ReLU stands between. Not before the pooling either:
-        # a negative scale would turn the maximum into a minimum.
+        # It cannot go into the next convolution, as a ReLU stands between, nor before the pooling,
+        # as a negative scale would turn the maximum into a minimum.
         self.register_buffer("scale", scale[n:, None, None].clone())
         self.register_buffer("shift", shift[n:, None, None].clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        # Not addcmul: its first operand, the shift, would decide on the memory layout.
+        # Not addcmul: its first operand, the shift, would determine the memory layout.
         pooled = self.pool(x) * self.scale + self.shift
         return torch.relu(torch.cat([self.conv(x), pooled], 1))
 
 
 def scale_and_shift(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """(C,) each: what the BatchNorm multiplies and adds at inference."""
+    """(C,) each: the BatchNorm's factor and summand at inference."""
     assert bn.running_mean is not None and bn.running_var is not None
     scale = bn.weight.detach() * torch.rsqrt(bn.running_var + bn.eps)
     return scale, bn.bias.detach() - bn.running_mean * scale
 
 
 def fold(network: ERFNet) -> ERFNet:
-    """A copy of the network, for inference only, that gives the same outputs without BatchNorm.
+    """A copy of the network, for inference only, with the same outputs but without BatchNorm.
 
-    Fold in float32 and convert afterwards: the products are rounded once.
+    Fold in float32 and convert afterwards, so that the products are rounded once.
     """
     folded = copy.deepcopy(network).eval().requires_grad_(False)
     for parent in list(folded.modules()):

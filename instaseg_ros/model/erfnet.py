@@ -1,9 +1,9 @@
 """ERFNet (Romera et al. 2018) with one decoder per group of heads, as Neven et al. 2019 use it.
 
 Module names follow the published checkpoints, so that their weights load key by key. Two profiles
-are ours: `fast` is the same without the residual blocks that a trained network misses least; the
-encoder of `lite` has seen ImageNet (see `instaseg_ros.model.lite`). A temporal network, ours too,
-sees earlier frames through a `TemporalModule` between encoder and decoders.
+are ours: `fast` lacks the residual blocks that a trained network needs least; the encoder of `lite`
+is pretrained on ImageNet (see `instaseg_ros.model.lite`). A temporal network, also ours, sees
+earlier frames through a `TemporalModule` between encoder and decoders.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ BN_EPS = 1e-3
 
 
 class Profile(NamedTuple):
-    """How many residual blocks the network has.
+    """The network's numbers of residual blocks.
 
-    blocks: of the encoder at a quarter of the resolution.
-    dilations: of those at an eighth, one block each.
-    decoders: of the first decoder, at a quarter and at half of the resolution, the same of the
-        second, ...; a decoder beyond them has as many as the last.
+    blocks: in the encoder, at a quarter of the resolution.
+    dilations: one for each block of the encoder at an eighth of the resolution.
+    decoders: for each decoder, blocks at a quarter and at half of the resolution; further decoders
+        have as many as the last one listed.
     lite: the encoder is a `LiteEncoder`, which has no blocks at a quarter.
     """
 
@@ -39,7 +39,7 @@ class Profile(NamedTuple):
 
     @property
     def stride(self) -> int:
-        """What height and width of the network's input are multiples of."""
+        """Height and width of the network's input are multiples of this."""
         return 32 if self.lite else STRIDE
 
 
@@ -51,8 +51,8 @@ PROFILES = {
 
 
 class Features(NamedTuple):
-    """What an encoder sees. deep: (B, 128, H/8, W/8). fine: (B, 24, H/4, W/4), for the decoders'
-    first stage; None where the encoder offers none."""
+    """An encoder's output. deep: (B, 128, H/8, W/8). fine: (B, 24, H/4, W/4), for the decoders'
+    first stage; None if the encoder has none."""
 
     deep: Tensor
     fine: Tensor | None = None
@@ -96,7 +96,7 @@ class NonBottleneck1d(nn.Module):
 class Upsampler(nn.Module):
     """Doubles the resolution with a transposed convolution.
 
-    c_fine: channels of what has that resolution already and is added, if any.
+    c_fine: channels of the features that are added at that resolution; 0 for none.
     """
 
     def __init__(self, c_in: int, c_out: int, c_fine: int = 0) -> None:
@@ -126,7 +126,7 @@ class Encoder(nn.Module):
                 *(NonBottleneck1d(128, 0.3, d) for d in profile.dilations),
             ]
         )
-        # Only ERFNet's encoder pre-training uses it; kept so that published weights load whole.
+        # Only used by ERFNet's encoder pre-training; kept so that published weights load unchanged.
         self.output_conv = nn.Conv2d(128, n_outputs, 1)
 
     def forward(self, x: Tensor) -> Features:
@@ -157,7 +157,7 @@ class Decoder(nn.Module):
     """`Features` to (B, n_outputs, H, W).
 
     blocks: residual blocks at a quarter and at half of the resolution. c_fine: channels of the fine
-    features, 0: there are none.
+    features; 0 for none.
     """
 
     def __init__(self, n_outputs: int, blocks: tuple[int, int], c_fine: int = 0) -> None:
@@ -209,19 +209,19 @@ class ERFNet(nn.Module):
         self.temporal = TemporalModule() if temporal else None
 
     def forward(self, x: Tensor, state: Tensor | None = None, frames: int = 1) -> dict[str, Tensor]:
-        """A temporal network also gives `next_state` (N, 64, H/8, W/8): what it remembers.
+        """Run the network; a temporal one also returns its memory `next_state` (N, 64, H/8, W/8).
 
         x: N clips of `frames` frames each, B = N * frames images: first the frames of the first
             clip, in order of time, then those of the second, ...
-        state: the `next_state` of the frame before the first of each clip; None, or zeros: there
-            was none. Frame by frame the outputs are those of the whole clip.
+        state: the `next_state` of the frame before each clip; None or zeros if there was none.
+            Running frame by frame gives the same outputs as the whole clip.
         """
         return self.split_heads(self.decoder_outputs(x, state, frames))
 
     def decoder_outputs(
         self, x: Tensor, state: Tensor | None = None, frames: int = 1
     ) -> list[Tensor]:
-        """(B, channels of its heads, H, W) of each decoder; of a temporal network, its state."""
+        """Each decoder's output (B, channels of its heads, H, W); last, a temporal one's state."""
         return self.decode_features(self.encoder(x), state, frames)
 
     def decode_features(
@@ -236,7 +236,7 @@ class ERFNet(nn.Module):
         return [*(decoder(features) for decoder in self.decoders), *memory]
 
     def split_heads(self, outputs: Sequence[Tensor]) -> dict[str, Tensor]:
-        """`decoder_outputs` by name: heads as views of their channels."""
+        """Split `decoder_outputs` into heads by name, which are views of their channels."""
         heads: dict[str, Tensor] = {}
         if self.temporal is not None:
             *outputs, heads[NEXT_STATE] = outputs
@@ -246,7 +246,7 @@ class ERFNet(nn.Module):
         return heads
 
     def head_parameters(self, name: str, channel: int | None = None) -> tuple[Tensor, Tensor]:
-        """Views of what makes one head, or one channel of it: weight (16, C, 2, 2), bias (C,)."""
+        """Views of the parameters of a head, or of one channel: weight (16, C, 2, 2), bias (C,)."""
         for decoder, group in zip(self._decoders(), self.groups, strict=True):
             start = 0
             for head in group:
@@ -264,10 +264,10 @@ class ERFNet(nn.Module):
 
     @torch.no_grad()
     def start_from(self, other: ERFNet) -> None:
-        """Take the weights of every block that the other network has in the same place.
+        """Copy the weights of every block that the other network has in the same place.
 
-        The place of a residual block is its number among those of its dilation in its stage, so
-        that a smaller profile starts from a larger one's blocks.
+        The place of a residual block is its index among the blocks of its stage and dilation, so
+        that a smaller profile can start from a larger one's blocks.
         """
         sources = _places(other)
         for place, target in _places(self).items():
@@ -278,8 +278,8 @@ class ERFNet(nn.Module):
 
 
 def _places(network: ERFNet) -> dict[tuple[int | str, ...], nn.Module]:
-    """All blocks of a network by encoder or decoder, stage (what has one resolution), dilation and
-    number."""
+    """All blocks of a network by encoder or decoder, stage (blocks of one resolution), dilation and
+    index."""
     places: dict[tuple[int | str, ...], nn.Module] = {}
     for index, part in enumerate([network.encoder, *network.decoders]):
         stage, found = 0, Counter[int]()

@@ -1,4 +1,4 @@
-"""What a network's outputs are, and the stride that they and its features hold to."""
+"""Defines a network's heads, and the stride of its features."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ STRIDE = 8  # of the encoder's features, in pixels
 
 
 class Head(NamedTuple):
-    """One named group of output channels and the network decoder it comes from."""
+    """A named group of output channels and the decoder it comes from."""
 
     name: str
     channels: int

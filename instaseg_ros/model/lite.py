@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 (Liu et al. 2020; Tan and Le 2019) as an encoder: the profile `lite`.
 
-Its trunk has seen ImageNet (see `imagenet_trunk`), so that training does not begin with edges.
-Module names are those of the published weights without their underscores.
+Its trunk is pretrained on ImageNet (see `imagenet_trunk`), so that training need not start with
+edges. Module names are those of the published weights without their underscores.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch.nn.functional import interpolate, pad
 from instaseg_ros.errors import MissingExtraError, WeightsError
 
 BN_EPS = 1e-3
-BN_MOMENTUM = 0.01  # as it was trained with: statistics of ImageNet move slowly
-PIXEL_MEAN, PIXEL_SCALE = 127.0, 128.0  # of pixels in [0, 255], as it was trained with
-FINE_CHANNELS = 24  # of the features at a quarter of the resolution
-# Of each stage: blocks, kernel, stride, expansion, channels.
+BN_MOMENTUM = 0.01  # as in its training: the statistics of ImageNet change slowly
+PIXEL_MEAN, PIXEL_SCALE = 127.0, 128.0  # for pixels in [0, 255], as in its training
+FINE_CHANNELS = 24  # channels of the features at a quarter of the resolution
+# For each stage: blocks, kernel, stride, expansion, channels.
 STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, FINE_CHANNELS),
@@ -40,8 +40,8 @@ SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 class SamePadding(nn.Module):
-    """What TensorFlow pads an even side with before a convolution of stride 2: less before the
-    image than after it."""
+    """TensorFlow's padding of even sides before a convolution of stride 2: less before the image
+    than after it."""
 
     def __init__(self, kernel: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class SamePadding(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Expansion, depthwise convolution, projection; the input is added where shapes allow."""
+    """Expansion, depthwise convolution, projection; the input is added if shapes allow."""
 
     def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -79,14 +79,14 @@ class InvertedResidual(nn.Module):
 
     def _depthwise(self, x: Tensor) -> Tensor:
         if self.training and not x.is_cuda and self.depthwise_conv.kernel_size > (3, 3):
-            # A CPU takes five times as long for the gradient of these weights in bfloat16.
+            # On a CPU, the gradient of these weights takes five times as long in bfloat16.
             with torch.autocast("cpu", enabled=False):
                 return self.depthwise_conv(x.float())
         return self.depthwise_conv(x)
 
 
 class Stem(nn.Module):
-    """The first convolution, of an image in [0, 1]: (B, 3, H, W) to (B, 32, H/2, W/2)."""
+    """The first convolution: image (B, 3, H, W) in [0, 1] to (B, 32, H/2, W/2)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class Stem(nn.Module):
 
 
 class Trunk(nn.Module):
-    """(B, 3, H, W), in [0, 1], sides multiples of 32, to features (B, C, H/s, W/s): 24 channels at
+    """(B, 3, H, W) in [0, 1], sides multiples of 32, to features (B, C, H/s, W/s): 24 channels at
     stride s = 4, 40 at 8, 112 at 16 and 320 at 32."""
 
     def __init__(self) -> None:
@@ -138,7 +138,7 @@ class TopDown(nn.Module):
     def forward(self, features: list[Tensor]) -> Tensor:
         total: Tensor | None = None
         pairs = zip(reversed(self.laterals), reversed(features), strict=True)
-        for lateral, of_stride in pairs:  # the coarsest first
+        for lateral, of_stride in pairs:  # coarsest first
             own: Tensor = lateral(of_stride)
             total = own if total is None else own + interpolate(total, scale_factor=2.0)
         assert total is not None
@@ -150,9 +150,9 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 
 def imagenet_trunk() -> Mapping[str, Tensor]:
-    """State dict of `Trunk` as ImageNet has trained it, float32, from the package of the extra.
+    """State dict of `Trunk` pretrained on ImageNet, float32, from the extra's package.
 
-    Raises MissingExtraError without it, WeightsError when its file is another one.
+    Raises MissingExtraError without the package, WeightsError if its file is not the expected one.
     """
     try:
         found = importlib.metadata.distribution(PACKAGE).locate_file(FILE)
@@ -164,7 +164,7 @@ def imagenet_trunk() -> Mapping[str, Tensor]:
     if digest != SHA256:
         raise WeightsError(
             f"train.encoder: {path}: expected a file of SHA-256 {SHA256}, got "
-            f"{digest if content else 'none'}; install {PACKAGE} anew"
+            f"{digest if content else 'none'}; reinstall {PACKAGE}"
         )
     published = torch.load(path, map_location="cpu", weights_only=True)
     stem = {"conv_stem": "stem.conv", "bn0": "stem.bn"}

@@ -1,4 +1,4 @@
-"""An image and its mirror image through the network, and the mean of what both say."""
+"""Mirrors images for the network, and averages the outputs of image and mirror image."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor
 
 
 def with_mirror_images(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(B, H, W, 3) images, then the same ones mirrored left to right: (2 B, H, W, 3)."""
+    """Append to the images (B, H, W, 3) their left-right mirror images: (2 B, H, W, 3)."""
     return np.concatenate([pixels, pixels[:, :, ::-1]])
 
 
 def mean_of_both(
     outputs: Mapping[str, Tensor], turning: Mapping[str, Sequence[int]]
 ) -> dict[str, Tensor]:
-    """Raw outputs (2 B, C, H, W) of such a batch, by head, as (B, C, H, W) of its first half.
+    """Average the raw outputs (2 B, C, H, W) of such a batch, by head, to (B, C, H, W).
 
-    turning: by head, the channels that point along x, whose sign the mirror turns.
+    turning: by head, the channels that point along x, whose sign the mirror flips.
     """
     means = {}
     for name, output in outputs.items():

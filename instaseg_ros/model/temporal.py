@@ -1,4 +1,4 @@
-"""The module by which a network remembers earlier frames."""
+"""Lets a network remember earlier frames."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from torch import Tensor, nn
 
 from instaseg_ros.model.heads import STRIDE
 
-CHANNELS = 32  # of each of the two layers that a `TemporalModule` remembers
-STATE, NEXT_STATE = "state", "next_state"  # names of a temporal network's second input and output
+CHANNELS = 32  # channels of each of the two layers that a `TemporalModule` remembers
+STATE, NEXT_STATE = "state", "next_state"  # a temporal network's second input and output
 
 
 class TemporalModule(nn.Module):
-    """Adds to features (B, 128, h, w) what the two frames before say about them.
+    """Adds information from the two previous frames to features (B, 128, h, w).
 
     Two causal convolutions over time and space, 2 x 3 x 3 each, over few channels. A convolution
-    that is 2 long in time is one in space over this frame's channels beside the last one's, which
-    is how it is written here. Starts as the identity, so that weights of single frames stay good.
+    of length 2 in time equals one in space over the channels of this frame and the last, which is
+    how it is written here. Starts as the identity, so that weights for single frames stay valid.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class TemporalModule(nn.Module):
         nn.init.zeros_(self.expand.bias)
 
     def forward(self, x: Tensor, state: Tensor | None, frames: int) -> tuple[Tensor, Tensor]:
-        """New features and the state after the last frame of each clip; see `ERFNet.forward`."""
+        """The new features, and the state after each clip's last frame; see `ERFNet.forward`."""
         now = torch.relu(self.reduce(x))  # (B, c, h, w)
         if state is None:
             clips = len(x) // frames
@@ -46,7 +46,7 @@ class TemporalModule(nn.Module):
 
 
 def _delayed(x: Tensor, first: Tensor, frames: int) -> Tensor:
-    """Features (B * frames, C, h, w) of one frame earlier; `first` before the first of a clip."""
+    """Features (B * frames, C, h, w) delayed by a frame; `first` precedes a clip's first frame."""
     if frames == 1:
         return first
     clips = x.unflatten(0, (-1, frames))
@@ -54,5 +54,5 @@ def _delayed(x: Tensor, first: Tensor, frames: int) -> Tensor:
 
 
 def state_shape(batch: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Of the state before or after `batch` images of `size` (height, width)."""
+    """The shape of the state for `batch` images of `size` (height, width)."""
     return batch, 2 * CHANNELS, size[0] // STRIDE, size[1] // STRIDE

@@ -1,9 +1,9 @@
 """Runtimes execute the network; `open_runtime` picks one.
 
 A runtime is called with images (B, H, W, 3) uint8 RGB, H and W multiples of 8, and returns the raw
-head outputs {name: (B, C, H, W) float32} as torch tensors on the device that made them, valid until
-its next call. Scaling to [0, 1] and layout are its own business. Some also run temporal networks,
-whose state is one more input and output.
+head outputs {name: (B, C, H, W) float32} as torch tensors on its own device, valid until its next
+call. Scaling to [0, 1] and memory layout are up to the runtime. Some also run temporal networks,
+whose state is a further input and output.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class Runtime(Protocol):
-    """A network, ready to run. `name` and `precision` are for people and diagnostics."""
+    """A network that is ready to run. `name` and `precision` are for people and diagnostics."""
 
     name: str
     precision: str
@@ -44,28 +44,28 @@ class Remembering(Runtime, Protocol):
     """A runtime with a temporal network; `next_state` is among its outputs."""
 
     def __call__(self, images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
-        """state: (B, C, h, w) float32, the `next_state` of the frames before; None: there are
+        """state: (B, C, h, w) float32, the previous frames' `next_state`; None if there are
         none."""
 
 
 @runtime_checkable
 class Uploading(Protocol):
-    """A runtime on another device, which takes images before their turn to run has come."""
+    """A runtime on another device, which accepts images before it is their turn to run."""
 
     def upload(self, images: NDArray[np.uint8], mirrored: bool = False) -> Any:
-        """Start to bring images (B, H, W, 3) to the device; what is returned may be called with in
-        their place.
+        """Start to copy images (B, H, W, 3) to the device; call the runtime with the result instead
+        of the images.
 
-        mirrored: and behind them their mirror images, as `mirroring.with_mirror_images` does.
+        mirrored: append their mirror images, as `model.mirror.with_mirror_images` does.
         """
 
 
 def open_runtime(
     config: RuntimeConfig, checkpoint: Checkpoint, size: tuple[int, int] = (0, 0)
 ) -> Runtime:
-    """The runtime named in `config`, loaded with the checkpoint's network.
+    """Open the runtime named in `config` with the checkpoint's network.
 
-    size: the configured (height, width) of its input; 0: as the camera has it.
+    size: the configured (height, width) of its input; 0: the camera's.
     """
     name, why = config.name, "as configured"
     if name == "auto":
@@ -76,7 +76,7 @@ def open_runtime(
 
 
 def prepares_for_minutes(runtime: Runtime) -> bool:
-    """Whether it builds, at the first image of a size, what takes minutes and fits no other."""
+    """Whether the first image of each size takes minutes, as something is built for that size."""
     compiles = isinstance(runtime, CudaRuntime) and "compiled" in runtime.forms
     return compiles or isinstance(runtime, TensorRTRuntime)
 
@@ -84,9 +84,9 @@ def prepares_for_minutes(runtime: Runtime) -> bool:
 def choose(
     config: RuntimeConfig, checkpoint: Checkpoint, size: tuple[int, int] = (0, 0)
 ) -> tuple[str, str]:
-    """What `auto` stands for on this machine, and why: the first row that holds.
+    """The runtime that `auto` means on this machine, and why: the first row that applies.
 
-    size: as for `open_runtime`.
+    size: as in `open_runtime`.
     """
     device = pick_device(config.device)
     cuda = device.type == "cuda"
@@ -96,7 +96,7 @@ def choose(
     table = (
         ("tensorrt", engine, "there is a CUDA device, and an engine of these weights was built"),
         ("torch", cuda, "there is a CUDA device"),
-        ("openvino", _installed("openvino"), "there is no GPU, and openvino is installed"),
+        ("openvino", _installed("openvino"), "there is no GPU, and OpenVINO is installed"),
         (
             "onnx",
             float32 and _installed("onnxruntime") and _installed("onnx"),

@@ -1,4 +1,4 @@
-"""Modules compiled ahead of time with AOTInductor, and kept in the cache."""
+"""Compiles modules ahead of time with AOTInductor, and keeps them in the cache."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def load_or_compile(module: nn.Module, *examples: Tensor) -> Callable[..., Any]:
     """The module for inputs of the examples' shapes, types and device, from the cache or compiled
     now.
 
-    Raises what torch raises where it cannot compile: it needs a C++ compiler, and minutes.
+    Raises torch's error if it cannot compile. Compiling needs a C++ compiler, and minutes.
     """
     name = key(module, *examples)
     content = _cache.read(name)
-    with tempfile.TemporaryDirectory() as folder:  # torch unpacks it once more
+    with tempfile.TemporaryDirectory() as folder:  # torch unpacks it here
         path = Path(folder, "module.pt2")  # AOTInductor insists on the suffix
         if content is not None:
             path.write_bytes(content)
             try:
                 return _load(path, examples[0].device)
-            except Exception as error:  # as it was written, and still not what torch takes here
-                log.warning("what was compiled ahead of time is made anew: %s", error)
+            except Exception as error:  # intact, yet this torch does not accept it
+                log.warning("a module compiled ahead of time is compiled anew: %s", error)
         with torch.inference_mode(False), torch.no_grad():
-            inputs = tuple(example.clone() for example in examples)  # no inference tensors
+            inputs = tuple(example.clone() for example in examples)  # not inference tensors
             program = torch.export.export(module.eval(), inputs)
             torch._inductor.aoti_compile_and_package(program, package_path=str(path))
         _cache.write(name, path.read_bytes())
@@ -44,8 +44,8 @@ def load_or_compile(module: nn.Module, *examples: Tensor) -> Callable[..., Any]:
 
 
 def _load(path: Path, device: torch.device) -> Callable[..., Any]:
-    """To be run by one thread at a time: to serve several it would ask for the events of earlier
-    runs, which CUDA forbids where a stream is captured."""
+    """Load for one thread at a time: for several threads it would query the events of earlier runs,
+    which CUDA forbids while a stream is captured."""
     index = -1 if device.index is None else device.index  # else the device it was compiled on
     return torch._inductor.aoti_load_package(
         str(path), run_single_threaded=True, device_index=index
@@ -53,12 +53,12 @@ def _load(path: Path, device: torch.device) -> Callable[..., Any]:
 
 
 def key(module: nn.Module, *examples: Tensor) -> str:
-    """Name of a compiled module: 16 hexadecimal digits over all that it depends on."""
+    """The name of a compiled module: 16 hexadecimal digits that cover all it depends on."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {tensor.stride()}".encode())
         digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    # The host's part of it is compiled for this very processor.
+    # Its host code is compiled for this processor.
     where = [*cpu_target.target_context.codegen().magic_tuple()]
     device = examples[0].device
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""How far a runtime's outputs are from the float32 network's, on real frames."""
+"""Compares a runtime's outputs with the float32 network's, on real frames."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ TOLERANCES = {"fp32": 1e-3, "fp16": 0.03, "bf16": 0.3, "int8": 0.5}
 
 
 class Difference(NamedTuple):
-    """Absolute differences of raw head outputs, and the largest as a share of its head's range.
+    """Absolute differences of raw head outputs, and the largest relative to its head's range.
 
-    relative: the worst head's largest difference over the largest value that head should have; the
-        heads' ranges lie far apart, so this is what a tolerance is for.
+    relative: the largest difference of the worst head, divided by the largest value expected of
+        that head; tolerances apply to this, as the heads' ranges differ widely.
     """
 
     largest: float
@@ -44,13 +44,13 @@ class Difference(NamedTuple):
 
 
 class Comparison:
-    """The float32 network's answers to a few frames, to compare runtimes with."""
+    """The float32 network's outputs for a few frames, to compare runtimes with."""
 
     def __init__(
         self, checkpoint: Checkpoint, size: tuple[int, int], images: str | Path | None = None
     ) -> None:
         """size: (height, width), multiples of 8. images: anything `open_source` reads; None: the
-        synthetic street, as recorded with the package, or drawn where no recording can be read."""
+        package's recording of the synthetic street, or rendered frames if it cannot be read."""
         self.frames = [frame[None] for frame in sample_frames(size, images)]  # (1, H, W, 3) each
         reference = LiveRuntime(checkpoint.network().eval())
         self.expected: list[dict[str, Tensor]] = []
@@ -59,8 +59,8 @@ class Comparison:
             self.expected.append(reference(frame, past))
 
     def __call__(self, run: Callable[..., dict[str, Tensor]]) -> Difference:
-        """The difference of `run`, which is called as a runtime is, once a frame; a network with a
-        memory goes on from frame to frame."""
+        """The difference of `run`, which is called like a runtime, once per frame; a network with a
+        memory continues from frame to frame."""
         past: tuple[Tensor, ...] = ()
         largest, total, count, relative = 0.0, 0.0, 0, 0.0
         for frame, heads in zip(self.frames, self.expected, strict=True):
@@ -70,7 +70,7 @@ class Comparison:
             for name, expected in heads.items():
                 difference = (outputs[name].cpu().float() - expected).abs()
                 worst = float(difference.max())
-                # A NaN compares as nothing; it must not pass for a small difference.
+                # Comparisons with NaN are false; it must not pass for a small difference.
                 worst = float("inf") if not np.isfinite(worst) else worst
                 largest = max(largest, worst)
                 relative = max(relative, worst / max(float(expected.abs().max()), 1e-6))
@@ -80,7 +80,7 @@ class Comparison:
 
 
 def sample_frames(size: tuple[int, int], images: str | Path | None = None) -> NDArray[np.uint8]:
-    """(N, H, W, 3) uint8 RGB: up to FRAMES frames from all over the source, scaled to `size`."""
+    """(N, H, W, 3) uint8 RGB: up to FRAMES frames spread over the source, scaled to `size`."""
     shipped = Path(str(files("instaseg_ros") / "demo_data" / "street.mcap"))
     try:
         source = open_source(images or shipped)
@@ -102,7 +102,7 @@ def _drawn(size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def timed_ms(run: Callable[[], object], rounds: int) -> Sequence[float]:
-    """Wall milliseconds of each of `rounds` calls after a first one; CUDA's work included."""
+    """Wall-clock milliseconds of each of `rounds` calls after a first one, with CUDA's work."""
     samples = []
     for _ in range(rounds + 1):
         start = time.perf_counter()

@@ -1,7 +1,7 @@
-"""The network as a GPU runs it: pixels in, raw outputs out, nothing left to do around it.
+"""Arranges the network for a GPU: pixels in, raw outputs out, with nothing to do around it.
 
-A GPU waits for memory here, not for products, so every pass over memory counts: of a cast, of a
-bias, of a ReLU, of a sum. And its matrix units take channels by the eight.
+Memory, not arithmetic, is the bottleneck here, so every pass over memory counts: for a cast, a
+bias, a ReLU or a sum. And matrix units process channels in groups of eight.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from instaseg_ros.runtimes.rearranged import abreast, convolution, packed
 
 log = logging.getLogger(__name__)
 
-UNIT = 8  # channels that matrix units take at once
-SIX = 6.0  # where the ReLU of `lite` ends
-TIMED = 5  # times that something is timed
-RUNS = 20  # of a convolution in a row, as a single one waits for its launch
+UNIT = 8  # channels that matrix units process at once
+SIX = 6.0  # upper limit of `lite`'s ReLU
+TIMED = 5  # repetitions of a timing
+RUNS = 20  # of a convolution in a row, as a single one would measure its launch
 
 
 class PixelsToOutputs(nn.Module):
     """(B, H, W, 3) uint8 RGB to the outputs of each decoder, (B, C, H, W) float32.
 
-    Of a temporal network the state goes in too, and the next one comes out last.
+    For a temporal network, the state is a second input and the next state the last output.
     network: folded, channels-last, in the type it computes in.
     """
 
@@ -39,17 +39,18 @@ class PixelsToOutputs(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor, state: Tensor | None = None) -> tuple[Tensor, ...]:
-        # (B, H, W, 3) seen as (B, 3, H, W) is channels-last as it stands.
+        # (B, H, W, 3) viewed as (B, 3, H, W) is already channels-last.
         dtype = next(self.network.parameters()).dtype
         pixels = images.permute(0, 3, 1, 2).to(dtype) / 255
         return tuple(map(_contiguous, self.network.decoder_outputs(pixels, state)))
 
 
 class Rearranged(nn.Module):
-    """`PixelsToOutputs` with fewer passes over memory, and channels by the eight.
+    """`PixelsToOutputs` with fewer passes over memory, and channels in groups of eight.
 
-    Exact but for rounding. Rearrange in float32 and convert afterwards: products are rounded once.
-    network: folded. side_by_side: with all decoders as one, half as many and wider convolutions.
+    Exact up to rounding. Rearrange in float32 and convert afterwards, so that products are rounded
+    once. network: folded. side_by_side: merge all decoders into one, with half as many but wider
+    convolutions.
     """
 
     def __init__(self, network: ERFNet, side_by_side: bool = False) -> None:
@@ -74,20 +75,20 @@ class Rearranged(nn.Module):
         outputs = self.network.decoder_outputs(images, state)
         if len(self.network.decoders) < len(self.channels):
             outputs = [*outputs[0].split(self.channels, 1), *outputs[1:]]
-        # A packed one is (B, C, H/2, 2, W/2, 2): cast and brought into its place at once.
+        # A packed output is (B, C, H/2, 2, W/2, 2): cast and unpack it in one pass.
         flat = (_contiguous(output) for output in outputs)
         return tuple(o.flatten(4).flatten(2, 3) if o.ndim == 6 else o for o in flat)
 
 
-# By kind of convolution, whether its fused kernel may be used.
+# Whether the fused kernel may be used, by kind of convolution.
 Verdicts = dict[Any, bool]
 
 
 def fuse(module: Rearranged, verdicts: Verdicts) -> Rearranged:
-    """Let its convolutions have bias, ReLU and sum in one kernel; each that the device has, that
-    gives what it should, and that takes no longer than the parts do.
+    """Fuse convolutions with bias, ReLU and sum into one kernel, where the device has such a kernel
+    that is correct and no slower than the parts.
 
-    verdicts: filled at the first run of each kind, which must not be under capture.
+    verdicts: filled at the first run of each kind, which must not be captured.
     """
     for part in module.modules():
         if isinstance(part, _ReluConv):
@@ -96,7 +97,7 @@ def fuse(module: Rearranged, verdicts: Verdicts) -> Rearranged:
 
 
 def device_ms(work: Callable[[], object], runs: int = 1) -> float:
-    """Milliseconds that `runs` runs take on the current device, the least of TIMED times."""
+    """Milliseconds that `runs` runs take on the current device, the minimum of TIMED timings."""
     times = []
     for _ in range(TIMED):
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -114,7 +115,7 @@ def _contiguous(output: Tensor) -> Tensor:
 
 
 class _ReluConv(nn.Module):
-    """relu(conv(x) + z), or without a z; at most `ceiling`.
+    """relu(conv(x) + z), or without z; at most `ceiling`.
 
     verdicts: see `fuse`; None: always in parts.
     """
@@ -147,12 +148,12 @@ class _ReluConv(nn.Module):
             y = torch._addmm_activation(c.bias, _rows(x), c.weight.flatten(1).t())
             y = _image(y, x)
         else:
-            # Not cudnn_convolution_relu: that hands cuDNN the output, not yet written, as a z to be
-            # taken 0 times, and 0 times what lies there by chance may be NaN.
+            # Not cudnn_convolution_relu: it passes cuDNN the uninitialised output as z with factor
+            # 0, and 0 times a stray NaN is NaN.
             alpha = 1.0
             if z is None:
                 if c.out_channels != c.in_channels or max(c.stride) > 1:
-                    raise ValueError("nothing at hand has the shape of its output")
+                    raise ValueError("no tensor at hand has the shape of its output")
                 z, alpha = x, 0.0
             y = torch.cudnn_convolution_add_relu(
                 x, c.weight, z, alpha, c.bias, c.stride, c.padding, c.dilation, c.groups
@@ -164,23 +165,23 @@ class _ReluConv(nn.Module):
         try:
             got = self._fused(x, z)
             difference = float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
-            # A few roundings; in float32 also what a transform of the convolution costs.
+            # A few roundings; in float32 also the error of a transformed convolution.
             if not difference <= max(8 * torch.finfo(x.dtype).eps, 1e-3):
                 raise ValueError(f"it differs by {difference:.2g} of the largest output")
-            if x.is_cuda:  # cuDNN has fused kernels many times slower than the parts
+            if x.is_cuda:  # some of cuDNN's fused kernels are many times slower than the parts
                 whole_ms = device_ms(lambda: self._fused(x, z), RUNS)
                 parts_ms = device_ms(lambda: self._in_parts(x, z), RUNS)
                 if whole_ms > parts_ms:
                     raise ValueError(f"{whole_ms / RUNS:.3f} ms, not {parts_ms / RUNS:.3f} ms")
-        except Exception as error:  # of cuDNN or cuBLAS
+        except Exception as error:  # from cuDNN or cuBLAS
             reason = (str(error) or repr(error)).splitlines()[0]
-            log.info("%s of %s runs in parts: %s", self.conv, x.dtype, reason)
+            log.info("%s in %s runs in parts: %s", self.conv, x.dtype, reason)
             return False
         return True
 
 
 class _Pointwise(nn.Module):
-    """A 1 x 1 convolution as a product of matrices, to which cuBLAS adds the bias as it goes."""
+    """A 1 x 1 convolution as a matrix product, to which cuBLAS adds the bias."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -222,12 +223,12 @@ class _ResidualBlock(nn.Module):
 
 
 class _Downsampler(nn.Module):
-    """A `FoldedDownsampler` whose halves are summed, not laid side by side.
+    """A `FoldedDownsampler` whose halves are summed instead of concatenated.
 
-    Where pooled channels come in, those of the convolution are zero, and the other way around: the
-    sum is the convolution's last step, and it has as many channels as the next layer sees.
-    c_in: channels of the input, of which the first are the block's. share: of a unit of the
-    block's input that a unit of this one is.
+    In the pooled channels the convolution is zero, and vice versa: the sum is the convolution's
+    last step and has as many channels as the next layer expects.
+    c_in: channels of the input; the block uses the first ones. share: size of a unit of this input,
+    in units of the block's input.
     """
 
     def __init__(self, block: FoldedDownsampler, c_in: int = 0, share: float = 1.0) -> None:
@@ -251,8 +252,8 @@ class _Downsampler(nn.Module):
 class _InvertedResidual(nn.Module):
     """A folded `InvertedResidual`.
 
-    With a bias b, relu6(y + b) = clamp(y, -b, 6 - b) + b: the projection takes the last sum in, and
-    one pass over memory is left of three.
+    With a bias b, relu6(y + b) = clamp(y, -b, 6 - b) + b: the projection absorbs the last sum, so
+    that one pass over memory remains of three.
     """
 
     lowest: Tensor
@@ -294,7 +295,7 @@ class _ImageDownsampler(nn.Module):
 class _ImageStem(nn.Module):
     """The folded `Stem`, from images (B, H, W, 3) uint8.
 
-    Pixels minus their mean are integers up to 128, which bfloat16 holds, and 0 is what is padded.
+    Pixels minus their mean are integers up to 128, exact in bfloat16, and the padding is 0.
     """
 
     def __init__(self, stem: Stem) -> None:
@@ -313,7 +314,7 @@ class _ImageStem(nn.Module):
 
 
 def _channels_last(images: Tensor, dtype: torch.dtype, border: int) -> Tensor:
-    """(B, H, W, 3) as (B, UNIT, H + border, W + border); zero where there is no pixel."""
+    """Convert (B, H, W, 3) to (B, UNIT, H + border, W + border); zero where there is no pixel."""
     batch, height, width, colours = images.shape
     shape = batch, height + border, width + border, UNIT
     pixels = torch.zeros(shape, dtype=dtype, device=images.device)
@@ -347,7 +348,7 @@ BLOCKS = {
 
 
 def _rearrange(module: nn.Module) -> None:
-    """Replace the network's blocks, and what 1 x 1 convolutions are left, below a module."""
+    """Replace the network's blocks, and the remaining 1 x 1 convolutions, inside a module."""
     for name, child in list(module.named_children()):
         if type(child) in BLOCKS:
             setattr(module, name, BLOCKS[type(child)](child))

@@ -1,11 +1,11 @@
-"""The network in torch on an NVIDIA GPU: half precision, one CUDA graph per input shape.
+"""Runs the network in torch on an NVIDIA GPU: half precision, one CUDA graph per input shape.
 
-What a call costs the host is one copy into pinned memory and a few launches; it waits for nothing,
-so the outputs are promises that later work on the same stream may use. `upload` may be called for
-the next frame, in another thread too, while the GPU still works on this one.
+A call costs the host one copy into pinned memory and a few launches. It does not wait, so only
+later work on the same stream may use the outputs. `upload` may be called for the next frame, also
+in another thread, while the GPU still works on this one.
 
-Written for CUDA and tested where a GPU is (`pytest -m gpu`); its speed has not been measured yet
-(`make gpu` does).
+Written for CUDA and tested on machines with a GPU (`pytest -m gpu`); its speed has not been
+measured yet (`make gpu` does).
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Of images, and of a temporal network its state, to its outputs and the next state.
+# From images (and a temporal network's state) to outputs (and the next state).
 Form = Callable[..., tuple[Tensor, ...]]
 
-UNRECORDED = 2  # first frames of a shape: to record one takes seconds, and many come no more
-WARM_UPS = 3  # runs in which a form allocates, and chooses algorithms
-# Forms of one network differ by rounding: at most by this share of the largest output.
+UNRECORDED = 2  # first frames of a shape: recording takes seconds, and many shapes do not recur
+WARM_UPS = 3  # runs in which a form allocates memory and chooses algorithms
+# Forms of one network differ by rounding, at most by this share of the largest output.
 TOLERANCE = {torch.float32: 5e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
 class CudaRuntime:
-    """Folded network, channels-last, as a CUDA graph; the fastest form that this GPU runs.
+    """The folded network, channels-last, as a CUDA graph, in the fastest form on this GPU.
 
-    The forms are the network in eager torch; the same rearranged, with bias, ReLU and sum inside
-    of the convolutions; that with all decoders as one; and with `runtime.compiled` what AOTInductor
-    makes of it. Each is timed on the third frame of a shape; one that fails or gives other outputs
+    The forms are the network in eager torch; the same rearranged, with bias, ReLU and sum fused
+    into the convolutions; that with all decoders merged; and, with `runtime.compiled`, compiled by
+    AOTInductor. Each is timed on the third frame of a shape; one that fails or gives other outputs
     is left out, and the log says why. A graph that cannot be recorded is launched kernel by kernel.
     """
 
@@ -67,7 +67,7 @@ class CudaRuntime:
     def __init__(self, config: RuntimeConfig, checkpoint: Checkpoint) -> None:
         self.device = cuda_device(config.device)
         self.precision = pick_precision(config.precision, self.device)
-        self.network = fold(checkpoint.network())  # as it is made, for people and tests
+        self.network = fold(checkpoint.network())  # the original, for people and tests
         self._eager = self._on_device(PixelsToOutputs(copy.deepcopy(self.network)))
         self.forms: dict[str, Callable[..., Form]] = {"eager": lambda *_: self._eager}
         verdicts: Verdicts = {}
@@ -92,15 +92,15 @@ class CudaRuntime:
         return self.run(images if isinstance(images, Uploaded) else self.upload(images), state)
 
     def upload(self, images: NDArray[np.uint8], mirrored: bool = False) -> Uploaded:
-        """Start to bring images (B, H, W, 3) to the GPU; they may change when this returns.
+        """Start to copy images (B, H, W, 3) to the GPU; they may change when this returns.
 
-        mirrored: and their mirror images behind them, as (2 B, H, W, 3).
+        mirrored: append their mirror images, as (2 B, H, W, 3).
         """
         return self._uploads.start(images, mirrored)
 
     @torch.inference_mode()
     def run(self, uploaded: Uploaded, state: Tensor | None = None) -> dict[str, Tensor]:
-        """Outputs of uploaded images, each in turn; they are overwritten by the next call."""
+        """The outputs for uploaded images, to be run in order; the next call overwrites them."""
         with torch.cuda.device(self.device):
             inputs = [uploaded.await_in_stream()]
             if self.network.temporal is not None:
@@ -128,12 +128,12 @@ class CudaRuntime:
                 try:
                     runner = _Runner(form(*inputs), inputs, self._recorders[name])
                     if runners:
-                        # Twice: at first what a kernel should not read may be harmless there.
+                        # Twice: in the first run, memory read by mistake may be harmless.
                         for _ in range(2):
                             expected, got = runners["eager"].again(), runner.again()
                             _check_same(got, expected, TOLERANCE[DTYPES[self.precision]])
                     times_ms[name] = device_ms(runner.again)
-                except Exception as error:  # of cuDNN, Inductor, a compiler, a driver, ...
+                except Exception as error:  # from cuDNN, Inductor, a compiler, a driver, ...
                     if not runners:
                         raise
                     reason = (str(error) or repr(error)).splitlines()[0]
@@ -144,11 +144,11 @@ class CudaRuntime:
         shape = tuple(inputs[0].shape)
         self.form_ms[shape] = times_ms
         timed = ", ".join(f"{name} {ms:.2f} ms" for name, ms in times_ms.items())
-        log.info("network for images %s: %s; taken: %s", shape, timed, best)
+        log.info("network for images %s: %s; chosen: %s", shape, timed, best)
         return runners[best]
 
     def _state(self, images: Tensor, state: Tensor | None) -> Tensor:
-        """(B, C, h, w) float32 on this device, channels-last; zeros where there is none."""
+        """(B, C, h, w) float32 on this device, channels-last; zeros if there is none."""
         if state is None:
             batch, height, width = images.shape[:3]
             state = torch.zeros(state_shape(batch, (height, width)), device=self.device)
@@ -160,8 +160,8 @@ class CudaRuntime:
 
 
 def cuda_device(name: str) -> torch.device:
-    """The device `cuda:N` for `auto`, `cuda` or `cuda:N`: which one is meant without a number is
-    each thread's own. Raises ConfigError if it is absent, or no CUDA device."""
+    """The device `cuda:N` for `auto`, `cuda` or `cuda:N`; without a number, each thread has its own
+    current device. Raises ConfigError if it is absent or not a CUDA device."""
     device = pick_device(name)
     if device.type != "cuda":
         raise ConfigError(f"runtime.device: expected a CUDA device, got '{device}'")
@@ -171,7 +171,7 @@ def cuda_device(name: str) -> torch.device:
 
 
 class _Kept:
-    """What is kept for images of one shape: how many came, and the network once it is recorded."""
+    """State for images of one shape: how many came, and the network once it is recorded."""
 
     def __init__(self) -> None:
         self.frames = 0
@@ -179,11 +179,11 @@ class _Kept:
 
 
 class _Runner:
-    """One form of the network on inputs of one shape: recorded, or else kernel by kernel."""
+    """One form of the network for inputs of one shape: recorded, or else kernel by kernel."""
 
     def __init__(self, form: Form, inputs: list[Tensor], recorder: Recorder) -> None:
         self._inputs = [tensor.clone() for tensor in inputs]
-        self._form = form  # its weights are what a recording reads
+        self._form = form  # keeps alive the weights that a recording reads
         for _ in range(WARM_UPS):
             form(*self._inputs)
         self._recording = recorder.record(lambda: tuple(form(*self._inputs)))
@@ -194,7 +194,7 @@ class _Runner:
         return self.again()
 
     def again(self) -> tuple[Tensor, ...]:
-        """The outputs of the same inputs, overwritten by the next call of any of its form."""
+        """The outputs for the same inputs; the form's next call, in any runner, overwrites them."""
         if self._recording is not None:
             return self._recording.replay()
         with _float32_as_it_is():
@@ -206,11 +206,11 @@ _settings = threading.RLock()
 
 @contextmanager
 def _float32_as_it_is(search: bool = False) -> Iterator[None]:
-    """float32 is not rounded to the 10 bits of TF32, by default cuDNN's way on Ampere and newer: of
-    outputs that would be 0.003 to 0.005 of the largest.
+    """Prevent float32 from being rounded to the 10 bits of TF32, cuDNN's default on Ampere and
+    newer, which would change outputs by 0.003 to 0.005 of the largest.
 
-    search: cuDNN measures its algorithms on the shapes it meets. The settings are the whole
-    process's, so that one thread at a time is in here.
+    search: cuDNN measures its algorithms on the shapes it meets. The settings affect the whole
+    process, so only one thread at a time may be in here.
     """
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     with _settings:

@@ -1,4 +1,4 @@
-"""Images on their way to an NVIDIA GPU, while it still works on those before."""
+"""Copies images to an NVIDIA GPU while it still works on earlier ones."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from torch import Tensor
 from instaseg_ros.runtimes.recent import Recent
 
 SLOTS = 2  # frames on their way to the GPU
-STRIPES = 4  # of an image: the GPU fetches the first while the host still copies the last
+STRIPES = 4  # per image: the GPU fetches the first while the host still copies the last
 
 
 class Uploaded(NamedTuple):
-    """Images on their way to the GPU."""
+    """Images that are being copied to the GPU."""
 
     pixels: Tensor  # (B, H, W, 3) uint8 on the GPU, once `arrived`
     arrived: Any  # torch.cuda.Event
-    taken: Any  # torch.cuda.Event: the pixels have been read, and may be overwritten
+    taken: Any  # torch.cuda.Event: the pixels have been read and may be overwritten
 
     def await_in_stream(self) -> Tensor:
-        """The pixels, for work that is started on the current stream from now on."""
+        """The pixels, for work started on the current stream from now on."""
         stream = torch.cuda.current_stream(self.pixels.device)
         stream.wait_event(self.arrived)
-        self.pixels.record_stream(stream)  # the allocator knows the stream that fills them alone
+        self.pixels.record_stream(stream)  # the allocator only knows the stream that fills them
         return self.pixels
 
 
 class Uploads:
-    """Brings images to a device; at most SLOTS of a shape may be waiting to be used."""
+    """Copies images to a device; at most SLOTS of a shape may be waiting to be used."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -40,9 +40,9 @@ class Uploads:
         self._lock = threading.Lock()
 
     def start(self, images: NDArray[np.uint8], mirrored: bool = False) -> Uploaded:
-        """Start to bring images (B, H, W, 3); they may change when this returns.
+        """Start to copy images (B, H, W, 3); they may change when this returns.
 
-        mirrored: and their mirror images, as (2 B, H, W, 3), which are made there.
+        mirrored: append their mirror images, made on the device, as (2 B, H, W, 3).
         """
         with self._lock, torch.cuda.device(self.device):
             return self._slots((*images.shape, 1 + mirrored)).start(images)
@@ -51,7 +51,7 @@ class Uploads:
 class _Slots:
     """Pinned and device memory for images of one shape, used in turn.
 
-    shape: B, H, W, 3 and 1, or 2 where the mirror images lie behind the images.
+    shape: B, H, W, 3 and 1, or 2 if mirror images follow the images.
     """
 
     def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
@@ -60,7 +60,7 @@ class _Slots:
         self.pinned = [
             torch.empty(images, dtype=torch.uint8, pin_memory=True) for _ in range(SLOTS)
         ]
-        with torch.cuda.stream(self.stream):  # what lay there before is done with on this one
+        with torch.cuda.stream(self.stream):  # earlier uses of this memory end on this stream
             self.slots = [
                 Uploaded(
                     torch.empty(
@@ -76,7 +76,7 @@ class _Slots:
     def start(self, images: NDArray[np.uint8]) -> Uploaded:
         slot, pinned = self.slots[self.next], self.pinned[self.next]
         self.next = (self.next + 1) % SLOTS
-        slot.arrived.synchronize()  # else this pinned memory is still being read
+        slot.arrived.synchronize()  # until then this pinned memory is being read
         batch, height = images.shape[:2]
         stripe = max(1, height // STRIPES)
         with torch.cuda.stream(self.stream):

@@ -1,9 +1,9 @@
-"""The network as an ONNX file: what ONNX Runtime and TensorRT read.
+"""Writes the network as an ONNX file, for ONNX Runtime and TensorRT.
 
-One input `images` (batch, H, W, 3) uint8 RGB, the batch free and the size fixed; one float32 output
+One input `images` (batch, H, W, 3) uint8 RGB, with any batch and a fixed size; one float32 output
 (batch, C, H, W) for each head, under its name. A temporal network's state is a second input `state`
-(batch, 64, H/8, W/8) float32, zeros where there is no past, and a last output `next_state`. Method,
-heads and class names are in the metadata.
+(batch, 64, H/8, W/8) float32, zeros without a past, and a last output `next_state`. Method, heads
+and class names are in the metadata.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 INPUT = "images"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 OPSET, IR_VERSION = 17, 8  # the newest that TensorRT 8.6 (JetPack 6) promises to read
-# Attributes of a Resize with the values that mean what it did before it had them.
+# Newer attributes of a Resize, with the values that keep its older behaviour.
 RESIZE_SINCE_18 = {("antialias", 0, b""), ("keep_aspect_ratio_policy", 0, b"stretch")}
 METADATA_KEY = "instaseg_ros"
-# torch's exporter of traced programs is the one that is kept up; before 2.6 it is not complete.
+# torch maintains its exporter of traced programs; before 2.6 that was incomplete.
 TRACED_PROGRAMS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6)
 
 log = logging.getLogger(__name__)
@@ -45,12 +45,12 @@ _cache, _int8 = Cache("onnx"), Cache("onnx_int8")
 
 
 def input_names(method: Method) -> list[str]:
-    """What the file takes, in order."""
+    """The file's inputs, in order."""
     return [INPUT, STATE] if method.temporal else [INPUT]
 
 
 def output_names(method: Method) -> list[str]:
-    """What the file gives, in order."""
+    """The file's outputs, in order."""
     heads = [head.name for head in method.heads]
     return [*heads, NEXT_STATE] if method.temporal else heads
 
@@ -58,9 +58,9 @@ def output_names(method: Method) -> list[str]:
 class CameraNetwork(nn.Module):
     """The network from camera pixels to float32 outputs, in the order of `outputs`.
 
-    uint8 as the camera has it: a quarter of the bytes to upload, and no preprocessing left to
-    whoever runs the file. The conversion comes first, since TensorRT has nothing else for uint8.
-    BatchNorm is folded in float32, so that what is left is rounded to `dtype` once.
+    The input is the camera's uint8: a quarter of the bytes to upload, and no preprocessing for
+    users of the file. The conversion comes first, since TensorRT supports nothing else on uint8.
+    BatchNorm is folded in float32, so that the weights are rounded to `dtype` once.
     """
 
     def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
@@ -78,10 +78,10 @@ class CameraNetwork(nn.Module):
 
 
 def make_onnx(checkpoint: Checkpoint, size: tuple[int, int], precision: str) -> bytes:
-    """The file for images of `size` (height, width), checked by onnx's own checker.
+    """Make the file for images of `size` (height, width), checked by onnx's own checker.
 
     precision: fp32, or fp16 for the weights and everything between the input and the outputs.
-    Raises ConfigError for another one, MissingExtraError without onnx (and onnxscript).
+    Raises ConfigError for other precisions, MissingExtraError without onnx (and onnxscript).
     """
     if precision not in DTYPES:
         raise ConfigError(f"ONNX in {precision}: expected {' or '.join(DTYPES)}")
@@ -103,7 +103,7 @@ def make_onnx(checkpoint: Checkpoint, size: tuple[int, int], precision: str) -> 
 
 
 def cached_onnx(checkpoint: Checkpoint, size: tuple[int, int], precision: str) -> bytes:
-    """The file of these weights from the cache, made if it is not there yet."""
+    """The file for these weights, from the cache or made now."""
     made_for = f"{weights_hash(checkpoint)}-{size[0]}x{size[1]}-{precision}"
     name = f"{made_for}-folded-{__version__}-torch{torch.__version__}"
     content = _cache.read(name)
@@ -115,9 +115,9 @@ def cached_onnx(checkpoint: Checkpoint, size: tuple[int, int], precision: str) -
 
 
 def onnx_with_int8(checkpoint: Checkpoint, size: tuple[int, int]) -> bytes:
-    """The int8 file of these weights that `instaseg quantize --to tensorrt` made and measured.
+    """The int8 file for these weights that `instaseg quantize --to tensorrt` made and measured.
 
-    Raises ConfigError where there is none.
+    Raises ConfigError if there is none.
     """
     content = _int8.read(_int8_name(checkpoint, size))
     if content is None:
@@ -131,7 +131,7 @@ def onnx_with_int8(checkpoint: Checkpoint, size: tuple[int, int]) -> bytes:
 
 
 def keep_onnx_with_int8(content: bytes, checkpoint: Checkpoint, size: tuple[int, int]) -> None:
-    """Keep it for `onnx_with_int8`. Raises EngineError where that cannot be done."""
+    """Keep the file for `onnx_with_int8`. Raises EngineError if that fails."""
     name = _int8_name(checkpoint, size)
     _int8.write(name, content)
     if _int8.read(name) is None:
@@ -139,7 +139,7 @@ def keep_onnx_with_int8(content: bytes, checkpoint: Checkpoint, size: tuple[int,
 
 
 def has_int8(checkpoint: Checkpoint) -> bool:
-    """Whether `onnx_with_int8` has a file of these weights for images of some size."""
+    """Whether `onnx_with_int8` has a file for these weights, for any image size."""
     wanted = _int8_name(checkpoint, ("*", "*"))
     return any(fnmatch(name, wanted) for name in _int8.names())
 
@@ -175,8 +175,8 @@ def _exported(module: CameraNetwork, size: tuple[int, int]) -> Any:
 
 
 def _tidy(model: Any) -> None:
-    """Drop the stack traces that torch notes, which name folders of this machine, and its version:
-    the same network gives the same file, so that an engine of it stays good."""
+    """Drop torch's version and stack traces, which name folders of this machine, so that the same
+    network gives the same file and its engine stays valid."""
     model.ir_version = IR_VERSION
     model.producer_name, model.producer_version = "instaseg_ros", ""
     del model.metadata_props[:]
@@ -185,12 +185,12 @@ def _tidy(model: Any) -> None:
         part.doc_string = ""
         if hasattr(part, "metadata_props"):
             del part.metadata_props[:]
-    del model.graph.value_info[:]  # their readers infer it; it makes up half of the graph
+    del model.graph.value_info[:]  # readers infer it; it makes up half of the graph
 
 
 def _without_what_18_brought(model: Any) -> None:
-    """Make OPSET of the 18 at which torch's exporter stays where there is a Resize, which has more
-    to say since, but says what it said. Of anything else the checker will complain."""
+    """Convert opset 18 to OPSET. torch's exporter keeps 18 if there is a Resize, whose newer
+    attributes are only dropped here. The checker will complain about anything else."""
     if model.opset_import[0].version != 18:
         return
     model.opset_import[0].version = OPSET
@@ -207,7 +207,7 @@ def _without_what_18_brought(model: Any) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back the exporter's remarks on its own inner workings."""
+    """Suppress the exporter's remarks about its internals."""
     noisy = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in noisy]
     try:

@@ -1,4 +1,4 @@
-"""The network in ONNX Runtime, on CPU or CUDA: for machines where OpenVINO does not run."""
+"""Runs the network in ONNX Runtime, on CPU or CUDA, for machines where OpenVINO does not run."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-# Channels last is what tensor cores take; not every build has it. TF32 is no float32.
+# Tensor cores take channels-last; not every build has it. TF32 is not float32.
 FAST_ON_CUDA = {"prefer_nhwc": "1", "use_tf32": "0"}
 
 
 class OnnxRuntime:
-    """ONNX Runtime; one session per image size, its file made once and kept in the cache.
+    """ONNX Runtime with one session per image size, whose file is made once and cached.
 
     Input and outputs are torch tensors that ONNX Runtime reads and fills in place, so nothing is
     copied, and on CUDA nothing leaves the device.
@@ -61,18 +61,18 @@ class OnnxRuntime:
         if session.device != self.device and self._named_device:
             raise EngineError(
                 f"runtime.device: ONNX Runtime could not start {PROVIDERS['cuda']} for "
-                f"'{self.device}' (CUDA or cuDNN of another version?) and would run on the CPU; "
+                f"'{self.device}' (a different CUDA or cuDNN version?) and would run on the CPU; "
                 "use runtime.device: cpu, or runtime.name: torch"
             )
-        self.device = session.device  # what one size cannot have, the next one cannot either
+        self.device = session.device  # what fails for one size fails for all
         return session
 
 
 class Session:
-    """One ONNX file on one device; on the CPU where the device does not take it, which is logged.
+    """One ONNX file on one device; on the CPU if the device does not accept it, which is logged.
 
-    model: the file, or what is in it. as_written: of a file with int8, round where it says so and
-    compute in float32, instead of in what integer arithmetic this CPU has.
+    model: the file or its content. as_written: round a file with int8 exactly as it says and
+    compute in float32, instead of with this CPU's integer arithmetic.
     """
 
     name, precision = "onnx", "as in the file"
@@ -101,12 +101,12 @@ class Session:
             self._session = library.InferenceSession(
                 given, options, providers=[provider], provider_options=[setting]
             )
-            # It falls back to the CPU without an error.
+            # It falls back to the CPU silently.
             if provider in (taken := self._session.get_providers()):
                 break
         else:
             log.warning(
-                "ONNX Runtime could not start %s (CUDA or cuDNN of another version, or none) and "
+                "ONNX Runtime could not start %s (a different CUDA or cuDNN version, or none) and "
                 "runs on the CPU with %s",
                 provider,
                 ", ".join(taken),
@@ -134,7 +134,7 @@ class Session:
             state = state.contiguous()
             self._binding.bind_input(STATE, *self._place(state, np.float32))
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # ONNX Runtime has a stream of its own
+            torch.cuda.synchronize(self.device)  # ONNX Runtime uses its own stream
         self._session.run_with_iobinding(self._binding)
         return dict(self._outputs)
 
@@ -152,14 +152,14 @@ def _library() -> Any:
 
 
 def _pick_device(name: str, providers: list[str]) -> torch.device:
-    """`auto` is CUDA where both torch and ONNX Runtime have it."""
+    """The device; `auto` is CUDA if both torch and ONNX Runtime have it."""
     device = pick_device(name)
     if PROVIDERS[device.type] in providers:
         return device
     if name == "auto":
         log.warning(
-            "ONNX Runtime runs on the CPU: torch sees %s, but this build of it has no %s "
-            "(onnxruntime-gpu has)",
+            "ONNX Runtime runs on the CPU: torch sees %s, but this build has no %s "
+            "(onnxruntime-gpu has it)",
             device,
             PROVIDERS[device.type],
         )

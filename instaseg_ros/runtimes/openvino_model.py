@@ -1,7 +1,7 @@
-"""The network as an OpenVINO model, made once and kept in the cache.
+"""Converts the network to an OpenVINO model, once, and keeps it in the cache.
 
-What is kept is named after the weights and the code it was made from, so it is never stale; the
-folder may be deleted at any time. Quantised models, which `instaseg quantize` makes, lie beside.
+Its name depends on the weights and the code it is made from, so it is never stale; the folder may
+be deleted at any time. Quantised models, made by `instaseg quantize`, are kept beside it.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
     from instaseg_ros.model.erfnet import ERFNet
 
-EXAMPLE_SIZE = (64, 128)  # (height, width); the exported graph holds for every one and any batch
+EXAMPLE_SIZE = (64, 128)  # (height, width); the exported graph is valid for any size and batch
 
 log = logging.getLogger(__name__)
 _models, _quantised = Cache("openvino"), Cache("openvino_int8")
 
 
 def model_of(checkpoint: Checkpoint, network: ERFNet) -> Any:
-    """The openvino.Model of the checkpoint's network, from the cache if it is there."""
+    """The openvino.Model of the checkpoint's network, from the cache if possible."""
     name = _name(checkpoint)
     model = _read(_models, name)
     if model is None:
         traced_model = traced(network)
         _keep(traced_model, _models, name)
-        # Read back: torch keeps what it traced for as long as that lives.
+        # Read back, as a traced model keeps torch's memory alive.
         model = _read(_models, name) or traced_model
     return model
 
 
 def quantised_model_of(checkpoint: Checkpoint) -> tuple[Any, str] | None:
-    """The int8 openvino.Model of the checkpoint's network, and what was measured of it; None where
-    one was kept and cannot be read any more.
+    """The int8 openvino.Model of the checkpoint's network, and its measurements; None if one was
+    kept but can no longer be read.
 
     Raises ConfigError unless `instaseg quantize` has made one.
     """
@@ -67,7 +67,7 @@ def quantised_model_of(checkpoint: Checkpoint) -> tuple[Any, str] | None:
 
 
 def keep_quantised_model(model: Any, checkpoint: Checkpoint) -> None:
-    """Keep it for `quantised_model_of`. Raises EngineError where that cannot be done."""
+    """Keep the model for `quantised_model_of`. Raises EngineError if that fails."""
     name = _name(checkpoint)
     _keep(model, _quantised, name)
     if _read(_quantised, name) is None:
@@ -80,7 +80,7 @@ def _name(checkpoint: Checkpoint) -> str:
 
 @cache
 def _code_hash() -> str:
-    """What else a model is made from: the code, and the versions of its makers."""
+    """A hash of what else a model is made from: the code, and the versions of the tools."""
     import openvino
 
     modules = (network_module, lite_module, temporal_module, batchnorm, openvino_network)
@@ -91,7 +91,7 @@ def _code_hash() -> str:
 
 
 def _keep(model: Any, cache: Cache, name: str) -> None:
-    """As bytes: the length of the graph, the graph, and the weights."""
+    """Cache the model as bytes: the length of the graph, the graph, and the weights."""
     import openvino
 
     try:
@@ -106,7 +106,7 @@ def _keep(model: Any, cache: Cache, name: str) -> None:
 
 
 def _read(cache: Cache, name: str) -> Any:
-    """The openvino.Model that `_keep` has kept, or None."""
+    """The openvino.Model that `_keep` cached, or None."""
     import openvino
 
     content = cache.read(name)
@@ -115,15 +115,15 @@ def _read(cache: Cache, name: str) -> Any:
     end = 8 + int.from_bytes(content[:8], "little")
     try:
         return openvino.Core().read_model(content[8:end], content[end:])
-    except RuntimeError as error:  # OpenVINO writes half a file to a full disk without a word
-        log.warning("the kept OpenVINO model cannot be read, and is made anew: %s", error)
+    except RuntimeError as error:  # OpenVINO silently writes half a file to a full disk
+        log.warning("the cached OpenVINO model cannot be read, and is made anew: %s", error)
         return None
 
 
 def traced(network: ERFNet) -> Any:
     """An openvino.Model from (B, H, W, 3) uint8 to the packed outputs of the decoders (see
-    `PackedNetwork`), (B, H/2, W/2, 4 C) float32; of a temporal network, its state is a second input
-    and the last output."""
+    `PackedNetwork`), (B, H/2, W/2, 4 C) float32; a temporal network's state is a second input and
+    the last output."""
     import openvino
     from openvino import opset13 as ops
 
@@ -150,7 +150,7 @@ def traced(network: ERFNet) -> Any:
 
 
 def unpacked(model: Any, n_decoders: int) -> Any:
-    """The model with outputs (B, C, H, W) of its decoders, for who has no `unpack`."""
+    """The model with its decoders' outputs as (B, C, H, W), for callers without `unpack`."""
     import openvino
     from openvino import opset13 as ops
 

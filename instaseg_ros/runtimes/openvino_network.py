@@ -1,9 +1,9 @@
-"""The network as OpenVINO runs it fastest: the same sums, arranged for its convolutions.
+"""Arranges the network as OpenVINO runs it fastest: the same sums, in convolutions.
 
-OpenVINO's convolutions hand their results on as they lie, channels last and in the precision they
-compute in. Between other operations it converts: layouts, and bfloat16 to float32 all along the way
-from an output back to the first convolution, which a residual network does not meet before its
-input. So the network begins and ends with convolutions here, and nothing is converted between.
+OpenVINO's convolutions pass their results on unchanged, channels-last and in the precision they
+compute in. Between other operations it converts layouts, and bfloat16 to float32 all the way from
+an output back to the nearest convolution, which in a residual network may be the first one. So the
+network here begins and ends with convolutions, and nothing is converted in between.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from instaseg_ros.numba_cache import kernel
 from instaseg_ros.runtimes.rearranged import convolution, packed
 from instaseg_ros.threads import each, shares
 
-PAIR = 2  # pixels that lie side by side are seen as one of six channels: more to do at once
-SHARES = 3  # of the block that expands at half resolution
-BAND_ROWS = 64  # of packed outputs, that one thread unpacks at a time, at most
+PAIR = 2  # neighbouring pixels form one of six channels: more work per step
+SHARES = 3  # parts of the block that expands at half resolution
+BAND_ROWS = 64  # of packed outputs that one thread unpacks at a time, at most
 
 
 class PackedNetwork(nn.Module):
     """Pairs of pixels (B, 6, H, W/2), in [0, 255], to packed outputs of the decoders.
 
-    Packed: (B, 4 C, H/2, W/2), see `rearranged.packed` and `unpack`. The state of a temporal
-    network goes in and out as it is.
+    Packed: (B, 4 C, H/2, W/2), see `rearranged.packed` and `unpack`. A temporal network's state
+    goes in and out unchanged.
     """
 
     def __init__(self, network: ERFNet) -> None:
@@ -58,10 +58,10 @@ class PackedNetwork(nn.Module):
 class _PairsDownsampler(nn.Module):
     """The `FoldedDownsampler` of the image, from pairs of its pixels.
 
-    The larger of a and b is a + relu(b - a), so that pooling is convolutions too: first within the
-    pairs of both rows, then between the rows. Their weights are -1, 0 and 1 and pixels are integers
-    up to 255, which bfloat16 holds: nothing is rounded. Where the pooled channels come in, those of
-    the large convolution are zero, and the other way around: their sum is the concatenation.
+    max(a, b) = a + relu(b - a), so pooling becomes convolutions too: first within the pairs of both
+    rows, then between the rows. Their weights are -1, 0 and 1 and pixels are integers up to 255,
+    exact in bfloat16: nothing is rounded. In the pooled channels the large convolution is zero, and
+    vice versa: their sum is the concatenation.
     """
 
     def __init__(self, block: FoldedDownsampler) -> None:
@@ -72,7 +72,9 @@ class _PairsDownsampler(nn.Module):
         left, right = slice(colours), slice(colours, None)  # pixel of a pair
         one = torch.eye(colours)
 
-        weight = torch.zeros(n + colours, PAIR * colours, 3, 2)  # over the pair before, and this
+        weight = torch.zeros(
+            n + colours, PAIR * colours, 3, 2
+        )  # over the previous pair and this one
         weight[:n, right, :, 0], weight[:n, left, :, 1], weight[:n, right, :, 1] = (
             conv.weight.detach() / 255
         ).unbind(3)
@@ -99,9 +101,9 @@ class _PairsDownsampler(nn.Module):
 
 
 class _PairsStem(nn.Module):
-    """The folded `Stem` from pairs of pixels.
+    """The folded `Stem`, from pairs of pixels.
 
-    Pixels minus their mean are integers up to 128, which bfloat16 holds, and 0 is what is padded.
+    Pixels minus their mean are integers up to 128, exact in bfloat16, and the padding is 0.
     """
 
     def __init__(self, stem: Stem) -> None:
@@ -110,7 +112,9 @@ class _PairsStem(nn.Module):
         assert conv.bias is not None
         colours = conv.in_channels
         left, right = slice(colours), slice(colours, None)  # pixel of a pair
-        weight = torch.zeros(conv.out_channels, PAIR * colours, 3, 2)  # over this pair and the next
+        weight = torch.zeros(
+            conv.out_channels, PAIR * colours, 3, 2
+        )  # over this pair and the next one
         weight[:, left, :, 0], weight[:, right, :, 0], weight[:, left, :, 1] = (
             conv.weight.detach() / PIXEL_SCALE
         ).unbind(3)
@@ -124,7 +128,7 @@ class _PairsStem(nn.Module):
 class _InShares(nn.Module):
     """A folded `InvertedResidual` without a residual, a share of its expanded channels at a time.
 
-    Of all of them at half resolution no cache holds what one convolution leaves to the next.
+    At half resolution no cache holds all of them between one convolution and the next.
     """
 
     def __init__(self, block: nn.Module) -> None:
@@ -144,7 +148,7 @@ class _InShares(nn.Module):
                 block.project_conv.weight.detach()[:, channels]
             )
             share.project_conv.in_channels = len(channels)
-            share.project_conv.bias, bias = bias, None  # of the first alone
+            share.project_conv.bias, bias = bias, None  # only for the first
             self.shares.append(share)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -155,13 +159,13 @@ class _InShares(nn.Module):
 
 
 def unpack(packed: NDArray[Any], outputs: NDArray[np.float32]) -> None:
-    """Bring packed outputs into their places.
+    """Unpack outputs.
 
-    packed: (B, H/2, W/2, 4 C), float32, or bfloat16, which NumPy does not know, as any type of two
-    bytes. outputs: (B, C, H, W), written.
+    packed: (B, H/2, W/2, 4 C), float32, or bfloat16 as any type of two bytes, since NumPy lacks it.
+    outputs: (B, C, H, W), written.
     """
     half = packed.itemsize == 2
-    pairs = packed.view(np.uint32 if half else np.uint64)  # of neighbours in a row
+    pairs = packed.view(np.uint32 if half else np.uint64)  # neighbours in a row
     spread = spread_bfloat16 if half else spread_float32
 
     def spread_band(band: tuple[int, tuple[int, int]]) -> None:
@@ -184,7 +188,7 @@ def spread_float32(pairs, first, end, out):  # type: ignore[no-untyped-def]
 
 @kernel("void(uint32[:,:,::1], int64, int64, uint64[:,:,::1])")
 def spread_bfloat16(pairs, first, end, out):  # type: ignore[no-untyped-def]
-    """`spread_float32` of bfloat16, which is the upper half of float32."""
+    """`spread_float32` for bfloat16, which is the upper half of float32."""
     for y in range(first, end):
         for k in range(pairs.shape[2]):
             row = out[k // 2, 2 * y + k % 2]

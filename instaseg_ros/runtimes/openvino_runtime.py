@@ -1,8 +1,8 @@
-"""The network in OpenVINO, the fastest on a CPU.
+"""Runs the network in OpenVINO, the fastest runtime on a CPU.
 
-The compiled model takes the camera's uint8 pixels as they lie in memory and leaves packed outputs,
-in memory kept for them, which are then brought into their places. To compile a size takes a third
-of a second, hardly more than to read it from a disk, so nothing compiled is kept there.
+The compiled model reads the camera's uint8 pixels in place and writes packed outputs to reused
+memory, from which they are unpacked. Compiling for a size takes a third of a second, hardly more
+than reading it from disk, so compiled models are not cached.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class OpenVinoRuntime:
     name = "openvino"
 
     def __init__(self, config: RuntimeConfig, checkpoint: Checkpoint, model: Any = None) -> None:
-        """model: an openvino.Model to run in the place of the checkpoint's own."""
+        """model: an openvino.Model to run instead of the checkpoint's own."""
         try:
             import openvino
         except ModuleNotFoundError as error:
@@ -69,7 +69,7 @@ class OpenVinoRuntime:
             if state is None:
                 state = torch.zeros(state_shape(len(images), images.shape[1:3]))
             inputs.append(state.numpy())
-        # Input and results are shared with OpenVINO, not copied.
+        # OpenVINO shares input and results with us, without copies.
         results = request.infer(inputs, share_inputs=True, share_outputs=True)
         for index, output in enumerate(outputs):
             unpack(results[index], output)
@@ -77,12 +77,12 @@ class OpenVinoRuntime:
         return self._network.split_heads(list(map(torch.from_numpy, [*outputs, *next_state])))
 
     def _quantised(self, checkpoint: Checkpoint, otherwise: str) -> Any:
-        """The int8 model; None where it was damaged: labels in another precision are better than
+        """The int8 model; None if it is damaged, as labels in another precision are better than
         none."""
         found = quantised_model_of(checkpoint)
         if found is None:
             log.warning(
-                "runtime.precision: the int8 model is damaged; it runs in %s instead: run "
+                "runtime.precision: the int8 model is damaged, so %s is used instead; run "
                 "`instaseg quantize` again",
                 otherwise,
             )
@@ -93,7 +93,8 @@ class OpenVinoRuntime:
         return model
 
     def _compile(self, shape: tuple[int, ...]) -> tuple[Any, list[NDArray[np.float32]]]:
-        """A request for images of a shape (B, H, W, 3), and memory for each decoder's outputs."""
+        """An inference request for images of shape (B, H, W, 3), and memory for each decoder's
+        outputs."""
         import openvino
         from openvino.preprocess import PrePostProcessor
 

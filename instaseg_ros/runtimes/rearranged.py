@@ -1,4 +1,4 @@
-"""Layers arranged anew: the same sums in an order that some device runs faster."""
+"""Rearranges layers: the same sums in an order that some device runs faster."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from instaseg_ros.model.erfnet import Decoder, NonBottleneck1d, Upsampler
 def convolution(
     weight: Tensor, stride: tuple[int, int] = (1, 1), bias: Tensor | None = None, padding: int = 0
 ) -> nn.Conv2d:
-    """With the given weight (C_out, C_in, h, w) and bias (C_out,)."""
+    """A convolution with the given weight (C_out, C_in, h, w) and bias (C_out,)."""
     c_out, c_in, height, width = weight.shape
     conv = nn.Conv2d(c_in, c_out, (height, width), stride, padding, bias=bias is not None)
     conv.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
@@ -25,10 +25,10 @@ def convolution(
 
 
 def packed(conv: nn.ConvTranspose2d) -> nn.Conv2d:
-    """The transposed convolution of 2 x 2 kernels and stride 2, its four results side by side.
+    """The transposed convolution with 2 x 2 kernels and stride 2, its four results side by side.
 
-    (B, C_in, h, w) to (B, 4 C, h, w): channel 4 c + 2 y + x is channel c of the pixel (x, y) of
-    each square of four.
+    (B, C_in, h, w) to (B, 4 C, h, w): channel 4 c + 2 y + x is channel c of pixel (x, y) of each
+    2 x 2 square.
     """
     assert conv.bias is not None
     weight = conv.weight.detach().permute(1, 2, 3, 0).flatten(0, 2)  # (4 C, C_in)
@@ -36,10 +36,10 @@ def packed(conv: nn.ConvTranspose2d) -> nn.Conv2d:
 
 
 def abreast(decoders: Sequence[Decoder]) -> Decoder:
-    """Folded decoders as one, whose channels are theirs side by side: weights are block-diagonal.
+    """Merge folded decoders into one with their channels side by side and block-diagonal weights.
 
-    A residual block that some of them lack is one that adds nothing, and changes nothing: what
-    comes in is not negative.
+    A decoder that lacks a residual block gets one that adds nothing; it changes nothing, as its
+    input is not negative.
     """
     one = copy.deepcopy(decoders[0])
     stages = zip(*map(_stages, decoders), strict=True)
@@ -57,7 +57,7 @@ def abreast(decoders: Sequence[Decoder]) -> Decoder:
 
 
 def _stages(decoder: Decoder) -> list[list[nn.Module]]:
-    """Its layers by resolution: each stage begins with an `Upsampler`."""
+    """The decoder's layers by resolution: each stage begins with an `Upsampler`."""
     number = 0
 
     def stage(layer: nn.Module) -> int:
@@ -77,7 +77,7 @@ def _adds_nothing(block: nn.Module) -> nn.Module:
 
 
 def _side_by_side(blocks: Sequence[nn.Module], one_input: bool) -> nn.Module:
-    """Blocks of one kind as one. one_input: all see the same channels; else each sees its own."""
+    """Merge blocks of one kind. one_input: all see the same channels; else each sees its own."""
     one = copy.deepcopy(blocks[0])
     for name, child in list(one.named_children()):
         if isinstance(child, nn.Conv2d | nn.ConvTranspose2d):
@@ -86,7 +86,7 @@ def _side_by_side(blocks: Sequence[nn.Module], one_input: bool) -> nn.Module:
 
 
 def _diagonal(convs: Sequence[Any], one_input: bool) -> nn.Module:
-    """Convolutions of one geometry as one over their channels side by side."""
+    """Merge convolutions of one geometry into one over their channels side by side."""
     one = copy.deepcopy(convs[0])
     assert isinstance(one, nn.Conv2d | nn.ConvTranspose2d)
     over = 1 if isinstance(one, nn.ConvTranspose2d) else 0  # dimension of the output channels

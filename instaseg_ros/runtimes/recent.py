@@ -1,4 +1,4 @@
-"""What runtimes keep for an image size: of the sizes that came last, and not more than fits."""
+"""Keeps what runtimes need per image size, for the most recent sizes within a memory limit."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ MOST_PIXELS = 16_000_000  # of all sizes kept; OpenVINO takes some 120 bytes for
 
 
 class Recent(Generic[T]):
-    """What `make` makes of a shape (H, W) or (B, H, W, ...), kept for the last SIZES shapes, or for
-    fewer where they have more than MOST_PIXELS together: one large image must not hold its memory
-    for good. What the last shape needs is kept however large it is."""
+    """Results of `make` for a shape (H, W) or (B, H, W, ...), kept for the last SIZES shapes, or
+    fewer if they have more than MOST_PIXELS together, so that one large image does not hold its
+    memory forever. The result for the last shape is always kept."""
 
     def __init__(self, make: Callable[[Any], T]) -> None:
         self._make = make
-        self._kept: dict[tuple[int, ...], T] = {}  # the shape that came last stands last
+        self._kept: dict[tuple[int, ...], T] = {}  # most recent shape last
 
     def __call__(self, shape: tuple[int, ...]) -> T:
         if shape in self._kept:

@@ -1,9 +1,9 @@
-"""TensorRT engines: built, compared with torch, kept with the facts that say what they are for.
+"""Builds TensorRT engines, compares them with torch, and caches them with facts about their use.
 
-Every call of the Python API of TensorRT that builds stands here, those that run in
-`tensorrt_runtime`; `test_tensorrt_api.py` checks them all against the real bindings of 8.6, 10
-and 11. An engine is good for one ONNX file, one TensorRT version and one kind of GPU; what does not
-fit is built anew, with the reason in the log.
+All calls of TensorRT's Python API that build are here, those that run in `tensorrt_runtime`;
+`test_tensorrt_api.py` checks them against the real bindings of 8.6, 10 and 11. An engine is valid
+for one ONNX file, one TensorRT version and one kind of GPU; an engine that does not fit is rebuilt,
+with the reason in the log.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """What an engine must have been built from and for; its facts begin with it.
+    """What an engine must have been built from and for; the first of its facts.
 
     gpu, compute_capability: as CUDA names them, such as "Orin" and "8.7".
-    precision: fp32, fp16 or int8. size: (height, width) pixels. batch: least, best and most images.
+    precision: fp32, fp16 or int8. size: (height, width) pixels. batch: minimum, best and maximum.
     """
 
     onnx_sha256: str
@@ -43,8 +43,7 @@ class EngineSpec:
 
 
 class EngineFile(NamedTuple):
-    """A serialised engine, and its facts: the EngineSpec, how long it took, how far it is from
-    torch."""
+    """A serialised engine, and its facts: the EngineSpec, build time, and difference from torch."""
 
     plan: bytes
     facts: dict[str, Any]
@@ -57,13 +56,13 @@ def engine(
     build: Callable[[], bytes],
     compare: Callable[[bytes], Difference],
 ) -> EngineFile:
-    """The engine of this name in the cache if it fits `spec`, else a new one that is then kept.
+    """The engine of this name in the cache if it fits `spec`, else a new one, which is then cached.
 
-    compare: runs an engine on real frames. Raises EngineError for an engine that is too far from
-    torch: that one is not kept.
+    compare: runs an engine on real frames. Raises EngineError for an engine that differs too much
+    from torch; it is not cached.
     """
     kept = _kept(cache, name)
-    reason = "there is none yet, or none that can be read" if kept is None else refusal(kept, spec)
+    reason = "there is none yet, or it cannot be read" if kept is None else refusal(kept, spec)
     if kept is not None and reason is None:
         return kept
     log.warning("building TensorRT engine %s, which takes minutes: %s", name, reason)
@@ -98,7 +97,7 @@ def _kept(cache: Cache, name: str) -> EngineFile | None:
 
 
 def refusal(kept: EngineFile, spec: EngineSpec) -> str | None:
-    """Why the engine must not be used for `spec`; None when it may."""
+    """Why the engine must not be used for `spec`; None if it may."""
     for name, wanted in dataclasses.asdict(spec).items():
         found = kept.facts.get(name)
         if found != (list(wanted) if isinstance(wanted, tuple) else wanted):
@@ -113,7 +112,7 @@ def refusal(kept: EngineFile, spec: EngineSpec) -> str | None:
 
 
 def write_sidecar(path: Path, facts: dict[str, Any]) -> None:
-    """Write the facts of the engine that is exported as `path` beside it."""
+    """Write the facts of the engine exported as `path` to a file beside it."""
     beside = path.with_name(f"{path.name}.json")
     beside.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
@@ -121,11 +120,11 @@ def write_sidecar(path: Path, facts: dict[str, Any]) -> None:
 def build_engine(
     trt: Any, onnx: bytes, spec: EngineSpec, workspace_mb: int, timings: bytes = b""
 ) -> tuple[bytes, bytes]:
-    """The serialised engine of an ONNX file, and TensorRT's timing cache after it, empty where it
-    gives none. trt: the tensorrt module.
+    """Build the serialised engine of an ONNX file; also returns TensorRT's timing cache, empty if
+    there is none. trt: the tensorrt module.
 
-    timings: the timing cache of an earlier build, which makes this one faster if TensorRT takes it.
-    Raises EngineError with TensorRT's own words.
+    timings: the timing cache of an earlier build, which speeds up this one if TensorRT accepts it.
+    Raises EngineError with TensorRT's own message.
     """
     logger = trt.Logger(trt.Logger.WARNING)
     builder = trt.Builder(logger)
@@ -137,7 +136,7 @@ def build_engine(
         raise EngineError(f"TensorRT {trt.__version__} cannot read the ONNX file: {said}")
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_mb << 20)
-    config.clear_flag(trt.BuilderFlag.TF32)  # set by default, and no float32
+    config.clear_flag(trt.BuilderFlag.TF32)  # set by default, but not float32
     for flag in precisions:
         config.set_flag(flag)
     profile = builder.create_optimization_profile()
@@ -145,22 +144,22 @@ def build_engine(
         shapes = ((batch, *tuple(given.shape)[1:]) for batch in spec.batch)
         profile.set_shape(given.name, *shapes)
     config.add_optimization_profile(profile)
-    # Held until the engine is built: the configuration only borrows it.
+    # Keep a reference until the engine is built: the configuration only borrows it.
     taken = (timings and _take_timings(config, timings)) or _take_timings(config, b"")
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EngineError(
-            f"TensorRT {trt.__version__} built no engine; the reason stands above. "
+            f"TensorRT {trt.__version__} built no engine; see its messages above. "
             f"runtime.engine.workspace_mb was {workspace_mb}"
         )
     return bytes(plan), _measured(config) if taken else b""
 
 
 def _typing(trt: Any, precision: str) -> tuple[Any, list[Any]]:
-    """How the network is created, and the flags of its precision.
+    """How to create the network, and the flags for its precision.
 
-    Strongly typed, which TensorRT 10 brought, precision is what the ONNX file says. Of what is not
-    int8 such a file says float32, so TensorRT chooses for itself as long as it can: up to 10.
+    In strongly typed networks, new in TensorRT 10, the ONNX file determines the precision. In an
+    int8 file everything else is float32, so TensorRT chooses for itself where it can: up to 10.
     """
     network, builder = trt.NetworkDefinitionCreationFlag, trt.BuilderFlag
     chooses = hasattr(network, "EXPLICIT_BATCH") and hasattr(builder, "INT8")
@@ -172,7 +171,7 @@ def _typing(trt: Any, precision: str) -> tuple[Any, list[Any]]:
 
 
 def _take_timings(config: Any, timings: bytes) -> Any:
-    """The timing cache, if TensorRT takes it: not that of another GPU or driver, for one."""
+    """The timing cache, if TensorRT accepts it; it rejects one of another GPU or driver."""
     cache = config.create_timing_cache(timings)
     if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
         return None
@@ -180,7 +179,7 @@ def _take_timings(config: Any, timings: bytes) -> Any:
 
 
 def _measured(config: Any) -> bytes:
-    """The timing cache after a build, which only saves time: trouble with it costs no engine."""
+    """The timing cache after a build. It only saves time, so errors do not cost the engine."""
     try:
         return bytes(config.get_timing_cache().serialize())
     except Exception as error:

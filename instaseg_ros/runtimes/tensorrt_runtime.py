@@ -1,4 +1,4 @@
-"""The network in TensorRT, for NVIDIA GPUs and Jetsons."""
+"""Runs the network in TensorRT, for NVIDIA GPUs and Jetsons."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ log = logging.getLogger(__name__)
 _cache = Cache("tensorrt")
 INT8 = "int8"
 
-# From images and, of a temporal network, the state before them; None: there is none.
+# From images and a temporal network's state before them; None if there is none.
 Run = Callable[[NDArray[np.uint8] | Uploaded, Tensor | None], dict[str, Tensor]]
 
 
 class TensorRTRuntime:
-    """TensorRT; one engine per image size, from the cache, else built at its first image.
+    """TensorRT with one engine per image size, from the cache or built at its first image.
 
     `instaseg export --to tensorrt` builds it beforehand. Its work is recorded as a CUDA graph.
     """
@@ -81,9 +81,9 @@ class TensorRTRuntime:
         self._failures: dict[tuple[int, int], str] = {}
 
     def upload(self, images: NDArray[np.uint8], mirrored: bool = False) -> Uploaded:
-        """Start to bring images (B, H, W, 3) to the GPU; they may change when this returns.
+        """Start to copy images (B, H, W, 3) to the GPU; they may change when this returns.
 
-        mirrored: and their mirror images behind them, as (2 B, H, W, 3).
+        mirrored: append their mirror images, as (2 B, H, W, 3).
         """
         return self._uploads.start(images, mirrored)
 
@@ -99,26 +99,26 @@ class TensorRTRuntime:
         return self._run((height, width))(images, state)
 
     def _start(self, size: tuple[int, int]) -> Run:
-        """The engine for images of `size`, ready to run. Raises EngineError, again and again once
-        it did, as to try anew for every frame would take minutes each time."""
+        """The engine for images of `size`, ready to run. After an EngineError it raises the same
+        every time, as retrying for every frame would take minutes each."""
         if size in self._failures:
             raise EngineError(self._failures[size])
         try:
             file = self.engine(size)
             try:
                 return self.load(file.plan)
-            except EngineError as error:  # another driver, for one
+            except EngineError as error:  # such as another driver
                 log.warning("the kept engine is built anew: %s", error)
                 _cache.forget(engine_name(self._checkpoint, size, self.precision, self.device))
                 return self.load(self.engine(size).plan)
-        except Exception as error:  # whatever TensorRT, ONNX or CUDA raise
+        except Exception as error:  # from TensorRT, ONNX or CUDA
             self._failures[size] = str(error) or repr(error)
             raise EngineError(self._failures[size]) from error
 
     def engine(self, size: tuple[int, int], images: str | Path | None = None) -> EngineFile:
         """The serialised engine for images of `size`, from the cache or built now.
 
-        images: frames to compare it with torch on; None: the synthetic street.
+        images: frames on which to compare it with torch; None: the synthetic street.
         """
         if self.precision == INT8:
             onnx = onnx_with_int8(self._checkpoint, size)
@@ -144,16 +144,16 @@ class TensorRTRuntime:
             return plan
 
         try:
-            with torch.cuda.device(self.device):  # TensorRT builds for the current one
+            with torch.cuda.device(self.device):  # TensorRT builds for the current device
                 name = engine_name(self._checkpoint, size, self.precision, self.device)
                 compared = partial(Comparison, self._checkpoint, size, images)
                 return engine(_cache, name, spec, build, lambda plan: compared()(self.load(plan)))
-        finally:  # the engine is worth more, and is kept first
+        finally:  # the engine is worth more, so it is kept first
             if measured:
                 _cache.write(timings, measured)
 
     def load(self, plan: bytes) -> Run:
-        """A serialised engine, ready to run."""
+        """Load a serialised engine, ready to run."""
         return Engine(self._trt, plan, self.device)
 
 
@@ -172,7 +172,7 @@ class Engine:
         self._results = [name for name in names if name not in (INPUT, STATE)]
         self._device = device
         self._uploads = Uploads(device)
-        self._stream = torch.cuda.Stream(device)  # TensorRT waits needlessly on the default one
+        self._stream = torch.cuda.Stream(device)  # on the default stream TensorRT waits needlessly
         self._recorder = Recorder(device, "the TensorRT engine")
         self._recording: Recording[None] | None = None  # for the shape of `_pixels`
         self._ran = False  # with that shape
@@ -188,7 +188,7 @@ class Engine:
         uploaded = images if isinstance(images, Uploaded) else self._uploads.start(images)
         if self._pixels.shape != uploaded.pixels.shape:
             self._allocate(tuple(uploaded.pixels.shape))
-        # What the caller did with the last outputs comes first, what it does with these after.
+        # Run after the caller's use of the last outputs, and before its use of these.
         caller = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(caller)
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
@@ -209,18 +209,18 @@ class Engine:
         return self._outputs
 
     def _enqueue(self) -> None:
-        """Run it on the current stream. The first run after `_allocate` is not to be recorded: what
-        TensorRT put off until it knew the shapes, it does then."""
+        """Run on the current stream. Do not record the first run after `_allocate`, in which
+        TensorRT does the work it deferred until it knew the shapes."""
         if not self._context.execute_async_v3(torch.cuda.current_stream(self._device).cuda_stream):
-            raise EngineError("TensorRT did not run the engine; the reason stands above")
+            raise EngineError("TensorRT did not run the engine; see its messages above")
 
     def __del__(self) -> None:
-        # Another engine takes its place: not while it still runs.
+        # Another engine takes its memory, but not while it still runs.
         if "_stream" in vars(self):
             self._stream.synchronize()
 
     def _allocate(self, shape: tuple[int, ...]) -> None:
-        self._stream.synchronize()  # the last run has ended before its memory goes
+        self._stream.synchronize()  # the last run must end before its memory is freed
         self._recording, self._ran = None, False
         self._pixels = torch.empty(shape, dtype=torch.uint8, device=self._device)
         inputs = {INPUT: self._pixels}
@@ -231,7 +231,7 @@ class Engine:
         for name, tensor in inputs.items():
             if not self._context.set_input_shape(name, tuple(tensor.shape)):
                 raise EngineError(
-                    f"the TensorRT engine does not take {name} of shape {tuple(tensor.shape)}"
+                    f"the TensorRT engine does not accept {name} of shape {tuple(tensor.shape)}"
                 )
             self._context.set_tensor_address(name, tensor.data_ptr())
         for name in self._results:
@@ -241,20 +241,20 @@ class Engine:
 
 
 def engine_precision(config: RuntimeConfig) -> str:
-    """`auto` is fp16."""
+    """The precision of engines; `auto` is fp16."""
     return "fp16" if config.precision == "auto" else config.precision
 
 
 def engine_name(
     checkpoint: Checkpoint, size: tuple[object, object], precision: str, device: torch.device
 ) -> str:
-    """Of the engine of these weights in the cache: two kinds of GPU may share one."""
+    """The name of these weights' engine in the cache, which several kinds of GPU may share."""
     gpu = _plain(torch.cuda.get_device_properties(device).name)
     return f"{weights_hash(checkpoint)}-{size[0]}x{size[1]}-{precision}-{gpu}.engine"
 
 
 def kept_at(checkpoint: Checkpoint, size: tuple[int, int], config: RuntimeConfig) -> Path:
-    """Where the engine of these weights is kept."""
+    """The path where the engine of these weights is kept."""
     device, precision = pick_device(config.device), engine_precision(config)
     return _cache.path(engine_name(checkpoint, size, precision, device))
 
@@ -262,8 +262,7 @@ def kept_at(checkpoint: Checkpoint, size: tuple[int, int], config: RuntimeConfig
 def prepared(checkpoint: Checkpoint, config: RuntimeConfig, size: tuple[int, int] = (0, 0)) -> bool:
     """Whether an engine of these weights in this precision was built for this GPU.
 
-    size: the configured (height, width); for a side that is 0, which the camera decides, any will
-    do.
+    size: the configured (height, width); a side of 0, which the camera decides, matches any.
     """
     stride = checkpoint.stride
     height, width = (-(-side // stride) * stride or "*" for side in size)  # as padded
@@ -273,12 +272,12 @@ def prepared(checkpoint: Checkpoint, config: RuntimeConfig, size: tuple[int, int
 
 
 def _plain(name: str) -> str:
-    """The name of a GPU as a part of a file's name."""
+    """The name of a GPU as part of a file name."""
     return re.sub(r"\W+", "_", name)
 
 
 def _driver() -> str:
-    """The version of NVIDIA's driver, "unknown" where Linux does not tell."""
+    """The version of NVIDIA's driver; "unknown" if Linux does not tell."""
     try:
         told = Path("/proc/driver/nvidia/version").read_text().partition("\n")[0]
     except OSError:  # WSL, or no driver

@@ -1,7 +1,7 @@
-"""The TensorRT engine run by torch2trt's TRTModule, and its file: for users of that library.
+"""Runs the TensorRT engine in torch2trt's TRTModule, and writes its file, for that library's users.
 
-torch2trt's own converter is not used: it does not know every layer on every TensorRT version, and
-its engine would be another one than the one compared with torch.
+torch2trt's own converter is not used: it does not support every layer on every TensorRT version,
+and its engine would not be the one compared with torch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Torch2TrtRuntime(TensorRTRuntime):
-    """As TensorRTRuntime; only who runs the engine differs."""
+    """TensorRTRuntime whose engine is run by torch2trt."""
 
     name = "torch2trt"
 
@@ -36,7 +36,7 @@ class Torch2TrtRuntime(TensorRTRuntime):
             from torch2trt import TRTModule
         except ModuleNotFoundError as error:
             raise ConfigError(
-                "runtime.name: torch2trt needs that library, which is not installed: "
+                "runtime.name: torch2trt needs the library of that name, which is not installed: "
                 "see github.com/NVIDIA-AI-IOT/torch2trt, or use runtime.name: tensorrt"
             ) from error
         self._module = TRTModule
@@ -62,7 +62,7 @@ class Torch2TrtRuntime(TensorRTRuntime):
                     given.append(torch.zeros(shape, device=self.device) if state is None else state)
                 outputs = module(*given)
                 uploaded.taken.record()
-            if isinstance(outputs, Tensor):  # what TRTModule makes of a single one
+            if isinstance(outputs, Tensor):  # TRTModule unwraps a single output
                 outputs = (outputs,)
             return dict(zip(names, outputs, strict=True))
 
@@ -70,9 +70,9 @@ class Torch2TrtRuntime(TensorRTRuntime):
 
 
 def module_state(plan: bytes, checkpoint: Checkpoint) -> dict[str, Any]:
-    """What `TRTModule.state_dict()` of this engine is: plain data, no code.
+    """The `TRTModule.state_dict()` of this engine: plain data, no code.
 
-    Without the flatteners of newer versions: inputs one by one, and a tuple of outputs.
+    Without the flatteners of newer versions: separate inputs, and a tuple of outputs.
     """
     method = checkpoint.method()
     return {
@@ -88,9 +88,9 @@ def save_module(plan: bytes, checkpoint: Checkpoint, path: Path) -> None:
 
 
 def load_plan(path: Path) -> bytes:
-    """The serialised engine in a torch2trt file, read without running anything in it.
+    """The serialised engine in a torch2trt file, read without running any code in it.
 
-    Raises WeightsError when torch finds more in it than plain data, or no engine.
+    Raises WeightsError if the file has more than plain data, or no engine.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,6 +1,6 @@
-"""The network in eager torch: always available, the reference for the others.
+"""Runs the network in eager torch: always available, and the reference for the other runtimes.
 
-`open_runtime` gives a CUDA device to `cuda_runtime`; this one runs there too, one kernel at a time.
+`open_runtime` uses `cuda_runtime` for a CUDA device; this one runs there too, kernel by kernel.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str) -> torch.device:
-    """The torch device for `auto`, `cpu`, `cuda` or `cuda:N`. Raises ConfigError if absent."""
+    """The torch device for `auto`, `cpu`, `cuda` or `cuda:N`. Raises ConfigError if missing."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -33,12 +33,12 @@ def pick_device(name: str) -> torch.device:
             f"runtime.device: expected auto, cpu or cuda[:N], got '{name}'"
         ) from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"runtime.device: '{name}' asked for, torch sees no such device")
+        raise ConfigError(f"runtime.device: '{name}' is configured, but torch sees no such device")
     return device
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """`auto` resolved: fp16 on CUDA, bf16 on a CPU that multiplies it in hardware, else fp32."""
+    """Resolve `auto`: fp16 on CUDA, bf16 on a CPU that multiplies it in hardware, else fp32."""
     if name != "auto":
         if name == "fp16" and device.type == "cpu":
             raise ConfigError("runtime.precision: fp16 needs a GPU; use bf16 or fp32 on a CPU")
@@ -51,28 +51,28 @@ def pick_precision(name: str, device: torch.device) -> str:
 
 
 def training_precision(device: torch.device) -> str:
-    """bf16 where the device multiplies it in hardware, else fp32. It has the range of fp32, so no
-    gradient scaling is needed."""
+    """bf16 if the device multiplies it in hardware, else fp32. bf16 has the range of fp32, so it
+    needs no gradient scaling."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
     return pick_precision("auto", device)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Float32 weights in bf16 where that is the precision."""
+    """Compute with float32 weights in bf16 if that is the precision."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def synchronise() -> None:
-    """Wait for what a GPU still has to do."""
+    """Wait for all work of the GPU."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 class LiveRuntime:
-    """A float32 network as it stands, in eager torch: one in training, or the reference of others.
+    """An unmodified float32 network in eager torch: one in training, or a reference.
 
-    network: is given (B, 3, H, W) in [0, 1] and a state, where it lies. precision: of `autocast`.
+    network: takes (B, 3, H, W) in [0, 1] and a state, on its own device. precision: for `autocast`.
     """
 
     name = "torch"
@@ -90,7 +90,7 @@ class LiveRuntime:
 
 
 class TorchRuntime:
-    """Eager torch with channels-last tensors and folded BatchNorms."""
+    """Eager torch with channels-last tensors and folded BatchNorm."""
 
     name = "torch"
 
@@ -106,6 +106,6 @@ class TorchRuntime:
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
         pixels = torch.from_numpy(images).to(self.device)
-        # (B, H, W, 3) seen as (B, 3, H, W) is channels-last as it stands.
+        # (B, H, W, 3) viewed as (B, 3, H, W) is already channels-last.
         outputs = self.network(pixels.permute(0, 3, 1, 2).to(self.dtype) / 255, state)
         return {name: output.float() for name, output in outputs.items()}

@@ -1,1 +1,1 @@
-"""Pixels that vote for one box centre become an instance (Wu et al. 2016)."""
+"""Groups pixels that vote for the same box centre into instances (Wu et al. 2016)."""

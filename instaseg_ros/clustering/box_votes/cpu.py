@@ -1,9 +1,9 @@
-"""Instances from per-pixel boxes (Wu, Shen, van den Hengel 2016), compiled.
+"""Finds instances from per-pixel boxes (Wu, Shen, van den Hengel 2016), in compiled loops.
 
-Each pixel votes, for the classes it may be of, into the cell of an image-wide grid that holds the
-centre of its box. The fullest cell of a class is a hypothesis; it suppresses, and so collects, the
-cells whose mean box overlaps its own. Votes are added as integers, so that their order does not
-matter, and the result is that of `plain_voting`, label for label.
+For each of its possible classes, a pixel votes into the cell of an image-wide grid that contains
+the centre of its box. The fullest cell of a class is a hypothesis; it suppresses, and so collects,
+the cells whose mean box overlaps its own. Votes are added as integers, so that their order does not
+matter and the result equals that of `reference`, label for label.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
     from instaseg_ros.config.options.box_regression import DecodeConfig
 
 CELL_PX = 4  # side of a cell of the vote map
-CANDIDATES = 2  # a pixel may be of so many classes, its most probable ones
-MIN_IOU = 0.4  # a hypothesis collects the boxes that overlap its own more than this
-MAX_HYPOTHESES = 4096  # of a class: bounds the time on what an untrained network says
+CANDIDATES = 2  # possible classes per pixel, its most probable ones
+MIN_IOU = 0.4  # a hypothesis collects boxes whose IoU with its own is above this
+MAX_HYPOTHESES = 4096  # per class: bounds the time spent on outputs of an untrained network
 
-PARTS_PX = 16  # boxes are counted in sixteenths of a pixel
+PARTS_PX = 16  # boxes are in sixteenths of a pixel
 LARGEST_PX = 16384  # side of a box
 PARTS_SCORE = 1 << 16
 PARTS_IOU = 1 << 15
 SIDE = CELL_PX * PARTS_PX
-BLOCK = 1 << 15  # as many points one thread looks at at a time
+BLOCK = 1 << 15  # points that one thread processes at a time
 
-# Columns of the vote map: pixels, and sums over them of score and score-weighted box.
+# Columns of the vote map: pixel count, and sums of the pixels' scores and score-weighted boxes.
 PIXELS, SCORE, X, Y, HEIGHT, WIDTH = range(6)
 
 
 class Points(NamedTuple):
-    """The N pixels of an image that may be of an object, in image order.
+    """The N pixels of an image that may belong to an object, in image order.
 
     pixels: (N,) int64, row-major index.
     scores: (C + 1, N) float32 in [0, 1], the background's first.
@@ -57,23 +57,22 @@ class Points(NamedTuple):
 
 
 class Hypotheses(NamedTuple):
-    """What the classes make of the pixels that may be theirs, class by class."""
+    """The hypotheses of each class, from its candidate pixels, class by class."""
 
-    starts: NDArray[np.int64]  # (C + 1,) where the candidates of a class begin
+    starts: NDArray[np.int64]  # (C + 1,) first candidate of each class
     candidates: NDArray[np.int32]  # (M,) indices of points
-    number: NDArray[np.int32]  # (M,) hypothesis of a candidate within its class, from 1; 0: none
-    sums: list[NDArray[np.int64]]  # C of (K, 2): pixels, and sum over them of score times overlap
+    number: NDArray[np.int32]  # (M,) a candidate's hypothesis within its class, from 1; 0: none
+    sums: list[NDArray[np.int64]]  # C of (K, 2): pixels, and their sum of score times overlap
 
 
 def group(points: Points, config: DecodeConfig) -> Instances:
     """The instances of one image.
 
-    A pixel is of the classes among its two most probable channels that are more probable than
-    `foreground_threshold`, if its box is centred inside the image. The score of a hypothesis is the
-    mean over its pixels of score times the overlap of their cell's box with the hypothesis's; it
-    lives with at least `seed_threshold` and more than `min_pixels`. Best first, hypotheses of all
-    classes then get the pixels that no better one has, if these are more than `min_new_fraction`
-    of their own.
+    A pixel votes for those of its two most probable classes that are more probable than
+    `foreground_threshold`, if its box is centred inside the image. A hypothesis's score is the mean
+    over its pixels of score times the overlap of their cell's box with the hypothesis's; it needs
+    at least `seed_threshold` and more than `min_pixels`. Best first, hypotheses of all classes then
+    get the pixels that no better one has, if these are more than `min_new_fraction` of their own.
     """
     compile_all()
     scores, boxes = points.scores.numpy(), points.boxes.numpy()
@@ -96,7 +95,7 @@ def group(points: Points, config: DecodeConfig) -> Instances:
 
 
 def _merge(points: Points, hypotheses: Hypotheses, config: DecodeConfig) -> Instances:
-    """One label image of all classes."""
+    """Merge all classes into one label image."""
     starts, candidates, number, sums = hypotheses
     counts = [len(part) for part in sums]
     class_ids = np.repeat(np.arange(len(counts)), counts)
@@ -109,7 +108,7 @@ def _merge(points: Points, hypotheses: Hypotheses, config: DecodeConfig) -> Inst
 
     rank = buffer("vote_ranks", np.uint16, len(candidates))
     places = buffer("vote_places", np.int32, len(candidates))
-    before = np.cumsum(counts) - counts  # hypotheses of the classes before
+    before = np.cumsum(counts) - counts  # hypotheses of earlier classes
     _rank(points.pixels.numpy(), candidates, number, starts, before, ranks, places, rank)
     ends = np.cumsum(np.bincount(rank, minlength=len(best_first) + 1))
     members = buffer("vote_members", np.int32, len(candidates))
@@ -123,8 +122,8 @@ def _merge(points: Points, hypotheses: Hypotheses, config: DecodeConfig) -> Inst
 def _collect(
     scores: NDArray[np.float32], boxes: NDArray[np.float32], size: tuple[int, int], least: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Points that may be of a class, class by class, in image order: where each class starts
-    (C + 1,), and indices of points."""
+    """Collect each class's candidate points, class by class, in image order: where each class
+    starts (C + 1,), and indices of points."""
     n = scores.shape[1]
     classes = buffer("vote_classes", np.int32, CANDIDATES, n)
     blocks = [(k, k * BLOCK, min((k + 1) * BLOCK, n)) for k in range(-(-n // BLOCK))]
@@ -136,7 +135,7 @@ def _collect(
     each(lambda block: look(*block), blocks)
     counts = counts[:, 1:]
     starts = np.concatenate([[0], np.cumsum(counts.sum(0))])
-    places = starts[:-1] + np.cumsum(counts, 0) - counts  # where a block's of a class come
+    places = starts[:-1] + np.cumsum(counts, 0) - counts  # where a block's candidates of a class go
     found = buffer("vote_candidates", np.int32, starts[-1])
     each(lambda block: _sort(classes, *block[1:], places[block[0]], found), blocks)
     return starts, found
@@ -147,8 +146,8 @@ def _collect(
     " int64[::1])"
 )
 def _candidates(scores, boxes, height, width, least, first, end, classes, counts):
-    """classes: out (2, N): channels that a point may be of, 0: none; counts (C + 1,): plus those
-    points by channel."""
+    """Find the possible classes of points. classes: out (2, N): channels, 0: none; counts (C + 1,):
+    incremented by the points of each channel."""
     for p in range(first, end):
         best, second = np.float32(-1), np.float32(-1)
         channel, runner_up = 0, 0
@@ -180,7 +179,7 @@ def _sort(classes, first, end, places, found):
 
 @kernel("void(float32[::1], float32[:,::1], int32[::1], int64, int32[::1], int64[:,::1])")
 def _vote(score, boxes, candidates, columns, cells, votes):
-    """cells: out, of each candidate; votes: out (cells, 6)."""
+    """Add votes to cells. cells: out, the cell of each candidate; votes: out (cells, 6)."""
     votes[:] = 0
     for k in range(candidates.shape[0]):
         p = candidates[k]
@@ -199,9 +198,9 @@ def _vote(score, boxes, candidates, columns, cells, votes):
 
 @kernel("int64(int64[:,::1], int64, int32[::1], int64, int64[:,::1], int32[::1])")
 def _suppress(votes, columns, cells, min_pixels, found, number):
-    """Hypotheses of a class, the fullest cell first; returns how many.
+    """Find the hypotheses of a class, fullest cell first; returns their number.
 
-    found: out (MAX_HYPOTHESES, 2): pixels of each, and sum over them of score times overlap.
+    found: out (MAX_HYPOTHESES, 2): the pixels of each, and their sum of score times overlap.
     number: out, the hypothesis of each candidate, from 1; 0: none.
     """
     n_cells = votes.shape[0]
@@ -243,7 +242,7 @@ def _mean_box(vote, edges):
 def _collect_cells(votes, edges, columns, best, number, owner, sums):
     """Give the hypothesis the free cells that overlap it; returns their pixels.
 
-    Boxes that overlap by MIN_IOU are centred within a known distance, so few cells are looked at.
+    Boxes that overlap by MIN_IOU have centres within a known distance, so few cells are examined.
     """
     left, top, right, bottom, area = edges[best]
     reach = max(1 - MIN_IOU, (1 / MIN_IOU - 1) / 2)
@@ -273,10 +272,10 @@ def _collect_cells(votes, edges, columns, best, number, owner, sums):
     " uint16[::1])"
 )
 def _rank(pixels, candidates, number, starts, before, ranks, places, rank):
-    """places, rank: out, of each candidate its pixel and what `ranks` says of its hypothesis.
+    """Look up ranks. places, rank: out, each candidate's pixel and the rank of its hypothesis.
 
-    number: of the hypothesis within its class, from 1; 0: none. ranks: by hypothesis of all
-    classes, from 1; 0: dead.
+    number: of the hypothesis within its class, from 1; 0: none. ranks: for the hypotheses of all
+    classes, from 1; 0: rejected.
     """
     for c in range(before.shape[0]):
         for k in range(starts[c], starts[c + 1]):

@@ -1,4 +1,4 @@
-"""The voting of `voting` in plain torch, on any device: the yardstick of the compiled one."""
+"""States the voting of `box_votes.cpu` in plain torch, for any device; tests compare with it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Hypothesis(NamedTuple):
 
 
 def group(points: Points, config: DecodeConfig) -> Instances:
-    """See `voting.group`."""
+    """See `cpu.group`."""
     pixels, scores, boxes, (height, width) = points
     columns, rows = -(-width // CELL_PX), -(-height // CELL_PX)
     x, y, h, w = boxes
@@ -74,7 +74,7 @@ def group(points: Points, config: DecodeConfig) -> Instances:
 
 
 def _suppress(votes: Tensor, min_pixels: int) -> list[tuple[Tensor, float]]:
-    """Cells (cells,) bool and score of each hypothesis of a class. votes: (6, cells) int64."""
+    """The cells (cells,) bool and score of each hypothesis of a class. votes: (6, cells) int64."""
     pixels, score, *sums = votes
     x, y, h, w = (part.double() / score.double() for part in sums)
     half_height, half_width = h / 2, w / 2
@@ -84,7 +84,7 @@ def _suppress(votes: Tensor, min_pixels: int) -> list[tuple[Tensor, float]]:
     found: list[tuple[Tensor, float]] = []
     while pixels[free].sum() > min_pixels and len(found) < MAX_HYPOTHESES:
         height_of_peak = (score * free).max()
-        best = torch.nonzero(free & (score == height_of_peak))[0]  # the first one on ties
+        best = torch.nonzero(free & (score == height_of_peak))[0]  # the first on ties
         across = torch.minimum(right, right[best]) - torch.maximum(left, left[best])
         down = torch.minimum(bottom, bottom[best]) - torch.maximum(top, top[best])
         common = across.clamp(min=0) * down.clamp(min=0)

@@ -1,8 +1,8 @@
-"""The default clustering on a CPU: compiled, parallel, and never all pixels per instance.
+"""Clusters on a CPU, compiled and in parallel, without visiting all pixels for each instance.
 
-Foreground pixels are collected class by class and sorted by the cell of their embedding in a grid;
-seeds are taken best first, and each looks only at the cells that its ellipse touches. The result is
-the oracle's, label for label.
+Foreground pixels are collected class by class and sorted by the grid cell of their embedding; seeds
+are taken best first, and each examines only the cells that its ellipse touches. The result equals
+that of `reference`, label for label.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from instaseg_ros.threads import buffer, each, shares
 if TYPE_CHECKING:
     from instaseg_ros.config.options.spatial_embedding import DecodeConfig
 
-CELL_PX = 8  # side of a grid cell, as long as embeddings lie as dense as pixels
+CELL_PX = 8  # side of a grid cell, if embeddings are as dense as pixels
 BLOCK_ROWS = 64  # image rows that one thread searches at a time, at most
 PART_POINTS = 65536  # points that one thread evaluates at a time, at most
 
@@ -36,24 +36,24 @@ Formula = Callable[[Tensor, Tensor, Tensor, Tensor], None]
 
 
 class Outputs(NamedTuple):
-    """Raw network outputs of one image, and where its pixels lie in the space of embeddings."""
+    """Raw network outputs of one image, and the positions of its pixels in embedding units."""
 
     offset: Float  # (2, H, W)
     bandwidth: Float  # (n_sigma, H, W)
     seed: Float  # (C, H, W)
-    lattice_x: Float  # (W,) from 0 up
-    lattice_y: Float  # (H,) from 0 up
+    lattice_x: Float  # (W,) ascending from 0
+    lattice_y: Float  # (H,) ascending from 0
 
 
 class Map(NamedTuple):
-    """A (C, H, W) array as it lies in memory."""
+    """The memory layout of a (C, H, W) array."""
 
     values: Float  # (n,)
-    strides: tuple[int, ...]  # (3,) how many values apart neighbours in C, H, W are
+    strides: tuple[int, ...]  # (3,) in values, along C, H, W
 
 
 class Cells(NamedTuple):
-    """The grid over the space of embeddings."""
+    """The grid over the embedding space."""
 
     columns: int
     rows: int
@@ -64,10 +64,10 @@ class Cells(NamedTuple):
 class Points(NamedTuple):
     """The N foreground pixels of all classes: class by class, each in image order.
 
-    Valid until this thread groups the next image: the memory is used again.
+    Valid until this thread groups the next image, which reuses the memory.
     """
 
-    row_starts: NDArray[np.int64]  # (C * H + 1,) where row y of class c begins: [c * H + y]
+    row_starts: NDArray[np.int64]  # (C * H + 1,) row y of class c begins at [c * H + y]
     pixels: NDArray[np.int32]  # (N,) row-major index
     embedding: Float  # (2, N)
     scale: Float  # (n_sigma, N)
@@ -76,24 +76,24 @@ class Points(NamedTuple):
 
 
 class Claims(NamedTuple):
-    """What the classes make of their points: K instances, class by class, best seed first."""
+    """The K instances of all classes, class by class, best seed first."""
 
-    counts: list[int]  # (C,) of instances
+    counts: list[int]  # (C,) instances per class
     owner: NDArray[np.int32]  # (N,) in cell order: 1 + index in the class; 0: none
     seeds: NDArray[np.int32]  # (K,) indices of points
     scores: Float  # (K,) see `Groups`
 
 
 def warm_up() -> None:
-    """Compile the kernels, or load them from numba's cache, before the first image needs them."""
+    """Compile the kernels, or load them from the cache, before the first image needs them."""
     compile_all()
     largest_distance()
 
 
 def group(outputs: Outputs, least_logit: float, formula: Formula, config: DecodeConfig) -> Groups:
-    """`oracle.group` of the pixels whose raw seed output is at least `least_logit`.
+    """`reference.group` for the pixels whose raw seed output is at least `least_logit`.
 
-    formula: the method's; turns raw offset (2, n), given the lattice position (2, n), raw bandwidth
+    formula: the method's; turns raw offset (2, n), lattice position (2, n), raw bandwidth
     (n_sigma, n) and raw seed (n,) into embedding, scale and score, in place.
     """
     warm_up()
@@ -107,7 +107,7 @@ def group(outputs: Outputs, least_logit: float, formula: Formula, config: Decode
 def _find(
     seed: Float, least_logit: np.float32, min_pixels: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """`row_starts` and `pixels` of the points; a class too small for any instance has none."""
+    """The `row_starts` and `pixels` of the points; a class too small for an instance has none."""
     n_classes, height, width = seed.shape
     found = buffer("found", np.int32, seed.size)
     row_counts = buffer("row_counts", np.int64, n_classes, height)
@@ -162,7 +162,7 @@ def _evaluate(
     maps = [part for array in outputs[:3] for part in as_map(array)]
 
     def evaluate(first: int, end: int) -> None:
-        lattice = buffer("lattice", np.float32, 2, end - first)  # of the thread it runs in
+        lattice = buffer("lattice", np.float32, 2, end - first)  # belongs to the thread it runs in
         for c in range(n_classes):
             own_rows = row_starts[c * height : (c + 1) * height + 1]
             own = max(first, own_rows[0]), min(end, own_rows[-1])
@@ -182,7 +182,7 @@ def _evaluate(
 
 
 def _cluster(points: Points, n_classes: int, cells: Cells, config: DecodeConfig) -> Claims:
-    """`oracle.cluster` of the points of each class."""
+    """`reference.cluster` for the points of each class."""
     row_starts, _, embedding, scale, score, places = points
     n = len(score)
     starts = row_starts[:: (len(row_starts) - 1) // n_classes]  # (C + 1,)
@@ -218,7 +218,7 @@ def _cluster(points: Points, n_classes: int, cells: Cells, config: DecodeConfig)
 def _merge(
     points: Points, claims: Claims, size: tuple[int, int], min_new_fraction: float
 ) -> Groups:
-    """One label image of all classes."""
+    """Merge all classes into one label image."""
     counts, _, seeds, scores = claims
     class_ids = np.repeat(np.arange(len(counts)), counts)
     in_class = np.arange(len(seeds)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -251,14 +251,14 @@ def _paint(
     size: tuple[int, int],
     min_new_fraction: float,
 ) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
-    """The label image, by rank, and the box (K, 4) of each rank: [..., 2] = 0 where it is refused.
+    """Draw the label image, by rank, and the box (K, 4) of each rank; [..., 2] = 0: rejected.
 
     ranks: (C, max owner + 1) by class and owner.
     """
     row_starts, pixels, *_, places = points
     labels = np.empty(size, np.uint16)
     rank = buffer("rank", np.uint16, len(pixels))
-    bands = [(band, *rows) for band, rows in enumerate(shares(size[0], size[0]))]  # one a thread
+    bands = [(band, *rows) for band, rows in enumerate(shares(size[0], size[0]))]  # one per thread
     claimed, won = np.zeros((2, len(bands), n_instances + 1), np.int64)
     boxes = np.empty((len(bands), n_instances + 1, 4), np.int64)
 
@@ -275,9 +275,7 @@ def _paint(
 
     each(lambda band: paint(*band), bands)
     sizes, new = claimed.sum(0), won.sum(0)
-    if (
-        (new > 0) & (new <= min_new_fraction * sizes)
-    ).any():  # what these give back may save others
+    if ((new > 0) & (new <= min_new_fraction * sizes)).any():  # their pixels may save others
         members = buffer("members", np.int32, len(pixels))
         raster.paint_in_turn(pixels, rank, np.cumsum(sizes), members, min_new_fraction, labels)
         each(lambda band: measure(*band), bands)
@@ -286,14 +284,14 @@ def _paint(
 
 @functools.cache
 def largest_distance() -> np.float32:
-    """The largest float32 d whose phi = exp(-d), as torch computes it, makes a member."""
+    """The largest float32 d for which phi = exp(-d), as computed by torch, makes a member."""
     near = np.float32(-math.log(MEMBERSHIP)).view(np.int32)
     distance = torch.arange(int(near) - 64, int(near) + 64, dtype=torch.int32).view(torch.float32)
     return np.float32(distance[torch.exp(-distance) > MEMBERSHIP].max().item())
 
 
 def as_map(array: Float) -> Map:
-    """The array (C, H, W), as a view of its memory."""
+    """The memory of the array (C, H, W), as a view."""
     strides = [stride // array.itemsize for stride in array.strides]
     extent = 1 + sum((n - 1) * s for n, s in zip(array.shape, strides, strict=True))
     return Map(as_strided(array, (extent,), (array.itemsize,)), tuple(strides))

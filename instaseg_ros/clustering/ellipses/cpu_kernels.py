@@ -1,9 +1,9 @@
-"""Compiled loops that cluster the points of one class: sorted by the cell of their embedding, then
-taken by the seeds, best first.
+"""Clusters the points of one class in compiled loops: points are sorted by the cell of their
+embedding, then taken by the seeds, best first.
 
 Float32 throughout, in torch's order of operations and without contraction (numba keeps IEEE
-semantics unless told otherwise), so that they decide every pixel as the oracle does. numba keeps
-compiled functions until their own file changes: what one calls stands in the same file.
+semantics unless told otherwise), so that every pixel is decided as in `reference`. Numba caches
+compiled functions until their own file changes: functions they call are in the same file.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -15,13 +15,13 @@ import numpy as np
 from instaseg_ros.clustering.ellipses import DISTANCE_UNIT
 from instaseg_ros.numba_cache import kernel
 
-CHUNK = 64  # as many scores are summarised by the best of them
+CHUNK = 64  # scores that are summarised by their best
 PER_UNIT = np.float32(1 / DISTANCE_UNIT)
 
 
 @numba.njit(inline="always")
 def _cell(value, per_unit, last):
-    """The cell of a coordinate, monotone in it; what lies outside counts to the border cells."""
+    """The cell of a coordinate, monotone in it; outside values belong to the border cells."""
     at = value * per_unit
     at = at if at > np.float32(0.0) else np.float32(0.0)  # NaN too
     at = at if at < last else last
@@ -43,13 +43,13 @@ def find_cells(
     rows_per_unit,
     cells,  # out: (n,)
 ):
-    """The cell of each embedding; points with a NaN come after all cells."""
+    """Find the cell of each embedding; points with a NaN come after all cells."""
     last_column, last_row = np.float32(columns - 1), np.float32(rows - 1)
     n_cells = np.int32(rows * columns)
     for k in range(cells.shape[0]):
         cell = _cell(from_y[k], rows_per_unit, last_row) * columns
         cell += _cell(from_x[k], columns_per_unit, last_column)
-        total = from_x[k] + from_y[k] + (scale_x[k] + scale_y[k])  # none is -inf: NaN if one is
+        total = from_x[k] + from_y[k] + (scale_x[k] + scale_y[k])  # NaN if one is, as none is -inf
         cells[k] = cell if total == total else n_cells
 
 
@@ -57,7 +57,7 @@ def find_cells(
 def sort_points(
     from_x,  # (N,) embeddings
     from_y,
-    places,  # in: (N,) cell of a point; out: its place in cell order
+    places,  # in: (N,) a point's cell; out: its place in cell order
     cell_starts,  # out: (n_cells + 2,)
     x,  # out: (N,) embeddings in cell order
     y,
@@ -75,14 +75,14 @@ def sort_points(
         places[k] = place
         x[place] = from_x[k]
         y[place] = from_y[k]
-    for cell in range(cell_starts.shape[0] - 1, 0, -1):  # each start moved on to the next one's
+    for cell in range(cell_starts.shape[0] - 1, 0, -1):  # each start has moved on to the next one
         cell_starts[cell] = cell_starts[cell - 1]
     cell_starts[0] = 0
 
 
 @numba.njit(inline="always")
 def _distance(x, y, ellipse):
-    """A point's distance from the seed, in the oracle's arithmetic."""
+    """A point's distance from the seed, computed as in `reference`."""
     seed_x, seed_y, scale_x, scale_y, _ = ellipse
     dx, dy = x - seed_x, y - seed_y
     return dx * dx * scale_x + dy * dy * scale_y
@@ -90,8 +90,8 @@ def _distance(x, y, ellipse):
 
 @numba.njit
 def _take(x, y, free, ellipse):
-    """Free no member any more. Returns how many members there are, how many were free, and the sum
-    of the distances of all in DISTANCE_UNIT."""
+    """Take all members. Returns how many members there are, how many were free, and the sum of all
+    their distances in DISTANCE_UNIT."""
     size = new = total = 0
     for j in range(x.shape[0]):
         distance = _distance(x[j], y[j], ellipse)
@@ -113,8 +113,8 @@ def _mark(x, y, owner, ellipse, number, first_come):
 
 @numba.njit
 def _span(center, scale, largest_distance, per_unit, cells):
-    """First and end cell that an ellipse touches along one axis."""
-    # A little wider than it is, so that rounding leaves nobody out.
+    """The first and end cell that an ellipse touches along one axis."""
+    # Slightly wider, so that rounding loses no member.
     reach = np.float32(np.sqrt(largest_distance / scale) * 1.001)
     last = np.float32(cells - 1)
     return _cell(center - reach, per_unit, last), _cell(center + reach, per_unit, last) + 1
@@ -131,7 +131,7 @@ def _best(keys):
 
 @numba.njit
 def _first(keys, wanted):
-    """Where the first key is that equals the wanted one."""
+    """The index of the first key that equals the wanted one."""
     k = 0
     while keys[k] != wanted:
         k += 1
@@ -140,17 +140,17 @@ def _first(keys, wanted):
 
 @numba.njit
 def _summarise(keys, best):
-    """best: out (ceil(n / CHUNK),), the largest of each chunk of keys (n,)."""
+    """Find the largest of each chunk of keys (n,). best: out (ceil(n / CHUNK),)."""
     for k in range(best.shape[0]):
         best[k] = _best(keys[k * CHUNK : (k + 1) * CHUNK])
 
 
 @numba.njit
 def _next_seed(keys, free, places, least_key, tree):
-    """The free point of the largest key, the first one on ties; -1 when it is below `least_key`.
+    """The free point with the largest key, the first on ties; -1 if it is below `least_key`.
 
-    tree: the largest key of each chunk of points, of each chunk of those, and so on. Some are of
-    points that are no longer free; they are put right when their turn comes.
+    tree: the largest key of each chunk of points, of each chunk of those, and so on. Entries of
+    points that are no longer free are corrected when their turn comes.
     """
     low, middle, high = tree
     while True:
@@ -178,9 +178,9 @@ def _next_seed(keys, free, places, least_key, tree):
     " float64[::1])"
 )
 def grow(
-    keys,  # (N,) in image order, at least 0 and ordered as the scores are
-    least_key,  # of a seed
-    places,  # (N,) place of a point in cell order
+    keys,  # (N,) in image order, at least 0, in the same order as the scores
+    least_key,  # of a seed, at least
+    places,  # (N,) a point's place in cell order
     scale_x,  # (N,) in image order
     scale_y,
     x,  # (N,) embeddings in cell order
@@ -195,12 +195,12 @@ def grow(
     min_new_fraction,
     first_come,
     tree,  # scratch: (ceil(N / CHUNK),), (ceil(N / CHUNK^2),), (ceil(N / CHUNK^3),)
-    free,  # scratch: (N,) in cell order, true: in no proposal yet
-    owner,  # out: (N,) in cell order, 1 + the accepted proposal that has the point
+    free,  # scratch: (N,) in cell order; true: not in a proposal yet
+    owner,  # out: (N,) in cell order, 1 + the point's accepted proposal
     accepted,  # out: (N,) seeds of the accepted proposals
-    agreement,  # out: (N,) geometric mean of the phi of their members
+    agreement,  # out: (N,) geometric mean of their members' phi
 ):
-    """The published loop, each proposal looking only at the cells its ellipse touches.
+    """Run the published loop, where each proposal examines only the cells its ellipse touches.
 
     Returns the number of accepted proposals.
     """

@@ -1,4 +1,4 @@
-"""Compiled loops that collect the foreground pixels of an image, class by class."""
+"""Collects the foreground pixels of an image, class by class, in compiled loops."""
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
 from __future__ import annotations
@@ -7,14 +7,14 @@ import numba
 
 from instaseg_ros.numba_cache import kernel
 
-CHUNK = 64  # as many pixels are looked at together
+CHUNK = 64  # pixels that are tested together
 
 
 @kernel("void(float32[::1], int64, int64, int64, float32, int64, int64, int32[::1], int64[:,::1])")
 def find(seed, plane, pitch, width, least_logit, first_row, end_row, found, row_counts):
     """Find the pixels of some rows that reach the logit in each class's seed map.
 
-    seed: the value of pixel (x, y) for class c lies at c * plane + y * pitch + x.
+    seed: the value of pixel (x, y) for class c is at c * plane + y * pitch + x.
     found: out (C * H * W,), row-major indices; those of class c from (c * H + first_row) * W on.
     row_counts: out (C, H).
     """
@@ -37,7 +37,7 @@ def find(seed, plane, pitch, width, least_logit, first_row, end_row, found, row_
                 elif hits > 0:
                     end, j = k + hits, 0
                     while k < end:
-                        found[k] = pixel + j  # overwritten by the next one where it is no hit
+                        found[k] = pixel + j  # overwritten by the next one unless it is a hit
                         k += chunk[j] >= least_logit
                         j += 1
             row_counts[c, y] = k - row_start
@@ -93,7 +93,7 @@ def gather(
 
 @numba.njit
 def _copy(values, strides, c, y, x, out):
-    """out (n,): the n values from c, y, x on in their row."""
+    """Copy n values, from c, y, x on in their row, to out (n,)."""
     plane, pitch, step = strides
     at = c * plane + y * pitch + x * step
     if step == 1:

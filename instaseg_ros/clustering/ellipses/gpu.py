@@ -1,4 +1,4 @@
-"""Clustering where the network's outputs lie, in Triton; and the way to a CPU for everything else.
+"""Clusters on the GPU that holds the outputs, in Triton; copies outputs to the CPU for all else.
 
 From the second frame on, everything between the raw outputs and the label image is one CUDA graph;
 the host waits once, for the copies of the label image and of the report on its instances.
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GRAPHS = 8  # recorded per image size, of thresholds and memory that came last
+GRAPHS = 8  # recorded per image size, for the latest thresholds and memory
 SIZES = 4  # image sizes per thread whose memory is kept
 
 Lattice = Sequence[NDArray[np.float32]]
@@ -43,13 +43,13 @@ def group(
     gain: float,
     config: DecodeConfig,
 ) -> list[Groups | None]:
-    """`cpu.group` of each image of a batch, on the CUDA device that holds the outputs.
+    """`cpu.group` for each image of a batch, on the CUDA device that holds the outputs.
 
     outputs: raw offset (B, 2, H, W), bandwidth (B, n_sigma, H, W) and seed (B, C, H, W), of any
-    float type, anyhow laid out. lattice: x of the pixel columns (W,) and y of the rows (H,).
-    least_logit: of a point. gain: what a bandwidth's exponent is multiplied by.
-    Which pixels lie within an ellipse is decided as on a CPU, up to the rounding of tanh and exp.
-    None: of an image that the CPU has to cluster, as Triton is missing or there was no room.
+    float type and memory layout. lattice: x of the pixel columns (W,) and y of the rows (H,).
+    least_logit: of a point. gain: factor of a bandwidth's exponent.
+    Membership in an ellipse is decided as on a CPU, up to the rounding of tanh and exp.
+    None for an image that the CPU must cluster, because Triton is missing or memory was too small.
     """
     device = outputs[0].device
     with torch.cuda.device(device):
@@ -59,9 +59,9 @@ def group(
 
 
 def on_host(*tensors: Tensor) -> list[Tensor]:
-    """The tensors, all of one device, on the CPU.
+    """Copy the tensors, all on one device, to the CPU.
 
-    From a GPU by way of pinned memory, which is several times as fast; it is waited for once.
+    Copies from a GPU use pinned memory, which is several times as fast, and wait once.
     """
     if not tensors[0].is_cuda:
         return [tensor.cpu() for tensor in tensors]
@@ -74,19 +74,19 @@ def on_host(*tensors: Tensor) -> list[Tensor]:
 
 
 class Session:
-    """Batches of one shape: their memory and recorded graphs."""
+    """The memory and recorded graphs for batches of one shape."""
 
     def __init__(self, kernels: TritonGrouping, recorder: Recorder) -> None:
         self.kernels = kernels
         self.recorder = recorder
-        self.recordings: dict[Any, Recording[None]] = {}  # the one used last stands last
+        self.recordings: dict[Any, Recording[None]] = {}  # most recently used last
         self.seen: deque[Any] = deque(maxlen=GRAPHS)
 
     def group(
         self, outputs: Sequence[Tensor], least_logit: float, gain: float, config: DecodeConfig
     ) -> list[Groups | None]:
         self._launch(outputs, least_logit, gain, config)
-        # Fresh memory: the label image is handed out as it is. torch keeps freed blocks pinned.
+        # New memory each time, as the label image is handed out. torch keeps freed blocks pinned.
         labels, report = (
             torch.empty(t.shape, dtype=t.dtype, pin_memory=t.is_cuda).copy_(t, non_blocking=True)
             for t in (self.kernels.labels, self.kernels.report)
@@ -98,9 +98,9 @@ class Session:
     def _launch(
         self, outputs: Sequence[Tensor], least_logit: float, gain: float, config: DecodeConfig
     ) -> None:
-        """Start the work, as a graph where the same memory has been seen before.
+        """Start the work, as a graph if the same memory was used before.
 
-        The first time everything is compiled and loaded, which a recording must not have to do.
+        The first time compiles and loads everything, which must not happen while recording.
         """
 
         def launch() -> None:
@@ -121,12 +121,12 @@ class Session:
 
 
 def _session(outputs: Sequence[Tensor], lattice: Lattice) -> Session:
-    """This thread's session for the shape: its memory is used by one call at a time."""
+    """This thread's session for the shape, so that one call at a time uses its memory."""
     _, bandwidth, seed = outputs
     key = tuple(seed.shape), bandwidth.shape[1], seed.device
     sessions: dict[Any, Session] = _local.__dict__.setdefault("sessions", {})
     session = sessions.pop(key, None) or _new_session(key, lattice)
-    sessions[key] = session  # the one used last stands last
+    sessions[key] = session  # most recently used last
     if len(sessions) > SIZES:
         del sessions[next(iter(sessions))]
     return session
@@ -141,19 +141,19 @@ def _new_session(key: tuple[tuple[int, ...], int, torch.device], lattice: Lattic
 
 @functools.cache
 def _recorder(device: torch.device) -> Recorder:
-    """One for all threads and sizes: a session brings its memory, a graph needs none of its own
+    """One recorder for all threads and sizes: a session brings its own memory, so graphs have none
     that another could write to."""
     return Recorder(device, "clustering")
 
 
 @functools.cache
 def _triton(device: torch.device) -> bool:
-    """Whether Triton works here: it is imported, compiles the kernels, and they run."""
+    """Whether Triton works here: it can be imported, and the kernels compile and run."""
     try:
         from instaseg_ros.clustering.ellipses.triton_session import check
 
         check(device)
-    except Exception as error:  # it needs a C compiler, a driver, a GPU that it knows, ...
-        log.warning("outputs on %s are clustered on the CPU, as Triton fails: %s", device, error)
+    except Exception as error:  # it needs a C compiler, a driver, a supported GPU, ...
+        log.warning("outputs on %s are clustered on the CPU: Triton fails: %s", device, error)
         return False
     return True

@@ -1,8 +1,8 @@
-"""The published clustering loop (Neven et al. 2019), literally, in plain torch: the yardstick.
+"""States the published clustering loop (Neven et al. 2019) literally, in plain torch.
 
-Every proposal looks at every foreground pixel of its class. Slow, short, and what the kernels must
-agree with, label for label. Ours are only `first_come`, the rule for pixels that two instances of a
-class claim, and `agreement` as a part of the score.
+Every proposal examines every foreground pixel of its class: slow but short, and the kernels must
+agree with it, label for label. Only `first_come`, the rule for pixels that two instances of a class
+claim, and `agreement` as a factor of the score are ours.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 class Proposal(NamedTuple):
-    """An accepted instance: its seed among the N foreground pixels, its mask (N,) bool, and its
-    score in [0, 1] (see `Groups`)."""
+    """An accepted instance: its seed (an index into the N foreground pixels), its mask (N,) bool,
+    and its score in [0, 1] (see `Groups`)."""
 
     seed: int
     mask: Tensor
@@ -33,7 +33,7 @@ class Proposal(NamedTuple):
 def cluster(
     embedding: Tensor, scale: Tensor, score: Tensor, config: DecodeConfig
 ) -> list[Proposal]:
-    """Instances among the N foreground pixels of one class, in order of their seeds' scores.
+    """Find instances among the N foreground pixels of one class, in order of their seeds' scores.
 
     embedding: (2, N); scale: (n_sigma, N) inverse bandwidth; score: (N,) in [0, 1]; all float32.
     Masks may overlap.
@@ -41,13 +41,13 @@ def cluster(
     unclustered = torch.ones(len(score), dtype=torch.bool, device=score.device)
     proposals = []
     while unclustered.sum() > config.min_pixels:
-        seed = int(torch.argmax(score * unclustered))  # the first one on ties
+        seed = int(torch.argmax(score * unclustered))  # the first on ties
         if score[seed] < config.seed_threshold:
             break
-        unclustered[seed] = False  # before its share of new pixels is counted
+        unclustered[seed] = False  # does not count as a new pixel
         difference = embedding - embedding[:, seed, None]
         distance = (difference.square() * scale[:, seed, None]).sum(0)
-        mask = torch.exp(-distance) > MEMBERSHIP  # over all pixels, clustered ones too
+        mask = torch.exp(-distance) > MEMBERSHIP  # over all pixels, also clustered ones
         size, new = int(mask.sum()), int(unclustered[mask].sum())
         if size > config.min_pixels and new / size > config.min_new_fraction:
             its_score = float(score[seed])
@@ -55,20 +55,19 @@ def cluster(
                 total = int((distance[mask] / DISTANCE_UNIT).long().sum())
                 its_score *= math.exp(-total * DISTANCE_UNIT / size)
             proposals.append(Proposal(seed, mask, its_score))
-        unclustered[mask] = False  # even when refused
+        unclustered[mask] = False  # even if rejected
     return proposals
 
 
 def group(embedding: Tensor, scale: Tensor, score: Tensor, config: DecodeConfig) -> Groups:
-    """Instances of one image, clustered class by class and merged into one label image.
+    """Cluster one image class by class, and merge the instances into one label image.
 
     embedding: (2, H, W); scale: (n_sigma, H, W); score: (C, H, W); all float32.
-    A pixel with a NaN takes no part. A pixel that several instances of a class have for a member is
-    the first one's (`first_come`) or, as published, that of the last one to write it. Where classes
-    contest pixels, instances are taken best seed first (the lower class on ties): each gets the
-    pixels of its class that no better one has, and is refused unless these are more than
-    `min_new_fraction` of its own. Beyond 65535 instances those of the lowest seeds are refused
-    before that.
+    A pixel with a NaN takes no part. A pixel that is a member of several instances of a class goes
+    to the first (`first_come`) or, as published, to the last one that writes it. Across classes,
+    instances are taken best seed first (the lower class on ties): each gets those of its pixels
+    that no better one has, and is rejected unless these are more than `min_new_fraction` of its
+    own. Instances beyond 65535, those with the lowest seeds, are rejected beforehand.
     """
     n_classes, height, width = score.shape
     embedding, scale, score = (t.flatten(1).cpu() for t in (embedding, scale, score))

@@ -1,19 +1,20 @@
-"""Triton kernels of `triton_grouping`: points sorted by cell, grown into instances, merged.
+"""Triton kernels of `triton_session`: sort points by cell, and grow them into instances.
 
-The raw outputs are read as the network left them, of any float type and in any layout, and only the
-seed maps in full: a *point* is a foreground pixel of one class, and the method's formulas are for
-points alone. A block of pixels without any is passed over; *busy* says which those are.
+The raw outputs are read in any float type and layout, and only the seed maps in full: a *point* is
+a foreground pixel of one class, and the method's formulas apply to points only. Blocks of pixels
+without points are skipped; *busy* marks the others.
 
-Points lie in memory by the cell of a 64 x 128 grid that their embedding falls into, cell by cell
-along each grid row, so that the cells an ellipse touches are a few stretches of memory. Each grid
-row begins at a multiple of RUN points; a *run* of RUN points is the unit of work, and of each the
-best free point is known.
+Points are stored by the cell of a 64 x 128 grid in which their embedding lies, cell by cell along
+each grid row, so that the cells an ellipse touches are a few contiguous ranges. Each grid row
+begins at a multiple of RUN points; a *run* of RUN points is the unit of work, and the best free
+point of each is known.
 
-A point's *key* orders points as the loop takes them: score bits above, complement of the pixel
-index below, so the greater key is the better score, then the earlier pixel. 0: not free any more.
-Keep `enable_fp_fusion` off: membership is then decided in the oracle's float32 arithmetic.
+A point's *key* orders points as the loop takes them: the score's bits on top, the complement of the
+pixel index below, so a greater key means a better score, then an earlier pixel. 0: no longer free.
 
-`*_b`, `_c`, `_y`, `_x`: how many values apart neighbours in an output (B, c, H, W) are.
+Keep `enable_fp_fusion` off: then membership is decided in the float32 arithmetic of `reference`.
+
+`*_b`, `_c`, `_y`, `_x`: strides, in values, of an output (B, c, H, W).
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, no-check-untyped-defs
@@ -25,15 +26,15 @@ import triton.language as tl
 from instaseg_ros.clustering.ellipses import DISTANCE_UNIT
 
 UNIT = tl.constexpr(DISTANCE_UNIT)
-PER_UNIT = tl.constexpr(1 / DISTANCE_UNIT)  # a power of two: this product is exact, division is not
+PER_UNIT = tl.constexpr(1 / DISTANCE_UNIT)  # a power of two: multiplying is exact, dividing is not
 
 
 @triton.jit
 def tanh(x):
-    """From exp, within a few units in the last place: Triton has none that its interpreter runs."""
+    """tanh from exp, to a few units in the last place: Triton's interpreter has none."""
     size = tl.abs(x)
     large = 1.0 - 2.0 / (tl.exp(2.0 * size) + 1.0)
-    square = x * x  # what remains is fitted to tanh on [0, 0.6]
+    square = x * x  # the polynomial is fitted to tanh on [0, 0.6]
     series = 0.02079457975924015 + square * -0.0058938972651958466
     series = 0.13331915438175201 + square * (-0.05378328263759613 + square * series)
     small = x + x * (square * (-0.33333298563957214 + square * series))
@@ -47,19 +48,19 @@ def inverse_bandwidth(raw, gain):
 
 @triton.jit
 def seed_score(raw):
-    """In float64, as `spatial_embedding.seed_score`: equal outputs of a CPU and a GPU tie alike."""
+    """In float64, as in `spatial_embedding.seed_score`: equal outputs tie on CPU and GPU alike."""
     return (1.0 / (1.0 + tl.exp(-raw.to(tl.float64)))).to(tl.float32)
 
 
 @triton.jit
 def _raw(output, mask):
-    """Values of an output, in float32; NaN where they are not wanted."""
+    """Values of an output, in float32; NaN where masked out."""
     return tl.load(output, mask=mask, other=float("nan")).to(tl.float32)
 
 
 @triton.jit
 def _n_classes_at(seed, seed_c, inside, n_classes, least_logit):
-    """Of how many classes each pixel is a point. seed: where its raw seed outputs begin."""
+    """The number of classes of which each pixel is a point. seed: where its raw outputs begin."""
     n = tl.zeros(inside.shape, tl.int32)
     for class_id in range(n_classes):
         n += (_raw(seed + class_id * seed_c, inside) >= least_logit).to(tl.int32)
@@ -70,9 +71,9 @@ def _n_classes_at(seed, seed_c, inside, n_classes, least_logit):
 def _embedded(
     offset, offset_c, bandwidth, bandwidth_c, lattice_x, lattice_y, mask, SIGMA: tl.constexpr
 ):
-    """Whether pixels may be points, none of their outputs being NaN; x and y of their embeddings.
+    """Whether pixels may be points (no output is NaN), and x and y of their embeddings.
 
-    All but the strides point at what is the pixels' own.
+    All arguments except the strides point at the pixels' own values.
     """
     x = tanh(_raw(offset, mask)) + tl.load(lattice_x, mask=mask, other=0.0)
     y = tanh(_raw(offset + offset_c, mask)) + tl.load(lattice_y, mask=mask, other=0.0)
@@ -87,7 +88,7 @@ def _ellipse(
     offset, offset_c, bandwidth, bandwidth_c, lattice_x, lattice_y, gain, mask,
     SIGMA: tl.constexpr,
 ):  # fmt: skip
-    """Centre x, y and inverse bandwidth along x, y of seeds; arguments as of `_embedded`."""
+    """Centre x, y and inverse bandwidth along x, y of seeds; arguments as for `_embedded`."""
     _, x, y = _embedded(offset, offset_c, bandwidth, bandwidth_c, lattice_x, lattice_y, mask, SIGMA)
     scale_x = inverse_bandwidth(_raw(bandwidth, mask), gain)
     scale_y = inverse_bandwidth(_raw(bandwidth + (SIGMA - 1) * bandwidth_c, mask), gain)
@@ -96,7 +97,7 @@ def _ellipse(
 
 @triton.jit
 def _cell(value, per_unit, cells: tl.constexpr):
-    """The cell of a coordinate, monotone in it; what lies outside counts to the border cells."""
+    """The cell of a coordinate, monotone in it; outside values belong to the border cells."""
     at = value * per_unit
     at = tl.where(at > 0.0, at, 0.0)  # NaN too
     return tl.where(at < cells - 1.0, at, cells - 1.0).to(tl.int32)
@@ -116,8 +117,8 @@ def count(
     seed, seed_b, seed_c, seed_y, seed_x,  # (B, C, H, W) raw
     lattice_x,  # (W,) float32
     lattice_y,  # (H,) float32
-    busy,  # out: (B, P / BLOCK) int32, whether a block of pixels has points
-    counts,  # (B, C, ROWS * COLUMNS) int32, zeros: add the points of each cell
+    busy,  # out: (B, P / BLOCK) int32, whether each block of pixels has points
+    counts,  # (B, C, ROWS * COLUMNS) int32, initially 0: out: the points of each cell
     n_pixels, width, n_classes, least_logit, columns_per_unit, rows_per_unit,
     SIGMA: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -156,8 +157,8 @@ def scan(
     starts,  # out: (B, C, ROWS * COLUMNS) int32, where each cell begins
     row_ends,  # out: (B, C, ROWS) int32, where the points of a grid row end
     class_ends,  # out: (B, C) int32, where the runs of a class end
-    keys,  # (B, capacity) int64: made 0 in the gaps between grid rows
-    xs,  # (B, capacity) float32: made NaN there, which is in no ellipse
+    keys,  # (B, capacity) int64: set to 0 in the gaps between grid rows
+    xs,  # (B, capacity) float32: set to NaN there, which is in no ellipse
     n_classes, capacity,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, RUN: tl.constexpr,
 ):  # fmt: skip
@@ -187,13 +188,13 @@ def place(
     bandwidth, bandwidth_b, bandwidth_c, bandwidth_y, bandwidth_x,
     seed, seed_b, seed_c, seed_y, seed_x,
     lattice_x, lattice_y, busy,
-    counts,  # counted down to 0: the places that are left in each cell
+    counts,  # places left in each cell; counted down to 0
     starts,
     keys, xs, ys,  # out: (B, capacity)
     n_pixels, width, n_classes, least_logit, columns_per_unit, rows_per_unit, capacity,
     SIGMA: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Bring points to their cells. Their order within a cell is arbitrary and matters nowhere."""
+    """Put points into their cells. Their order within a cell is arbitrary and does not matter."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     image = tl.program_id(1).to(tl.int64)
     inside = at < n_pixels
@@ -259,10 +260,10 @@ def grow(
     offset, offset_b, offset_c, offset_y, offset_x,
     bandwidth, bandwidth_b, bandwidth_c, bandwidth_y, bandwidth_x,
     lattice_x, lattice_y, starts, row_ends, class_ends,
-    keys,  # the free points; members of a proposal are freed no more
+    keys,  # of the free points; set to 0 for members of a proposal
     xs, ys, best,
     accepted,  # out: (B, C, SLOTS) int64, keys of accepted seeds
-    scores,  # out: (B, C, SLOTS) float32, of their instances
+    scores,  # out: (B, C, SLOTS) float32, scores of their instances
     n_accepted,  # out: (B, C) int32, may exceed SLOTS
     min_new_fraction,  # (1,) float64
     width, n_classes, capacity, gain, least_score, min_pixels, largest_distance,
@@ -270,10 +271,10 @@ def grow(
     SIGMA: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, RUN: tl.constexpr,
     RUNS: tl.constexpr, BESTS: tl.constexpr, SLOTS: tl.constexpr, AGREEMENT: tl.constexpr,
 ):  # fmt: skip
-    """The published loop, one program for each class of each image.
+    """Run the published loop, one program for each class of each image.
 
-    A step takes the best free point, looks at the runs that its ellipse touches, and knows the best
-    of these runs anew; so what a step costs does not depend on how many pixels there are elsewhere.
+    A step takes the best free point, examines the runs that its ellipse touches, and updates the
+    best points of these runs; so its cost does not depend on the number of pixels elsewhere.
     """
     class_id = tl.program_id(0)
     image = tl.program_id(1).to(tl.int64)
@@ -290,7 +291,7 @@ def grow(
     n_free = tl.sum(ends - tl.load(starts + row * COLUMNS))
     first_run = tl.load(starts) // RUN
     end_run = tl.load(class_ends + own) // RUN
-    if end_run * RUN > capacity:  # the host will see that and go another way
+    if end_run * RUN > capacity:  # the host will see it and use the CPU
         n_free = 0
         end_run = first_run
     fraction = tl.load(min_new_fraction)
@@ -306,7 +307,7 @@ def grow(
             bandwidth + y_px * bandwidth_y + x_px * bandwidth_x, bandwidth_c,
             lattice_x + x_px, lattice_y + y_px, gain, pixel >= 0, SIGMA,
         )  # fmt: skip
-        # A little wider than it is, so that rounding leaves nobody out.
+        # Slightly wider, so that rounding loses no member.
         reach_x = tl.sqrt(largest_distance / scale_x) * 1.001
         reach_y = tl.sqrt(largest_distance / scale_y) * 1.001
         left = _cell(center_x - reach_x, columns_per_unit, COLUMNS)
@@ -314,7 +315,7 @@ def grow(
         top = _cell(center_y - reach_y, rows_per_unit, ROWS)
         bottom = _cell(center_y + reach_y, rows_per_unit, ROWS) + 1
 
-        # The runs of all touched grid rows, one after the other.
+        # The runs of all touched grid rows, in turn.
         touched = (row >= top) & (row < bottom)
         a = tl.load(starts + row * COLUMNS + left, mask=touched, other=0)
         end = tl.where(touched, right, COLUMNS)
@@ -339,7 +340,7 @@ def grow(
             key = tl.load(keys + at, mask=valid[:, None], other=0)
             distance = _distance(x, y, center_x, center_y, scale_x, scale_y)
             member = distance <= largest_distance
-            key = tl.where(key == seed, 0, key)  # before its share of new pixels is counted
+            key = tl.where(key == seed, 0, key)  # does not count as a new pixel
             size += tl.sum(member.to(tl.int32))
             units = tl.where(member, distance, 0.0) * PER_UNIT
             total += tl.sum(units.to(tl.int64))

@@ -1,10 +1,10 @@
-"""Triton kernels that bring the accepted instances of all classes into one label image.
+"""Triton kernels that merge the accepted instances of all classes into one label image.
 
-The *rank* of an instance is its place among all of its image, best seed first, from 1; 0: none.
-The *report* (B, K, 11) int32 is what the host reads in the end. Row 0 has the numbers of accepted
-instances, of kept ones, of ones not judged yet, the greatest number in one class, and the memory
-that the points needed. Row r has, of the instance of rank r: class, label or 0, and as float32 bits
-score, centre x and y, scale x and y; columns 7 to 10 are the box of the instance labelled r.
+The *rank* of an instance is its place among all instances of its image, best seed first, from 1;
+0: none. The *report* (B, K, 11) int32 is what the host finally reads. Row 0 has the numbers of
+accepted, kept and undecided instances, the greatest number in one class, and the memory that the
+points needed. Row r describes the instance of rank r: class, label or 0, and as float32 bits score,
+centre x and y, scale x and y; columns 7 to 10 are the box of the instance labelled r.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, no-check-untyped-defs
@@ -27,7 +27,7 @@ def rank(
     offset, offset_b, offset_c, offset_y, offset_x,
     bandwidth, bandwidth_b, bandwidth_c, bandwidth_y, bandwidth_x,
     lattice_x, lattice_y,
-    accepted,  # (B, C, SLOTS) int64 keys of seeds, score bits above, in each class best first
+    accepted,  # (B, C, SLOTS) int64 keys of seeds, best first in each class
     scores,  # (B, C, SLOTS) float32 of their instances
     n_accepted,
     ellipses,  # out: (B, C, SLOTS, 4) float32: centre x, y, scale x, y
@@ -81,14 +81,14 @@ def claim(
     bandwidth, bandwidth_b, bandwidth_c, bandwidth_y, bandwidth_x,
     seed, seed_b, seed_c, seed_y, seed_x,
     lattice_x, lattice_y,
-    busy,  # in: whether a block has points; out: how many classes claim one of its pixels, at most
+    busy,  # in: whether a block has points; out: most classes that claim one of its pixels
     ellipses, ranks, n_accepted,
-    claims,  # out: (B, C, P) int16, the rank that each class gives a pixel of a block with points
-    sizes,  # (B, K) int32, zeros: add the pixels of each rank
+    claims,  # out: (B, C, P) int16, each class's rank of a pixel, in blocks with points
+    sizes,  # (B, K) int32, initially 0: out: the pixels of each rank
     n_pixels, width, n_classes, least_logit, largest_distance,
     SIGMA: tl.constexpr, SLOTS: tl.constexpr, BLOCK: tl.constexpr, FIRST_COME: tl.constexpr,
 ):  # fmt: skip
-    """Each point goes to the first, or to the last, accepted instance that has it for a member."""
+    """Give each point to the first, or the last, accepted instance of which it is a member."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     image = tl.program_id(1).to(tl.int64)
     inside = at < n_pixels
@@ -142,7 +142,7 @@ def claim(
 
 @triton.jit
 def _judge(sizes, contest, its_rank, mask, fraction, FIRST: tl.constexpr):
-    """Whether instances are kept, and whether they cannot be judged yet."""
+    """Whether instances are kept, and whether they cannot be decided yet."""
     if FIRST:
         is_open = mask
         kept = mask & (its_rank < 0)
@@ -158,16 +158,15 @@ def _judge(sizes, contest, its_rank, mask, fraction, FIRST: tl.constexpr):
 @triton.jit
 def settle(
     busy, claims, sizes,
-    before,  # (B, K, 2) int32: pixels lost to kept rivals, and to rivals not judged, last round
-    after,  # (B, K, 2) int32, zeros: the same, now
+    before,  # (B, K, 2) int32: pixels lost to kept and to undecided rivals, last round
+    after,  # (B, K, 2) int32, initially 0: out: the same, this round
     min_new_fraction, n_pixels, n_classes,
     SLOTS: tl.constexpr, BLOCK: tl.constexpr, FIRST: tl.constexpr,
 ):  # fmt: skip
-    """One round: judge the instances all of whose better rivals have been judged.
+    """One round: decide the instances whose better rivals have all been decided.
 
-    An instance lives on if the pixels that no better one has taken from it, of other classes, are
-    more than a share of its own. A round judges at least the best of those left, and usually
-    nearly all.
+    An instance is kept if the pixels that no better one of another class has taken are more than a
+    given share of its own. A round decides at least the best of those left, and usually nearly all.
     """
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     image = tl.program_id(1).to(tl.int64)
@@ -195,7 +194,7 @@ def settle(
 @triton.jit
 def number(
     sizes, contest, n_accepted, class_ends,
-    report,  # labels and row 0 are filled in, boxes are made empty
+    report,  # out: labels and row 0; boxes are emptied
     min_new_fraction, n_classes, height, width,
     SLOTS: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
@@ -239,7 +238,7 @@ def paint(
     n_pixels, n_classes,
     SLOTS: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """A pixel gets the label of the best kept instance that claims it."""
+    """Give each pixel the label of the best kept instance that claims it."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     image = tl.program_id(1).to(tl.int64)
     inside = at < n_pixels
@@ -258,7 +257,7 @@ def measure(
     labels, report, n_pixels, width, rows_per_image,
     BLOCK: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Widen boxes by the ends of each label's stretches along the image rows."""
+    """Extend boxes by the ends of each label's runs along the image rows."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     image = tl.program_id(1).to(tl.int64)
     labels += image * n_pixels

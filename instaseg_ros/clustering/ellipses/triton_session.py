@@ -1,7 +1,7 @@
-"""Clustering of a whole batch in a fixed number of Triton launches, and one look of the host.
+"""Clusters a whole batch in a fixed number of Triton launches, and one read by the host.
 
-The number of launches depends on neither objects nor pixels, nothing is allocated, and no result is
-waited for in between, so the launches can be recorded as one CUDA graph.
+The number of launches does not depend on objects or pixels, nothing is allocated, and nothing waits
+for results in between, so the launches can be recorded as one CUDA graph.
 
 Everything here has run in Triton's interpreter and compiles for compute capability 8.7 and 9.0; its
 speed on a GPU has not been measured (`make gpu` does).
@@ -21,20 +21,20 @@ from instaseg_ros.clustering.ellipses import Groups, triton_kernels, triton_merg
 from instaseg_ros.clustering.ellipses.cpu import largest_distance
 from instaseg_ros.config.options.spatial_embedding import DecodeConfig
 
-ROWS, COLUMNS = 64, 128  # of the grid over the embeddings, whatever the image
-RUN = 256  # points that are looked at together, or not at all
+ROWS, COLUMNS = 64, 128  # of the grid over the embeddings, for any image
+RUN = 256  # points that are examined together or not at all
 RUNS = 16  # runs at a time
 BESTS = 2048  # runs whose best points are compared at a time
-SLOTS = 2048  # accepted instances per class that there is room for
+SLOTS = 2048  # accepted instances that fit per class
 ROUNDS = 4  # of settling contests between classes
 REPORT = 11  # columns, see triton_merge
 BLOCK = 1024  # pixels per program
 
 
 class TritonGrouping:
-    """`oracle.group` of raw outputs of one shape (B, C, H, W) on one device.
+    """`reference.group` for raw outputs of one shape (B, C, H, W) on one device.
 
-    lattice: x of the pixel columns and y of the rows in units of the embedding, float32.
+    lattice: x of the pixel columns and y of the rows in embedding units, float32.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class TritonGrouping:
         n_images, n_classes, height, width = self.shape = shape
         self.n_sigma = n_sigma
         self.slots = min(SLOTS, np.iinfo(np.int16).max // n_classes)
-        # Room for two classes per pixel: more than one claims hardly any.
+        # Room for two classes per pixel: hardly any pixel has more than one.
         n_points = min(n_classes, 2) * height * width + n_classes * ROWS * RUN
         self.capacity = -(-n_points // RUN) * RUN
         self.lattice = [axis.to(device) for axis in lattice]
@@ -71,14 +71,14 @@ class TritonGrouping:
         self.claims = room(i16, n_classes, n_pixels)
         self.labels = room(i16, height, width)
         self.report = room(i32, ranks, REPORT)
-        # sizes, and for each round what instances lose: cleared together
+        # sizes, and the pixels lost in each round: cleared together
         self.sums = torch.zeros(1 + 2 * (ROUNDS + 1), n_images, ranks, dtype=i32, device=device)
         self.min_new_fraction = torch.zeros(1, dtype=torch.float64, device=device)
 
     def launch(
         self, outputs: Sequence[Tensor], least_logit: float, gain: float, config: DecodeConfig
     ) -> None:
-        """Fill `labels` and `report`. Waits for nothing.
+        """Fill `labels` and `report`, without waiting.
 
         outputs, least_logit, gain: see `gpu.group`.
         """
@@ -133,9 +133,9 @@ class TritonGrouping:
              self.report.shape[1], **block, WIDTH=REPORT)  # fmt: skip
 
     def groups(self, labels: NDArray[np.int16], report: NDArray[np.int32]) -> list[Groups | None]:
-        """Host copies of `labels` and `report`, which are taken over, as groups.
+        """Convert host copies of `labels` and `report`, which this takes over, to groups.
 
-        None for an image with more points or instances than there is room for.
+        None for an image with more points or instances than fit.
         """
         return [
             _groups(*image) if self._fits(image[1]) else None
@@ -167,7 +167,7 @@ def _run(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None
 
 
 def check(device: torch.device) -> None:
-    """Group a small image. Raises what Triton raises where it cannot compile or run."""
+    """Group a small image. Raises Triton's error if it cannot compile or run."""
     lattice = torch.linspace(0, 1, 16), torch.linspace(0, 1, 8)
     kernels = TritonGrouping((1, 2, 8, 16), 2, device, lattice)
     ones = torch.ones(1, 2, 8, 16, device=device)

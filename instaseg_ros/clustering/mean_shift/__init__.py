@@ -1,1 +1,1 @@
-"""Mean shift over an embedding (De Brabandere et al. 2017)."""
+"""Clusters an embedding by mean shift (De Brabandere et al. 2017)."""

@@ -1,4 +1,4 @@
-"""Mean shift over embeddings on a CPU: compiled, equal to `mean_shift_plain` label for label."""
+"""Mean shift on a CPU, compiled; equals `mean_shift.reference`, label for label."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from instaseg_ros.threads import buffer, each, shares
 if TYPE_CHECKING:
     from instaseg_ros.config.options.discriminative import DecodeConfig
 
-BAND_ROWS = 64  # image rows that one thread looks at together, at most
+BAND_ROWS = 64  # image rows that one thread processes at a time, at most
 
 Float = NDArray[np.float32]
 
 
 class Foreground(NamedTuple):
-    """The N pixels of an image that are of an object, class by class, each in image order.
+    """The N object pixels of an image, class by class, each in image order.
 
     starts: (C + 1,) int64, where each class begins. pixels: (N,) int32, row-major index. scores:
     (N,) float32, the probability of the class. points: (D, N) float32, the embedding, on the
@@ -36,7 +36,7 @@ class Foreground(NamedTuple):
 
 
 def foreground(semantic: Float, embedding: Float, threshold: float) -> Foreground:
-    """Pixels whose likeliest class is an object's, with a probability above the threshold.
+    """Pixels whose most likely class is an object's, with a probability above the threshold.
 
     semantic: raw (C + 1, H, W), background first. embedding: (D, H, W).
     """
@@ -66,7 +66,7 @@ def foreground(semantic: Float, embedding: Float, threshold: float) -> Foregroun
 def cluster(
     points: Float, scores: Float, bandwidth: float, reach: float, config: DecodeConfig
 ) -> tuple[NDArray[np.int32], Float]:
-    """`mean_shift_plain.cluster` of points on the lattice: `owner` (N,) and `means` (K, D)."""
+    """`reference.cluster` for points on the lattice: `owner` (N,) and `means` (K, D)."""
     compile_all()
     n_dims, n = points.shape
     n_blocks = -(-n // BLOCK)

@@ -1,8 +1,8 @@
-"""Compiled loops of `mean_shift`.
+"""Compiled loops of `mean_shift.cpu`.
 
-The N points of a class lie in blocks of BLOCK, sorted by the cell of their embedding, and each
-block has a box around its embeddings, of which it is asked first. What the box says is exact:
-rounded differences, squares and sums grow where the true ones do.
+The N points of a class are stored in blocks of BLOCK, sorted by the cell of their embedding. The
+bounding box of each block's embeddings is tested first. The test is exact, as rounded differences,
+squares and sums are monotone in the true ones.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -21,7 +21,7 @@ from instaseg_ros.clustering.mean_shift.reference import (
 from instaseg_ros.numba_cache import kernel
 
 BLOCK = 64
-CELLS = 16  # along each of the first three dimensions, then they begin anew
+CELLS = 16  # along each of the first three dimensions; then they repeat
 PER_UNIT = np.float32(1 / LATTICE)
 LEAST_MOVE = np.float32(TOLERANCE**2)
 
@@ -31,12 +31,12 @@ LEAST_MOVE = np.float32(TOLERANCE**2)
     " int32[:,::1])"
 )
 def find(semantic, strides, threshold, first_row, end_row, classes, score, counts):
-    """Find the pixels of some rows whose likeliest class is an object's, with a probability above
+    """Find the pixels of some rows whose most likely class is an object's, with a probability above
     the threshold.
 
-    semantic: the raw output of pixel (x, y) in channel c lies at c * plane + y * pitch + x, these
-    being the first two strides. Out: classes (H, W), channel of a pixel found, 0 of others; score
-    (H, W), its probability; counts (C + 1, H).
+    semantic: the raw output of pixel (x, y) in channel c is at c * plane + y * pitch + x, plane and
+    pitch being the first two strides. Out: classes (H, W), channel of a pixel found, 0 for others;
+    score (H, W), its probability; counts (C + 1, H).
     """
     plane, pitch, _ = strides
     n_classes, width = len(counts), classes.shape[1]
@@ -69,10 +69,10 @@ def find(semantic, strides, threshold, first_row, end_row, classes, score, count
     " int64, int32[::1], float32[::1], float32[:,::1])"
 )
 def collect(classes, score, embedding, strides, ends, first_row, end_row, pixels, scores, points):
-    """Write what `find` found in some rows class by class, from ends[class, row] on, which move.
+    """Collect the pixels that `find` found in some rows, by class, from ends[class, row] on.
 
-    embedding: as `semantic` there. Out: pixels (N,) row-major index, scores (N,), points (D, N), on
-    the lattice.
+    ends: advanced by the pixels written. embedding: laid out like `semantic` in `find`. Out: pixels
+    (N,) row-major index, scores (N,), points (D, N), on the lattice.
     """
     plane, pitch, _ = strides
     width = classes.shape[1]
@@ -99,11 +99,11 @@ def _on_lattice(value):
     " int32[::1])"
 )
 def place(points, score, cell, blocks, keys, boxes, slots):
-    """Put points (D, N) into blocks, by the cells of that width in which their first dimensions
-    lie.
+    """Sort points (D, N) into blocks by the cells (of width `cell`) of their first dimensions.
 
-    Out: blocks (B, D, BLOCK); keys (B, BLOCK), the larger, the surer, and the earlier on ties;
-    boxes (B, 2, D), least and greatest of each block; slots (N,), where in the blocks a point is.
+    Out: blocks (B, D, BLOCK); keys (B, BLOCK), larger for more certain and, on ties, earlier
+    points; boxes (B, 2, D), minimum and maximum of each block; slots (N,), a point's place in the
+    blocks.
     """
     n_dims, n = points.shape
     slots[:] = 0
@@ -121,7 +121,7 @@ def place(points, score, cell, blocks, keys, boxes, slots):
         slot = ends[slots[k]]
         ends[slots[k]] += 1
         slots[k] = slot
-    blocks[-1], keys[-1] = np.inf, 0  # of which some places stay empty
+    blocks[-1], keys[-1] = np.inf, 0  # partly empty
     bits, flat = score.view(np.int32), keys.reshape(-1)
     for k in range(n):
         flat[slots[k]] = (np.int64(bits[k]) << 32) | (0xFFFFFFFF - k)
@@ -144,13 +144,13 @@ def place(points, score, cell, blocks, keys, boxes, slots):
 def grow(
     blocks, keys, boxes, least_key, square, reach_square, min_pixels, min_new_fraction, owner, means
 ):
-    """`mean_shift_plain.cluster`. Returns the number of clusters.
+    """`reference.cluster`, compiled. Returns the number of clusters.
 
-    keys: those of free points, 0 of others; all are used up. least_key: of a start's score, as
-    int32 bits. square, reach_square: of bandwidth and reach. Out: owner (B, BLOCK), means (K, D).
+    keys: of free points, 0 for others; consumed. least_key: least score of a start, as int32 bits.
+    square, reach_square: squares of bandwidth and reach. Out: owner (B, BLOCK), means (K, D).
     """
     n_blocks, n_dims = blocks.shape[:2]
-    best = np.empty(n_blocks, np.int64)  # key of each block
+    best = np.empty(n_blocks, np.int64)  # best key of each block
     for b in range(n_blocks):
         best[b] = keys[b, _largest(keys[b])]
     owner[:] = 0
@@ -187,7 +187,7 @@ def grow(
                     if kept:
                         owner[b, j] = count
             best[b] = keys[b, _largest(keys[b])]
-        keys[first, start] = 0  # the mean may have left it behind
+        keys[first, start] = 0  # the mean may have moved away from it
         best[first] = keys[first, _largest(keys[first])]
     _adopt(blocks, boxes, owner, means[:count], reach_square, distance)
     return count
@@ -222,7 +222,7 @@ def _shift(blocks, keys, boxes, best, square, mean, distance):
 
 @numba.njit
 def _adopt(blocks, boxes, owner, means, reach_square, distance):
-    """Points without an owner get that of the nearest mean."""
+    """Give points without an owner to the nearest mean."""
     nearest = np.full(owner.shape, reach_square, np.float32)
     for k in range(len(means)):
         for b in range(len(blocks)):
@@ -240,7 +240,7 @@ def _adopt(blocks, boxes, owner, means, reach_square, distance):
 
 @numba.njit
 def _largest(values):
-    """Index of the largest, the first on ties."""
+    """The index of the largest value, the first on ties."""
     at = 0
     for k in range(1, len(values)):
         if values[k] > values[at]:
@@ -262,7 +262,7 @@ def _distances(block, mean, out):
 
 @numba.njit
 def _box_distance(box, mean, enough):
-    """Squared distance of the mean from the box, or one that is greater than `enough`."""
+    """Squared distance of the mean from the box, or any value above `enough` if it is greater."""
     total = np.float32(0)
     for d in range(len(mean)):
         gap = max(box[0, d] - mean[d], mean[d] - box[1, d], np.float32(0))

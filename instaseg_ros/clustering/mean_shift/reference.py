@@ -1,22 +1,22 @@
-"""Mean shift over embeddings in plain torch, on any device: the rules, and the oracle of the
-compiled `mean_shift`.
+"""States mean shift over embeddings in plain torch, for any device; tests compare with it.
 
-The rules are those of De Brabandere et al.'s clusterer, and where those leave something to chance
-or to a matter of taste, ours:
+The rules are those of De Brabandere et al.'s clusterer, with our choices where theirs leave
+something to chance or taste:
 
-- A cluster starts at the surest free pixel, the first in the image on ties, as long as that is sure
-  enough. (Theirs: at a random one.)
-- The mean of the free pixels within the bandwidth is taken, around the start, then around that mean
-  and so on, until it moves by no more than TOLERANCE or ITERATIONS are over.
-- Pixels within the bandwidth of the last mean are the cluster's, taken ones included. It is kept
-  where more than `min_new_fraction` of them and more than `min_pixels` of them are free, and has
-  these. All of them, and the start, are free no longer, kept or not.
-- FAILURES in a row that were not kept end it. (Theirs: in all. A busy scene has as many specks.)
-- In the end pixels that no cluster has go to the nearest mean nearer than `reach`. (Ours; theirs
-  stay out. They also erode and dilate each mask, which would take thin objects away: we do not.)
+- A cluster starts at the most certain free pixel, the first in the image on ties, while that is
+  certain enough. (Theirs: at a random one.)
+- The mean of the free pixels within the bandwidth of the start is taken, then of those around that
+  mean and so on, until it moves by at most TOLERANCE or after ITERATIONS.
+- The cluster is the pixels within the bandwidth of the last mean, including taken ones. It is kept,
+  and gets its free pixels, if these are more than `min_pixels` and more than `min_new_fraction` of
+  it. All its pixels and the start are then taken, whether it is kept or not.
+- The search ends after FAILURES rejected clusters in a row. (Theirs: in all; but a busy scene has
+  as many specks.)
+- Finally, pixels without a cluster go to the nearest mean nearer than `reach`. (Ours; theirs leave
+  them out. They also erode and dilate each mask, which would remove thin objects: we do not.)
 
-Embeddings are rounded to LATTICE first, far below TOLERANCE. So their sums are exact in float64, in
-any order, and the result is the same on every device.
+Embeddings are first rounded to LATTICE, far below TOLERANCE, so that their sums are exact in
+float64 in any order, and the result is the same on every device.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ TOLERANCE = 1e-4
 ITERATIONS = 100
 FAILURES = 20
 LATTICE = 2.0**-16
-LIMIT = 64.0  # so that float32 holds the lattice, and float64 the sum of 2^31 of its values
+LIMIT = 64.0  # so that float32 represents the lattice, and float64 sums of 2^31 of its values
 
 
 class Clusters(NamedTuple):
     """K clusters among N points.
 
-    owner: (N,) int64, 1 + index of the cluster that has the point; 0: none.
+    owner: (N,) int64, 1 + index of the point's cluster; 0: none.
     means: (K, D) float32, where the shifts ended.
     """
 
@@ -53,8 +53,8 @@ def on_lattice(points: Tensor) -> Tensor:
 
 
 def squared_distance(points: Tensor, center: Tensor) -> Tensor:
-    """(N,) from (D, N) points to a center (D,), summed in the order of the dimensions: float32 sums
-    depend on it."""
+    """(N,) from (D, N) points to a center (D,), summed in order of the dimensions, on which float32
+    sums depend."""
     total = torch.zeros_like(points[0])
     for row, middle in zip(points, center, strict=True):
         total += (row - middle).square()
@@ -64,10 +64,10 @@ def squared_distance(points: Tensor, center: Tensor) -> Tensor:
 def cluster(
     points: Tensor, score: Tensor, bandwidth: float, reach: float, config: DecodeConfig
 ) -> Clusters:
-    """Clusters of the pixels of one class, by the rules above.
+    """Cluster the pixels of one class by the rules above.
 
-    points: (D, N) float32. score: (N,) float32 in [0, 1], how sure a pixel is.
-    bandwidth, reach: in units of the embedding.
+    points: (D, N) float32. score: (N,) float32 in [0, 1], a pixel's certainty.
+    bandwidth, reach: in embedding units.
     """
     points = on_lattice(points)
     owner = torch.zeros(len(score), dtype=torch.int64, device=score.device)
@@ -98,7 +98,7 @@ def _shift(points: Tensor, mean: Tensor, bandwidth: float) -> Tensor:
     for _ in range(ITERATIONS):
         members = points[:, squared_distance(points, mean) <= bandwidth**2]
         if not members.shape[1]:
-            break  # they lie on the edge of what the rounded mean reaches
+            break  # they lie at the edge of the rounded mean's bandwidth
         before, mean = mean, (members.double().sum(1) / members.shape[1]).float()
         if squared_distance(mean[:, None], before) <= TOLERANCE**2:
             break

@@ -1,10 +1,10 @@
-"""What a method can be told: a file for each, and the table of methods.
+"""The options of each method, one file per method, and the table of methods.
 
-A method's options are of three kinds, each a frozen dataclass in its file: `ShapeConfig` (of its
-heads), `DecodeConfig` and `LossConfig`; beside them stands, as `METHOD`, where its class is found.
-They are parameters of the node, lines of a recipe and entries of a checkpoint's header, all of
-which are read without torch, whose import takes seconds: so they do not stand in `methods`. A
-method whose import may take that long can be one file with everything in it.
+A method's options are three frozen dataclasses in its file: `ShapeConfig` (of its heads),
+`DecodeConfig` and `LossConfig`; `METHOD` says where its class is found. Options are parameters of
+the node, lines of a recipe and entries of a checkpoint's header, all of which are read without
+torch, whose import takes seconds: hence not in `methods`. A method whose import may take that
+long can be one file with everything in it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ METHODS = {
 
 
 class Options(Protocol):
-    """What a module named in METHODS declares.
+    """What each module named in METHODS declares.
 
     METHOD: "module:class" of its `methods.Method`, made as `class(n_classes, **shape)` with the
         fields that `ShapeConfig` adds to `MethodConfig`.
@@ -45,7 +45,7 @@ class Options(Protocol):
 
 
 def options_of(method: str) -> Options:
-    """The options of the method called so. Raises ConfigError for an unknown one."""
+    """The options of the method with this name. Raises ConfigError for an unknown one."""
     if method not in METHODS:
         raise ConfigError(f"method '{method}' is unknown; known: {', '.join(METHODS)}")
     return import_module(METHODS[method])

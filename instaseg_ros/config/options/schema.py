@@ -1,6 +1,6 @@
-"""Trees of frozen dataclasses as parameters: each leaf with its description and range.
+"""Turns trees of frozen dataclasses into parameters: each leaf has a description and a range.
 
-Overrides are checked, unknown names refused.
+Overrides are checked and unknown names refused.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def param(
     choices: tuple[str, ...] | None = None,
     live: bool = False,
 ) -> Any:
-    """A dataclass field with what its users must know: bounds are inclusive; `live` parameters
-    may be changed while the node runs."""
+    """A dataclass field with its help and range: bounds are inclusive; `live` parameters may be
+    changed while the node runs."""
     meta = {"help": help, "low": low, "high": high, "choices": choices, "live": live}
     return field(default=default, metadata=meta)
 
@@ -57,8 +57,8 @@ class Parameter:
 
 
 def _parameter_fields(config: Any) -> dict[str, dataclasses.Field[Any]]:
-    """The fields of a config dataclass that are groups or parameters, by name; what has neither
-    help nor parts is the program's own note."""
+    """The fields of a config dataclass that are groups or parameters, by name; a field with neither
+    help nor parts is internal."""
     fields = dataclasses.fields(config)
     groups = {f.name for f in fields if dataclasses.is_dataclass(getattr(config, f.name))}
     return {f.name: f for f in fields if f.metadata or f.name in groups}
@@ -76,7 +76,7 @@ def parameters(config: Any, prefix: str = "") -> Iterator[Parameter]:
 
 
 def shown(value: Any) -> str:
-    """`repr` for a message: short, whatever the value."""
+    """A short `repr` of any value, for messages."""
     try:
         return _SHORT.repr(value)
     except (ValueError, RecursionError):  # a number of thousands of digits
@@ -93,7 +93,7 @@ def _checked(name: str, kind: type, value: Any, meta: Mapping[str, Any]) -> Any:
         with contextlib.suppress(ValueError, OverflowError):  # YAML 1.1 reads 1e-3 as a string
             value = float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        expected = getattr(kind, "__name__", kind)  # of `Mapping | str` there is no name
+        expected = getattr(kind, "__name__", kind)  # `Mapping | str` has no name
         raise ConfigError(f"{name}: expected {expected}, got {type(value).__name__} {shown(value)}")
     if isinstance(value, str) and any(letter < " " for letter in value):
         raise ConfigError(f"{name}: expected no control characters, got {shown(value)}")
@@ -103,7 +103,7 @@ def _checked(name: str, kind: type, value: Any, meta: Mapping[str, Any]) -> Any:
         )
     low, high = meta["low"], meta["high"]
     inside = (low is None or value >= low) and (high is None or value <= high)
-    if (low is not None or high is not None) and not inside:  # NaN is outside of every range
+    if (low is not None or high is not None) and not inside:  # NaN is outside every range
         raise ConfigError(
             f"{name}: expected a value from {'-inf' if low is None else low} to "
             f"{'inf' if high is None else high}, got {shown(value)}"
@@ -112,12 +112,11 @@ def _checked(name: str, kind: type, value: Any, meta: Mapping[str, Any]) -> Any:
 
 
 def assigned(config: Any, overrides: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The leaves of a config dataclass that nested (`{"decode": {...}}`) or dotted
-    (`"decode.min_pixels"`) overrides set, by dotted name, each checked against its field's type
-    and range.
+    """The leaves of a config dataclass, by dotted name, that nested (`{"decode": {...}}`) or dotted
+    (`"decode.min_pixels"`) overrides set, each checked against its field's type and range.
 
-    Raises UnknownParameterError for an unknown key (naming the nearest known one), ConfigError for
-    a bad value.
+    Raises UnknownParameterError for an unknown key, with the nearest known one, and ConfigError
+    for a bad value.
     """
     types = _types(type(config))
     fields = _parameter_fields(config)
@@ -148,7 +147,7 @@ def assigned(config: Any, overrides: Mapping[str, Any], prefix: str = "") -> dic
 
 
 def replaced(config: T, leaves: Mapping[str, Any]) -> T:
-    """A copy of `config` with other leaves, by dotted name, as `assigned` checked them."""
+    """A copy of `config` with these leaves (by dotted name, checked by `assigned`) replaced."""
     changes: dict[str, Any] = {}
     groups: dict[str, dict[str, Any]] = {}
     for name, value in leaves.items():

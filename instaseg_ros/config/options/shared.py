@@ -1,4 +1,4 @@
-"""Options that several methods have: described once, and listed by each that has them."""
+"""Options shared by several methods: described once here, listed by each method that has them."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from instaseg_ros.config.options.schema import param
 
 @dataclass(frozen=True, slots=True)
 class MethodConfig:
-    """The method and its network; a checkpoint carries its own."""
+    """The method and its network; a checkpoint carries these itself."""
 
     name: str = param("spatial_embedding", "method, one of instaseg_ros.methods.METHODS")
     profile: str = param(
         "published",
-        "the network: as published; fast: ours of half the work; lite: ours whose encoder has seen "
-        "ImageNet, of less than half",
+        "network; published: the paper's; fast: ours, with half the work; lite: ours, with less "
+        "than half and an encoder pretrained on ImageNet",
         choices=("published", "fast", "lite"),
     )
 
 
 def shape_of(config: MethodConfig) -> dict[str, Any]:
-    """What a method's own `ShapeConfig` says beyond this: how the method is made."""
+    """The fields that a method's own `ShapeConfig` adds: arguments of the method's class."""
     base = {f.name for f in fields(MethodConfig)}
     return {name: value for name, value in asdict(config).items() if name not in base}
 
 
 def dimensions() -> Any:
     return param(
-        0, "of the embedding, for methods that learn its space; 0: as in the paper", low=0, high=256
+        0, "dimensions of the embedding, where it is learned; 0: as in the paper", low=0, high=256
     )
 
 
-# Of decoding: best for the shipped weights on validation sequences.
+# Decoding; the defaults are the best for the shipped weights on validation sequences.
 
 
 def seed_threshold() -> Any:
@@ -41,19 +41,19 @@ def seed_threshold() -> Any:
 
 
 def foreground_threshold() -> Any:
-    return param(
-        0.1, "a pixel takes part when its seed score is above this", low=0.0, high=1.0, live=True
-    )
+    return param(0.1, "seed score above which a pixel takes part", low=0.0, high=1.0, live=True)
 
 
 def min_pixels() -> Any:
-    return param(64, "an instance has more pixels than this", low=0, high=1_000_000, live=True)
+    return param(
+        64, "only instances with more pixels than this are kept", low=0, high=1_000_000, live=True
+    )
 
 
 def min_new_fraction() -> Any:
     return param(
         0.5,
-        "an instance is kept when more than this share of it was not taken before",
+        "an instance is kept if more than this share of it is not taken by earlier ones",
         low=0.0,
         high=1.0,
         live=True,
@@ -63,12 +63,13 @@ def min_new_fraction() -> Any:
 def first_come() -> Any:
     return param(
         True,
-        "pixels that two instances of a class claim go to the surer one; false: to the other",
+        "pixels claimed by two instances of a class go to the more certain one; false: to the "
+        "other",
         live=True,
     )
 
 
-# Of the loss.
+# The loss.
 
 
 def weight_instance() -> Any:
@@ -80,13 +81,13 @@ def weight_seed() -> Any:
 
 
 def weight_semantic() -> Any:
-    return param(1.0, "weight of pixels' classes, in a semantic head", low=0.0)
+    return param(1.0, "weight of the pixels' classes in a semantic head", low=0.0)
 
 
 def bootstrap_px() -> Any:
     return param(
         0,
-        "losses of pixels leave out those that are right, but keep this many of an image, the "
-        "hardest; 0: keep all; Wu et al. 2016: 512",
+        "pixel losses leave out pixels that are already right, but keep at least this many per "
+        "image, the hardest; 0: keep all; Wu et al. 2016: 512",
         low=0,
     )

@@ -27,8 +27,8 @@ class DecodeConfig:
     first_come: bool = shared.first_come()
     agreement: bool = param(
         True,
-        "an instance's score is its seed's times how well its pixels agree with the seed; false: "
-        "its seed's alone",
+        "multiply an instance's score by how well its pixels agree with its seed; false: the "
+        "seed's score alone",
         live=True,
     )
 
@@ -38,8 +38,8 @@ class LossConfig(TrainConfig):
     weight_instance: float = shared.weight_instance()
     lovasz: str = param(
         "auto",
-        "how the instance term orders the errors of pixels; exact: each by itself; binned: in 1024 "
-        "bins, for all images at once, right to 1e-3; auto: binned on a GPU",
+        "how the instance term sorts the pixels' errors; exact: one by one; binned: into 1024 "
+        "bins, all images at once, accurate to 1e-3; auto: binned on a GPU",
         choices=("auto", "exact", "binned"),
     )
     weight_smooth: float = param(10.0, "weight of the bandwidth smoothness term", low=0.0)
@@ -48,4 +48,6 @@ class LossConfig(TrainConfig):
         1.0, "weight of object pixels in the seed maps of the other classes", low=0.0
     )
     bootstrap_px: int = shared.bootstrap_px()
-    learned_center: bool = param(False, "true: mean embedding of an instance, not its centroid")
+    learned_center: bool = param(
+        False, "true: an instance's centre is its mean embedding, not its centroid"
+    )

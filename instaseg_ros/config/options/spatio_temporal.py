@@ -1,4 +1,4 @@
-"""Options of spatio-temporal embedding (Hu et al. 2019): `discriminative`'s, and those of depth."""
+"""Options of spatio-temporal embedding (Hu et al. 2019): those of `discriminative`, and depth's."""
 
 from __future__ import annotations
 
@@ -16,5 +16,7 @@ DecodeConfig = discriminative.DecodeConfig
 class LossConfig(discriminative.LossConfig):
     weight_depth: float = param(1.0, "weight of the depth task; 0: none", low=0.0)
     ego_motion: str = param(
-        "learned", "the camera's, for depth; known: the dataset's", choices=("learned", "known")
+        "learned",
+        "camera motion for depth; known: by the dataset's poses",
+        choices=("learned", "known"),
     )

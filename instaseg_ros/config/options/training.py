@@ -1,4 +1,4 @@
-"""The options of training that are of no method: the trainer's."""
+"""Options of training that belong to no method."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class AugmentConfig:
     scale_high: float = param(1.6, "largest magnification", low=0.05, high=20.0)
     shift: float = param(
         0.35,
-        "how far from the middle of a view its object may lie, as a share of the view; 0: centred",
+        "how far a view's object may lie from its middle, as a share of the view; 0: centred",
         low=0.0,
         high=0.5,
     )
     flip: float = param(0.5, "share of views that are mirrored", low=0.0, high=1.0)
-    turn: bool = param(False, "also quarter turns: for images without an up and down")
+    turn: bool = param(False, "also rotate by quarter turns: for images without an up and down")
     color: float = param(
         0.3, "strength of changes of exposure, contrast and colour", low=0.0, high=1.0
     )
@@ -31,53 +31,53 @@ class AugmentConfig:
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """Training, whatever the method: its `LossConfig` adds to them what its loss can be told.
+    """Options of training with any method; the method's `LossConfig` adds those of its loss.
 
     Overridden by `config/train/*.yaml`.
     """
 
     dataset: str = param("synthetic", "synthetic, or the path of a dataset; --data sets it")
     class_name: str = param(
-        "", "what the weights call the objects of a dataset of one class; empty: as it does"
+        "", "class name in the weights, for a dataset of one class; empty: the dataset's"
     )
     new_heads: bool = param(
-        False, "of weights to start from take no head, for images of another kind and scale"
+        False, "do not reuse the heads of the initial weights: for other kinds or scales of images"
     )
     encoder: str = param(
         "random",
-        "how the encoder of profile lite begins where no weights of that profile are started from; "
-        "imagenet: trained on images of 1000 kinds (extra `train`)",
+        "initial encoder of profile lite, unless training starts from weights of that profile; "
+        "imagenet: pretrained on ImageNet's 1000 classes (extra `train`)",
         choices=("random", "imagenet"),
     )
     encoder_rate: float = param(
-        1.0, "times learning_rate, for what train.encoder brings", low=0.0, high=100.0
+        1.0, "factor of learning_rate for a pretrained encoder", low=0.0, high=100.0
     )
     class_balance: float = param(
-        0.5, "0: objects as often as they occur; 1: every class as often", low=0.0, high=1.0
+        0.5, "0: objects as often as they occur; 1: all classes equally often", low=0.0, high=1.0
     )
     teacher: str = param(
         "",
-        "weights whose outputs are learned beside the truth, a shipped name or a file, of the same "
-        "method and classes; empty: the truth alone",
+        "weights (shipped name or file, of the same method and classes) whose outputs are learned "
+        "beside the ground truth; empty: the ground truth alone",
     )
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     steps: int = param(20_000, "optimiser steps in all", low=1)
     seconds: float = param(
         0.0,
-        "train for so long instead, validations included, with a step size that is 0 then; 0: by "
-        "train.steps",
+        "train for this long instead, validations included; the step size falls to 0 by then; 0: "
+        "train.steps decides",
         low=0.0,
         high=1e7,
     )
-    batch_size: int = param(4, "images or clips per step, of all processes", low=1, high=1024)
-    clip_frames: int = param(1, "frames of a clip, for methods with a memory", low=1, high=64)
+    batch_size: int = param(4, "images or clips per step, over all processes", low=1, high=1024)
+    clip_frames: int = param(1, "frames per clip, for methods with a memory", low=1, high=64)
     crop_height: int = param(
         256, "training crop height, a multiple of 8, or of 32 for profile lite", low=64, high=4096
     )
     crop_width: int = param(512, "training crop width, likewise", low=64, high=4096)
     horizon_rows: int = param(
         0,
-        "so many rows of a crop, around the horizon, where small objects are; 0: the whole crop",
+        "rows of the crop, around the horizon, where small objects are; 0: the whole crop",
         low=0,
         high=4096,
     )
@@ -94,49 +94,49 @@ class TrainConfig:
         0.999, "decay of the averaged weights; 0: no averaging", low=0.0, high=1.0
     )
     weight_dense: float = param(
-        0.0, "weight of a dataset's dense classes, learned along; 0: they are left out", low=0.0
+        0.0, "weight of a dataset's dense classes, as an extra task; 0: not learned", low=0.0
     )
-    weight_teacher: float = param(1.0, "weight of what the teacher says, if any", low=0.0)
+    weight_teacher: float = param(1.0, "weight of the teacher's outputs, if any", low=0.0)
     foreground_weight: float = param(
-        10.0, "weight of object pixels in a seed term, and in what a teacher says", low=0.0
+        10.0, "weight of object pixels in a seed term and in a teacher's", low=0.0
     )
     class_weights: Mapping | str = param(
         "equal",
-        "times foreground_weight, by class name, such as {rider: 2}, the rest 1; log_frequency: "
-        "1 / ln(1.1 + share of the objects), on average 1; equal: all 1",
+        "factors of foreground_weight by class name, such as {rider: 2}, 1 for the rest; "
+        "log_frequency: 1 / ln(1.1 + share of the objects), 1 on average; equal: all 1",
     )
     small_object_px: float = param(
-        0.0, "likewise: an object counts like one of at least this many pixels", low=0.0
+        0.0, "an object counts like one of at least this many pixels in the seed terms", low=0.0
     )
     min_object_px: int = param(0, "objects with fewer pixels are ignored", low=0)
     dropout: float = param(
         1.0,
-        "times the published dropout; 0 where no frame is ever seen twice",
+        "factor of the published dropout; 0 suits data in which no frame is seen twice",
         low=0.0,
         high=1.0,
     )
     fixed_batchnorm: bool = param(
-        False, "normalise with the statistics that the weights came with (the paper's second stage)"
+        False, "normalise with the initial weights' statistics (the paper's second stage)"
     )
     seed: int = param(0, "random seed of weights and data", low=0)
     cache: str = param(
         "none",
-        "where a dataset's decoded images are kept; memory: of this machine, 3 bytes a pixel; "
-        "device: also on it, 5 bytes a pixel, where views are made too, for spatial_embedding",
+        "where decoded images are kept; memory: in main memory, 3 bytes per pixel; device: also on "
+        "the GPU, 5 bytes per pixel, which then makes the views too (spatial_embedding only)",
         choices=("none", "memory", "device"),
     )
     workers: int = param(
         -1,
-        "data loading processes; -1: on a GPU a core less than there are, as memory allows, else 1",
+        "data loading processes; -1: with a GPU one less than CPU cores, if memory allows; else 1",
         low=-1,
         high=256,
     )
-    tensorboard: bool = param(False, "also write TensorBoard's files; needs the extra `train`")
+    tensorboard: bool = param(False, "also write TensorBoard files; needs the extra `train`")
     log_every: int = param(20, "steps between rows of log.csv", low=1)
     save_every: int = param(200, "steps between saved states", low=1)
     save_every_s: float = param(
         0.0,
-        "seconds between writings of weights.safetensors, beside those after a validation; 0: none",
+        "seconds between writes of weights.safetensors, besides those after validations; 0: never",
         low=0.0,
         high=1e7,
     )

@@ -1,4 +1,4 @@
-"""Instance average precision as Cityscapes defines it, from overlap counts."""
+"""Computes instance average precision as Cityscapes defines it, from overlap counts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from instaseg_ros.evaluation.matching import Ranked, rankings
 from instaseg_ros.evaluation.overlaps import FrameCounts
 
-OVERLAPS = np.arange(0.5, 1.0, 0.05)  # an object is found when IoU is strictly above
+OVERLAPS = np.arange(0.5, 1.0, 0.05)  # an object is found if the IoU is strictly above
 
 
 class AveragePrecision(NamedTuple):
-    """AP of one class or their mean: over IoU 0.5:0.05:0.95, and at 0.5. NaN without objects."""
+    """AP of a class or their mean: over IoU 0.5:0.05:0.95, and at 0.5. NaN without objects."""
 
     ap: float
     ap50: float
@@ -23,8 +23,8 @@ class AveragePrecision(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """Precision and recall at every distinct score from the lowest on; the last point, which no
-    score stands for, is precision 1 at recall 0. scores: one less than points."""
+    """Precision and recall at every distinct score, ascending; the last point, precision 1 at
+    recall 0, has no score. scores: one fewer than points."""
 
     precision: NDArray[np.float64]
     recall: NDArray[np.float64]
@@ -34,12 +34,12 @@ class Curve(NamedTuple):
 def average_precision(
     frames: Sequence[FrameCounts], class_names: Sequence[str]
 ) -> dict[str, AveragePrecision]:
-    """`ap_table` of the frames."""
+    """`ap_table` for the frames."""
     return ap_table(rankings(frames, class_names))
 
 
 def ap_table(ranked: Mapping[str, Ranked]) -> dict[str, AveragePrecision]:
-    """AP per class name, and under `mean` over the classes that have objects."""
+    """AP by class name, and under `mean` the mean over the classes that have objects."""
     table: dict[str, AveragePrecision] = {}
     for name, of_class in ranked.items():
         values = class_ap(of_class)
@@ -58,7 +58,7 @@ def class_ap(ranked: Ranked) -> NDArray[np.float64]:
 
 
 def frame_losses(classes: Iterable[Ranked]) -> NDArray[np.float64]:
-    """(N,) what AP each of N frames costs: mean AP without it minus mean AP with it."""
+    """(N,) the AP that each of N frames costs: mean AP without it minus mean AP with it."""
     classes = list(classes)
     frames = len(classes[0].objects)
     losses = np.zeros(frames)
@@ -92,14 +92,16 @@ def precision_recall(ranked: Ranked, threshold: float) -> Curve | None:
     right, scores = right[counted], ranked.scores[counted]
     order = np.argsort(scores, kind="stable")
     scores, first = np.unique(scores[order], return_index=True)  # one point per distinct score
-    below = np.concatenate([[0], np.cumsum(right[order])])[first]  # right ones with a lower score
+    below = np.concatenate([[0], np.cumsum(right[order])])[
+        first
+    ]  # right predictions with a lower score
     true_positives = right.sum() - below
     precision = np.append(true_positives / (len(right) - first), 1.0)
     return Curve(precision, np.append(true_positives / objects, 0.0), scores)
 
 
 def _area(curve: Curve | None) -> float:
-    """Area under precision over recall, with the centred steps of the Cityscapes script."""
+    """Area under the precision-recall curve, with the centred steps of the Cityscapes script."""
     if curve is None:
         return float("nan")
     recall = np.concatenate([curve.recall[:1], curve.recall, [0.0]])

@@ -29,8 +29,8 @@ class Bin(NamedTuple):
 def touching_percent(labels: NDArray[np.uint16], ids: NDArray[np.uint16]) -> NDArray[np.float64]:
     """(N,) percent of each object's border that touches another object.
 
-    Border: pairs of neighbouring pixels (of 4) inside and outside; the image's edge is none. A
-    label image does not tell who is in front, so who covers and who is covered both have it.
+    Border: pairs of 4-neighbour pixels, inside and outside; the image's edge does not count. A
+    label image does not show who is in front, so both the covering and the covered object count.
     """
     border, touching = np.zeros((2, 1 << 16))
     for one, other in ((labels[:, 1:], labels[:, :-1]), (labels[1:], labels[:-1])):
@@ -45,8 +45,8 @@ def touching_percent(labels: NDArray[np.uint16], ids: NDArray[np.uint16]) -> NDA
 def restrict(
     frame: FrameCounts, truth: NDArray[np.bool_], predicted: NDArray[np.bool_]
 ) -> FrameCounts:
-    """The frame where only the chosen objects need be found and only the chosen predictions can be
-    wrong; what else is there excuses. truth: (G,), predicted: (P,) bool."""
+    """The frame with only the chosen objects to be found and only the chosen predictions possibly
+    wrong; all others are excused. truth: (G,), predicted: (P,) bool."""
     return frame._replace(
         uncounted=frame.uncounted | ~truth,
         ignored_px=np.where(predicted, frame.ignored_px, frame.predicted_px),
@@ -60,8 +60,8 @@ def ap_by(
     edges: Sequence[float],
     class_names: Sequence[str],
 ) -> list[Bin]:
-    """Mean AP over the classes in bins of a quantity that objects (G,) and predictions (P,) of each
-    frame have. An object is found by a prediction of any bin; a wrong prediction counts in its own.
+    """Mean AP over the classes, in bins of a quantity of each frame's objects (G,) and predictions
+    (P,). An object can be found by a prediction of any bin; a wrong prediction counts in its own.
     """
     bins = []
     for low, high in pairwise(edges):
@@ -88,8 +88,8 @@ def ap_by_size(frames: Sequence[FrameCounts], class_names: Sequence[str]) -> lis
 
 
 def confusion(frames: Sequence[FrameCounts], n_classes: int) -> NDArray[np.int64]:
-    """(C + 1, C + 1) objects by true class (last row: nothing is there) and predicted class (last
-    column: missed), where a prediction of any class has an IoU above 0.5 with the object."""
+    """(C + 1, C + 1) objects by true class (last row: no object) and predicted class (last column:
+    missed), matched if a prediction of any class has an IoU above 0.5 with the object."""
     table = np.zeros((n_classes + 1, n_classes + 1), np.int64)
     for frame in frames:
         found = judge(of_class(frame, None))
@@ -103,8 +103,8 @@ def confusion(frames: Sequence[FrameCounts], n_classes: int) -> NDArray[np.int64
 
 
 class Reliability(NamedTuple):
-    """Predictions in the order of their scores, in bins of as many each: mean score, mean IoU with
-    the best object of the class, how many. No more bins than predictions."""
+    """Predictions in equal bins by score: mean score, mean IoU with the best object of the class,
+    and number of predictions. There are no more bins than predictions."""
 
     score: NDArray[np.float64]
     iou: NDArray[np.float64]
@@ -112,7 +112,7 @@ class Reliability(NamedTuple):
 
 
 def reliability(ranked: Sequence[Ranked], bins: int = 10) -> Reliability:
-    """Of all classes together; excused predictions are left out."""
+    """The reliability of all classes together, without excused predictions."""
     pairs = [(r, r.at()[1]) for r in ranked]
     scores = np.concatenate([r.scores[kept] for r, kept in pairs]).astype(float)
     ious = np.concatenate([r.iou[kept] for r, kept in pairs])

@@ -1,4 +1,4 @@
-"""COCO's mask AP, computed by pycocotools from label images."""
+"""Computes COCO's mask AP from label images, with pycocotools."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 
 
 def require_pycocotools() -> None:
-    """Raises MissingExtraError where the package is absent."""
+    """Raises MissingExtraError without the package."""
     try:
         import pycocotools.mask  # noqa: F401
     except ModuleNotFoundError as error:
@@ -25,7 +25,7 @@ def require_pycocotools() -> None:
 
 
 class CocoFrames:
-    """Masks of many frames, run-length encoded, until `average_precision` is asked for."""
+    """Collects the masks of many frames, run-length encoded, for `average_precision`."""
 
     def __init__(self, class_names: Sequence[str]) -> None:
         require_pycocotools()
@@ -43,8 +43,8 @@ class CocoFrames:
         ignore: NDArray[np.bool_] | None = None,
         crowd: NDArray[np.uint8] | None = None,
     ) -> None:
-        """A frame, in the terms of `frame_counts`; objects of class -1 are left out. Ignored ground
-        is a crowd of every class, and no object's."""
+        """Add a frame, with the arguments of `frame_counts`; objects of class -1 are left out.
+        Ignored pixels become a crowd of every class and are removed from objects."""
         if ignore is not None:
             labels = np.where(ignore, np.uint16(0), labels)
             ids, class_ids = ids[there := np.isin(ids, labels)], class_ids[there]
@@ -67,8 +67,8 @@ class CocoFrames:
                 self._predicted.append({**entry, "score": float(score)})
 
     def average_precision(self) -> dict[str, float]:
-        """NAMES: mean over the classes, of IoU 0.5:0.05:0.95 but for ap50 and ap75, and by size of
-        object as COCO has it (below 32^2, to 96^2, above). NaN without objects."""
+        """The NAMES: means over the classes, at IoU 0.5:0.05:0.95 except ap50 and ap75, and by
+        COCO's object sizes (below 32^2, to 96^2, above). NaN without objects."""
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
 
@@ -79,7 +79,7 @@ class CocoFrames:
                 "categories": [{"id": c, "name": n} for c, n in enumerate(self._class_names)],
                 "annotations": [{**a, "id": k} for k, a in enumerate(entries, 1)],
             }
-        with contextlib.redirect_stdout(io.StringIO()):  # it reports every step
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints every step
             truth.createIndex()
             predicted.createIndex()
             evaluation = COCOeval(truth, predicted, "segm")

@@ -12,7 +12,7 @@ FARTHEST_M = 80.0  # as is usual on roads (Eigen et al. 2014); what is farther d
 
 
 class DepthCounts(NamedTuple):
-    """Of one frame or several: the sum of |predicted - true| / true over so many pixels."""
+    """The sum of |predicted - true| / true over so many pixels, of one frame or several."""
 
     relative_error: float
     pixels: int
@@ -21,10 +21,10 @@ class DepthCounts(NamedTuple):
 def depth_counts(
     predicted: NDArray[np.floating], true: NDArray[np.floating], scaled: bool = True
 ) -> DepthCounts:
-    """Of one frame, (H, W) metres each.
+    """The error of one frame; depths are (H, W), metres.
 
     Pixels whose true depth is 0 (unknown) or above FARTHEST_M do not count.
-    scaled: the prediction, so that the medians are equal.
+    scaled: scale the prediction so that the medians are equal.
     """
     counted = (true > 0) & (true <= FARTHEST_M)
     if not counted.any():

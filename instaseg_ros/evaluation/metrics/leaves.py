@@ -1,4 +1,4 @@
-"""Scores of the leaf counting challenge, CVPPP (Scharr et al. 2016, section 3)."""
+"""Computes the scores of the leaf counting challenge, CVPPP (Scharr et al. 2016, section 3)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from instaseg_ros.evaluation.overlaps import FrameCounts, of_class
 
 
 class LeafScore(NamedTuple):
-    """sbd: symmetric best Dice, mean over the frames that have an object or a prediction. dic: mean
-    over all frames of the absolute difference in count. NaN where there is none in any frame."""
+    """sbd: symmetric best Dice, averaged over the frames with an object or a prediction. dic: mean
+    absolute difference in count over all frames. NaN if no frame has any."""
 
     sbd: float
     dic: float
 
 
 def leaf_score(frames: Sequence[FrameCounts], class_id: int) -> LeafScore:
-    """Both scores of one class; predictions that are excused are left out."""
+    """Both scores of one class, without excused predictions."""
     best, differences = [], []
     for frame in frames:
         counts = of_class(frame, class_id)

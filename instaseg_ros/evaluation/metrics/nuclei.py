@@ -1,4 +1,4 @@
-"""The score of the 2018 Data Science Bowl, by which microscopy compares methods."""
+"""Computes the score of the 2018 Data Science Bowl, which is common in microscopy."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ OVERLAPS = np.arange(5, 10) / 10
 
 
 class BowlScore(NamedTuple):
-    """TP / (TP + FP + FN) at each of OVERLAPS. total: of the sums over frames (as StarDist has it);
-    by_image: the mean over frames that have an object or a prediction. NaN where there is none."""
+    """TP / (TP + FP + FN) at each of OVERLAPS. total: from sums over all frames (as in StarDist);
+    by_image: the mean over frames with an object or a prediction. NaN if there are none."""
 
     total: NDArray[np.float64]
     by_image: NDArray[np.float64]
 
 
 def ap_dsb(ranked: Ranked) -> BowlScore:
-    """The score of one class. What is excused at IoU 0.5 does not count at any other either."""
+    """The score of one class. Predictions excused at IoU 0.5 do not count at any other either."""
     frames = len(ranked.objects)
     _, counted = ranked.at()
     predicted = np.bincount(ranked.frame[counted], minlength=frames)

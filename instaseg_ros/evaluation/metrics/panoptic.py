@@ -1,4 +1,4 @@
-"""Panoptic quality of the countable classes (Kirillov et al. 2019, equation 1)."""
+"""Computes the panoptic quality of countable classes (Kirillov et al. 2019, equation 1)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from instaseg_ros.evaluation.overlaps import FrameCounts, of_class
 
 class PanopticQuality(NamedTuple):
     """pq = sq * rq. sq: mean IoU of the matches; rq: TP / (TP + FP / 2 + FN / 2).
-    NaN where there is neither an object nor a prediction."""
+    NaN if there is neither an object nor a prediction."""
 
     pq: float
     sq: float
@@ -21,7 +21,7 @@ class PanopticQuality(NamedTuple):
 def panoptic_quality(frames: Sequence[FrameCounts], class_id: int) -> PanopticQuality:
     """PQ of one class over all frames.
 
-    In the IoU of a match the prediction's pixels on ignored ground do not count.
+    In the IoU of a match, the prediction's ignored pixels do not count.
     """
     total_iou, right, wrong, missed = 0.0, 0, 0, 0
     for frame in frames:

@@ -1,4 +1,4 @@
-"""AP^r, average precision of regions (Hariharan et al. 2014, section 5), VOC's way."""
+"""Computes AP^r, average precision of regions (Hariharan et al. 2014, section 5), as in VOC."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class RegionPrecision(NamedTuple):
 def region_precision(frames: Sequence[FrameCounts], class_id: int) -> RegionPrecision:
     """AP^r of one class over all frames.
 
-    By falling score, a prediction is right when the object it overlaps most has at least the
-    threshold's IoU and is not taken; wrong otherwise, unless more than half of it is excused.
+    In order of descending score, a prediction is right if the object it overlaps most has at least
+    the threshold's IoU and is not taken; otherwise wrong, unless more than half of it is excused.
     """
     overlaps, objects, shares, scores = [], [], [], []
     seen = 0
@@ -53,9 +53,9 @@ def region_precision(frames: Sequence[FrameCounts], class_id: int) -> RegionPrec
 
 
 def _interpolated_area(right: np.ndarray, total: int) -> float:
-    """Area under the curve whose precision at a recall is the best at that recall or above.
+    """Area under the curve whose precision at each recall is the best at that recall or above.
 
-    right: (K,) bool by falling score.
+    right: (K,) bool, by descending score.
     """
     precision = np.cumsum(right) / np.arange(1, len(right) + 1)
     best_beyond = np.maximum.accumulate(precision[::-1])[::-1]

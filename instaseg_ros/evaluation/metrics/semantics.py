@@ -1,4 +1,4 @@
-"""Classes of pixels: confusion counts of a frame, and the mean IoU of their sum."""
+"""Computes the confusion counts of pixel classes, and their mean IoU."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def confusion(
     n_classes: int,
     ignore: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int64]:
-    """(n_classes, n_classes) pixels by true and predicted class, those ignored left out.
+    """(n_classes, n_classes) pixels by true and predicted class, without ignored ones.
 
-    truth, predicted: alike in shape, 0..n_classes-1. ignore: bool, of that shape.
+    truth, predicted: of equal shape, 0..n_classes-1. ignore: bool, of that shape.
     """
     if ignore is not None:
         truth, predicted = truth[~ignore], predicted[~ignore]
@@ -34,10 +34,10 @@ def frame_confusion(
     ignore: NDArray[np.bool_] | None = None,
     crowd: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.int64]:
-    """`confusion` of a frame's truth, as `Sample` has it, and the classes that a head sees.
+    """`confusion` of a frame's truth, as in `Sample`, and a head's predicted classes.
 
-    predicted: (H', W') 0 background, 1 + class, brought to the frame's size. n_classes: with the
-    background. class_ids may be -1, background. Uncounted objects of a class are of that class.
+    predicted: (H', W') 0 background, 1 + class; resized to the frame. n_classes: including the
+    background. class_ids may be -1 for background. Objects in `crowd` have the crowd's class.
     """
     size = labels.shape[::-1]
     classes = cv2.resize(predicted.astype(np.uint16), size, interpolation=cv2.INTER_NEAREST)
@@ -50,15 +50,15 @@ def frame_confusion(
 
 
 def class_iou(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(n_classes,) intersection over union of each class, NaN where neither the truth nor the
-    prediction has a pixel of it. counts: of `confusion`, of one frame or summed over many."""
+    """(n_classes,) intersection over union of each class, NaN if neither the truth nor the
+    prediction has a pixel of it. counts: from `confusion`, of one frame or summed over many."""
     right = np.diag(counts)
     union = counts.sum(0) + counts.sum(1) - right
     return np.where(union > 0, right / np.maximum(union, 1), np.nan)
 
 
 def mean_iou(counts: NDArray[np.int64]) -> float:
-    """Mean of `class_iou` over the classes that occur, without class 0, the background; NaN if none
+    """Mean of `class_iou` over the classes that occur, without class 0 (background); NaN if none
     do."""
     values = class_iou(counts)[1:]
     present = values[~np.isnan(values)]

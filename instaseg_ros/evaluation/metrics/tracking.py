@@ -1,4 +1,4 @@
-"""Metrics of masks that keep an identity: id switches, MOTSA, sMOTSA and MOTSP (Voigtlaender et al.
+"""Computes tracking metrics of masks: id switches, MOTSA, sMOTSA and MOTSP (Voigtlaender et al.
 2019), and HOTA (Luiten et al. 2021)."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from instaseg_ros.errors import MissingExtraError
 from instaseg_ros.evaluation.matching import judge
 from instaseg_ros.evaluation.overlaps import FrameCounts, of_class
 
-ALPHAS = np.arange(1, 20) / 20  # the IoU that makes a match, in HOTA
+ALPHAS = np.arange(1, 20) / 20  # least IoU of a match, in HOTA
 TITLES = {  # of the shares in TrackScore
     "hota": "HOTA",
     "deta": "DetA",
@@ -26,9 +26,9 @@ ROUNDING = np.finfo(float).eps
 
 
 class TrackedFrame(NamedTuple):
-    """Counts of one frame, and who is who.
+    """Counts of one frame, with identities.
 
-    truth_ids: (G,) of the rows; of groups anything. predicted_ids: (P,) of the columns. Both last
+    truth_ids: (G,) of the rows; arbitrary for groups. predicted_ids: (P,) of the columns. Both last
     through a sequence.
     """
 
@@ -38,8 +38,8 @@ class TrackedFrame(NamedTuple):
 
 
 class Overlaps(NamedTuple):
-    """One class of one frame: iou (G, P) of the masks that count, their ids (G,), (P,), and match
-    (G, P) bool as in `Judged`."""
+    """One class of one frame: iou (G, P) of the masks that count, their ids (G,) and (P,), and
+    match (G, P) bool as in `Judged`."""
 
     iou: NDArray[np.float64]
     truth_ids: NDArray[np.int64]
@@ -48,8 +48,8 @@ class Overlaps(NamedTuple):
 
 
 class ClearCounts(NamedTuple):
-    """objects: true masks; total_iou: of the matches; id_switches: matches of an object whose last
-    one had another id."""
+    """objects: true masks; total_iou: sum over the matches; id_switches: matches of an object whose
+    previous match had another id."""
 
     objects: int = 0
     matches: int = 0
@@ -68,8 +68,8 @@ class HotaCounts(NamedTuple):
 
 
 class TrackScore(NamedTuple):
-    """hota: mean over alpha of sqrt(DetA * AssA), as are deta and assa; all in [0, 1], motsa and
-    smotsa also below 0. NaN where there is no object, motsp also without a match."""
+    """hota: mean over alpha of sqrt(DetA * AssA); deta and assa are means over alpha too. All are
+    in [0, 1]; motsa and smotsa may be negative. NaN without objects, motsp also without matches."""
 
     hota: float
     deta: float
@@ -85,7 +85,7 @@ def summarize_tracks(
     sequences: Sequence[Sequence[TrackedFrame]], class_names: Sequence[str]
 ) -> dict[str, Any]:
     """`per_class.NAME` with the fields of TrackScore, and beside it their means over the classes
-    that have objects; id_switches, objects and sequences: in all."""
+    that have objects; id_switches, objects and sequences are totals."""
     rows = {name: track_score(sequences, c)._asdict() for c, name in enumerate(class_names)}
     means: dict[str, Any] = {}
     for key in TrackScore._fields:
@@ -99,7 +99,7 @@ def summarize_tracks(
 
 
 def tracking_line(summary: dict[str, Any]) -> str:
-    """What `summarize_tracks` says, for people."""
+    """The result of `summarize_tracks` as a line for people."""
     shares = ", ".join(f"{title} {summary[key]:.3f}" for key, title in TITLES.items())
     return (
         f"tracking: {shares}, {summary['id_switches']} id switches, {summary['objects']} masks, "
@@ -133,7 +133,7 @@ def track_score(sequences: Sequence[Sequence[TrackedFrame]], class_id: int) -> T
 
 
 def class_overlaps(frame: TrackedFrame, class_id: int) -> Overlaps:
-    """What counts of one class: objects that are to be found, predictions that are not excused."""
+    """What counts of one class: objects to be found, and predictions that are not excused."""
     counts = of_class(frame.counts, class_id)
     rows = (frame.counts.truth_class == class_id) & frame.counts.counted
     columns = frame.counts.predicted_class == class_id
@@ -164,8 +164,8 @@ def clear_counts(frames: Sequence[Overlaps]) -> ClearCounts:
 
 
 def hota_counts(frames: Sequence[Overlaps]) -> HotaCounts:
-    """Counts of one sequence. In each frame the pairs are those with the largest sum of IoU times
-    how well their tracks fit over the sequence, before any alpha is asked for (as TrackEval does).
+    """Counts of one sequence. In each frame, pairs maximise the sum of IoU times how well their
+    tracks fit over the sequence, independently of alpha (as in TrackEval).
 
     Raises MissingExtraError without scipy.
     """
@@ -203,7 +203,7 @@ def hota_counts(frames: Sequence[Overlaps]) -> HotaCounts:
 
 
 def require_assignment() -> Callable[..., Any]:
-    """scipy's `linear_sum_assignment`. Raises MissingExtraError where the package is absent."""
+    """scipy's `linear_sum_assignment`. Raises MissingExtraError without the package."""
     try:
         from scipy.optimize import linear_sum_assignment
     except ModuleNotFoundError as error:

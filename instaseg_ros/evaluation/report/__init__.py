@@ -1,1 +1,1 @@
-"""The page that shows where instances are lost."""
+"""Writes a page that shows where instances are lost."""

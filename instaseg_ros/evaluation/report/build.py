@@ -1,4 +1,4 @@
-"""The report of an evaluation: its frames drawn, and all of it written as one page."""
+"""Builds the report of an evaluation: draws its frames, and writes everything as one page."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ WIDTH = 1600  # most pixels of a picture
 
 
 class Picture(NamedTuple):
-    """A frame: JPEG bytes, and a line about it."""
+    """A frame as JPEG bytes, and a line about it."""
 
     jpeg: bytes
     caption: str
 
     @property
     def base64(self) -> str:
-        """The JPEG, as a page holds it."""
+        """The JPEG as text for a page."""
         return base64.b64encode(self.jpeg).decode()
 
 
 class Card(NamedTuple):
-    """A figure, and what it shows."""
+    """A figure and its explanation."""
 
     title: str
     svg: str
@@ -51,7 +51,7 @@ class Card(NamedTuple):
 
 
 class Verdicts(NamedTuple):
-    """Colour (3,) of each true region and prediction of a frame, and how many of each kind."""
+    """The colour (3,) of each true region and prediction of a frame, and the number of each kind."""
 
     truth: NDArray[np.uint8]
     predicted: NDArray[np.uint8]
@@ -70,7 +70,7 @@ def write_report(
 ) -> None:
     """Write the folder `output`: report.html, and the `worst` frames as worst/RANK_NAME.jpg."""
     if found.seen is None:
-        raise ValueError("expected an evaluation that kept what was found (keep=True)")
+        raise ValueError("expected an evaluation made with keep=True")
     losses = frame_losses(found.ranked.values())
     errors = [v.missed + v.wrong for v in map(verdicts, found.counts)]
     order = np.lexsort((np.negative(errors), -losses))
@@ -86,7 +86,7 @@ def write_report(
             name = f"{place:02d}_{_name(found.dataset, found.indices[k])}.jpg"
             (output.part / "worst" / name).write_bytes(shown[int(k)].jpeg)
         text = _page(found, summary, pipeline, title, [int(k) for k in order], shown, worst)
-        page = text.encode("utf-8", "replace")  # names of files are bytes
+        page = text.encode("utf-8", "replace")  # file names may be arbitrary bytes
         (output.part / PAGE).write_bytes(page)
         output.commit()
     finally:
@@ -94,7 +94,7 @@ def write_report(
 
 
 def verdicts(frame: FrameCounts) -> Verdicts:
-    """What IoU 0.5 within a class makes of each region."""
+    """The verdict on each region, at IoU 0.5 within a class."""
     hit = np.zeros(len(frame.truth_px), bool)
     right, wrong = np.zeros((2, len(frame.predicted_px)), bool)
     for class_id in np.unique(frame.predicted_class[frame.predicted_class >= 0]):
@@ -147,7 +147,7 @@ def _panel(
     colors: NDArray[np.uint8],
     names: list[str],
 ) -> NDArray[np.uint8]:
-    """colors: of `ids`, then maybe of groups; names: of `ids`, written where they are lost."""
+    """Draw one side. colors: of `ids`, then of groups; names: of `ids`, written on lost ones."""
     palette = np.full((1 << 16, 3), EXCUSED, np.uint8)
     palette[ids] = colors[: len(ids)]
     picture = paint(image, labels, 0.45, packed(palette))
@@ -159,7 +159,7 @@ def _panel(
 
 
 def _with_ignored(sample: Sample) -> NDArray[np.uint16]:
-    """The label image, with a label that no object has on void and on groups."""
+    """The label image, with an unused label on ignored pixels and groups."""
     labels = sample.labels.copy()
     for region in (sample.ignore, sample.crowd):
         if region is not None:
@@ -170,8 +170,7 @@ def _with_ignored(sample: Sample) -> NDArray[np.uint16]:
 
 
 def _name(dataset: Dataset, index: int) -> str:
-    """The name of the frame's file, of its sequence and place in the dataset where it has none of
-    its own."""
+    """The name of the frame's file, or else of its sequence and index in the dataset."""
     files = dataset.files(index) if hasattr(dataset, "files") else ()
     if len(files) > 1:
         return files[0].stem
@@ -241,18 +240,18 @@ def _cards(found: Evaluation) -> list[Card]:
         Card(
             "AP over IoU",
             plots.overlap_plot(ranked),
-            "How well masks fit: a steep fall means that objects are found with rough outlines.",
+            "How well masks fit: a steep fall means that objects are found, but with rough outlines.",
         ),
         Card(
-            "AP over the size of the object",
+            "AP over object size",
             plots.bins_plot(by_size, "pixels of the object"),
-            "Mean over the classes that have objects of the size.",
+            "Mean over the classes that have objects of that size.",
         ),
         Card(
             "AP over occlusion",
             plots.bins_plot(by_touching, "percent of the border shared"),
-            "Occlusion is measured by how much of an object's border touches other objects: "
-            "both those in front and those behind have it.",
+            "Occlusion is measured by how much of an object's border touches other objects, "
+            "in front or behind.",
         ),
         Card(
             "Confusion between classes",
@@ -262,8 +261,8 @@ def _cards(found: Evaluation) -> list[Card]:
         Card(
             "Reliability of scores",
             plots.reliability_plot(breakdown.reliability(list(ranked.values()))),
-            "Mean IoU with the object they fit best, of tenths of the predictions by score; below "
-            "the line the network is too sure.",
+            "Mean IoU of predictions with their best object, in tenths by score; below the line "
+            "the network is overconfident.",
         ),
         Card(
             "Time of each frame",
@@ -274,7 +273,7 @@ def _cards(found: Evaluation) -> list[Card]:
 
 
 def _touching(found: Evaluation) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
-    """Percent of touching border of each row (groups: 0) and of each column of the counts."""
+    """The percentage of touching border for each row (groups: 0) and column of the counts."""
     sides = [seen.touching for seen in found.seen or ()]
     rows = [len(counts.truth_px) for counts in found.counts]
     truth = [np.pad(own, (0, n - len(own))) for (own, _), n in zip(sides, rows, strict=True)]

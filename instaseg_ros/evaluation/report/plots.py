@@ -1,4 +1,4 @@
-"""Figures of an evaluation as SVG text, for a page."""
+"""Plots an evaluation as SVG text, for a page."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ LONGEST_NAME = 24
 
 
 class Plot:
-    """`with Plot() as axes: ...`; then `svg` has the figure, its text left to the page's font. Text
-    is taken as it is: a name may hold a `$`, which else begins a formula."""
+    """`with Plot() as axes: ...`; then `svg` holds the figure, with text in the page's font. Text is
+    taken literally: a name may contain a `$`, which would begin a formula."""
 
     svg = ""
 
@@ -114,7 +114,7 @@ def confusion_plot(table: NDArray[np.int64], names: Sequence[str]) -> str:
         share = table / np.maximum(table.sum(1, keepdims=True), 1)
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
-        # Squares of their own: an image would be embedded as a bitmap.
+        # Separate squares: an image would be embedded as a bitmap.
         axes.pcolormesh(share, cmap="Blues", vmin=0, vmax=1.15, edgecolors="white", linewidth=1.5)
         for (row, column), number in np.ndenumerate(table):
             if row < len(names) or column < len(names):
@@ -147,7 +147,7 @@ def reliability_plot(bins: Reliability) -> str:
 
 
 def timing_plot(stage_ms: Mapping[str, NDArray[np.float64]]) -> str:
-    """Milliseconds of each frame in order, the stages on top of each other."""
+    """Milliseconds of each frame in order, with stacked stages."""
     plot = Plot()
     with plot as axes:
         total = np.sum(list(stage_ms.values()), axis=0)
@@ -164,13 +164,12 @@ def timing_plot(stage_ms: Mapping[str, NDArray[np.float64]]) -> str:
 
 
 def _add_legend(axes: Axes) -> None:
-    if axes.lines:  # no class has an object: matplotlib would warn
+    if axes.lines:  # matplotlib warns if no class has an object
         axes.legend(frameon=False, fontsize=9)
 
 
 def label(name: str) -> str:
-    """A class's name where there is little room. matplotlib takes what begins with `_` for no
-    name."""
+    """A class name shortened for little space. matplotlib hides labels that begin with `_`."""
     short = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
     return f"\u200b{short}" if short.startswith("_") else short
 
