@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from rclpy.node import Node
+from rclpy.qos import qos_policy_name_from_kind
+from rclpy.subscription import Subscription
 from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from instaseg_ros.config import NodeConfig
+from instaseg_ros.config import InputConfig, NodeConfig
+from instaseg_ros.frames import Frame
+from instaseg_ros.recordings.image_messages import camera_matrix, compressed_to_rgb, image_to_rgb
+from instaseg_ros.ros import qos
 from instaseg_ros.ros.losses import LossCounter
 from instaseg_ros.ros.machine import MachineWatch
-from instaseg_ros.ros.reasons import SUFFIX, TRANSPORTS, Input
-from instaseg_ros.ros.subscription import FollowingSubscription
+from instaseg_ros.ros.reasons import SUFFIX, TRANSPORTS, Input, Publisher
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 MESSAGE_CLASSES = {"raw": Image, "compressed": CompressedImage}
 
@@ -123,3 +133,99 @@ def _described(info: CameraInfo | None) -> str:
         return "none yet"
     calibrated = "" if info.k[0] else ", not calibrated"
     return f"{info.width} x {info.height}, frame_id '{info.header.frame_id}'{calibrated}"
+
+
+class FollowingSubscription:
+    """Subscribes to `topic`, newest message only, until `close`; `adapt` follows the publishers.
+
+    receive: called by the executor with each message and rclpy's information about it.
+    topic: resolved name. incompatible_policy: on which a publisher was turned away, or empty.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        message_class: Any,
+        topic: str,
+        receive: Callable[[Any, dict[str, Any]], None],
+        reliability: str = "auto",
+    ) -> None:
+        self._node = node
+        self._message_class = message_class
+        self._name = topic
+        self._receive = receive
+        self.message_type = f"sensor_msgs/msg/{message_class.__name__}"
+        self.topic = node.resolve_topic_name(topic)
+        self._settings = qos.settings(node, self.topic, reliability)
+        self.quality = qos.choose(self._settings, (), qos.HEARS_ALL)
+        self.incompatible_policy = ""
+        self._subscription = self._subscribe()
+
+    def adapt(self) -> bool:
+        """Follow the publishers that are there now; True when that took a new subscription."""
+        offered = [p.quality for p in self.publishers() if p.message_type == self.message_type]
+        wanted = qos.choose(self._settings, offered, self.quality)
+        if wanted == self.quality:
+            return False
+        self._node.get_logger().info(f"{self.topic}: subscribing {wanted}, as it is offered")
+        self.quality = wanted
+        self._node.destroy_subscription(self._subscription)
+        self._subscription = self._subscribe()
+        return True
+
+    def publishers(self) -> tuple[Publisher, ...]:
+        """Everybody who publishes on the topic, of whatever type."""
+        infos = self._node.get_publishers_info_by_topic(self.topic)
+        return tuple(
+            sorted(
+                Publisher(
+                    f"{info.node_namespace.rstrip('/')}/{info.node_name}",
+                    info.topic_type,
+                    qos.offered_by(info.qos_profile),
+                )
+                for info in infos
+            )
+        )
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        self._node.destroy_subscription(self._subscription)
+
+    def _subscribe(self) -> Subscription:
+        self.incompatible_policy = ""
+        receive: Any = self._receive  # rclpy's type hints know no second argument
+        subscribe = functools.partial(
+            self._node.create_subscription,
+            self._message_class,
+            self._name,
+            receive,
+            qos.input_profile(self.quality),
+            qos_overriding_options=qos.INPUT_OVERRIDES,
+        )
+        events = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos)
+        try:
+            return subscribe(event_callbacks=events)
+        except UnsupportedEventTypeError:  # not every middleware reports mismatches
+            return subscribe()
+
+    def _on_incompatible_qos(self, event: Any) -> None:
+        self.incompatible_policy = qos_policy_name_from_kind(event.last_policy_kind)
+        self._node.get_logger().warning(
+            f"{self.topic}: a publisher offers other QoS than is asked for, in "
+            f"{self.incompatible_policy}; its messages will not arrive"
+        )
+
+
+def to_frame(message: Any, config: InputConfig, camera_info: CameraInfo | None = None) -> Frame:
+    """A Frame of a sensor_msgs Image or CompressedImage. Raises ImageError for one not readable.
+
+    camera_info: of the camera; that of another one, or not calibrated, is not used.
+    """
+    to_rgb = compressed_to_rgb if isinstance(message, CompressedImage) else image_to_rgb
+    image = to_rgb(message, config)
+    header = message.header
+    stamp_ns = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec  # may be before 1970
+    if camera_info is None or camera_info.header.frame_id != header.frame_id:
+        return Frame(image, stamp_ns, header.frame_id)
+    matrix = camera_matrix(camera_info, image.shape[:2])
+    return Frame(image, stamp_ns, header.frame_id, intrinsics=matrix)

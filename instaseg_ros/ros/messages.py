@@ -1,4 +1,4 @@
-"""ROS message classes, and what goes between them and the package's own types."""
+"""ROS message classes for `recordings.result_messages`, and what /diagnostics gets."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
 from numpy.typing import NDArray
 from rclpy.time import Time
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import Image
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from instaseg_ros.config import InputConfig
-from instaseg_ros.frames import Frame
-from instaseg_ros.recordings.image_messages import camera_matrix, compressed_to_rgb, image_to_rgb
 from instaseg_ros.ros.diagnostics import Diagnosis
 
 try:
@@ -67,21 +64,6 @@ MESSAGES = SimpleNamespace(
     Vector3=Vector3,
     VisionClass=VisionClass,
 )
-
-
-def to_frame(message: Any, config: InputConfig, camera_info: CameraInfo | None = None) -> Frame:
-    """A Frame of a sensor_msgs Image or CompressedImage. Raises ImageError for one not readable.
-
-    camera_info: of the camera; that of another one, or not calibrated, is not used.
-    """
-    to_rgb = compressed_to_rgb if isinstance(message, CompressedImage) else image_to_rgb
-    image = to_rgb(message, config)
-    header = message.header
-    stamp_ns = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec  # may be before 1970
-    if camera_info is None or camera_info.header.frame_id != header.frame_id:
-        return Frame(image, stamp_ns, header.frame_id)
-    matrix = camera_matrix(camera_info, image.shape[:2])
-    return Frame(image, stamp_ns, header.frame_id, intrinsics=matrix)
 
 
 def diagnostic_array(name: str, diagnosis: Diagnosis, stamp: Time) -> DiagnosticArray:

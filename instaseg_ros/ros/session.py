@@ -15,8 +15,7 @@ from instaseg_ros.config import Config
 from instaseg_ros.errors import ImageError
 from instaseg_ros.frames import Frame, Result
 from instaseg_ros.pipeline import Pipeline
-from instaseg_ros.ros.camera import Camera
-from instaseg_ros.ros.messages import to_frame
+from instaseg_ros.ros.camera import Camera, to_frame
 from instaseg_ros.ros.newest_frame_queue import NewestFrameQueue
 from instaseg_ros.ros.publishers import ResultPublishers
 from instaseg_ros.ros.reasons import Input

@@ -14,7 +14,8 @@ from sensor_msgs.msg import CameraInfo, Image
 from instaseg_ros.config import InputConfig
 from instaseg_ros.recordings import result_messages
 from instaseg_ros.recordings.message_types import message_classes, typestore
-from instaseg_ros.ros.messages import MESSAGES, to_frame
+from instaseg_ros.ros.camera import to_frame
+from instaseg_ros.ros.messages import MESSAGES
 
 pytestmark = pytest.mark.ros
 

@@ -51,7 +51,7 @@ class Card(NamedTuple):
 
 
 class Verdicts(NamedTuple):
-    """The colour (3,) of each true region and prediction of a frame, and the number of each kind."""
+    """The colour (3,) of each true region and prediction of a frame, and how many of each kind."""
 
     truth: NDArray[np.uint8]
     predicted: NDArray[np.uint8]
@@ -240,7 +240,7 @@ def _cards(found: Evaluation) -> list[Card]:
         Card(
             "AP over IoU",
             plots.overlap_plot(ranked),
-            "How well masks fit: a steep fall means that objects are found, but with rough outlines.",
+            "How well masks fit: a steep fall means that objects are found with rough outlines.",
         ),
         Card(
             "AP over object size",
