@@ -51,7 +51,7 @@ class Card(NamedTuple):
 
 
 class Verdicts(NamedTuple):
-    """The colour (3,) of each true region and prediction of a frame, and the number of each kind."""
+    """The colour (3,) of each true region and prediction of a frame, and the counts by kind."""
 
     truth: NDArray[np.uint8]
     predicted: NDArray[np.uint8]
@@ -116,7 +116,7 @@ def verdicts(frame: FrameCounts) -> Verdicts:
 def _picture(
     found: Evaluation, k: int, loss: float, seen: Seen, class_names: Sequence[str]
 ) -> Picture:
-    """Truth beside prediction, coloured by what became of each object. class_names: of `seen`."""
+    """Truth beside prediction, coloured by the verdict on each object. class_names: for `seen`."""
     dataset, index = found.dataset, found.indices[k]
     sample = dataset[index]
     verdict = verdicts(found.counts[k])
@@ -240,7 +240,7 @@ def _cards(found: Evaluation) -> list[Card]:
         Card(
             "AP over IoU",
             plots.overlap_plot(ranked),
-            "How well masks fit: a steep fall means that objects are found, but with rough outlines.",
+            "How well masks fit: a steep fall means that objects are found with rough outlines.",
         ),
         Card(
             "AP over object size",

@@ -23,8 +23,8 @@ LONGEST_NAME = 24
 
 
 class Plot:
-    """`with Plot() as axes: ...`; then `svg` holds the figure, with text in the page's font. Text is
-    taken literally: a name may contain a `$`, which would begin a formula."""
+    """`with Plot() as axes: ...`; then `svg` holds the figure, with text in the page's font. Text
+    is taken literally: a name may contain a `$`, which would begin a formula."""
 
     svg = ""
 
