@@ -1,4 +1,4 @@
-"""Datasets: each has `class_names`, a length, and gives a `Sample` per index."""
+"""Opens datasets: each has `class_names` and a length, and gives a `Sample` per index."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = [
     "spread",
 ]
 
-ALL = "all"  # in place of a split, of a dataset that has none
+ALL = "all"  # instead of a split, for a dataset without splits
 
 log = logging.getLogger(__name__)
 

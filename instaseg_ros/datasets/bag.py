@@ -1,4 +1,4 @@
-"""Recordings that carry their truth, as the synthetic street's export writes them."""
+"""Reads recordings with ground truth, as the synthetic street's export writes them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from instaseg_ros.samples import Sample, present_ids
 
 log = logging.getLogger(__name__)
 
-# By path, not in the dataset, which is sent to the processes that load training data.
+# Cached by path, not in the dataset, which is sent to the processes that load training data.
 _recording = lru_cache(maxsize=4)(open_recording)
 
 
@@ -157,9 +157,9 @@ class LabelledBag:
         return Sample(frame, truth, ids, np.array(class_ids, np.int64), ignore)
 
     def _messages_of(self, moment: _Moment) -> dict[str, Any]:
-        """The messages of a frame by topic, the first of each."""
+        """The first message of a frame on each topic."""
         found: dict[str, Any] = {}
-        # By time; in a file whose index tells wrong times, by looking at all of it.
+        # By time; if the index has wrong times, by reading the whole file.
         for span_ns in ((moment.first_ns, moment.last_ns + 1), ()):
             for topic, _, message in self._messages(Counter(), [], *span_ns):
                 if message_types.stamp_ns(message.header) == moment.stamp_ns:

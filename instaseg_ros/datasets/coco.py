@@ -159,7 +159,7 @@ class Coco:
             )
 
     def _image_folders(self) -> list[Path]:
-        """Folders that may contain images; the one in which the first image is found comes first."""
+        """Folders that may contain images; the one that has the first image comes first."""
         name = self._file.stem.removeprefix("instances_")
         beside = (self._file.parent, self._file.parent.parent)
         inner = (name, f"images/{name}", "images", "data", "")

@@ -84,10 +84,10 @@ class LabelImages:
             "street's export writes them",
         ):
             if not isinstance(meta["class_names"], list):
-                raise TypeError("`class_names` is no list")
+                raise TypeError("`class_names` is not a list")
             self.class_names = tuple(map(class_name, meta["class_names"]))
             if len(set(self.class_names)) < len(self.class_names):
-                raise ValueError(f"of {', '.join(self.class_names)} two are alike")
+                raise ValueError(f"two of {', '.join(self.class_names)} are equal")
             self._classes = {
                 Path(frame["file"]).stem: self._known_classes(frame, remarks)
                 for frame in meta["frames"]

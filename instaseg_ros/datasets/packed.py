@@ -41,7 +41,7 @@ _open = functools.lru_cache(maxsize=64)(zipfile.ZipFile)  # reading is safe in t
 
 
 class Packed:
-    """What a folder of shards holds of a split; of a dataset that had none, for any, all of it."""
+    """The samples of a split in a folder of shards; all for any split if there were no splits."""
 
     def __init__(self, root: str | Path, split: str = "") -> None:
         found = list(_indexes(Path(root)))
@@ -50,7 +50,7 @@ class Packed:
         self.semantic_names = _names(found[0][0], first, "semantic_names")
         self.counts_all = first.get("counts_all") is True
         if not self.class_names:
-            raise InputError(f"{found[0][0]}: expected a class at least")
+            raise InputError(f"{found[0][0]}: expected at least one class")
         known = _splits(found)
         if known and split not in known:
             raise unknown_split(root, split, known)
@@ -150,11 +150,11 @@ def _indexes(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         index = _index(path, path.stat().st_mtime_ns)
         if path.name != SHARD.format(number) or index["shard"] != number:
             raise InputError(
-                f"{path}: expected {SHARD.format(number)}, the shard that says it is number "
-                f"{number}; all of a dataset's shards must be there, and no other's"
+                f"{path}: expected {SHARD.format(number)}, the shard with number {number} in its "
+                "index; all shards of one dataset must be there, and no others"
             )
         if last is not None and (last["last"] or last["class_names"] != index["class_names"]):
-            raise InputError(f"{path}: is of another dataset than the shards before it")
+            raise InputError(f"{path}: belongs to another dataset than the shards before it")
         last = index
         yield path, index
     if last is None or not last["last"]:
@@ -204,7 +204,7 @@ def _names(path: Path, index: Mapping[str, Any], key: str) -> tuple[str, ...]:
     with named(str(path), f"expected names in `{key}`"):
         names = tuple(map(class_name, index[key]))
         if len(set(names)) < len(names) or len(names) > MAX_CLASSES:
-            raise ValueError(f"{len(names)} of them, or two alike")
+            raise ValueError(f"{len(names)} of them, or two are equal")
         return names
 
 

@@ -26,7 +26,7 @@ def read_labels(path: Path, size: tuple[int, ...]) -> NDArray[np.uint16]:
     labels = read_any(path, cv2.IMREAD_UNCHANGED)
     if labels.dtype not in (np.uint8, np.uint16) or labels.shape != size:
         raise InputError(
-            f"{path}: expected one channel of 8 or 16 bit and {size} pixels as its image has, "
+            f"{path}: expected one channel of 8 or 16 bits and {size} pixels like its image, "
             f"found {labels.dtype} of {labels.shape}"
         )
     return labels.astype(np.uint16)
@@ -43,7 +43,7 @@ def read_colored_labels(path: Path, size: tuple[int, ...]) -> NDArray[np.uint16]
         return read_labels(path, size)
     if picture.shape[:2] != size:
         raise InputError(
-            f"{path}: expected {size} pixels as its image has, found {picture.shape[:2]}"
+            f"{path}: expected {size} pixels like its image, found {picture.shape[:2]}"
         )
     code = picture[..., :3].astype(np.int64) @ np.array([1, 1 << 8, 1 << 16])
     colors, number = np.unique(np.append(code.ravel(), 0), return_inverse=True)  # 0: black

@@ -79,8 +79,8 @@ def _broken_images(files: Iterable[Path]) -> Iterable[str]:
 
 
 def table(contents: Sequence[Content], class_names: Sequence[str], min_pixels: int) -> str:
-    """Sizes, ignored ground, and per class: objects, those of at least `min_pixels`, images that
-    show one, and quantiles of the objects' pixels."""
+    """A table of sizes, ignored pixels, and per class: objects, those of at least `min_pixels`,
+    images that show one, and quantiles of the objects' pixels."""
     sizes, counts = np.unique([one.size for one in contents], axis=0, return_counts=True)
     named = [f"{h} x {w} ({n})" for (h, w), n in zip(sizes, counts, strict=True)]
     if len(named) > 4:
@@ -105,7 +105,7 @@ def table(contents: Sequence[Content], class_names: Sequence[str], min_pixels: i
     classes = text_table(headings, rows, ("", "d", "d", "d", *(".0f" for _ in levels)))
     return (
         f"height x width {', '.join(named)}\n"
-        f"ignored ground {ignored:.2%}, uncounted objects {crowd:.2%} of all pixels\n{classes}"
+        f"ignored {ignored:.2%}, crowds {crowd:.2%} of all pixels\n{classes}"
     )
 
 
