@@ -1,4 +1,4 @@
-"""The camera: subscriptions to its images and, for where its pixels look, to its camera_info."""
+"""Subscribes to a camera's images and, for its intrinsics, to its camera_info."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ MESSAGE_CLASSES = {"raw": Image, "compressed": CompressedImage}
 class Camera:
     """Subscribes to the image topic, and to `camera_info`, until `close`.
 
-    on_image: called by the executor with each message and the newest CameraInfo, None without one.
-    on_lost: called with a number of images that were published and never arrived.
+    on_image: called by the executor with each message and the newest CameraInfo, or None.
+    on_lost: called with a number of images that were published but never arrived.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Camera:
         self._info: CameraInfo | None = None
         self._losses = LossCounter()
         self._machine = MachineWatch(get_rmw_implementation_identifier())
-        # As image_transport does, the suffix goes to the topic that `image` is remapped to.
+        # Like image_transport, append the suffix to the topic that `image` is remapped to.
         base = node.resolve_topic_name("image")
         compressed = config.image_transport == "compressed"
         self._images = FollowingSubscription(
@@ -58,7 +58,7 @@ class Camera:
         self.adapt()
 
     def adapt(self) -> None:
-        """Follow the publishers that are there now; to be called a few times per second."""
+        """Adapt to the current publishers; call this a few times per second."""
         infos = self._node.get_publishers_info_by_topic(self._images.topic)
         if lost := self._losses.settle({bytes(info.endpoint_gid) for info in infos}):
             self._on_lost(lost)
@@ -67,7 +67,7 @@ class Camera:
         self._infos.adapt()
 
     def describe(self) -> Input:
-        """What diagnostics say about the input."""
+        """The input, for diagnostics."""
         return Input(
             topic=self._images.topic,
             message_type=self._images.message_type,
@@ -111,7 +111,7 @@ class Camera:
 
 
 def _info_topic(node: Node, image_topic: str) -> str:
-    """`camera_info` where it is remapped, else, as image_transport does, beside the images."""
+    """`camera_info` if it is remapped, else beside the images, as in image_transport."""
     remapped = node.resolve_topic_name("camera_info")
     if remapped != node.resolve_topic_name("camera_info", only_expand=True):
         return remapped

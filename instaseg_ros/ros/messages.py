@@ -1,4 +1,4 @@
-"""ROS message classes, and what goes between them and the package's own types."""
+"""Provides ROS message classes, and converts between them and the package's types."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ except ImportError as error:
 
 
 def _bytes(pixels: NDArray[Any]) -> array[int]:
-    """A uint8[] field's value; rclpy checks each element of anything else it is given."""
+    """A value for a uint8[] field; rclpy would check each element of any other type."""
     data = array("B")
     data.frombytes(pixels.data.cast("B"))
     return data
 
 
-# What `instaseg_ros.recordings.result_messages` builds messages from.
+# The message classes for `instaseg_ros.recordings.result_messages`.
 MESSAGES = SimpleNamespace(
     bytes=_bytes,
     BoundingBox2D=BoundingBox2D,
@@ -70,9 +70,9 @@ MESSAGES = SimpleNamespace(
 
 
 def to_frame(message: Any, config: InputConfig, camera_info: CameraInfo | None = None) -> Frame:
-    """A Frame of a sensor_msgs Image or CompressedImage. Raises ImageError for one not readable.
+    """A Frame from a sensor_msgs Image or CompressedImage. Raises ImageError if it is unreadable.
 
-    camera_info: of the camera; that of another one, or not calibrated, is not used.
+    camera_info: ignored if it is of another camera, or not calibrated.
     """
     to_rgb = compressed_to_rgb if isinstance(message, CompressedImage) else image_to_rgb
     image = to_rgb(message, config)

@@ -1,4 +1,4 @@
-"""A subscription that asks for the quality of service its publishers offer."""
+"""Subscribes with the quality of service that the publishers offer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class FollowingSubscription:
     """Subscribes to `topic`, newest message only, until `close`; `adapt` follows the publishers.
 
     receive: called by the executor with each message and rclpy's information about it.
-    topic: resolved name. incompatible_policy: on which a publisher was turned away, or empty.
+    topic: resolved name. incompatible_policy: for which a publisher was rejected, or empty.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class FollowingSubscription:
         self._subscription = self._subscribe()
 
     def adapt(self) -> bool:
-        """Follow the publishers that are there now; True when that took a new subscription."""
+        """Adapt to the current publishers; True if that took a new subscription."""
         offered = [p.quality for p in self.publishers() if p.message_type == self.message_type]
         wanted = qos.choose(self._settings, offered, self.quality)
         if wanted == self.quality:
@@ -58,7 +58,7 @@ class FollowingSubscription:
         return True
 
     def publishers(self) -> tuple[Publisher, ...]:
-        """Everybody who publishes on the topic, of whatever type."""
+        """All publishers on the topic, of any type."""
         infos = self._node.get_publishers_info_by_topic(self.topic)
         return tuple(
             sorted(
@@ -77,7 +77,7 @@ class FollowingSubscription:
 
     def _subscribe(self) -> Subscription:
         self.incompatible_policy = ""
-        receive: Any = self._receive  # rclpy's type hints know no second argument
+        receive: Any = self._receive  # rclpy's type hints lack the second argument
         subscribe = functools.partial(
             self._node.create_subscription,
             self._message_class,
@@ -95,6 +95,6 @@ class FollowingSubscription:
     def _on_incompatible_qos(self, event: Any) -> None:
         self.incompatible_policy = qos_policy_name_from_kind(event.last_policy_kind)
         self._node.get_logger().warning(
-            f"{self.topic}: a publisher offers other QoS than is asked for, in "
+            f"{self.topic}: a publisher offers a different QoS than requested, in "
             f"{self.incompatible_policy}; its messages will not arrive"
         )

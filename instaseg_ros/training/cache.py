@@ -1,4 +1,4 @@
-"""A dataset decoded once and kept in memory that all workers share."""
+"""Decodes a dataset once, and keeps it in memory that all workers share."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from instaseg_ros.errors import ConfigError
 from instaseg_ros.frames import Frame
 from instaseg_ros.training.memory import available_bytes
 
-BLOCK_BYTES = 64 << 20  # a block is one open file of every process
-PLANES = ("labels", "ignore", "crowd", "semantic")  # of `Sample`; they change seldom along a row
+BLOCK_BYTES = 64 << 20  # a block is one open file in every process
+PLANES = ("labels", "ignore", "crowd", "semantic")  # of `Sample`; they rarely change along a row
 SHARED = Path("/dev/shm")  # shared memory on Linux
 NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
 

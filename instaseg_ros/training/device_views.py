@@ -27,8 +27,8 @@ from instaseg_ros.training.data import Batch, shown
 from instaseg_ros.training.memory import available_bytes
 from instaseg_ros.training.views import ObjectViews
 
-MAX_IDS = 255  # objects of an image: labels are bytes here
-MAX_INSTANCES = 64  # of a view: the largest
+MAX_IDS = 255  # objects per image: labels are bytes here
+MAX_INSTANCES = 64  # per view: the largest
 IGNORED = 128  # bit of the plane whose other bits are the dense class
 PIXEL_BYTES = 5
 BLUR_REACH = 5  # pixels: OpenCV's Gaussian of the largest deviation has 11 taps
@@ -290,11 +290,11 @@ def device_batches(
     size: int,
     device: torch.device,
 ) -> Iterator[Batch]:
-    """As `data.training_batches`, of a dataset that is put on the device first."""
+    """Like `data.training_batches`, for a dataset that is first copied to the device."""
     assert isinstance(views.dataset, Kept)
     data = resident(views.dataset, device)
     semantic = bool(semantic_names(views.dataset))
-    generator = torch.Generator(device)  # of the noise alone
+    generator = torch.Generator(device)  # only for the noise
     for step in count(first_step) if config.seconds else range(first_step, config.steps):
         indices = shown(config, step, rank, size)
         generator.manual_seed(config.seed * 1_000_003 + indices.start)

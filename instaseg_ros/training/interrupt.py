@@ -16,9 +16,9 @@ WAITING = (
 
 @contextmanager
 def finishing_the_step(alone: bool = True) -> Iterator[list[int]]:
-    """Within the block, Ctrl-C is noted in the list instead of being raised; a second one is raised,
-    except with several processes, to which torchrun forwards the signal that the terminal has
-    already sent them. Outside the main thread nothing changes."""
+    """Within the block, Ctrl-C is noted in the list instead of being raised. A second one is
+    raised, except with several processes, to which torchrun forwards the signal that the terminal
+    has already sent them. Outside the main thread nothing changes."""
     seen: list[int] = []
 
     def note(number: int, frame: object) -> None:

@@ -47,13 +47,13 @@ class Source(NamedTuple):
 
 
 def open_source(config: TrainConfig, run_dir: Path) -> Source:
-    """The configured dataset, all of it read once; what was found is kept in `run_dir`."""
+    """Open the configured dataset and read all of it once; its index is kept in `run_dir`."""
     if config.dataset == SYNTHETIC:
         _check_dense(config, ())
         if config.cache != "none":
             raise ConfigError(
-                "train.cache: the synthetic street is drawn, there is nothing to keep: set it to "
-                "none"
+                "train.cache: the synthetic street is rendered, there is nothing to keep: set it "
+                "to none"
             )
         views = EndlessStreet(config)
         size = config.crop_height, config.crop_width

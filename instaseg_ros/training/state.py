@@ -49,13 +49,13 @@ class Learners(nn.Module):
         intrinsics: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """images, state, frames: see `ERFNet.forward`. intrinsics: (B, 3, 3) of the images; None:
-        motion is not asked for."""
+        motion is not needed."""
         features = self.network.encoder(images)
         decoded = self.network.decode_features(features, state, frames)
         outputs = self.network.split_heads(decoded)
         if self.dense is not None and self.training:
             outputs[DENSE] = self.dense(features.deep)
-        elif self.dense is not None:  # bf16 cannot tell scores of many classes apart
+        elif self.dense is not None:  # bf16 cannot resolve the scores of many classes
             with torch.autocast(images.device.type, enabled=False):
                 outputs[DENSE] = self.dense(features.deep.float())
         if self.ego_motion is not None and intrinsics is not None:
@@ -106,7 +106,7 @@ class State:
                 f"{path} is not what a run saves, or was cut off ({_first_line(error)}); {way_out}"
             ) from error
         try:
-            # How the steps are computed is this device's matter, not that of the one that saved.
+            # This device, not the one that saved, decides how steps are computed.
             saved = state["optimizer"]["param_groups"]
             for group, own in zip(saved, self.optimizer.param_groups, strict=True):
                 group.update({name: own[name] for name in ("fused", "foreach", "capturable")})
@@ -114,7 +114,7 @@ class State:
                 part.load_state_dict(state[name])
         except Exception as error:
             raise ConfigError(
-                f"{path} is of a run with another network or other classes; {way_out} "
+                f"{path} belongs to a run with another network or other classes; {way_out} "
                 f"({_first_line(error)})"
             ) from error
         log.info("resuming %s after step %d", path, step)

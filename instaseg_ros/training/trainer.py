@@ -106,8 +106,8 @@ def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
     bins = isinstance(options, spatial_embedding.LossConfig) and options.lovasz != "exact"
     if options.cache == "device" and (clip > 1 or not bins):
         raise ConfigError(
-            "train.cache: device is for method spatial_embedding, whose loss takes what is made "
-            "there (train.lovasz: binned), and train.clip_frames 1; set it to memory"
+            "train.cache: device is for method spatial_embedding, whose loss runs on such views "
+            "(train.lovasz: binned), and train.clip_frames 1; set it to memory"
         )
     for weights in filter(None, (init, options.teacher)):
         describe(weights)
@@ -227,9 +227,7 @@ def _loop(run: Run, state: State, first_step: int) -> None:
             stopping = group.any(bool(interrupted)) and not last
             if writes and (done % options.save_every == 0 or last or stopping):
                 _check_gradients(run)
-                state.save(
-                    run.directory / STATE, done
-                )  # last, so that everything before it is done
+                state.save(run.directory / STATE, done)  # last: all before it is done
             if stopping:
                 log.info("stopped after step %d: the same command continues from there", done)
             if stopping or last:
