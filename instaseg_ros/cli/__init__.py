@@ -1,8 +1,8 @@
 """The `instaseg` command: one module per verb, imported only when it is called.
 
 A verb's module has `add_arguments(parser)` and `run(args) -> exit code`. Exit codes: 0 done;
-1 an input or output that broke on the way; 2 an option, input or weights that cannot be used;
-130 Ctrl-C; 141 nobody reads what is printed (`instaseg info DATA | head`).
+1 an input or output failed on the way; 2 an option, input or weights cannot be used; 130 Ctrl-C;
+141 nobody reads the output (`instaseg info DATA | head`).
 """
 
 from __future__ import annotations
@@ -38,22 +38,25 @@ VERBS = {  # verb: module, what it does
     "replay": ("instaseg_ros.cli.replay", "label a recording, a video or a folder of images"),
     "evaluate": (
         "instaseg_ros.cli.evaluate",
-        "metrics of weights on a dataset, and where they are lost",
+        "measure weights on a dataset, and show where accuracy is lost",
     ),
-    "bench": ("instaseg_ros.cli.bench", "milliseconds of every stage, beside the published way"),
+    "bench": ("instaseg_ros.cli.bench", "time every stage, beside the published implementation"),
     "export": ("instaseg_ros.cli.export", "write the network as ONNX, OpenVINO IR or an engine"),
-    "doctor": ("instaseg_ros.cli.doctor", "try every runtime of this machine against torch"),
+    "doctor": ("instaseg_ros.cli.doctor", "compare every runtime on this machine with torch"),
     "quantize": (
         "instaseg_ros.cli.quantize",
-        "an int8 model of weights, measured before it is kept",
+        "make an int8 model of weights, and measure it before keeping it",
     ),
-    "info": ("instaseg_ros.cli.info", "what a data set holds, and which of its files are broken"),
-    "pack": ("instaseg_ros.cli.pack", "a data set as a few files, to carry it elsewhere"),
-    "train": ("instaseg_ros.cli.train", "train weights, or go on with a run that was stopped"),
+    "info": (
+        "instaseg_ros.cli.info",
+        "show a dataset's content, and which of its files are broken",
+    ),
+    "pack": ("instaseg_ros.cli.pack", "pack a dataset into a few files, for transport"),
+    "train": ("instaseg_ros.cli.train", "train weights, or resume a stopped run"),
 }
 
 
-DEBUG = "INSTASEG_DEBUG"  # environment variable: errors come with their traceback
+DEBUG = "INSTASEG_DEBUG"  # environment variable: show tracebacks of errors
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (Exception, KeyboardInterrupt) as error:
             if os.environ.get(DEBUG):
                 traceback.print_exc()
-            # Some C code makes another error of an interrupt in the midst of its import.
+            # Some C code turns an interrupt during its import into another error.
             code, said = (130, "interrupted") if interrupts else _exit_of(error)
             if said:
                 program = " ".join(filter(None, ("instaseg", _verb(arguments))))
@@ -100,14 +103,14 @@ def _exit_of(error: BaseException) -> tuple[int, str]:
         unusable = isinstance(error, (ConfigError, InputError, MissingExtraError, WeightsError))
         return 2 if unusable and not isinstance(error, TruncatedInputError) else 1, str(error)
     return 1, (
-        f"{type(error).__name__}: {error}\nThis was not foreseen: please report it, with what "
-        f"{DEBUG}=1 prints"
+        f"{type(error).__name__}: {error}\nThis error is unexpected: please report it, with the "
+        f"output of {DEBUG}=1"
     )
 
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """Ctrl-C raises KeyboardInterrupt, and is written down in the list."""
+    """Let Ctrl-C raise KeyboardInterrupt, and note it in the list."""
     seen: list[int] = []
 
     def interrupt(number: int, frame: object) -> None:
@@ -126,7 +129,7 @@ def _interrupts() -> Iterator[list[int]]:
 
 
 def _give_up_broken_stdout() -> None:
-    """Where nothing can be printed any more, Python would say so once more at its end."""
+    """Redirect a broken stdout, about which Python would complain again at exit."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -145,12 +148,14 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="a parameter, such as decode.min_pixels=64; may be repeated",
     )
-    group.add_argument("--weights", help="a shipped name, a .safetensors or a published .pth file")
+    group.add_argument(
+        "--weights", help="a shipped name, a .safetensors file or a published .pth file"
+    )
 
 
 def size_from(option: str, multiple: int = 1) -> tuple[int, int]:
-    """(height, width) in pixels of an option like 512x1024. Raises ConfigError for another form,
-    or where a side is not a multiple of `multiple`."""
+    """(height, width) in pixels from an option like 512x1024. Raises ConfigError for another form,
+    or if a side is not a multiple of `multiple`."""
     height, cross, width = option.partition("x")
     if not (cross and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
         raise ConfigError(f"--size: expected HEIGHTxWIDTH in pixels, got {option}")
@@ -161,7 +166,7 @@ def size_from(option: str, multiple: int = 1) -> tuple[int, int]:
 
 
 def config_from(args: argparse.Namespace) -> Config:
-    """The Config of `add_config_options`: defaults, the thresholds of the weights, then --config,
+    """The Config from `add_config_options`: defaults, the weights' thresholds, then --config,
     --set, --weights."""
     from instaseg_ros.config import parse_assignments
     from instaseg_ros.configure import load_config
@@ -173,7 +178,7 @@ def config_from(args: argparse.Namespace) -> Config:
 
 
 def check_frames(images: str | None) -> None:
-    """Raises InputError for an input that cannot be read, before what takes minutes needs it."""
+    """Raises InputError for an unreadable input; call it before work that takes minutes."""
     if images:
         from instaseg_ros.recordings.sources import open_source
 
@@ -185,7 +190,7 @@ def _verb(arguments: Sequence[str]) -> str | None:
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """A parser that knows every verb, and the options of the one that is called."""
+    """A parser with every verb, and the options of the called one."""
     parser = argparse.ArgumentParser(
         prog="instaseg", description="Real-time instance segmentation for ROS 2."
     )

@@ -1,4 +1,4 @@
-"""`instaseg bench`: milliseconds of every stage, beside the published way on the same machine."""
+"""`instaseg bench`: time every stage, beside the published implementation on the same machine."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", default="1024x2048", help="height x width of the image")
     parser.add_argument("--objects", type=int, default=30, help="objects in the image")
     parser.add_argument(
-        "--classes", type=int, default=0, help="classes that the objects are of; 0: all"
+        "--classes", type=int, default=0, help="number of classes among the objects; 0: all"
     )
     parser.add_argument("--runtime", choices=choices["runtime.name"], help="runtime.name")
     parser.add_argument("--precision", choices=choices["runtime.precision"])
     parser.add_argument("--rounds", type=int, default=10, help="measurements of each stage")
-    parser.add_argument("--json", type=Path, help="write the numbers to this file too")
+    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     parser.add_argument(
         "--sweep",
         type=Path,
         metavar="PNG",
-        help="draw how the times grow with objects, foreground and image size",
+        help="plot the times over objects, foreground and image size",
     )
     parser.add_argument(
         "--runtimes",
         type=int,
         metavar="FRAMES",
-        help="compare every runtime and precision there is here, on so many synthetic frames",
+        help="compare every runtime and precision available here on this many synthetic frames",
     )
     parser.add_argument(
         "--methods",
         nargs="+",
         metavar="WEIGHTS",
-        help="compare weights, of whatever method, on the same held-out frames",
+        help="compare weights of any methods on the same held-out frames",
     )
     parser.add_argument(
-        "--data", default=SYNTHETIC, help="of --methods: `synthetic`, or the path of a dataset"
+        "--data", default=SYNTHETIC, help="for --methods: `synthetic`, or the path of a dataset"
     )
-    parser.add_argument("--frames", type=int, default=200, help="of --methods: at most so many")
+    parser.add_argument("--frames", type=int, default=200, help="for --methods: most frames to use")
     add_config_options(parser)
 
 

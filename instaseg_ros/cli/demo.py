@@ -10,7 +10,9 @@ from instaseg_ros.errors import ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder of results")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("demo"), help="folder for the results"
+    )
     parser.add_argument("--bag", type=Path, help="a recording with ground truth (default: shipped)")
     parser.add_argument("--rate", type=float, default=4.0, help="images per second")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""`instaseg doctor`: try every runtime of this machine against torch, in one command."""
+"""`instaseg doctor`: compare every runtime on this machine with torch, in one command."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from instaseg_ros.files import OutputFile
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", default="512x1024", help="height x width of the network's input")
-    parser.add_argument("--rounds", type=int, default=10, help="calls for each median time")
+    parser.add_argument("--rounds", type=int, default=10, help="calls per median time")
     parser.add_argument(
         "--images",
         metavar="DIR",
-        help="recording, video or images to compare with torch on; default: a synthetic street",
+        help="recording, video or images for comparing with torch; default: a synthetic street",
     )
-    parser.add_argument("--json", type=Path, help="write the report to this file too")
+    parser.add_argument("--json", type=Path, help="also write the report to this file")
     add_config_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 when the runtime that `auto` takes agrees with torch, else 1."""
+    """0 if the runtime chosen by `auto` agrees with torch, else 1."""
     size_from(args.size)
     config = config_from(args)
     if args.rounds < 1:
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     size = size_from(args.size, checkpoint.stride)
     runtimes = logging.getLogger("instaseg_ros.runtimes")
     level = runtimes.level
-    runtimes.setLevel(logging.WARNING)  # the table says it all
+    runtimes.setLevel(logging.WARNING)  # the table tells everything
     try:
         report = examine(config.runtime, checkpoint, size, args.images, args.rounds)
     finally:

@@ -1,4 +1,4 @@
-"""`instaseg evaluate DATA`: metrics of weights on a dataset, and where they are lost."""
+"""`instaseg evaluate DATA`: measure weights on a dataset, and show where accuracy is lost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from instaseg_ros.datasets import Dataset
 
 SYNTHETIC_FRAMES, SYNTHETIC_SIZE = 200, "512x1024"
-SYNTHETIC_TRACKED = 20  # frames of a sequence with --tracking, two seconds
+SYNTHETIC_TRACKED = 20  # frames per sequence with --tracking: two seconds
 
 log = logging.getLogger(__name__)
 
@@ -25,41 +25,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split",
         default="val",
-        help="of those that the dataset has (default: val); where it has none, val is what "
-        "training holds out, and `all` is all of it",
+        help="a split of the dataset (default: val); if it has none, val is the part that training "
+        "holds out, and `all` is everything",
     )
     parser.add_argument(
         "--frames",
         type=int,
         metavar="N",
-        help="only so many, spread over the dataset, with --tracking the first; synthetic: four of "
-        f"each sequence, with --tracking {SYNTHETIC_TRACKED}, default {SYNTHETIC_FRAMES}",
+        help="use at most this many frames, spread over the dataset, with --tracking the first; "
+        f"synthetic: four of each sequence, with --tracking {SYNTHETIC_TRACKED}, default "
+        f"{SYNTHETIC_FRAMES}",
     )
-    parser.add_argument("--size", help=f"of synthetic frames, default {SYNTHETIC_SIZE}")
+    parser.add_argument("--size", help=f"size of synthetic frames, default {SYNTHETIC_SIZE}")
     parser.add_argument(
         "--min-pixels",
         type=float,
         metavar="PX",
-        help="smaller true objects are left out; default: of streets 100 pixels of a 1024x2048 "
-        f"frame, scaled to the frame's size (synthetic: {STREET_LEAST_PX}), else none",
+        help="leave out smaller true objects; default: on streets 100 pixels of a 1024x2048 frame, "
+        f"scaled to the frame's size (synthetic: {STREET_LEAST_PX}), otherwise none",
     )
-    parser.add_argument("--coco", action="store_true", help="COCO's mask AP too (extra `coco`)")
+    parser.add_argument(
+        "--coco", action="store_true", help="also compute COCO's mask AP (extra `coco`)"
+    )
     parser.add_argument(
         "--tracking",
         action="store_true",
         help="follow objects through the dataset's sequences: HOTA, MOTSA, id switches (extra "
         "`tracking`)",
     )
-    parser.add_argument("--json", type=Path, help="write the numbers to this file too")
+    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     parser.add_argument(
-        "--report", type=Path, metavar="DIR", help="write a page about it, DIR/report.html"
+        "--report", type=Path, metavar="DIR", help="write a report to DIR/report.html"
     )
     parser.add_argument(
         "--worst",
         type=int,
         default=0,
         metavar="N",
-        help="save the N frames that cost most AP in the report's folder",
+        help="save the N frames that cost the most AP in the report's folder",
     )
     add_config_options(parser)
 
@@ -120,10 +123,10 @@ def _check(args: argparse.Namespace) -> None:
     if args.worst < 0:
         raise ConfigError(f"--worst: expected at least 0, got {args.worst}")
     if args.worst and not args.report:
-        raise ConfigError("--worst: say where the pictures go with --report DIR")
+        raise ConfigError("--worst: choose a folder for the pictures with --report DIR")
     if args.size and args.data != SYNTHETIC:
         raise ConfigError(
-            "--size is of synthetic frames; for a dataset's, set input.height and input.width"
+            "--size is for synthetic frames; for a dataset, set input.height and input.width"
         )
     if args.coco:
         from instaseg_ros.evaluation.metrics.coco import require_pycocotools
@@ -148,14 +151,14 @@ def _dataset(args: argparse.Namespace) -> Dataset:
             )
         return dataset
     if args.split != "val":
-        raise ConfigError(f"--split: the synthetic street has val alone, got {args.split}")
+        raise ConfigError(f"--split: the synthetic street has only val, got {args.split}")
     size = size_from(args.size or SYNTHETIC_SIZE)
     each = {"per_sequence": SYNTHETIC_TRACKED} if args.tracking else {}
     return held_out_street(args.frames or SYNTHETIC_FRAMES, size, **each)
 
 
 def _plain_json(facts: dict[str, object]) -> str:
-    """JSON has no NaN: null stands for it."""
+    """JSON text with null for NaN, which JSON lacks."""
     import json
 
     return json.dumps(_without_nan(facts), indent=2, allow_nan=False) + "\n"

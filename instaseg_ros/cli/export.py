@@ -1,5 +1,5 @@
-"""`instaseg export WEIGHTS --to FORMAT`: the network for another runtime, compared with torch; or
-the weights themselves, `--to safetensors`, from a published .pth for instance."""
+"""`instaseg export WEIGHTS --to FORMAT`: write the network for another runtime, compared with
+torch; or with `--to safetensors` the weights themselves, for instance from a published .pth."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PRECISIONS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", metavar="WEIGHTS", help="a shipped name or a file of weights")
-    parser.add_argument("--to", required=True, choices=PRECISIONS, help="what to write")
+    parser.add_argument("--to", required=True, choices=PRECISIONS, help="format to write")
     parser.add_argument(
         "-o",
         "--output",
@@ -32,21 +32,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="file to write; default: NAME-SIZE-PRECISION here, and for tensorrt the cache folder, "
         "where the node finds the engine",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     parser.add_argument("--size", default="512x1024", help="height x width of the network's input")
     parser.add_argument(
         "--precision",
         choices=("fp32", "fp16", "int8"),
-        help="default: fp32, for engines fp16; int8: engines of what `instaseg quantize` made",
+        help="default: fp32, for engines fp16; int8: engines quantised by `instaseg quantize`",
     )
     parser.add_argument(
         "--images",
         metavar="DIR",
-        help="recording, video or images to compare with torch on; default: a synthetic street",
+        help="recording, video or images for comparing with torch; default: a synthetic street",
     )
     engines = parser.add_argument_group("engines (tensorrt, torch2trt)")
     engines.add_argument(
-        "--batch", nargs=2, type=int, metavar=("BEST", "MAX"), help="images at once"
+        "--batch",
+        nargs=2,
+        type=int,
+        metavar=("BEST", "MAX"),
+        help="batch sizes: tuned for BEST, at most MAX",
     )
     engines.add_argument("--workspace-mb", type=int, metavar="N", help="GPU memory while building")
     engines.add_argument("--device", help="cuda or cuda:N")
@@ -91,7 +95,7 @@ def _weights(args: argparse.Namespace, precision: str) -> int:
         )
     if precision == "int8":
         raise ConfigError(f"precision of {WEIGHTS}: expected fp32 or fp16, got {precision}")
-    OutputFile(path, args.overwrite)  # refuses here what is not to be replaced
+    OutputFile(path, args.overwrite)  # refuses early to replace an output
 
     import torch
 

@@ -1,4 +1,4 @@
-"""`instaseg info DATASET`: what a data set holds, a picture of it, and which files are broken."""
+"""`instaseg info DATASET`: show a dataset's content, a picture of it, and its broken files."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", help="`synthetic`, or a folder or file of a known layout")
     parser.add_argument(
         "--split",
-        help="of those that the dataset has (default: train); where it has no val, train and val "
-        "are what training learns and holds out, and `all` (default) is all of it",
+        help="a split of the dataset (default: train); if it has no val, train and val are the "
+        "parts that training learns and holds out, and `all` (default) is everything",
     )
     parser.add_argument(
-        "--check", action="store_true", help="read every file, and say only which are broken"
+        "--check", action="store_true", help="read every file, and only list the broken ones"
     )
-    parser.add_argument("--limit", type=int, help="count only so many images, evenly spread")
+    parser.add_argument("--limit", type=int, help="count at most this many images, evenly spread")
     parser.add_argument(
-        "--min-pixels", type=int, default=100, help="objects of at least this size are told apart"
+        "--min-pixels", type=int, default=100, help="count objects of at least this size separately"
     )
     parser.add_argument(
         "--sheet",
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """1 when a file is broken, else 0."""
+    """1 if a file is broken, else 0."""
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit: expected at least 1, got {args.limit}")
     if args.sheet and args.sheet.suffix.lower() not in (".png", ".jpg"):
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check(path: str, split: str) -> int:
-    """Read every file of a dataset; 1 when one is broken, else 0."""
+    """Read every file of a dataset; 1 if one is broken, else 0."""
     from instaseg_ros.datasets import open_dataset
     from instaseg_ros.datasets.survey import survey
 
@@ -74,7 +74,7 @@ def check(path: str, split: str) -> int:
 
 
 def _named(broken: list[str]) -> int:
-    """Say what is broken; the exit code."""
+    """Print what is broken; returns the exit code."""
     for said in broken:
         print(said, file=sys.stderr)
     return 1 if broken else 0

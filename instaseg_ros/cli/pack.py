@@ -1,4 +1,4 @@
-"""`instaseg pack DATA FOLDER`: a dataset as a few files, to be carried to another machine."""
+"""`instaseg pack DATA FOLDER`: pack a dataset into a few files, for transport."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from instaseg_ros.errors import ConfigError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", help="a folder or file of a known layout")
-    parser.add_argument("output", type=Path, help="a new or empty folder; give it as DATA then")
     parser.add_argument(
-        "--frames", type=int, help="of the training split, spread over it (default: all)"
+        "output", type=Path, help="a new or empty folder, which is then usable as DATA"
     )
     parser.add_argument(
-        "--val-frames", type=int, help="likewise of the validation split (default: all)"
+        "--frames", type=int, help="frames of the training split, spread over it (default: all)"
+    )
+    parser.add_argument(
+        "--val-frames", type=int, help="frames of the validation split, likewise (default: all)"
     )
     parser.add_argument(
         "--quality",
         type=int,
         default=0,
-        help="of WebP, 1 to 100, to make images anew (default: files as they are)",
+        help="re-encode images as WebP of this quality, 1 to 100 (default: copy the files)",
     )
-    parser.add_argument("--shard-mb", type=float, default=40, help="most MiB of a file")
+    parser.add_argument("--shard-mb", type=float, default=40, help="largest file, in MiB")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     for split, frames in (("train", args.frames), ("val", args.val_frames)):
         dataset = open_dataset(args.dataset, split)
         if frames is not None and frames < 1:
-            raise ConfigError(f"--frames and --val-frames: expected 1 at least, got {frames}")
+            raise ConfigError(f"--frames and --val-frames: expected at least 1, got {frames}")
         parts.append((split, dataset, spread(len(dataset), frames or len(dataset))))
     shards = pack(parts, args.output, Packing(int(args.shard_mb * (1 << 20)), args.quality))
     for shard in shards:

@@ -1,5 +1,5 @@
-"""`instaseg quantize`: an int8 model of weights for OpenVINO or TensorRT, measured before it is
-kept."""
+"""`instaseg quantize`: make an int8 model of weights for OpenVINO or TensorRT, and measure it
+before keeping it."""
 
 from __future__ import annotations
 
@@ -14,21 +14,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--to",
         choices=("openvino", "tensorrt"),
         default="openvino",
-        help="what is to run it; for tensorrt, --size must be that of the network's input",
+        help="runtime for the model; for tensorrt, --size must be that of the network's input",
     )
     parser.add_argument(
         "--images",
         metavar="PATH",
-        help="what to calibrate on: a folder of images, a video or a recording of your camera; "
-        "without it the synthetic street",
+        help="images for calibration: a folder, a video or a recording from your camera; default: "
+        "the synthetic street",
     )
-    parser.add_argument("--size", default="512x1024", help="height x width to calibrate at")
-    parser.add_argument("--frames", type=int, default=32, help="images to calibrate on")
+    parser.add_argument("--size", default="512x1024", help="height x width for calibration")
+    parser.add_argument("--frames", type=int, default=32, help="images for calibration")
     parser.add_argument(
-        "--check-frames", type=int, default=100, help="held-out synthetic frames to measure AP on"
+        "--check-frames",
+        type=int,
+        default=100,
+        help="held-out synthetic frames on which to measure AP",
     )
     parser.add_argument(
-        "--max-loss", type=float, default=0.005, help="AP that may be lost; more is not kept"
+        "--max-loss",
+        type=float,
+        default=0.005,
+        help="largest acceptable loss of AP; a worse model is not kept",
     )
     add_config_options(parser)
 
@@ -47,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from instaseg_ros.evaluation.by_runtime import table
 
     checkpoint = load_checkpoint(config.weights)
-    if args.to == "tensorrt":  # its files are of one size
+    if args.to == "tensorrt":  # its files are for one size
         size_from(args.size, checkpoint.stride)
     order = Order(args.images, size, args.frames, args.check_frames, args.to)
     quantised = quantize(checkpoint, config.decode, order)

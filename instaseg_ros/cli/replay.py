@@ -1,4 +1,4 @@
-"""`instaseg replay IN -o OUT`: a recording, video or folder of images through the pipeline."""
+"""`instaseg replay IN -o OUT`: label a recording, video or folder of images with the pipeline."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help=".mcap (the node's topics), .mp4 or .webm (overlay), or a folder (PNGs); repeatable",
     )
-    parser.add_argument("--topic", help="image topic of a recording that has several")
+    parser.add_argument("--topic", help="image topic, for a recording that has several")
     parser.add_argument("--limit", type=_count, metavar="N", help="stop after N frames")
-    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
     add_config_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Replay; 0 when every frame was read and at least one labelled, else 1."""
-    config = config_from(args)  # needs no torch: a wrong word is told at once
+    """Replay; 0 if every frame was read and at least one labelled, else 1."""
+    config = config_from(args)  # needs no torch, so mistakes are reported at once
 
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 def _open_sinks(
     paths: Sequence[str], config: Config, overwrite: bool, unused: contextlib.ExitStack
 ) -> list[Sink]:
-    """Open before the network is, which takes longer. `unused` is to discard them."""
+    """Open sinks before the network, which takes longer. `unused` will discard them."""
     from instaseg_ros.checkpoint import describe, load_checkpoint
     from instaseg_ros.recordings.sinks import open_sink
 

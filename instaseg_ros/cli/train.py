@@ -1,4 +1,4 @@
-"""`instaseg train CONFIG`: train, or go on with a run that was stopped.
+"""`instaseg train CONFIG`: train, or resume a stopped run.
 
 In several processes: `torchrun --nproc-per-node N -m instaseg_ros.cli train CONFIG`.
 """
@@ -19,10 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, help="run directory (default: runs/NAME of the config)"
     )
-    parser.add_argument("--data", help="dataset to train on, in place of the config's")
+    parser.add_argument("--data", help="dataset to train on, instead of the config's")
     parser.add_argument("--from", dest="init", metavar="WEIGHTS", help="weights to start from")
     parser.add_argument(
-        "--check", action="store_true", help="read every file of the dataset and train nothing"
+        "--check", action="store_true", help="read every file of the dataset, without training"
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="override a parameter"

@@ -1,4 +1,4 @@
-"""Datasets: each has `class_names`, a length, and gives a `Sample` per index."""
+"""Opens datasets: each has `class_names` and a length, and gives a `Sample` per index."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = [
     "spread",
 ]
 
-ALL = "all"  # in place of a split, of a dataset that has none
+ALL = "all"  # instead of a split, for a dataset without splits
 
 log = logging.getLogger(__name__)
 
@@ -53,11 +53,11 @@ def _bag(path: Path, _: str) -> Dataset:
 
 
 class Kind(NamedTuple):
-    """One kind of dataset, and how it is known.
+    """One kind of dataset, and how to recognise it.
 
-    layout: in words. splits: those that are there, none where the data has no splits; then `open`
-    takes any for all. signs: patterns, each of which something in the folder fits; "a|b": one of
-    the two. suffixes: of the file that may be given in place of a folder.
+    layout: in words. splits: finds the existing splits; if there are none, `open` accepts any split
+    and takes everything. signs: patterns, each of which must match something in the folder; "a|b":
+    either one. suffixes: of the file that may be given instead of a folder.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Kind(NamedTuple):
         )
 
 
-KINDS = (  # the first that fits
+KINDS = (  # the first that fits is used
     Kind(
         "Cityscapes",
         "leftImg8bit/SPLIT/CITY/*_leftImg8bit.png, gtFine/SPLIT/CITY/*_gtFine_instanceIds.png",
@@ -111,7 +111,7 @@ KINDS = (  # the first that fits
     ),
     Kind(
         "packed",
-        "shard-000.zip, shard-001.zip, ... that `instaseg pack` wrote",
+        "shard-000.zip, shard-001.zip, ... written by `instaseg pack`",
         packed.open_packed,
         packed.splits,
         ("shard-*.zip",),
@@ -135,13 +135,13 @@ KINDS = (  # the first that fits
 
 
 def open_dataset(path: str | Path, split: str) -> Dataset:
-    """The dataset at `path`, its kind told by KINDS from what lies there; the word `synthetic`: 50
-    sequences of the synthetic street, four frames of each.
+    """Open the dataset at `path`, whose kind is detected from its files by KINDS; `synthetic`: 50
+    sequences of the synthetic street with four frames each.
 
-    split: of those that it has (`splits_of`). Where it has no `val`, `train` and `val` are what
-    training learns and holds out of it (`parts.part`), and ALL is both.
-    What was left out is logged. Raises InputError, with the layouts that are known, when nothing
-    fits, and for another split.
+    split: one of `splits_of`. If there is no `val`, `train` and `val` are the parts that training
+    learns and holds out (`parts.part`), and ALL is both.
+    Logs what was left out. Raises InputError for an unknown split and, with the known layouts, if
+    no kind fits.
     """
     if str(path) == SYNTHETIC:
         from instaseg_ros.synthetic_street import SyntheticStreet
@@ -163,13 +163,13 @@ def open_dataset(path: str | Path, split: str) -> Dataset:
         return whole
     chosen, rule = part(whole, split)
     reason = "no split `val`" if known else "no splits"
-    log.info("dataset %s, %s: it has %s; %s (`%s` takes all)", root, split, reason, rule, ALL)
+    log.info("dataset %s, %s: it has %s; %s (`%s`: all)", root, split, reason, rule, ALL)
     return chosen
 
 
 def splits_of(path: str | Path) -> tuple[str, ...]:
-    """The splits that lie at a path, none where the data has no splits. Raises InputError as
-    `open_dataset` does."""
+    """The splits at a path; empty if the data has no splits. Raises InputError as `open_dataset`
+    does."""
     if str(path) == SYNTHETIC:
         return TRAIN, VAL
     root = Path(path)
@@ -178,17 +178,17 @@ def splits_of(path: str | Path) -> tuple[str, ...]:
 
 
 def lacks_val(splits: Sequence[str]) -> bool:
-    """Whether data with these splits has no `val` of its own: then one is held out of it."""
+    """Whether data with these splits has no `val` of its own, so that one must be held out."""
     return not splits or (TRAIN in splits and VAL not in splits)
 
 
 def kind_name(dataset: Dataset) -> str:
-    """What reads it, of a part what reads the whole."""
+    """The name of the dataset's class; for a part, that of the whole."""
     return type(dataset.whole if isinstance(dataset, Part) else dataset).__name__
 
 
 def _said(root: Path, dataset: Dataset) -> Dataset:
-    """The dataset, once people know what it could not read."""
+    """Log the dataset's remarks, and return it."""
     for remark in remarks(dataset):
         log.warning("dataset %s: %s", root, remark)
     return dataset

@@ -1,4 +1,4 @@
-"""Recordings that carry their truth, as the synthetic street's export writes them."""
+"""Reads recordings with ground truth, as the synthetic street's export writes them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from instaseg_ros.samples import Sample, present_ids
 
 log = logging.getLogger(__name__)
 
-# By path, not in the dataset, which is sent to the processes that load training data.
+# Cached by path, not in the dataset, which is sent to the processes that load training data.
 _recording = lru_cache(maxsize=4)(open_recording)
 
 
@@ -45,17 +45,16 @@ class _Moment(NamedTuple):
 
 
 class LabelledBag:
-    """The frames of `image` that have `ground_truth/labels` and `ground_truth/detections` of their
-    stamp, under any namespace, raw or compressed; in order of stamp.
+    """The frames of `image` that have `ground_truth/labels` and `ground_truth/detections` of the
+    same stamp, in any namespace, raw or compressed; ordered by stamp.
 
-    topic: of the images; None where one is unmistakable. Classes are those of the detections, by
-    name; intrinsics those of the first message on `camera_info` beside the images, which are taken
-    for undistorted, or unknown. Opening reads the recording once for the stamps and keeps nothing
-    else; a frame is found by time then, in a file with an index (one whose recorder was killed is
-    read from its start).
-
-    remarks: what of the recording is missing, broken or of no use, in words. An object without a
-    class that can be used is ignored ground.
+    topic: of the images; None if there is only one candidate. Classes are those of the detections,
+    by name; intrinsics come from the first message on `camera_info` beside the images, which are
+    assumed undistorted, or are unknown. Opening reads the recording once and keeps only the stamps;
+    a frame is then found by time, in a file with an index (a file of a killed recorder is read from
+    its start).
+    remarks: what is missing, broken or unusable in the recording, in words. An object without a
+    usable class is ignored.
     """
 
     def __init__(self, path: str | Path, topic: str | None = None) -> None:
@@ -87,7 +86,7 @@ class LabelledBag:
         if not self._moments:
             expected = "an image, labels and detections of one stamp"
         elif left_out and not names:
-            expected = "detections whose id is a label value and that have a class"
+            expected = "detections with a label value as id, and with a class"
         if expected:
             raise InputError(
                 f"bag {path}: expected {expected}, found none on {', '.join(self._topics)}"
@@ -97,8 +96,8 @@ class LabelledBag:
     def _messages(
         self, left_out: Counter[str], broken: list[str], *span_ns: int
     ) -> Iterator[tuple[str, int, Any]]:
-        """Topic, time of receipt and message of all that can be read; what cannot is counted, or
-        said in `broken`."""
+        """Topic, time of receipt and message of all that can be read; the rest is counted, or
+        described in `broken`."""
         recording = _recording(self._path)
         try:
             for raw in recording.messages(self._topics, *span_ns):
@@ -126,7 +125,7 @@ class LabelledBag:
         what = f"bag {self._path}, frame of {moment.stamp_ns / 1e9:.3f} s"
         found = self._messages_of(moment)
         if len(found) < len(self._topics):
-            raise InputError(f"{what}: no longer there; did the file change?")
+            raise InputError(f"{what}: it is gone; did the file change?")
         types = _recording(self._path).topics
         image, labels, detections = (found[topic] for topic in self._topics)
         try:
@@ -143,8 +142,8 @@ class LabelledBag:
         present = present_ids(truth)
         ids = present[np.isin(present, list(class_of))]
         unknown = np.setdiff1d(present, ids)
-        if len(unknown) > sum(left_out.values()):  # those were told when it was opened
-            log.warning("%s: ignored, as there is no detection: %s", what, unknown.tolist())
+        if len(unknown) > sum(left_out.values()):  # those were reported on opening
+            log.warning("%s: ignored labels without a detection: %s", what, unknown.tolist())
         ignore = np.isin(truth, unknown) if len(unknown) else None
         truth = np.array(truth) if ignore is None else np.where(ignore, np.uint16(0), truth)
         class_ids = [self.class_names.index(class_of[i]) for i in ids.tolist()]
@@ -158,9 +157,9 @@ class LabelledBag:
         return Sample(frame, truth, ids, np.array(class_ids, np.int64), ignore)
 
     def _messages_of(self, moment: _Moment) -> dict[str, Any]:
-        """The messages of a frame by topic, the first of each."""
+        """The first message of a frame on each topic."""
         found: dict[str, Any] = {}
-        # By time; in a file whose index tells wrong times, by looking at all of it.
+        # By time; if the index has wrong times, by reading the whole file.
         for span_ns in ((moment.first_ns, moment.last_ns + 1), ()):
             for topic, _, message in self._messages(Counter(), [], *span_ns):
                 if message_types.stamp_ns(message.header) == moment.stamp_ns:

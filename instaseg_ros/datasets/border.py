@@ -1,4 +1,4 @@
-"""Where files become samples: an error of a parser that nobody foresaw becomes ours, named."""
+"""Turns unforeseen errors of parsers into InputErrors that name the file."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ Reader = TypeVar("Reader", bound=Dataset)
 
 @contextmanager
 def named(where: str, problem: str = "cannot be read") -> Iterator[None]:
-    """Raise InputError that begins with `where` and `problem` for anything but an InstasegError."""
+    """Turn any other error than an InstasegError into an InputError that begins with `where` and
+    `problem`."""
     try:
         yield
     except InstasegError:
         raise
-    except Exception as error:  # of whatever kind: it comes from what the files hold
+    except Exception as error:  # any kind, depending on the files' content
         raise InputError(f"{where}: {problem}; {type(error).__name__}: {error}") from error
 
 
 def reads_files(read: Callable[[Reader, int], Sample]) -> Callable[[Reader, int], Sample]:
-    """Of a reader's `__getitem__`: errors have the names of the sample's files."""
+    """Decorate a reader's `__getitem__`, so that errors name the sample's files."""
 
     @functools.wraps(read)
     def guarded(dataset: Reader, index: int) -> Sample:
-        files = dataset.files(index)  # an IndexError of its own stays one: it ends a loop
+        files = dataset.files(index)  # an IndexError here must stay one: it ends a loop
         with named(", ".join(map(str, files))):
             return read(dataset, index)
 

@@ -1,4 +1,4 @@
-"""Cityscapes (Cordts et al. 2016) as its archives unpack, and its way to write instances."""
+"""Reads Cityscapes (Cordts et al. 2016) as its archives unpack, and its encoding of instances."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SEMANTIC = {
     23: "sky",
     **CITYSCAPES,
 }
-NOT_EVALUATED = (29, 30)  # caravan, trailer: things, but of no class of the benchmark
+NOT_EVALUATED = (29, 30)  # caravan, trailer: things, but not classes of the benchmark
 # The labels that the benchmark does not evaluate: unlabelled, own car, rectification border, out
 # of the region, static, dynamic, ground, parking, rail track, guard rail, bridge, tunnel, pole
 # group, and those above.
@@ -58,9 +58,9 @@ def from_cityscapes_ids(
 ) -> Sample:
     """A sample from an image of class * 1000 + instance, renumbered 1..N.
 
-    The bare number of a class in CITYSCAPES marks its uncounted objects (`crowd`), one in `void`
-    ignored ground. An instance of another class (a caravan, 29000) is background: to find an object
-    there is wrong, as the benchmark has it, which takes nothing but bare numbers for void.
+    A bare class number in CITYSCAPES marks objects that are not told apart (`crowd`), one in `void`
+    ignored pixels. An instance of another class (a caravan, 29000) is background, and predictions
+    there are wrong: in the benchmark, too, only bare numbers are void.
     """
     values = np.flatnonzero(np.bincount(encoded.ravel(), minlength=1 << 16))
     index = _INDEX[np.where(values >= 1000, values // 1000, values)]
@@ -80,7 +80,7 @@ def from_cityscapes_ids(
 
 
 def dense_classes(encoded: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """(H, W) uint8, index into SEMANTIC + 1, 0 for what is not evaluated.
+    """(H, W) uint8, index into SEMANTIC + 1; 0: not evaluated.
 
     encoded: (H, W), Cityscapes' label ids, or class * 1000 + instance.
     """
@@ -88,15 +88,15 @@ def dense_classes(encoded: NDArray[np.uint16]) -> NDArray[np.uint8]:
 
 
 def splits(root: Path) -> tuple[str, ...]:
-    """The folders below `leftImg8bit`."""
+    """The folders in `leftImg8bit`."""
     return tuple(subfolders(root / "leftImg8bit"))
 
 
 class Cityscapes:
-    """`leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png` with the truth of
+    """`leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png` with the truth in
     `gtFine/SPLIT/CITY/NAME_gtFine_instanceIds.png`.
 
-    split: `train` or `val`. Labels that the benchmark does not evaluate are ignored ground.
+    split: `train` or `val`. Pixels with labels that the benchmark does not evaluate are ignored.
     """
 
     class_names = tuple(CITYSCAPES.values())

@@ -1,4 +1,4 @@
-"""Instance annotations as COCO writes them (Lin et al. 2014): one JSON file, images beside it."""
+"""Reads COCO's instance annotations (Lin et al. 2014): one JSON file, with images beside it."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ Size = tuple[int, int]  # (H, W)
 
 
 def annotation_files(folder: Path) -> dict[str, Path]:
-    """`annotations/instances_NAME.json` by NAME."""
+    """The files `annotations/instances_NAME.json` by NAME."""
     files = sorted((folder / "annotations").glob("instances*.json"))
     return {file.stem.removeprefix("instances").lstrip("_"): file for file in files}
 
 
 def splits(path: Path) -> tuple[str, ...]:
-    """Of a folder or a file: the NAMEs of its files, and the SPLITS that these begin with (CVAT
-    writes `Train`); none where the only file names no split."""
+    """The splits of a folder or file: the NAMEs of its files, and the SPLITS that these begin with
+    (CVAT writes `Train`); none if the only file names no split."""
     names = [path.stem.removeprefix("instances_")] if path.is_file() else [*annotation_files(path)]
     words = [word for word in SPLITS if any(name.lower().startswith(word) for name in names)]
     if not words and len(names) < 2:
@@ -50,8 +50,8 @@ def splits(path: Path) -> tuple[str, ...]:
 
 
 def annotations_file(path: Path, split: str) -> Path:
-    """`path` where it is the JSON file, else `annotations/instances_SPLIT*.json` below it. A folder
-    whose only `annotations/instances*.json` names no split gives that for any."""
+    """`path` itself if it is a JSON file, else `annotations/instances_SPLIT*.json` in it. If a
+    folder's only `annotations/instances*.json` names no split, it is used for any split."""
     if path.is_file():
         return path
     every = annotation_files(path)
@@ -62,8 +62,8 @@ def annotations_file(path: Path, split: str) -> Path:
     if len(found) != 1:
         raise InputError(
             f"dataset {path}: expected one annotations/instances_{split}*.json, found "
-            f"{', '.join(file.name for file in every.values()) or 'none'}; the file itself may be "
-            "given"
+            f"{', '.join(file.name for file in every.values()) or 'none'}; the path may also be "
+            "that of the file"
         )
     return found[0]
 
@@ -71,14 +71,14 @@ def annotations_file(path: Path, split: str) -> Path:
 class Coco:
     """The images of one annotation file; see `annotations_file`.
 
-    Classes are the categories in order of their ids, those of one name together. Images lie in the
-    first of NAME, images/NAME, images, data and the folder itself that holds one, beside the file
-    or its folder; NAME is that of `instances_NAME.json`. Of a path of another machine the end will
-    do that is found there.
+    Classes are the categories in order of their ids; categories of one name are merged. Images are
+    in the first of NAME, images/NAME, images, data and the folder itself that holds one, beside the
+    file or its folder; NAME is that of `instances_NAME.json`. For a path from another machine, its
+    end suffices.
 
-    A pixel that several objects claim belongs to the smallest of them, since things in front of and
-    upon others are mostly smaller; crowds lie below all objects. The box of an object without a
-    mask or a known class is ignored ground; `remarks` counts them, and whatever else was left out.
+    A pixel that several objects claim belongs to the smallest of them, since things in front of or
+    on others are mostly smaller; crowds are below all objects. The box of an object without a mask
+    or a known class is ignored; `remarks` counts these, and whatever else was left out.
     """
 
     least_px = 1
@@ -87,7 +87,7 @@ class Coco:
         self._file = annotations_file(Path(path), split)
         document = read_json(self._file)
         remarks = Remarks()
-        expected = "expected `images`, `annotations` and `categories` as COCO has them"
+        expected = "expected `images`, `annotations` and `categories` as in COCO"
         with named(str(self._file), expected):
             index = self._categories(_listed(document, "categories"))
             rows = self._list_images(_listed(document, "images"), remarks)
@@ -99,15 +99,15 @@ class Coco:
         self._folders = self._image_folders()
 
     def _categories(self, entries: Sequence[Any]) -> dict[Any, int]:
-        """Class by id of a category; sets `class_names`."""
+        """The class of each category id; sets `class_names`."""
         names = {id_of(entry["id"]): class_name(entry["name"]) for entry in entries}
         keys = sorted(names, key=lambda key: (isinstance(key, str), key))
         self.class_names = tuple(dict.fromkeys(names[key] for key in keys))
         return {key: self.class_names.index(names[key]) for key in keys}
 
     def _list_images(self, entries: Sequence[Any], remarks: Remarks) -> dict[Any, int]:
-        """Row in `_images` by id. A name that comes twice is one image; of different images with
-        one id nobody can say whose its objects are."""
+        """The row in `_images` of each id. A repeated name is one image; different images with the
+        same id are left out, as it is unknown whose the objects are."""
         names: dict[Any, set[str]] = {}
         for entry in entries:
             names.setdefault(id_of(entry["id"]), set()).add(file_name(entry) or "")
@@ -136,7 +136,7 @@ class Coco:
         objects = why_objects(entries)
         for entry in entries:
             if not isinstance(entry, dict):
-                remarks.add("annotation", "that is no JSON object", repr(entry)[:60])
+                remarks.add("annotation", "that is not a JSON object", repr(entry)[:60])
                 continue
             what = f"annotation {entry.get('id', '?')}"
             image, category = (id_of(entry.get(key)) for key in ("image_id", "category_id"))
@@ -159,7 +159,7 @@ class Coco:
             )
 
     def _image_folders(self) -> list[Path]:
-        """Where images may lie, the folder of the first one that is found before the others."""
+        """Folders that may contain images; the one that has the first image comes first."""
         name = self._file.stem.removeprefix("instances_")
         beside = (self._file.parent, self._file.parent.parent)
         inner = (name, f"images/{name}", "images", "data", "")
@@ -197,7 +197,7 @@ class Coco:
         known = [a for a in self._annotations[index] if a.class_id >= 0 and a.segmentation]
         if len(known) > MOST_OBJECTS:
             raise InputError(f"{image_file}: expected at most {MOST_OBJECTS} objects")
-        # (W, H), as runs go down the columns; one object at a time, as images may have thousands.
+        # (W, H), as runs follow columns; one object at a time, as images may have thousands.
         labels, crowd = np.zeros(size[::-1], np.uint16), np.zeros(size[::-1], np.uint8)
         objects: list[tuple[int, Runs]] = []
         for annotation in known:
@@ -211,7 +211,7 @@ class Coco:
             labels.reshape(-1)[pixels_inside(objects[i][1])] = i + 1
         labels, crowd = labels.T.copy(), crowd.T.copy()
         crowd[labels > 0] = 0
-        ids = present_ids(labels)  # without those that others hide
+        ids = present_ids(labels)  # without hidden ones
         class_ids = np.array([objects[i - 1][0] for i in ids.tolist()], np.int64)
         rest = [a for a in self._annotations[index] if a.class_id < 0 or not a.segmentation]
         ignore = boxes(rest, size) & (labels == 0) & (crowd == 0) if rest else None
@@ -228,7 +228,7 @@ class Coco:
             claimed = tuple(map(whole, segmentation["size"]))
             if claimed != size:
                 raise ValueError(
-                    f"expected a mask of {size} as its image, got {segmentation['size']}"
+                    f"expected a mask of {size} like its image, got {segmentation['size']}"
                 )
             return runs_of_counts(segmentation["counts"], *size)
         except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Entries of COCO files as tools write them, which is not always as COCO does."""
+"""Parses entries of COCO files, including the variants that tools write."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from instaseg_ros.samples import whole
 
 
 class Annotation(NamedTuple):
-    """One object or crowd. class_id, -1: not to be told; segmentation: polygons, or a dictionary of
-    `size` and `counts`, None where there is none; box: x, y, width, height, None if unknown."""
+    """One object or crowd. class_id: -1 if unknown; segmentation: polygons, or a dictionary of
+    `size` and `counts`, or None; box: x, y, width, height, None if unknown."""
 
     id: Any
     class_id: int
@@ -31,19 +31,19 @@ def id_of(value: Any) -> Any:
 
 
 def file_name(entry: Any) -> str | None:
-    """COCO's `file_name`, the end of LVIS' `coco_url`; None where there is neither."""
+    """COCO's `file_name`, or the end of LVIS' `coco_url`; None without both."""
     name = entry.get("file_name") or entry.get("coco_url", "").rpartition("/")[2]
     return name if isinstance(name, str) and name and "\0" not in name else None
 
 
 def last_part(name: str) -> str:
-    """The file of a path that was written on any machine."""
+    """The file name in a path of any operating system."""
     return (_parts(name) or [name])[-1]
 
 
 def find_file(folders: Iterable[Path], name: str, least_parts: int = 1) -> Path | None:
-    """The image's file. Of a path that is of another machine the longest end that is there, of at
-    least so many parts."""
+    """The image's file. For a path from another machine, the longest end of it that exists, with at
+    least `least_parts` parts."""
     as_it_is = next((f / name for f in folders if _is_file(f / name)), None)
     if as_it_is is not None:
         return as_it_is
@@ -59,14 +59,16 @@ def _parts(name: str) -> list[str]:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # not a valid file name
         return False
 
 
 def segmentation_of(value: Any) -> Any:
-    """The segmentation as COCO has it, None where it holds no mask."""
+    """The segmentation in COCO's form; None if it has no mask."""
     if isinstance(value, list) and value and not isinstance(value[0], list):
-        value = value[0] if isinstance(value[0], dict) else [value]  # one, without or with a list
+        value = (
+            value[0] if isinstance(value[0], dict) else [value]
+        )  # a single one, with or without a list
     if isinstance(value, dict):
         return value if {"size", "counts"} <= value.keys() and value["counts"] else None
     if isinstance(value, list) and any(not isinstance(p, list) or len(p) > 5 for p in value):
@@ -75,10 +77,10 @@ def segmentation_of(value: Any) -> Any:
 
 
 def why_objects(entries: Sequence[Any]) -> str:
-    """Why what is marked as a crowd is an object, "" where it may be a crowd.
+    """Why entries marked as crowds are objects; "" if they may be crowds.
 
-    CVAT marks whatever was painted so, as it is run-length coded. It gives every annotation
-    `attributes`, which COCO's own files do not have.
+    CVAT marks all painted masks as crowds, since they are run-length coded. It gives every
+    annotation `attributes`, which COCO's own files do not have.
     """
     given = [entry for entry in entries if isinstance(entry, dict)]
     if given and all(whole(entry.get("iscrowd")) for entry in given):
@@ -89,7 +91,7 @@ def why_objects(entries: Sequence[Any]) -> str:
 
 
 def box_of(value: Any) -> tuple[float, ...] | None:
-    """x, y, width, height; None for what is no box."""
+    """x, y, width, height; None if it is not a box."""
     try:
         box = tuple(float(v) for v in value)
     except (TypeError, ValueError, OverflowError):
@@ -98,7 +100,7 @@ def box_of(value: Any) -> tuple[float, ...] | None:
 
 
 def boxes(annotations: Iterable[Annotation], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """(H, W) bool, what lies in the box of one of them. size: (H, W)."""
+    """(H, W) bool: pixels inside any annotation's box. size: (H, W)."""
     inside = np.zeros(size, bool)
     for annotation in annotations:
         if annotation.box is not None:

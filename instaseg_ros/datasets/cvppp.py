@@ -1,4 +1,4 @@
-"""Leaves of the CVPPP leaf segmentation challenge (Minervini et al. 2016)."""
+"""Reads the leaves of the CVPPP leaf segmentation challenge (Minervini et al. 2016)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from instaseg_ros.errors import InputError
 from instaseg_ros.frames import Frame
 from instaseg_ros.samples import Sample, present_ids
 
-PATTERNS = tuple(f"{above}plant*_rgb.png" for above in ("", "*/", "*/*/"))  # below A1 to A4, too
+PATTERNS = tuple(f"{above}plant*_rgb.png" for above in ("", "*/", "*/*/"))  # also in A1 to A4
 
 
 def plants(root: Path) -> list[list[Path]]:
@@ -25,15 +25,15 @@ def plants(root: Path) -> list[list[Path]]:
 
 
 def splits(root: Path) -> tuple[str, ...]:
-    """Both, where some folder has a fifth plant."""
+    """Both splits, if some folder has a fifth plant."""
     return ("train", "val") if max(map(len, plants(root)), default=0) >= 5 else ()
 
 
 class Cvppp:
     """`plantNNN_rgb.png` beside `plantNNN_label.png`, up to two folders deep.
 
-    The challenge gives no validation images. split: in order of name every fifth plant of a folder
-    is of `val`, the others of `train`; "" gives all.
+    The challenge has no validation images. split: by name, every fifth plant of a folder is in
+    `val`, the others in `train`; "" gives all.
     """
 
     class_names = ("leaf",)

@@ -1,7 +1,7 @@
-"""KITTI MOTS (Voigtlaender et al. 2019): driving sequences with masks whose ids last.
+"""Reads KITTI MOTS (Voigtlaender et al. 2019): driving sequences with masks whose ids last.
 
-A pixel of its PNGs is class * 1000 + number of the track, or 10000 on ignored ground; a line of its
-text files is `frame id class height width rle`, with the same ids.
+A pixel of its PNGs is class * 1000 + track number, or 10000 if ignored; a line of its text files is
+`frame id class height width rle`, with the same ids.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ class _Mask(NamedTuple):
 
 
 def sequences(root: Path, split: str) -> list[str]:
-    """Those of the official split that are there."""
+    """The existing sequences of the official split."""
     images = _below(root, "image_02")
     wanted = {f"{number:04d}" for number in OFFICIAL[split]}
     return sorted(wanted.intersection(subfolders(images))) if images else []
 
 
 def splits(root: Path) -> tuple[str, ...]:
-    """Those of which a sequence is there."""
+    """The splits with an existing sequence."""
     return tuple(split for split in OFFICIAL if sequences(root, split))
 
 
 class KittiMots:
-    """Images of `image_02/SEQUENCE/FRAME.png` with `instances/SEQUENCE/FRAME.png`, or where that
-    folder is absent `instances_txt/SEQUENCE.txt`; each may lie below `training`.
+    """`image_02/SEQUENCE/FRAME.png` with `instances/SEQUENCE/FRAME.png` or, without that folder,
+    `instances_txt/SEQUENCE.txt`; each may be inside `training`.
 
-    split: `train` or `val`, the official sequences, as many of them as there are. Stamps start
-    from 0 in each sequence, at 10 Hz. Label values are the ids of the tracks.
+    split: `train` or `val`, the existing ones of the official sequences. Stamps start at 0 in each
+    sequence, at 10 Hz. Label values are track ids.
     """
 
-    class_names = ("car", "person")  # pedestrians by the name they have in other datasets
+    class_names = ("car", "person")  # pedestrians, with their name in other datasets
     least_px = 1
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
@@ -85,7 +85,7 @@ class KittiMots:
             there = {(file.parent.name, _number(file)) for file in self._images}
             for key in sorted(self._masks.keys() - there):
                 for mask in self._masks[key]:
-                    remarks.add("mask", "of a frame that has no image", mask.where)
+                    remarks.add("mask", "of a frame without an image", mask.where)
         self.remarks = tuple(remarks)
 
     def __len__(self) -> int:
@@ -140,12 +140,12 @@ class KittiMots:
 
 
 def _painted(masks: list[_Mask], size: tuple[int, int]) -> NDArray[np.uint16]:
-    """What the PNG form holds for these masks."""
+    """The pixels of the PNG form for these masks."""
     encoded = np.zeros(size, np.uint16)
     for mask in masks:
         if (mask.height, mask.width) != size:
             raise InputError(
-                f"{mask.where}: expected a mask of {size} pixels as its image has, "
+                f"{mask.where}: expected a mask of {size} pixels like its image, "
                 f"found {(mask.height, mask.width)}"
             )
         if not 0 < mask.id <= IGNORED:
@@ -164,7 +164,7 @@ def _painted(masks: list[_Mask], size: tuple[int, int]) -> NDArray[np.uint16]:
 
 
 def _below(root: Path, name: str) -> Path | None:
-    """The folder of that name in the root, or in its `training`."""
+    """The folder of this name in the root, or in its `training`."""
     return next((f for f in (root / name, root / "training" / name) if f.is_dir()), None)
 
 

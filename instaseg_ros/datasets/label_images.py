@@ -1,13 +1,13 @@
-"""Images beside 16-bit label images.
+"""Reads images beside 16-bit label images.
 
 `images/[SPLIT/]NAME.jpg` with one of
 
-- `instances/[SPLIT/]NAME.png`, Cityscapes' way of writing: a pixel is class * 1000 + instance, or
-  the bare class number on objects that nobody counted;
-- `labels/[SPLIT/]NAME.png`: a pixel is the instance number, and all objects are of one class,
-  unless `meta.json` of the synthetic street's export says which is what.
+- `instances/[SPLIT/]NAME.png` in Cityscapes' encoding: a pixel is class * 1000 + instance, or the
+  bare class number on objects that are not told apart;
+- `labels/[SPLIT/]NAME.png`: a pixel is the instance number, and all objects have one class unless
+  `meta.json` of the synthetic street's export gives their classes.
 
-`ignore/[SPLIT/]NAME.png`, where there is one, is not 0 on ignored ground. Beside `instances`,
+The optional `ignore/[SPLIT/]NAME.png` is not 0 on ignored pixels. Beside `instances`,
 `semantic/[SPLIT/]NAME.png` may hold Cityscapes' label id of every pixel.
 """
 
@@ -39,20 +39,20 @@ from instaseg_ros.frames import Frame
 from instaseg_ros.recordings.image_files import images_in
 from instaseg_ros.samples import Remarks, Sample, class_name, present_ids, whole
 
-UNKNOWN = -1  # class of an object that meta.json gives one that is not there
+UNKNOWN = -1  # class of an object whose class in meta.json does not exist
 
 
 def splits(root: Path) -> tuple[str, ...]:
-    """The folders below `images`."""
+    """The folders in `images`."""
     return tuple(subfolders(root / "images"))
 
 
 class LabelImages:
-    """The layouts above. split: a folder below `images` and the labels; a dataset without such
-    folders gives all it has for any.
+    """The layouts above. split: a folder in `images` and in the labels' folder; a dataset without
+    such folders gives everything for any split.
 
-    only_class: of objects whose class is written nowhere. An object of a class that is not there is
-    ignored ground, and one of `remarks`.
+    only_class: class of the objects if none is given. An object of a class that does not exist is
+    ignored, and counted in `remarks`.
     """
 
     def __init__(self, root: str | Path, split: str = "", only_class: str = "object") -> None:
@@ -69,7 +69,7 @@ class LabelImages:
         dense = self._coded and self._semantic.is_dir()
         self.semantic_names = tuple(SEMANTIC.values()) if dense else ()
         self.class_names = tuple(CITYSCAPES.values()) if self._coded else (only_class,)
-        # The street's export has meta.json, and objects of a single pixel as Cityscapes has.
+        # The street's export has meta.json, and like Cityscapes objects of a single pixel.
         street = self._coded or (root / "meta.json").is_file()
         self.least_px = None if street else 1
         self._classes: dict[str, dict[int, int]] | None = None  # by file name and instance
@@ -84,10 +84,10 @@ class LabelImages:
             "street's export writes them",
         ):
             if not isinstance(meta["class_names"], list):
-                raise TypeError("`class_names` is no list")
+                raise TypeError("`class_names` is not a list")
             self.class_names = tuple(map(class_name, meta["class_names"]))
             if len(set(self.class_names)) < len(self.class_names):
-                raise ValueError(f"of {', '.join(self.class_names)} two are alike")
+                raise ValueError(f"two of {', '.join(self.class_names)} are equal")
             self._classes = {
                 Path(frame["file"]).stem: self._known_classes(frame, remarks)
                 for frame in meta["frames"]
@@ -100,7 +100,7 @@ class LabelImages:
             number = whole(class_id)
             if number is None or not 0 <= number < len(self.class_names):
                 what = f"{frame['file']}, id {instance}: {class_id!r:.40}"
-                remarks.add("object", f"of no class of 0 to {len(self.class_names) - 1}", what)
+                remarks.add("object", f"of a class not in 0 to {len(self.class_names) - 1}", what)
                 number = UNKNOWN
             classes[int(instance)] = number
         return classes
@@ -151,7 +151,7 @@ def _told(
     ids: NDArray[np.uint16],
     class_ids: NDArray[np.int64],
 ) -> Sample:
-    """A sample in which objects of class UNKNOWN are ignored ground."""
+    """A sample in which objects of class UNKNOWN are ignored."""
     told = class_ids != UNKNOWN
     if told.all():
         return Sample(Frame(image), labels, ids, class_ids)

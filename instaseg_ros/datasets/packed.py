@@ -1,8 +1,8 @@
-"""A dataset packed into few files (`instaseg pack`): to carry it to another machine.
+"""Reads a dataset packed into few files (`instaseg pack`), for transport to another machine.
 
 `shard-000.zip`, `shard-001.zip`, ... hold, uncompressed, `index.json` and for each sample the files
-of its image (as it was, or WebP) and of its truth (PNG, one for each of FIELDS that it has). The
-index says what they mean:
+of its image (unchanged, or WebP) and of its truth (PNG, one for each of its FIELDS). The index
+describes them:
 
     {"format": FORMAT, "shard": 0, "last": false, "class_names": [...], "semantic_names": [...],
      "least_px": null, "samples": [{"name": "000001", "split": "train", "image": ".webp",
@@ -33,7 +33,7 @@ from instaseg_ros.samples import Sample, class_name, present_ids, whole
 
 FORMAT = "instaseg_ros packed dataset 1"
 SHARD = "shard-{:03d}.zip"
-FIELDS = ("labels", "ignore", "crowd", "semantic")  # of `Sample`, those that are images
+FIELDS = ("labels", "ignore", "crowd", "semantic")  # the fields of `Sample` that are images
 MAX_INDEX = 64 << 20  # bytes
 MAX_CLASSES = 1000
 
@@ -41,7 +41,7 @@ _open = functools.lru_cache(maxsize=64)(zipfile.ZipFile)  # reading is safe in t
 
 
 class Packed:
-    """What a folder of shards holds of a split; of a dataset that had none, for any, all of it."""
+    """The samples of a split in a folder of shards; all for any split if there were no splits."""
 
     def __init__(self, root: str | Path, split: str = "") -> None:
         found = list(_indexes(Path(root)))
@@ -50,7 +50,7 @@ class Packed:
         self.semantic_names = _names(found[0][0], first, "semantic_names")
         self.least_px = _least_px(found[0][0], first)
         if not self.class_names:
-            raise InputError(f"{found[0][0]}: expected a class at least")
+            raise InputError(f"{found[0][0]}: expected at least one class")
         known = _splits(found)
         if known and split not in known:
             raise unknown_split(root, split, known)
@@ -84,7 +84,7 @@ class Packed:
         ids = _whole_numbers(entry["ids"], 1, (1 << 16) - 1)
         labels = planes["labels"].astype(np.uint16)
         if not np.array_equal(ids, present_ids(labels)):
-            raise InputError(f"{path}: {name}: expected the ids that its labels have")
+            raise InputError(f"{path}: {name}: expected the ids of its labels")
         classes = _whole_numbers(entry["class_ids"], 0, len(self.class_names) - 1)
         if len(classes) != len(ids):
             raise InputError(f"{path}: {name}: expected a class for each of {len(ids)} ids")
@@ -107,8 +107,8 @@ class Packed:
         wanted = (np.uint8, np.uint16) if field == "labels" else (np.uint8,)
         if plane.dtype not in wanted or plane.shape != size:
             raise InputError(
-                f"{path}: {name}.{field}.png: expected one channel of {size} pixels as its image "
-                f"has, found {plane.dtype} of {plane.shape}"
+                f"{path}: {name}.{field}.png: expected one channel of {size} pixels like its "
+                f"image, found {plane.dtype} of {plane.shape}"
             )
         most = {"crowd": len(self.class_names), "semantic": len(self.semantic_names)}.get(field)
         if most is not None and plane.max() > most:
@@ -119,21 +119,21 @@ class Packed:
 
 
 class PackedSequences(Packed):
-    """Of a dataset of sequences."""
+    """`Packed` for a dataset of sequences."""
 
     def sequence(self, index: int) -> str:
         return str(self._samples[index][1]["sequence"])
 
 
 def open_packed(root: Path, split: str) -> Packed:
-    """With sequences, if every sample is of one."""
+    """Open packed samples, with sequences if every sample has one."""
     found = list(_indexes(root))
     every = all(isinstance(e.get("sequence"), str) for _, i in found for e in i["samples"])
     return (PackedSequences if every else Packed)(root, split)
 
 
 def splits(root: Path) -> tuple[str, ...]:
-    """Those of the packed samples."""
+    """The splits of the packed samples."""
     return _splits(list(_indexes(root)))
 
 
@@ -143,18 +143,18 @@ def _splits(found: Sequence[tuple[Path, Mapping[str, Any]]]) -> tuple[str, ...]:
 
 
 def _indexes(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The shards of a folder, all of one dataset and without a gap, and what their indexes say."""
+    """The shards of a folder, all of one dataset and without gaps, with their indexes."""
     paths = sorted(root.glob("shard-*.zip"))
     last = None
     for number, path in enumerate(paths):
         index = _index(path, path.stat().st_mtime_ns)
         if path.name != SHARD.format(number) or index["shard"] != number:
             raise InputError(
-                f"{path}: expected {SHARD.format(number)}, the shard that says it is number "
-                f"{number}; all of a dataset's shards must be there, and no other's"
+                f"{path}: expected {SHARD.format(number)}, the shard with number {number} in its "
+                "index; all shards of one dataset must be there, and no others"
             )
         if last is not None and (last["last"] or last["class_names"] != index["class_names"]):
-            raise InputError(f"{path}: is of another dataset than the shards before it")
+            raise InputError(f"{path}: belongs to another dataset than the shards before it")
         last = index
         yield path, index
     if last is None or not last["last"]:
@@ -164,9 +164,9 @@ def _indexes(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 @functools.lru_cache(maxsize=64)
 def _index(path: Path, _: int) -> dict[str, Any]:
-    """The index of a shard that was changed last then."""
+    """The index of a shard; the second argument, its modification time, is for the cache."""
     _open.cache_clear()  # another file may be there now
-    with named(str(path), "expected a shard that `instaseg pack` wrote"):
+    with named(str(path), "expected a shard written by `instaseg pack`"):
         index = json.loads(_content(path, "index.json", MAX_INDEX))
         if not isinstance(index, dict) or index.get("format") != FORMAT:
             raise ValueError(f"its format is not '{FORMAT}'")
@@ -175,14 +175,14 @@ def _index(path: Path, _: int) -> dict[str, Any]:
         for entry in index["samples"]:
             texts = [entry[key] for key in ("name", "split", "image")] + list(entry["fields"])
             if not all(isinstance(text, str) and len(text) <= 200 for text in texts):
-                raise TypeError(f"a sample of names that are none: {texts!r:.200}")
+                raise TypeError(f"a sample with invalid names: {texts!r:.200}")
             if not {"labels"} <= set(entry["fields"]) <= set(FIELDS):
                 raise ValueError(f"a sample with the fields {entry['fields']!r:.100}")
         return index
 
 
 def _content(path: Path, name: str, most: int = 1 << 62) -> bytes:
-    """A file of a shard, stored as it is: it takes no more memory than on the disk."""
+    """A file of a shard, stored uncompressed: it takes no more memory than on disk."""
     shard = _open(path)
     try:
         info = shard.getinfo(name)
@@ -215,7 +215,7 @@ def _names(path: Path, index: Mapping[str, Any], key: str) -> tuple[str, ...]:
     with named(str(path), f"expected names in `{key}`"):
         names = tuple(map(class_name, index[key]))
         if len(set(names)) < len(names) or len(names) > MAX_CLASSES:
-            raise ValueError(f"{len(names)} of them, or two alike")
+            raise ValueError(f"{len(names)} of them, or two are equal")
         return names
 
 

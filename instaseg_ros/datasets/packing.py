@@ -1,4 +1,4 @@
-"""Writing a dataset as shards that `packed` reads."""
+"""Writes a dataset as shards for `packed`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from instaseg_ros.files import written_whole
 from instaseg_ros.recordings.image_files import IMAGE_SUFFIXES, decode
 from instaseg_ros.samples import Dataset, Sample, Sequences, semantic_names
 
-ENTRY_BYTES = 512  # what zip and the index add to a file, at most
+ENTRY_BYTES = 512  # that zip and the index add to a file, at most
 AT_ONCE = 64  # samples in memory
 
 
 class Packing(NamedTuple):
-    """How to pack. shard_bytes: most of a shard. quality: of WebP, of images that are made anew;
-    0: their files are taken as they are."""
+    """How to pack. shard_bytes: largest size of a shard. quality: of WebP, for images that are
+    re-encoded; 0: copy their files."""
 
     shard_bytes: int = 40 << 20
     quality: int = 0
@@ -34,11 +34,10 @@ class Packing(NamedTuple):
 def pack(
     parts: Iterable[tuple[str, Dataset, Iterable[int]]], folder: Path, how: Packing
 ) -> list[Path]:
-    """Write samples into shards in an empty or new `folder`; returns these.
+    """Write samples into shards in an empty or new `folder`; returns the shards.
 
-    parts: split, dataset and the indices of its samples to take; the datasets have the same
-    classes. Raises ConfigError where something is in the folder, or one sample fills more than a
-    shard.
+    parts: split, dataset and indices of its samples to pack; the datasets have the same classes.
+    Raises ConfigError if the folder is not empty, or one sample is larger than a shard.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
@@ -87,7 +86,7 @@ def pack(
 def _each_packed(
     split: str, dataset: Dataset, indices: Sequence[int], quality: int
 ) -> Iterator[tuple[str, dict[str, bytes], dict[str, Any]]]:
-    """Name, files and entry of each sample, made by all cores, some at a time."""
+    """The name, files and entry of each sample, made on all cores, some at a time."""
 
     def one(index: int) -> tuple[str, dict[str, bytes], dict[str, Any]]:
         name = f"{split}-{index:06d}"
@@ -104,7 +103,7 @@ def _each_packed(
 def _packed(
     dataset: Dataset, index: int, name: str, quality: int
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """The files of a sample, and what the index says of it, but for its split."""
+    """The files of a sample, and its entry in the index without the split."""
     sample = dataset[index]
     suffix, image = _image(dataset, index, sample, quality)
     planes = {field: getattr(sample, field) for field in FIELDS}

@@ -1,4 +1,4 @@
-"""Parts of a dataset that has no splits of its own: what training learns, and what it holds out."""
+"""Splits a dataset without splits into a part to learn and a part to hold out."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Part:
 
     @property
     def whole(self) -> Dataset:
-        """What it is a part of."""
+        """The dataset it is a part of."""
         return self._dataset
 
 
@@ -44,13 +44,14 @@ class SequencePart(Part):
 
 
 def part(dataset: Dataset, split: str) -> tuple[Dataset, str]:
-    """The part `train` or `val` of a dataset, and the rule in words: every tenth image is held out
-    (`val`), or the last of fewer. Of sequences it is the last tenth of the frames: those between
-    others would be nearly known. A single image is both.
+    """The part `train` or `val` of a dataset, and the rule in words.
+
+    Every tenth image is held out (`val`), or the last one of fewer. In sequences it is the last
+    tenth of the frames, since frames between others would be nearly known. A single image is both.
     """
     count = len(dataset)
     if count < 2:
-        return dataset, "its only image is for both"
+        return dataset, "its only image is used for both"
     held = range(9, count, 10) if count >= 10 else range(count - 1, count)
     kind: type[Part] = Part
     which = ""

@@ -1,4 +1,4 @@
-"""Reading the files of datasets; what is missing or broken is named in an InputError."""
+"""Reads the files of datasets; an InputError names a missing or broken one."""
 
 from __future__ import annotations
 
@@ -26,23 +26,24 @@ def read_labels(path: Path, size: tuple[int, ...]) -> NDArray[np.uint16]:
     labels = read_any(path, cv2.IMREAD_UNCHANGED)
     if labels.dtype not in (np.uint8, np.uint16) or labels.shape != size:
         raise InputError(
-            f"{path}: expected one channel of 8 or 16 bit and {size} pixels as its image has, "
+            f"{path}: expected one channel of 8 or 16 bits and {size} pixels like its image, "
             f"found {labels.dtype} of {labels.shape}"
         )
     return labels.astype(np.uint16)
 
 
 def read_colored_labels(path: Path, size: tuple[int, ...]) -> NDArray[np.uint16]:
-    """As `read_labels`; of a palette or colour image each colour is an instance, black background.
+    """Like `read_labels`; in a palette or colour image, each colour is an instance, and black is
+    background.
 
-    OpenCV gives colours for a palette, so the values are numbers of colours, not palette entries.
+    OpenCV resolves palettes to colours, so values count the colours, not palette entries.
     """
     picture = read_any(path, cv2.IMREAD_UNCHANGED)
     if picture.ndim == 2 or picture.dtype != np.uint8:
         return read_labels(path, size)
     if picture.shape[:2] != size:
         raise InputError(
-            f"{path}: expected {size} pixels as its image has, found {picture.shape[:2]}"
+            f"{path}: expected {size} pixels like its image, found {picture.shape[:2]}"
         )
     code = picture[..., :3].astype(np.int64) @ np.array([1, 1 << 8, 1 << 16])
     colors, number = np.unique(np.append(code.ravel(), 0), return_inverse=True)  # 0: black
@@ -65,7 +66,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted; without hidden ones."""
+    """The names of the folders in a folder, sorted, without hidden ones."""
     return sorted(
         entry.name
         for entry in folder.iterdir()
@@ -74,7 +75,7 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def unknown_split(root: str | Path, split: str, known: Sequence[str]) -> InputError:
-    """What to raise where a dataset has no such split."""
+    """The error for a dataset without such a split."""
     near = difflib.get_close_matches(split, known, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     return InputError(
@@ -83,7 +84,7 @@ def unknown_split(root: str | Path, split: str, known: Sequence[str]) -> InputEr
 
 
 def read_any(path: Path, flags: int = cv2.IMREAD_UNCHANGED) -> NDArray[Any]:
-    """What OpenCV makes of an image file, BGR where it has colours."""
+    """An image file as read by OpenCV, BGR if it has colours."""
     try:
         return read_image_file(path, flags)
     except ImageError as error:

@@ -1,8 +1,8 @@
-"""Run-length coded masks as COCO defined them: runs of 0 and 1 in turn, down the columns.
+"""Decodes COCO's run-length coded masks: alternating runs of 0 and 1, down the columns.
 
-Polygons become runs by pycocotools, whose C code trusts what it is given: points are brought near
-the image before. Runs are decoded here: where they do not fill the image, as in a file that was
-cut, pycocotools returns memory that nobody wrote.
+pycocotools turns polygons into runs; its C code trusts its input, so points are first clipped to
+near the image. Runs are decoded here: if they do not fill the image, as in a truncated file,
+pycocotools returns uninitialised memory.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from instaseg_ros.errors import MissingExtraError
 
 Runs = NDArray[np.int64]  # (R,) lengths that fill an image
-MOST = 1e100  # of a coordinate, so that products of two are finite
-LONGEST_PX = 4_000_000  # outline of an object; pycocotools takes 80 bytes for each
+MOST = 1e100  # for a coordinate, so that products of two are finite
+LONGEST_PX = 4_000_000  # of an object's outline; pycocotools takes 80 bytes for each
 
 
 def runs_of_counts(counts: str | bytes | Sequence[float], height: int, width: int) -> Runs:
-    """The runs of `counts`, their lengths or the string of them.
+    """The runs from `counts`, a list of lengths or COCO's string.
 
-    Raises ValueError where they are no runs, or do not fill the image.
+    Raises ValueError if they are not runs, or do not fill the image.
     """
     pixels = height * width
     if isinstance(counts, (str, bytes)):
@@ -33,7 +33,7 @@ def runs_of_counts(counts: str | bytes | Sequence[float], height: int, width: in
         if runs.dtype.kind == "f" and (runs == np.floor(runs)).all() and (abs(runs) < 2**53).all():
             runs = runs.astype(np.int64)  # as some tools write them
     if runs.ndim != 1 or runs.dtype.kind not in "iu" or (runs < 0).any():
-        raise ValueError("expected lengths of runs, got others than whole numbers from 0")
+        raise ValueError("expected lengths of runs, got values that are not whole numbers from 0")
     if (runs > pixels).any():  # their sum might not fit into 64 bits
         raise ValueError(
             f"expected runs that fill {height} x {width} pixels, got one of {runs.max()}"
@@ -47,7 +47,7 @@ def runs_of_counts(counts: str | bytes | Sequence[float], height: int, width: in
 
 
 def runs_of_polygons(polygons: Sequence[Any], height: int, width: int) -> Runs:
-    """The runs of the inside of polygons [x, y, x, y, ...]; fewer than three points have none.
+    """The runs of the interior of polygons [x, y, x, y, ...]; fewer than three points have none.
 
     Raises ValueError for other content, MissingExtraError without pycocotools.
     """
@@ -73,24 +73,24 @@ def runs_of_polygons(polygons: Sequence[Any], height: int, width: int) -> Runs:
 
 
 def area(runs: Runs) -> int:
-    """Pixels of the mask."""
+    """The number of pixels in the mask."""
     return int(runs[1::2].sum())
 
 
 def pixels_inside(runs: Runs) -> NDArray[np.int64]:
-    """(area,) places of the mask's pixels, ascending, counted down the columns."""
+    """(area,) indices of the mask's pixels, ascending, counted down the columns."""
     starts, lengths = np.cumsum(runs)[:-1:2], runs[1::2]
     before = np.cumsum(lengths) - lengths
     return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
 
 
 def decode_rle(counts: str | bytes | Sequence[float], height: int, width: int) -> NDArray[np.bool_]:
-    """(H, W) bool mask of `runs_of_counts`."""
+    """(H, W) bool mask from `runs_of_counts`."""
     return _mask(runs_of_counts(counts, height, width), height, width)
 
 
 def decode_polygons(polygons: Sequence[Any], height: int, width: int) -> NDArray[np.bool_]:
-    """(H, W) bool mask of `runs_of_polygons`."""
+    """(H, W) bool mask from `runs_of_polygons`."""
     return _mask(runs_of_polygons(polygons, height, width), height, width)
 
 
@@ -101,8 +101,8 @@ def _mask(runs: Runs, height: int, width: int) -> NDArray[np.bool_]:
 
 
 def _near(points: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
-    """The polygon (N, 2) without what is more than the image's own size away from it (Sutherland
-    and Hodgman 1974); as it is where nothing is."""
+    """The polygon (N, 2) clipped to at most the image's own size around it (Sutherland and Hodgman
+    1974); unchanged if it is inside."""
     margin = max(height, width)
     for axis, extent in ((0, width), (1, height)):
         points = _beyond(points, points[:, axis] + margin)
@@ -119,15 +119,17 @@ def _beyond(points: NDArray[np.float64], distance: NDArray[np.float64]) -> NDArr
     for here, there, d, e in zip(points, ends[0], distance, ends[1], strict=True):
         if d >= 0:
             kept.append(here)
-        if (d >= 0) != (e >= 0):  # from the end inside: beside a far one it would be rounded away
+        if (d >= 0) != (
+            e >= 0
+        ):  # from the inner end: added to a distant one it would be rounded away
             crossing = here + d / (d - e) * (there - here)
             kept.append(crossing if d >= 0 else there + e / (e - d) * (here - there))
     return np.array(kept).reshape(-1, 2)
 
 
 def _runs_of_string(text: str | bytes, pixels: int) -> Runs:
-    """COCO's string: 5 bits of a number per character, lowest first; from the third number on, its
-    difference from the one before the last."""
+    """Parse COCO's string: 5 bits of a number per character, lowest first; from the third number
+    on, its difference from the number two places before."""
     data = text.encode() if isinstance(text, str) else text
     runs: list[int] = []
     number = shift = 0
@@ -138,7 +140,7 @@ def _runs_of_string(text: str | bytes, pixels: int) -> Runs:
         shift += 5
         if shift > 30:
             raise ValueError("expected runs of an image, got a number of more than 30 bits")
-        if bits & 32:  # goes on in the next
+        if bits & 32:  # continues in the next
             continue
         if bits & 16:  # negative
             number -= 1 << shift

@@ -1,4 +1,4 @@
-"""What a dataset holds: every file tried, objects counted, and a sheet of pictures to look at."""
+"""Surveys a dataset: tries every file, counts objects, and draws a sheet of pictures."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ GREY = 128
 
 
 class Content(NamedTuple):
-    """What one sample holds.
+    """The content of one sample.
 
-    size: (H, W); class_ids, object_px: (N,) int64 of its objects; ignored_px: pixels of ignored
-    ground; crowd_px: pixels of uncounted objects.
+    size: (H, W); class_ids, object_px: (N,) int64, for its objects; ignored_px: ignored pixels;
+    crowd_px: pixels of objects that are not told apart.
     """
 
     size: tuple[int, int]
@@ -40,7 +40,7 @@ class Content(NamedTuple):
 
 
 def content(sample: Sample) -> Content:
-    """Counts of one sample."""
+    """Count the content of one sample."""
     height, width = sample.labels.shape
     sizes = np.bincount(sample.labels.ravel(), minlength=1 << 16)
     ignored, crowd = (
@@ -51,7 +51,7 @@ def content(sample: Sample) -> Content:
 
 
 def survey(dataset: Dataset, indices: Sequence[int]) -> tuple[list[Content], list[str]]:
-    """The content of the samples that can be read, and what is wrong with each file of the rest."""
+    """The content of readable samples, and the fault of each file of the others."""
 
     def of(index: int) -> Content | list[str]:
         try:
@@ -68,7 +68,7 @@ def survey(dataset: Dataset, indices: Sequence[int]) -> tuple[list[Content], lis
 
 
 def _broken_images(files: Iterable[Path]) -> Iterable[str]:
-    """Reading a sample ends at its first broken file; another may be broken as well."""
+    """Errors of all broken images, as reading a sample ends at its first broken file."""
     for file in files:
         if file.suffix.lower() in IMAGE_SUFFIXES:
             try:
@@ -79,8 +79,8 @@ def _broken_images(files: Iterable[Path]) -> Iterable[str]:
 
 
 def table(contents: Sequence[Content], class_names: Sequence[str], min_pixels: int) -> str:
-    """Sizes, ignored ground, and per class: objects, those of at least `min_pixels`, images that
-    show one, and quantiles of the objects' pixels."""
+    """A table of sizes, ignored pixels, and per class: objects, those of at least `min_pixels`,
+    images that show one, and quantiles of the objects' pixels."""
     sizes, counts = np.unique([one.size for one in contents], axis=0, return_counts=True)
     named = [f"{h} x {w} ({n})" for (h, w), n in zip(sizes, counts, strict=True)]
     if len(named) > 4:
@@ -105,13 +105,13 @@ def table(contents: Sequence[Content], class_names: Sequence[str], min_pixels: i
     classes = text_table(headings, rows, ("", "d", "d", "d", *(".0f" for _ in levels)))
     return (
         f"height x width {', '.join(named)}\n"
-        f"ignored ground {ignored:.2%}, uncounted objects {crowd:.2%} of all pixels\n{classes}"
+        f"ignored {ignored:.2%}, crowds {crowd:.2%} of all pixels\n{classes}"
     )
 
 
 def sheet(dataset: Dataset, indices: Iterable[int], columns: int) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB contact sheet: the samples with each object tinted by its id and, where
-    there is room, named by its class; ignored ground greyish, uncounted objects whitish."""
+    """(H, W, 3) uint8 RGB contact sheet: the samples with each object tinted by its id and, if
+    there is room, named by its class; ignored pixels greyish, crowds whitish."""
     pictures = [_picture(dataset[index], dataset.class_names) for index in indices]
     return contact_sheet(pictures, columns)
 

@@ -202,8 +202,8 @@ def labelled(
 ) -> Iterator[tuple[int, Sample, list[Result]]]:
     """Yield the frames at `indices` (None: all) with the results of each predictor.
 
-    All predictors are reset at the start of each sequence. look: called with each sample and what a
-    Pipeline infers, including the network's outputs.
+    All predictors are reset first, and at the start of each sequence. look: called with each sample
+    and what a Pipeline infers, including the network's outputs.
     """
     current = None
     for index in range(len(dataset)) if indices is None else indices:

@@ -1,4 +1,4 @@
-"""Every metric of a set of frames, per class and as the mean of the classes that have a value."""
+"""Computes every metric of a set of frames, per class and as the mean of classes with a value."""
 
 from __future__ import annotations
 

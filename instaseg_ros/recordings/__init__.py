@@ -1,1 +1,1 @@
-"""Recordings and image files: what is read, written and replayed, without a ROS installation."""
+"""Reads, writes and replays recordings and image files, without a ROS installation."""

@@ -1,4 +1,4 @@
-"""Which files and folders are recordings, told by their names alone."""
+"""Recognises recordings among files and folders, by name only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def holds_recording(path: Path) -> bool:
 
 
 def is_storage_file(path: Path) -> bool:
-    """Whether `path` is named as a file of a recording is, compressed or not."""
+    """Whether `path` has the name of a recording's file, compressed or not."""
     name = path.name.lower()
     is_named_so = name.removesuffix(".zstd").endswith(BAG_SUFFIXES)
     return is_named_so and not name.startswith(".") and not path.is_dir()

@@ -1,4 +1,4 @@
-"""Camera frames and ground truth out of rosbag2 recordings, and messages into them, without ROS."""
+"""Reads camera frames and ground truth from rosbag2 recordings, and writes them, without ROS."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ TO_LABELS: dict[str, Callable[[Any], NDArray[np.uint16]]] = {
     COMPRESSED: image_messages.compressed_to_labels,
 }
 
-# Names of image topics that are no camera's picture: chosen only when asked for.
+# Names of image topics without a camera picture: used only on request.
 NO_CAMERA = ("depth", "ground_truth", "labels", "overlay")
-MAX_WAITING = 64  # messages of truth that wait for the other of their stamp
+MAX_WAITING = 64  # messages of truth that wait for their counterpart
 LISTED = 40  # topics that an error lists
 LATEST_NS = (1 << 63) - 1  # that rosbag2 can read
 
@@ -47,12 +47,12 @@ log = logging.getLogger(__name__)
 class BagSource:
     """The camera frames of one image topic of a recording; may be iterated more than once.
 
-    topic: name of an Image or CompressedImage topic; None where one is unmistakable.
-    total: number of frames. Intrinsics are those of the first message on `camera_info` beside the
-    images, where it is of their `frame_id`.
+    topic: name of an Image or CompressedImage topic; None if there is only one candidate.
+    total: number of frames. Intrinsics come from the first message on `camera_info` beside the
+    images, if it has their `frame_id`.
 
-    While iterating, `next` raises ImageError for a frame that cannot be converted and may be called
-    again for the one after; TruncatedInputError comes after the last frame before a break.
+    While iterating, `next` raises ImageError for a frame that cannot be converted, and may then be
+    called for the following one; TruncatedInputError comes after the last frame before a break.
     """
 
     def __init__(
@@ -72,12 +72,12 @@ class BagSource:
         return map(self.frame, self.messages())
 
     def messages(self) -> Iterator[RawMessage]:
-        """The images as they were recorded. Raises TruncatedInputError as iterating does."""
+        """The recorded image messages. Raises TruncatedInputError as iteration does."""
         return self._recording.messages([self.topic])
 
     @functools.cached_property
     def _camera_info(self) -> Any:
-        """The message; None where there is none to be read."""
+        """The message; None if there is none that can be read."""
         camera = self.topic.removesuffix("/compressed").rpartition("/")[0]
         topic = f"{camera}/camera_info"
         found = self._recording.topics.get(topic)
@@ -86,23 +86,23 @@ class BagSource:
         try:
             first = next(self._recording.messages([topic]), None)
             return None if first is None else deserialize(first, CAMERA_INFO)
-        except (ImageError, InputError):  # a recording that breaks off before it
+        except (ImageError, InputError):  # the recording is truncated before it
             return None
 
     def frame(self, raw: RawMessage) -> Frame:
-        """One of `messages` as a frame. Raises ImageError when it cannot be converted."""
+        """Convert one of `messages` to a frame. Raises ImageError if it cannot be converted."""
         message = deserialize(raw, self._type)
         header = message.header
         try:
             image = self._to_rgb(message, self._config)
         except InstasegError:
             raise
-        except Exception as error:  # of numpy, OpenCV, ... by kind of damage
+        except Exception as error:  # from numpy, OpenCV, ... depending on the damage
             raise ImageError(
                 f"image of {raw.topic} received at {raw.received_ns / 1e9:.3f} s cannot be "
                 f"converted: {reason(error)}"
             ) from error
-        if not image.flags.writeable:  # a view of the recording's bytes, which torch warns of
+        if not image.flags.writeable:  # a view of the recording's bytes, for which torch warns
             image = image.copy()
         info, matrix = self._camera_info, None
         if info is not None and info.header.frame_id == header.frame_id:
@@ -119,8 +119,8 @@ class BagSource:
 class Truth(NamedTuple):
     """Ground truth of one camera frame.
 
-    labels: (H, W) uint16 label image, 0 = background. class_names: by label value; a value without
-    one is an object of unknown class.
+    labels: (H, W) uint16 label image, 0 = background. class_names: by label value; objects without
+    one have an unknown class.
     """
 
     stamp_ns: int
@@ -129,24 +129,24 @@ class Truth(NamedTuple):
 
 
 def read_truth(path: str | Path) -> Iterator[Truth]:
-    """The truth a recording carries on `ground_truth/labels` and `ground_truth/detections`, under
-    any namespace, as soon as both of a stamp were read. What cannot be used is logged at the end.
+    """Yield the truth on `ground_truth/labels` and `ground_truth/detections`, in any namespace, as
+    soon as both messages of a stamp are read. Unusable messages are logged at the end.
 
-    Raises InputError when the recording has no such topics, and ImageError or TruncatedInputError
-    where it is damaged.
+    Raises InputError if the recording has no such topics, and ImageError or TruncatedInputError if
+    it is damaged.
     """
     recording = open_recording(path)
     labels_topic, detections_topic = truth_topics(path, recording.topics)
     to_labels = TO_LABELS[recording.topics[labels_topic].type]
     left_out: Counter[str] = Counter()
-    waiting: dict[int, Any] = {}  # by stamp: the one of the two messages that came first
+    waiting: dict[int, Any] = {}  # by stamp: the first of the two messages
     for raw in recording.messages([labels_topic, detections_topic]):
         message = deserialize(raw, recording.topics[raw.topic].type)
         stamp_ns = message_types.stamp_ns(message.header)
         other = waiting.pop(stamp_ns, None)
         if other is None:
             waiting[stamp_ns] = message
-            if len(waiting) > MAX_WAITING:  # the oldest has lost its other half
+            if len(waiting) > MAX_WAITING:  # the oldest one's counterpart is lost
                 del waiting[next(iter(waiting))]
             continue
         labels, detections = (message, other) if raw.topic == labels_topic else (other, message)
@@ -156,14 +156,14 @@ def read_truth(path: str | Path) -> Iterator[Truth]:
 
 
 def class_by_label(detections: Any, left_out: Counter[str]) -> dict[int, str]:
-    """Name of the class by label value, of a Detection2DArray of truth.
+    """The class name of each label value, from a Detection2DArray of truth.
 
-    Objects that cannot be used are counted in `left_out` by the reason.
+    Unusable objects are counted in `left_out` by reason.
     """
     names: dict[int, str] = {}
     for one in detections.detections:
         if not re.fullmatch("0{0,9}[1-9][0-9]{0,4}", one.id) or int(one.id) >= 1 << 16:
-            left_out["objects whose id is no label value"] += 1
+            left_out["objects whose id is not a label value"] += 1
         elif not one.results:
             left_out["objects without a class"] += 1
         else:
@@ -173,14 +173,14 @@ def class_by_label(detections: Any, left_out: Counter[str]) -> dict[int, str]:
 
 
 def counted(left_out: Counter[str]) -> str:
-    """What was left out and how often, in words."""
+    """What was left out, and how often, in words."""
     return ", ".join(f"{what}: {count}" for what, count in left_out.items())
 
 
 class BagWriter:
-    """Writes one `.mcap` file that rosbag2 and Foxglove read. It gets its name in `close`.
+    """Writes one `.mcap` file that rosbag2 and Foxglove can read. It gets its name in `close`.
 
-    `msgs` holds constructors of the messages by class name; see `bag_types.message_classes`.
+    `msgs` holds message constructors by class name; see `message_types.message_classes`.
     """
 
     def __init__(self, path: str | Path, overwrite: bool = False) -> None:
@@ -188,7 +188,7 @@ class BagWriter:
         self._store = message_types.typestore()
         self._output = OutputFile(path, overwrite)
         self._file = self._output.part.open("wb")
-        # Chunks of rosbag2's size; LZ4, as it costs no time where zstd would hold up the network.
+        # Chunks of rosbag2's size; LZ4 is fast, while zstd would hold up the network.
         self._writer = Writer(self._file, 768 << 10, CompressionType.LZ4)
         self._writer.start(profile="ros2", library="instaseg_ros")
         self._topics: dict[str, tuple[int, str]] = {}
@@ -196,7 +196,7 @@ class BagWriter:
         self._schemas: dict[str, int] = {}
 
     def add_topic(self, topic: str, msgtype: str, latched: bool = False) -> None:
-        """Announce a topic. latched: late subscribers of a playback get its last message."""
+        """Announce a topic. latched: late subscribers to a playback get its last message."""
         if msgtype not in self._schemas:
             text, _ = self._store.generate_msgdef(msgtype, ros_version=2)
             self._schemas[msgtype] = self._writer.register_schema(msgtype, "ros2msg", text.encode())
@@ -208,13 +208,13 @@ class BagWriter:
         self._topics[topic] = channel, msgtype
 
     def write(self, topic: str, message: Any, received_ns: int) -> None:
-        """Append a message to a topic announced before. A time that no recording can hold gives way
-        to the nearest, and is counted."""
+        """Append a message to an announced topic. A time that no recording can hold is counted and
+        replaced by the nearest possible one."""
         data = self._store.serialize_cdr(message, self._topics[topic][1])
         self.write_serialized(topic, cast(bytes, data), received_ns)  # a view; mcap copies it
 
     def write_serialized(self, topic: str, data: bytes, received_ns: int) -> None:
-        """Append a message that is CDR already."""
+        """Append a message that is already CDR."""
         channel, _ = self._topics[topic]
         time_ns = min(max(received_ns, 0), LATEST_NS)
         self._impossible += time_ns != received_ns
@@ -224,8 +224,8 @@ class BagWriter:
         """Finish the file and give it its name."""
         if self._impossible:
             log.warning(
-                "bag %s: %d messages stand at the nearest possible time, as theirs was none from "
-                "1970 to 2262",
+                "bag %s: %d messages have the nearest possible time, as theirs was not between "
+                "1970 and 2262",
                 self._output.path,
                 self._impossible,
             )
@@ -234,13 +234,13 @@ class BagWriter:
         self._output.commit()
 
     def discard(self) -> None:
-        """Remove what was written."""
+        """Remove the unfinished file."""
         self._file.close()
         self._output.discard()
 
 
 def _pick_topic(what: str, topics: dict[str, Topic], asked: str | None) -> str:
-    """The topic asked for, or the only one that a camera's picture can be on."""
+    """The requested topic, or the only one that can be a camera's."""
     known = {name: topic for name, topic in topics.items() if topic.type in TO_RGB}
     lines = [f"\n  {n}: {t.type}, {t.count} messages" for n, t in sorted(known.items())]
     listed = "".join(lines[:LISTED]) + ("\n  ..." if len(lines) > LISTED else "")
@@ -257,7 +257,7 @@ def _pick_topic(what: str, topics: dict[str, Topic], asked: str | None) -> str:
         for name, topic in known.items()
         if topic.count and not any(word in name.lower() for word in NO_CAMERA)
     }
-    # Of a camera recorded both raw and compressed, the raw images.
+    # If a camera was recorded both raw and compressed, use the raw images.
     cameras = sorted(likely - {f"{name}/compressed" for name in likely})
     if len(cameras) != 1:
         found = f"{len(cameras)} that could be a camera's" if cameras else "none with a picture"
@@ -266,8 +266,8 @@ def _pick_topic(what: str, topics: dict[str, Topic], asked: str | None) -> str:
 
 
 def truth_topics(path: str | Path, topics: dict[str, Topic]) -> tuple[str, str]:
-    """The topics `ground_truth/labels` and `ground_truth/detections`, under any namespace, raw or
-    compressed. Raises InputError where one is missing."""
+    """The topics `ground_truth/labels` and `ground_truth/detections`, in any namespace, raw or
+    compressed. Raises InputError if one is missing."""
     labels = _truth_topic(path, topics, "labels", tuple(TO_LABELS))
     return labels, _truth_topic(path, topics, "detections", (DETECTIONS,))
 
@@ -283,18 +283,20 @@ def _truth_topic(
 
 
 def deserialize(raw: RawMessage, msgtype: str) -> Any:
-    """The message. Raises ImageError where the bytes are no such message."""
+    """Deserialize a message. Raises ImageError if the bytes are not of that type."""
     try:
         return message_types.typestore().deserialize_cdr(raw.cdr, msgtype)
-    except Exception as error:  # by kind of damage: SerdeError, IndexError, AssertionError, ...
+    except (
+        Exception
+    ) as error:  # SerdeError, IndexError, AssertionError, ... depending on the damage
         raise ImageError(
-            f"message of {raw.topic} received at {raw.received_ns / 1e9:.3f} s is no {msgtype}: "
+            f"message of {raw.topic} received at {raw.received_ns / 1e9:.3f} s is not a {msgtype}: "
             f"{reason(error)}"
         ) from error
 
 
 def _qos_yaml(latched: bool) -> str:
-    """The QoS of a reliable publisher of depth 1 as rosbag2 stores it in a topic's metadata."""
+    """The QoS of a reliable publisher of depth 1, as rosbag2 stores it in a topic's metadata."""
     forever = "\n    sec: 9223372036\n    nsec: 854775807"
     return (
         "- history: 1\n  depth: 1\n  reliability: 1\n"

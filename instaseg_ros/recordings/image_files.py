@@ -1,5 +1,5 @@
-"""Image files, of a folder or in memory. What is no whole image of a bounded size is refused before
-OpenCV decodes it."""
+"""Reads image files, from a folder or memory. Everything but a whole image of limited size is
+refused before OpenCV decodes it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MAX_PIXELS = InputConfig().max_pixels
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The images of a folder in natural order: 2.png before 10.png. Hidden files, such as macOS
-    leaves beside each file on the disks of others, are none.
+    """The images of a folder in natural order: 2.png before 10.png. Hidden files, such as those
+    macOS leaves beside each file on foreign disks, do not count.
 
-    Raises InputError where there is no image.
+    Raises InputError if there is no image.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a folder of images, found no such folder")
@@ -38,7 +38,7 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def natural_order(path: Path) -> tuple[list[str | int], str]:
-    """A key to sort by name, where digits that stand together are one number."""
+    """A key to sort by name, in which consecutive digits count as one number."""
     parts: list[str | int] = list(re.split(r"(\d+)", path.name))
     parts[1::2] = map(int, parts[1::2])
     return parts, path.name
@@ -47,7 +47,7 @@ def natural_order(path: Path) -> tuple[list[str | int], str]:
 def read_image_file(
     path: Path, flags: int = cv2.IMREAD_UNCHANGED, max_pixels: int = MAX_PIXELS
 ) -> NDArray[Any]:
-    """`decode` of a file. Raises ImageError that names it."""
+    """`decode` a file. Raises ImageError, which names the file."""
     try:
         return decode(path.read_bytes(), flags, max_pixels)
     except OSError as error:
@@ -59,9 +59,9 @@ def read_image_file(
 def decode(
     data: Any, flags: int = cv2.IMREAD_UNCHANGED, max_pixels: int = MAX_PIXELS
 ) -> NDArray[Any]:
-    """What `cv2.imdecode` makes of an image file in memory: (H, W) or (H, W, channels) BGR.
+    """Decode an image file in memory with `cv2.imdecode`: (H, W) or (H, W, channels) BGR.
 
-    data: any contiguous buffer. Raises ImageError when it is no whole image, or one of more than
+    data: any contiguous buffer. Raises ImageError if it is not a whole image, or has more than
     `max_pixels` pixels.
     """
     header = read_header(data)
@@ -79,6 +79,6 @@ def check_size(height: int, width: int, max_pixels: int, what: str = "an image")
     """Raises ImageError for an image without pixels, or with more than `max_pixels`."""
     if min(height, width) < 1 or height * width > max_pixels:
         raise ImageError(
-            f"expected {what} of 1 to {max_pixels} pixels, got {width} x {height}; if it is meant "
-            "to be so large, scale it down, or in the node and in replay raise input.max_pixels"
+            f"expected {what} of 1 to {max_pixels} pixels, got {width} x {height}; if that is its "
+            "real size, scale it down, or in the node and in replay raise input.max_pixels"
         )

@@ -1,7 +1,7 @@
-"""Kind and size of an image file; of a PNG and a JPEG also whether it is whole.
+"""Finds kind and size of an image file, and for PNG and JPEG whether it is whole.
 
-OpenCV tells no size before it has allocated the pixels, and a file of a hundred bytes can declare
-four billion of them. What is read here is a subset of each format: anything odd is refused.
+OpenCV does not tell the size before it has allocated the pixels, and a file of a hundred bytes can
+declare four billion of them. Only a subset of each format is read here: anything odd is refused.
 """
 
 from __future__ import annotations
@@ -14,18 +14,16 @@ from typing import Any, NamedTuple
 from instaseg_ros.errors import ImageError
 
 MAX_SCANS = 100  # of a progressive JPEG, each of which takes time for all its pixels; 10 are usual
-
-# In a JPEG. Those with nothing behind them, which occur among the samples of a scan, are left out.
+# JPEG markers, except those without content, which occur among the samples of a scan.
 _MARKER = re.compile(rb"\xff+([\x02-\xcf\xd8-\xfe])")
-_GAP = rb"(?:\s|#[^\r\n]*[\r\n])+"  # in a PNM, comments included
+_GAP = rb"(?:\s|#[^\r\n]*[\r\n])+"  # in a PNM, including comments
 _PNM = re.compile(rb"P[1-6]" + _GAP + rb"(\d{1,9})" + _GAP + rb"(\d{1,9})\s")
 TIFF_SIDES = (256, 257, 322, 323)  # tags: width and height, of the image and of its tiles
 TIFF_LENGTHS = (279, 325)  # tags: bytes of each strip, or of each tile
 
 
 class Header(NamedTuple):
-    """What an image file says about itself. kind: one of KINDS; height, width: in pixels, not
-    checked."""
+    """An image file's own claims. kind: one of KINDS; height, width: in pixels, not checked."""
 
     kind: str
     height: int
@@ -33,12 +31,12 @@ class Header(NamedTuple):
 
 
 class _Damaged(Exception):
-    """What is wrong with a file of a known kind."""
+    """A fault in a file of known kind."""
 
 
 def read_header(data: Any) -> Header:
-    """The header of an image file in memory: any contiguous buffer. Raises ImageError for bytes
-    that are none, or break off."""
+    """The header of an image file in memory (any contiguous buffer). Raises ImageError if it is not
+    an image, or truncated."""
     content = bytes(data)
     if not content:
         raise ImageError("expected an image, found no bytes")
@@ -57,7 +55,7 @@ def read_header(data: Any) -> Header:
 
 
 def _png(data: bytes) -> tuple[int, int]:
-    """All chunks to the last are visited: OpenCV takes as much memory as one says to be long."""
+    """The size. Visits all chunks, as OpenCV allocates whatever length a chunk declares."""
     width, height = struct.unpack_from(">II", data, 16)
     at, name = 8, b""
     while name != b"IEND":
@@ -69,8 +67,8 @@ def _png(data: bytes) -> tuple[int, int]:
 
 
 def _jpeg(data: bytes) -> tuple[int, int]:
-    """All markers to the last are visited: some versions of OpenCV fill with grey what is missing
-    of a file that breaks off."""
+    """The size. Visits all markers, as some versions of OpenCV fill the missing part of a truncated
+    file with grey."""
     size, scans, at = None, 0, 2
     found = _MARKER.search(data, at)
     while found:
@@ -108,8 +106,8 @@ def _webp(data: bytes) -> tuple[int, int]:
 
 
 def _tiff(data: bytes) -> tuple[int, int]:
-    """Of the first directory. Its tiles are decoded whole, so they count where they are larger; the
-    lengths of its parts are looked at, as some versions of libtiff take that much memory."""
+    """The size in the first directory, or that of its tiles, which are decoded whole, if larger.
+    Checks the lengths of its parts, as some versions of libtiff allocate that much memory."""
     order = "<" if data[0] == ord("I") else ">"
     (at,) = struct.unpack_from(f"{order}I", data, 4)
     (count,) = struct.unpack_from(f"{order}H", data, at)
@@ -135,7 +133,7 @@ def _tiff(data: bytes) -> tuple[int, int]:
 def _bmp(data: bytes) -> tuple[int, int]:
     (length,) = struct.unpack_from("<I", data, 14)
     width, height = struct.unpack_from("<HH" if length == 12 else "<ii", data, 18)
-    return abs(height), width  # negative: from the top row to the bottom
+    return abs(height), width  # negative: top row first
 
 
 def _pnm(data: bytes) -> tuple[int, int]:
@@ -145,7 +143,7 @@ def _pnm(data: bytes) -> tuple[int, int]:
     return int(found[2]), int(found[1])
 
 
-# The first bytes of each kind, and what reads (height, width).
+# The first bytes of each kind, and the function that reads (height, width).
 KINDS: dict[str, tuple[bytes, Callable[[bytes], tuple[int, int]]]] = {
     "PNG": (rb"\x89PNG\r\n\x1a\n", _png),
     "JPEG": (rb"\xff\xd8\xff", _jpeg),

@@ -1,8 +1,8 @@
-"""Camera messages to RGB, label and depth images, with true strides, and to camera matrices.
+"""Converts camera messages to RGB, label and depth images, with any strides, and camera matrices.
 
 No ROS is needed: a message is anything with the fields of `sensor_msgs/Image` or
-`sensor_msgs/CompressedImage` (REP 118 and `sensor_msgs/image_encodings.hpp`), be it rclpy's or one
-read from a bag. Of 16-bit samples the high byte is kept, or what `input.white_level` makes of them.
+`sensor_msgs/CompressedImage` (REP 118 and `sensor_msgs/image_encodings.hpp`), from rclpy or a bag.
+16-bit samples are reduced to their high byte, or scaled by `input.white_level`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class CompressedMessage(Protocol):
 
 
 class CameraInfo(Protocol):
-    """The fields of `sensor_msgs/CameraInfo` that are used; `roi` has those of its type."""
+    """The fields of `sensor_msgs/CameraInfo` that are used; `roi` has the fields of its type."""
 
     height: int
     width: int
@@ -76,7 +76,7 @@ PACKED = {
     "rgba16": Encoding(4, 2, cv2.COLOR_RGBA2RGB),
     "bgra16": Encoding(4, 2, cv2.COLOR_BGRA2RGB),
     "mono16": Encoding(1, 2, cv2.COLOR_GRAY2RGB),
-    # Without a colour meaning of their own: what OpenCV programs publish is grey, BGR or BGRA.
+    # These have no colour meaning of their own; OpenCV programs publish grey, BGR or BGRA.
     "8UC1": Encoding(1, 1, cv2.COLOR_GRAY2RGB),
     "8UC3": Encoding(3, 1, cv2.COLOR_BGR2RGB),
     "8UC4": Encoding(4, 1, cv2.COLOR_BGRA2RGB),
@@ -92,19 +92,19 @@ PACKED = {
 SEMI_PLANAR = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21, "nv24": None}
 ENCODINGS = (*PACKED, *SEMI_PLANAR)
 
-# Video-range BT.601, as cvtColor applies to the other YUV layouts; it has no code for NV24.
+# Video-range BT.601, which cvtColor applies to the other YUV layouts; it has no code for NV24.
 _YUV444_TO_RGB = np.array(
     [[1.164, 0.0, 1.596, -222.912], [1.164, -0.391, -0.813, 135.488], [1.164, 2.018, 0.0, -276.928]]
 )
 
 
 def image_to_rgb(msg: ImageMessage, config: InputConfig = AS_IT_COMES) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB of a raw image; a view of `msg.data` for rgb8 without row padding.
+    """(H, W, 3) uint8 RGB from a raw image; a view of `msg.data` for rgb8 without row padding.
 
-    Raises ImageError for an unknown encoding, data shorter than its own description, or more pixels
-    than `config.max_pixels`.
+    Raises ImageError for an unknown encoding, data shorter than described, or more pixels than
+    `config.max_pixels`.
     """
-    if msg.height and msg.width:  # without pixels there is more to say, below
+    if msg.height and msg.width:  # an image without pixels gets a better message below
         check_size(msg.height, msg.width, config.max_pixels)
     if msg.encoding in PACKED:
         return _packed_to_rgb(msg, PACKED[msg.encoding], config.white_level)
@@ -114,13 +114,13 @@ def image_to_rgb(msg: ImageMessage, config: InputConfig = AS_IT_COMES) -> NDArra
 
 
 def image_to_labels(msg: ImageMessage) -> NDArray[np.uint16]:
-    """(H, W) uint16 label image of a mono16, 16UC1, mono8 or 8UC1 image."""
+    """(H, W) uint16 label image from a mono16, 16UC1, mono8 or 8UC1 image."""
     _expect(msg, "label image", ("mono16", "16UC1", "mono8", "8UC1"))
     return _samples(msg, "u2" if "16" in msg.encoding else "u1").astype(np.uint16)
 
 
 def image_to_depth(msg: ImageMessage) -> NDArray[np.float32]:
-    """(H, W) float32 metres, 0 where unknown, of a 32FC1 (metres) or 16UC1, mono16 (mm) image."""
+    """(H, W) float32 metres, 0 where unknown, from a 32FC1 (metres) or 16UC1, mono16 (mm) image."""
     _expect(msg, "depth image", ("32FC1", "16UC1", "mono16"))
     if msg.encoding != "32FC1":
         return _samples(msg, "u2").astype(np.float32) / np.float32(1000)
@@ -131,12 +131,11 @@ def image_to_depth(msg: ImageMessage) -> NDArray[np.float32]:
 def compressed_to_rgb(
     msg: CompressedMessage, config: InputConfig = AS_IT_COMES
 ) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB of a JPEG, PNG, ... image.
+    """(H, W, 3) uint8 RGB from a JPEG, PNG, ... image.
 
-    `format` may be "jpeg", "png", or as image_transport writes it, "rgb8; jpeg compressed bgr8":
-    the original's encoding, the codec, and the encoding that was handed to the codec, which is the
-    original's where it is missing. Raises ImageError when it is no whole image, or one of more
-    than `config.max_pixels`.
+    `format` may be "jpeg", "png", or image_transport's "rgb8; jpeg compressed bgr8": the original's
+    encoding, the codec, and the encoding passed to the codec, by default the original's. Raises
+    ImageError if it is not a whole image, or has more pixels than `config.max_pixels`.
     """
     original, _, how = msg.format.lower().partition(";")
     encoding = how.partition("compressed")[2].strip() or original.strip() if how else ""
@@ -145,12 +144,12 @@ def compressed_to_rgb(
     if image.ndim == 2:
         is_mosaic = encoding.startswith("bayer_") and encoding in PACKED
         return _to_rgb(image, PACKED[encoding].code if is_mosaic else cv2.COLOR_GRAY2RGB)
-    # Codecs call blue what comes first.
+    # Codecs call the first channel blue.
     return _to_rgb(image, None if encoding.startswith("rgb") else cv2.COLOR_BGR2RGB)
 
 
 def file_to_rgb(path: Path, config: InputConfig = AS_IT_COMES) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB of an image file, turned as its Exif data say. Raises ImageError."""
+    """(H, W, 3) uint8 RGB from an image file, rotated by its Exif data. Raises ImageError."""
     image = read_image_file(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH, config.max_pixels)
     try:
         image = _eight_bit(image, config.white_level)
@@ -160,18 +159,18 @@ def file_to_rgb(path: Path, config: InputConfig = AS_IT_COMES) -> NDArray[np.uin
 
 
 def compressed_to_labels(msg: CompressedMessage) -> NDArray[np.uint16]:
-    """(H, W) uint16 label image of an 8- or 16-bit grey PNG."""
+    """(H, W) uint16 label image from an 8- or 16-bit grey PNG."""
     return _decode_grey(msg, "label image").astype(np.uint16)
 
 
 def compressed_to_depth(msg: CompressedMessage) -> NDArray[np.float32]:
-    """(H, W) float32 metres, 0 where unknown, of a 16-bit PNG in millimetres."""
+    """(H, W) float32 metres, 0 where unknown, from a 16-bit PNG in millimetres."""
     return _decode_grey(msg, "depth image").astype(np.float32) / np.float32(1000)
 
 
 def camera_matrix(info: CameraInfo, size: tuple[int, int]) -> NDArray[np.float64] | None:
     """(3, 3) camera matrix in pixels of an image of `size` (height, width), which may be binned,
-    cut out or scaled; None of a camera that is not calibrated."""
+    cropped or scaled; None if the camera is not calibrated."""
     height, width = info.roi.height or info.height, info.roi.width or info.width
     matrix = np.array(info.k, np.float64).reshape(3, 3)
     if not (height and width and np.isfinite(matrix).all() and matrix[0, 0] > 0 < matrix[1, 1]):
@@ -194,8 +193,8 @@ def _packed_to_rgb(msg: ImageMessage, encoding: Encoding, white_level: int) -> N
 
 
 def _semi_planar_to_rgb(msg: ImageMessage) -> NDArray[np.uint8]:
-    """A plane of brightness, then one of interleaved chroma with the same row stride (NV12, NV21:
-    a quarter as many chroma pairs; NV24: as many, in rows of twice the stride)."""
+    """Convert a brightness plane followed by an interleaved chroma plane with the same row stride
+    (NV12, NV21: a quarter as many chroma pairs; NV24: as many, in rows of twice the stride)."""
     code, height, width = SEMI_PLANAR[msg.encoding], msg.height, msg.width
     if code is None:
         y_rows = _rows(msg, 3 * height, width)[:height]
@@ -211,33 +210,33 @@ def _semi_planar_to_rgb(msg: ImageMessage) -> NDArray[np.uint8]:
 
 
 def _cv_bridge_to_rgb(msg: ImageMessage) -> NDArray[np.uint8]:
-    """Encodings outside the tables, where the robot has cv_bridge."""
+    """Convert encodings outside the tables, if the robot has cv_bridge."""
     try:
         bridge = import_module("cv_bridge").CvBridge()
-    except Exception as error:  # absent, or built against another numpy, which fails in many ways
+    except Exception as error:  # missing, or built against another numpy, which fails in many ways
         raise ImageError(
             f"image: expected an encoding of {', '.join(ENCODINGS)}; got '{msg.encoding}'; "
             "configure the driver to publish one of these, or install cv_bridge"
         ) from error
     try:
         return np.asarray(bridge.imgmsg_to_cv2(msg, "rgb8"), np.uint8)
-    except Exception as error:  # CvBridgeError, cv2.error, TypeError, by version
+    except Exception as error:  # CvBridgeError, cv2.error or TypeError, depending on the version
         raise ImageError(f"image: cv_bridge cannot convert '{msg.encoding}': {error}") from error
 
 
 def _u8(image: Any) -> NDArray[np.uint8]:
-    """OpenCV's results, whose declared type is any number, as what they are."""
+    """OpenCV's results, which are declared as arrays of any number, with their actual type."""
     return np.asarray(image, np.uint8)
 
 
 def _to_rgb(image: NDArray[np.uint8], code: int | None) -> NDArray[np.uint8]:
-    """By a code of cvtColor; None: it is RGB already."""
+    """Convert with a code of cvtColor; None: it is already RGB."""
     return image if code is None else _u8(cv2.cvtColor(image, code))
 
 
 def _eight_bit(samples: NDArray[Any], white_level: int) -> NDArray[np.uint8]:
-    """Samples of 8 bits as they are; of 16 bits the high byte, or scaled so that `white_level` and
-    what is above it are white. Raises ImageError for other samples."""
+    """8-bit samples unchanged; the high byte of 16-bit samples, or those scaled so that values from
+    `white_level` on are white. Raises ImageError for other samples."""
     if samples.dtype.kind != "u" or samples.dtype.itemsize > 2:
         raise ImageError(f"expected an image of 8 or 16 bits a sample, got {samples.dtype}")
     if samples.dtype.itemsize == 1:
@@ -259,7 +258,7 @@ def _rows(msg: ImageMessage, count: int, row_bytes: int) -> NDArray[np.uint8]:
             f"image ({said}): expected a step of at least {row_bytes} bytes, got {msg.step}; "
             "the driver's step, width and encoding contradict each other"
         )
-    needed = (count - 1) * msg.step + row_bytes  # some drivers leave out the last padding
+    needed = (count - 1) * msg.step + row_bytes  # some drivers omit the last padding
     if len(data) < needed:
         raise ImageError(
             f"image ({said}): expected {count * msg.step} bytes, got {len(data)}; "
@@ -287,7 +286,7 @@ def _decode(
 ) -> NDArray[Any]:
     what = f"compressed image of format '{msg.format}'"
     if "compressedDepth" in msg.format or "rvl" in msg.format.lower():
-        raise ImageError(f"{what}: not read; publish the raw image, or jpeg or png compressed")
+        raise ImageError(f"{what}: not supported; publish the raw image, or jpeg or png compressed")
     try:
         return decode(msg.data, flags, max_pixels)
     except ImageError as error:
@@ -295,7 +294,7 @@ def _decode(
 
 
 def _decode_grey(msg: CompressedMessage, what: str) -> NDArray[Any]:
-    """(H, W) samples of 8 or 16 bits, exactly as they were before compression."""
+    """(H, W) samples of 8 or 16 bits, exactly as before compression."""
     sent = f"format '{msg.format}'"
     if "png" in msg.format.lower():
         image = _decode(msg, cv2.IMREAD_UNCHANGED)

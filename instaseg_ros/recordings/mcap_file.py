@@ -1,7 +1,7 @@
-"""MCAP files: by their index where they have one, else from their start; whole or broken.
+"""Reads MCAP files, whole or broken, by their index or else from the start.
 
-`mcap` parses the records. Which of them are read is decided here, since the readers of `mcap` and
-`rosbags` drop chunks without a message index, stop at the first damage, and allocate whatever a
+`mcap` parses the records. This module decides which of them to read, since the readers of `mcap`
+and `rosbags` drop chunks without a message index, stop at the first damage, and allocate whatever a
 file claims.
 """
 
@@ -47,7 +47,7 @@ MESSAGE = struct.Struct("<HIQQ")  # channel, sequence, times of receipt and of p
 
 
 def _message(data: bytes | memoryview) -> Message:
-    """As `Message.read`, in a quarter of the time: there are a hundred of others to each image."""
+    """Like `Message.read`, in a quarter of the time: each image comes with a hundred others."""
     channel_id, sequence, log_time, publish_time = MESSAGE.unpack_from(data)
     return Message(channel_id, log_time, bytes(data[MESSAGE.size :]), publish_time, sequence)
 
@@ -65,14 +65,14 @@ PARSERS: dict[int, Callable[[bytes | memoryview], Any]] = {
 
 
 class _CutChunk(Chunk):
-    """A chunk of which only the beginning is there."""
+    """A chunk of which only the beginning is present."""
 
 
 @dataclass
 class _Contents:
-    """What a file says of itself in its summary, or what was found by reading all of it.
+    """A file's contents according to its summary, or found by reading all of it.
 
-    counts: messages by channel. start_ns: as in Recording. chunks: all that there are, or none.
+    counts: messages by channel. start_ns: as in Recording. chunks: all chunks, or none.
     """
 
     profile: str = ""
@@ -83,7 +83,7 @@ class _Contents:
     chunks: list[ChunkIndex] = field(default_factory=list)
 
     def note(self, record: object) -> None:
-        """Take in a record."""
+        """Record what a record says."""
         if isinstance(record, Header):
             self.profile = record.profile
         elif isinstance(record, Schema):
@@ -96,17 +96,17 @@ class _Contents:
 
     @property
     def is_known(self) -> bool:
-        """Whether all channels that have messages are described."""
+        """Whether all channels with messages are described."""
         known = self.channels.keys() & self.counts.keys()
         schemas = {self.channels[i].schema_id for i in known} - {0}
         return len(known) == len(self.counts) and schemas <= self.schemas.keys()
 
 
 def open_mcap(path: Path) -> Recording:
-    """The recording in an MCAP file. Its `messages` raise an error of any kind where it is damaged,
-    after all that stands before and behind the damage.
+    """The recording in an MCAP file. If it is damaged, its `messages` raise an error of any kind
+    after all that can be read before and behind the damage.
 
-    Raises InputError where no message is of ROS 2, and errors of any kind where none can be read.
+    Raises InputError if no message is of ROS 2, and errors of any kind if none can be read.
     """
     contents = _summary(path)
     if contents is None or not contents.is_known:
@@ -115,8 +115,8 @@ def open_mcap(path: Path) -> Recording:
     if contents.channels and not ros:
         encodings = sorted({c.message_encoding for c in contents.channels.values()})
         raise InputError(
-            f"bag {path} is no ROS 2 recording: profile '{contents.profile}', messages encoded as "
-            f"{', '.join(encodings)}; expected cdr"
+            f"bag {path} is not a ROS 2 recording: profile '{contents.profile}', messages encoded "
+            f"as {', '.join(encodings)}; expected cdr"
         )
     topics = merged(
         (c.topic, Topic(full_type(contents.schemas.get(c.schema_id, "")), contents.counts[i]))
@@ -140,7 +140,7 @@ def open_mcap(path: Path) -> Recording:
 
 
 def _summary(path: Path) -> _Contents | None:
-    """What the summary at the file's end says; None where there is none that can be read."""
+    """The contents according to the summary at the file's end; None if it cannot be read."""
     contents, chunks, statistics = _Contents(), [], None
     try:
         with path.open("rb") as file:
@@ -156,20 +156,20 @@ def _summary(path: Path) -> _Contents | None:
                     chunks.append(record)
                 elif isinstance(record, Statistics):
                     statistics = record
-    except Exception:  # of any kind, by damage: read from its start then
+    except Exception:  # any kind, depending on the damage: then read from the start
         return None
     if statistics is None:
         return None
     contents.counts.update({i: n for i, n in statistics.channel_message_counts.items() if n})
     contents.start_ns = statistics.message_start_time if contents.counts else LAST_NS
-    # An index that leaves chunks out, or names one twice, is none.
+    # Reject an index that omits chunks, or names one twice.
     if len(chunks) == statistics.chunk_count and sum(c.chunk_length for c in chunks) < size:
         contents.chunks = chunks
     return contents
 
 
 def _scanned(path: Path, promised: _Contents | None) -> _Contents:
-    """What is found by reading the whole file, and no fewer messages than its summary promised."""
+    """The contents found by reading the whole file; counts are at least those of its summary."""
     contents = _Contents()
     with path.open("rb") as file:
         walk = _Walk(file)
@@ -182,7 +182,7 @@ def _scanned(path: Path, promised: _Contents | None) -> _Contents:
 
 
 class _Walk:
-    """One reading of a file, of the messages of the channels `ids` alone.
+    """One pass over a file, reading only messages of the channels `ids`.
 
     damage: what could not be read so far, in words.
     """
@@ -194,16 +194,16 @@ class _Walk:
     def by_index(
         self, chunks: Iterable[ChunkIndex], start_ns: int, stop_ns: int
     ) -> Iterator[Message]:
-        """The messages of the chunks that can hold some of the span, in order of receipt. A chunk
-        without a message index can hold any channel."""
-        waiting: list[tuple[int, int, Message]] = []  # a heap: of chunks that overlap in time
+        """The messages in the chunks that may overlap the time span, in order of receipt. A chunk
+        without a message index may contain any channel."""
+        waiting: list[tuple[int, int, Message]] = []  # a heap, for chunks that overlap in time
         held = count = 0
         for chunk in sorted(chunks, key=lambda chunk: chunk.message_start_time):
             offsets = chunk.message_index_offsets
             is_of_span = start_ns <= chunk.message_end_time and chunk.message_start_time < stop_ns
             if not is_of_span or (offsets and offsets.keys().isdisjoint(self._ids)):
                 continue
-            # Chunks that all claim to overlap are not all kept for it.
+            # Limit memory even if all chunks claim to overlap.
             while waiting and (waiting[0][0] < chunk.message_start_time or held > MAX_UNPACKED):
                 message = heapq.heappop(waiting)[2]
                 held -= len(message.data)
@@ -218,10 +218,11 @@ class _Walk:
             yield heapq.heappop(waiting)[2]
 
     def records(self, start: int = 0, stop: int | None = None) -> Iterator[Any]:
-        """The records between two offsets, of chunks those within; by default of the whole file."""
+        """The records between two offsets, including those inside chunks; by default of the whole
+        file."""
         try:
             if start == 0 and self._read(0, len(MAGIC)) != MAGIC:
-                raise ValueError("it does not begin as an MCAP file does")
+                raise ValueError("it does not begin like an MCAP file")
             found = _records(self._read, start or len(MAGIC), stop or self._size, self._ids)
             for offset, record in found:
                 if isinstance(record, Chunk):
@@ -234,16 +235,16 @@ class _Walk:
                     return
             if stop is None:
                 raise ValueError(f"it ends at byte {self._size}, without the end of a recording")
-        except Exception as error:  # by kind of damage
+        except Exception as error:  # depends on the damage
             self.damage.append(reason(error))
 
     def _within(self, chunk: Chunk, offset: int) -> Iterator[Any]:
-        """The records in a chunk; in one that is cut, which is told elsewhere, those left of it."""
+        """The records in a chunk; of one that is cut, which is reported elsewhere, those left."""
         try:
             content = memoryview(unpacked(chunk.compression, chunk.data, chunk.uncompressed_size))
             is_whole = len(content) == chunk.uncompressed_size
             if is_whole and chunk.uncompressed_crc not in (0, zlib.crc32(content)):
-                raise ValueError("its checksum does not fit")
+                raise ValueError("its checksum is wrong")
             found = _records(lambda at, n: content[at : at + n], 0, len(content), self._ids)
             for _, record in found:
                 if isinstance(record, Exception):
@@ -251,7 +252,7 @@ class _Walk:
                 yield record
             if not is_whole:
                 raise ValueError(f"it has {len(content)} of {chunk.uncompressed_size} bytes")
-        except Exception as error:  # of mcap, zstandard, lz4, struct, ... by kind of damage
+        except Exception as error:  # from mcap, zstandard, lz4, struct, ... depending on the damage
             if not isinstance(chunk, _CutChunk):
                 self.damage.append(f"the chunk at byte {offset} is damaged: {reason(error)}")
 
@@ -259,10 +260,10 @@ class _Walk:
 def _records(
     read: Read, start: int, stop: int, ids: Collection[int] = EVERY
 ) -> Iterator[tuple[int, Any]]:
-    """Offset and content of each record between two offsets; those of no use here stay unread, as
-    do messages of other channels than `ids`. In place of one that cannot be parsed, the error.
+    """The offset and content of each record between two offsets, or the error instead of a record
+    that cannot be parsed. Skips records of no use here, and messages of channels not in `ids`.
 
-    Raises ValueError where one goes on behind `stop`, after what is there of a chunk.
+    Raises ValueError if a record extends beyond `stop`, after the available part of a chunk.
     """
     while start < stop:
         opcode, length = (
@@ -296,5 +297,5 @@ def _parsed(opcode: int, read: Read, start: int, stop: int) -> Any:
         if stop - start > MAX_UNPACKED:
             raise ValueError(f"it has {stop - start} bytes; {MAX_UNPACKED} are allowed")
         return PARSERS[opcode](read(start, stop - start))
-    except Exception as error:  # of mcap, struct, unicode, ... by kind of damage
+    except Exception as error:  # from mcap, struct, unicode, ... depending on the damage
         return error

@@ -1,4 +1,4 @@
-"""Message types for bags without ROS: the definitions that `rosbags` lacks, and constructors."""
+"""Defines message types for bags without ROS: those that `rosbags` lacks, and constructors."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ COMMON = (
 
 @cache
 def typestore() -> Typestore:
-    """Types of ROS 2 Jazzy and vision_msgs 4.1. Those read and written here are the same in every
-    distribution from Humble on."""
+    """The types of ROS 2 Jazzy and vision_msgs 4.1. Those read and written here are the same in
+    every distribution since Humble."""
     store = get_typestore(Stores.ROS2_JAZZY)
     types: dict[str, Any] = {}
     for name, text in VISION_MSGS.items():
@@ -68,7 +68,7 @@ def typestore() -> Typestore:
 
 
 def full_type(name: str) -> str:
-    """`sensor_msgs/Image`, as recordings of 2019 have it, -> `sensor_msgs/msg/Image`."""
+    """`sensor_msgs/Image`, as in recordings of 2019, -> `sensor_msgs/msg/Image`."""
     package, slash, rest = name.partition("/")
     return f"{package}/msg/{rest}" if slash and "/" not in rest else name
 
@@ -76,22 +76,22 @@ def full_type(name: str) -> str:
 @cache
 def message_classes() -> SimpleNamespace:
     """Constructors by class name (`Image`, `Detection2D`, ...) that fill omitted fields with zeros
-    (a rotation: with none) as rclpy's do, and `bytes(array)` for uint8[] fields."""
+    (a rotation: with the identity) like rclpy's, and `bytes(array)` for uint8[] fields."""
     names = [*COMMON, *(f"vision_msgs/msg/{name}" for name in VISION_MSGS)]
     made = {name.rpartition("/")[2]: _constructor(name) for name in names}
     return SimpleNamespace(**made, bytes=_bytes)
 
 
 def make_header(stamp_ns: int, frame_id: str) -> Any:
-    """std_msgs/Header of a time in nanoseconds."""
+    """A std_msgs/Header with a stamp in nanoseconds."""
     msgs = message_classes()
     seconds, nanoseconds = split_stamp(stamp_ns)
     return msgs.Header(stamp=msgs.Time(sec=seconds, nanosec=nanoseconds), frame_id=frame_id)
 
 
 def split_stamp(stamp_ns: int) -> tuple[int, int]:
-    """Seconds and nanoseconds of a builtin_interfaces/Time; the nearest where 32 bits of seconds
-    do not hold the stamp, which nanoseconds of 32 bits can make."""
+    """Seconds and nanoseconds of a builtin_interfaces/Time; the nearest possible one if the seconds
+    do not fit into 32 bits, which out-of-range nanoseconds can cause."""
     earliest_ns, latest_ns = -(1 << 31) * 1_000_000_000, (1 << 31) * 1_000_000_000 - 1
     return divmod(min(max(stamp_ns, earliest_ns), latest_ns), 1_000_000_000)
 
@@ -122,7 +122,7 @@ def _constructor(name: str) -> Callable[..., Any]:
 
 
 def _zero(kind: Any) -> Callable[[], Any]:
-    """Makes the zero value of a field; `kind` is rosbags' description of its type."""
+    """A function that makes a field's zero value; `kind` is rosbags' description of its type."""
     node, detail = kind
     if node == Nodetype.NAME:
         return _constructor(detail)

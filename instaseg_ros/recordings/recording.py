@@ -1,5 +1,5 @@
-"""What a recording is to its readers, and what all of them hold to: no more memory than is allowed,
-and errors of our own kind that name the file."""
+"""Defines a recording, and the rules for all its readers: limited memory, and InputErrors that name
+the file."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError(error.name or "zstandard", "pip", "reading bags") from error
 
-FIRST_NS, LAST_NS = -(1 << 63), 1 << 64  # before and behind every time that a recording can hold
+FIRST_NS, LAST_NS = -(1 << 63), 1 << 64  # before and after every time that a recording can hold
 MAX_UNPACKED = 512 << 20  # bytes of one message or chunk: an image of 13,000 x 13,000 pixels
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no CDR message begins so
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no CDR message begins like this
 
 
 class RawMessage(NamedTuple):
-    """One serialised message. received_ns: when the recorder got it. data: as it is stored, which
-    may be compressed; `cdr` is what the recorder got."""
+    """One serialised message. received_ns: when the recorder received it. data: as stored, maybe
+    compressed; `cdr` is what the recorder received."""
 
     topic: str
     received_ns: int
@@ -32,7 +32,7 @@ class RawMessage(NamedTuple):
 
     @property
     def cdr(self) -> bytes:
-        """The message itself. Raises ValueError or an error of zstandard where it is damaged."""
+        """The uncompressed message. Raises ValueError or an error of zstandard if damaged."""
         if self.data[:4] != ZSTD_MAGIC:
             return self.data
         size = zstandard.frame_content_size(self.data)
@@ -48,10 +48,10 @@ class Topic:
 
 
 class Messages(Protocol):
-    """Gives the messages of the topics named, as recorded; those received within
-    [start_ns, stop_ns) only, which a whole file finds by its index.
+    """Yields the messages of the named topics in recorded order, only those received within
+    [start_ns, stop_ns), which an intact file finds by its index.
 
-    Raises TruncatedInputError after the last message that can be read, where there should be more.
+    Raises TruncatedInputError after the last readable message if there should be more.
     """
 
     def __call__(
@@ -61,10 +61,10 @@ class Messages(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A recording: its topics, with as many messages as it says that it holds, and the messages.
+    """A recording: its topics, with the message counts it claims, and its messages.
 
-    start_ns: when the first was received; LAST_NS where there is none. scratch: what has to last as
-    long as messages are read.
+    start_ns: when the first message was received; LAST_NS if there is none. scratch: an object that
+    must live as long as messages are read.
     """
 
     topics: dict[str, Topic]
@@ -74,7 +74,7 @@ class Recording:
 
 
 def merged(found: Iterable[tuple[str, Topic]]) -> dict[str, Topic]:
-    """Topics by name; counts of one name are added."""
+    """Topics by name; counts for the same name are added."""
     topics: dict[str, Topic] = {}
     for name, topic in found:
         before = topics[name].count if name in topics else 0
@@ -84,8 +84,8 @@ def merged(found: Iterable[tuple[str, Topic]]) -> dict[str, Topic]:
 
 @contextmanager
 def parsing(path: Path) -> Iterator[None]:
-    """Whatever a parser (mcap, sqlite3, zstandard, struct, ...) makes of a foreign file within the
-    block comes out as InputError with the file's name."""
+    """Turn whatever a parser (mcap, sqlite3, zstandard, struct, ...) raises within the block into
+    an InputError with the file's name."""
     try:
         yield
     except InstasegError:
@@ -95,16 +95,15 @@ def parsing(path: Path) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """What an error says; some, as MemoryError, say no more than their name."""
+    """An error's message; some, such as MemoryError, have only their name."""
     return str(error) or type(error).__name__
 
 
 def unpacked(compression: str, data: bytes, size: int) -> bytes:
-    """The content of compressed data, which declare that it has `size` bytes; of data that are cut,
-    its beginning.
+    """Unpack data whose content has the declared `size` in bytes; of truncated data, the beginning.
 
-    compression: `zstd`, `lz4`, or empty for none. Raises ValueError where it is another, or where
-    the content is larger than declared or allowed: no more is ever allocated.
+    compression: `zstd`, `lz4`, or empty for none. Raises ValueError for another, or if the content
+    is larger than declared or allowed: no more is ever allocated.
     """
     if size > MAX_UNPACKED:
         raise ValueError(f"it unpacks to {size} bytes; {MAX_UNPACKED} are allowed")

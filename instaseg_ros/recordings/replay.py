@@ -1,4 +1,4 @@
-"""A recording through the pipeline: reading, network and writing at the same time."""
+"""Replays a recording through the pipeline, reading, computing and writing at the same time."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from instaseg_ros.recordings.sources import Source
 
 log = logging.getLogger(__name__)
 
-AHEAD = 3  # frames read before, and results written after, the one in the network
+AHEAD = 3  # frames read ahead of, and results waiting behind, the one in the network
 REPORTED = 5  # bad frames that are reported one by one
 
 
 class Processor(Protocol):
-    """What replay needs of a `Pipeline`."""
+    """The part of a `Pipeline` that replay needs."""
 
     def process(self, frames: Sequence[Frame]) -> list[Result]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a replay did.
+    """The outcome of a replay.
 
     labelled, skipped: frames with a result, and frames that could not be converted.
     seconds: wall time. stage_ms: (p50, p99) milliseconds by stage: the pipeline's own; `read` and
-    `write`, which run beside them; `wait_read` and `wait_write`, what the network waited for them.
-    broken: why the input ended before it should; None when it did not.
+    `write`, which run in parallel; `wait_read` and `wait_write`, the time the network waited for
+    these. broken: why the input ended too early; None if it did not.
     """
 
     labelled: int
@@ -60,12 +60,12 @@ def replay(
     progress: Callable[[], object] = lambda: None,
     limit: int | None = None,
 ) -> Summary:
-    """Every frame of the source (the first `limit` of them) through the pipeline into the sinks.
+    """Send all frames of the source (or the first `limit`) through the pipeline to the sinks.
 
     `progress` is called after each frame. A frame that cannot be converted is counted, reported and
-    skipped. Where a broken input ends the sinks are closed with what there is, and the summary
-    says so; any other exception discards what the sinks wrote and comes out here. Without a single
-    result nothing is kept either.
+    skipped. If a broken input ends early, the sinks keep what they have and the summary says so;
+    any other exception is raised here and discards what the sinks wrote. Without a single result
+    nothing is kept either.
     """
     try:
         summary = _replay(source, pipeline, sinks, progress, limit)
@@ -103,7 +103,7 @@ def _replay(
     labelled = skipped = 0
     broken: TruncatedInputError | None = None
     start = time.perf_counter()
-    # One thread each, so that order is kept; leaving the block waits for the few calls in them.
+    # One thread each, to keep the order; leaving the block waits for the few pending calls.
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         reads = deque(reader.submit(read) for _ in range(AHEAD))
         writes: deque[Future[None]] = deque()

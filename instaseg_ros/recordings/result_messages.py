@@ -1,8 +1,8 @@
-"""What a result becomes as ROS messages: said once, for the node and for bags.
+"""Converts results to ROS messages, for the node and for bags.
 
 Each function takes `msgs`, a namespace of message classes with keyword constructors whose omitted
-fields have their type's default (rclpy's classes, or `bag_types.message_classes()` without ROS),
-and the `header` of the camera image, which every message carries as it is. Besides the classes used
+fields get their type's default (rclpy's classes, or `message_types.message_classes()` without ROS),
+and the camera image's `header`, which every message carries unchanged. Besides the classes used
 below, `msgs` has `bytes(array)`: the fastest value of a `uint8[]` field from a C-contiguous array.
 """
 
@@ -46,7 +46,7 @@ def labels_message(msgs: Any, header: Any, labels: NDArray[np.uint16]) -> Any:
 
 
 def overlay_message(msgs: Any, header: Any, picture: NDArray[np.uint8]) -> Any:
-    """sensor_msgs/Image `rgb8` of a (H, W, 3) uint8 RGB picture."""
+    """sensor_msgs/Image `rgb8` from a (H, W, 3) uint8 RGB picture."""
     packed = np.ascontiguousarray(picture)
     return _image(msgs, header, "rgb8", packed, picture.shape[1] * 3)
 
@@ -54,7 +54,7 @@ def overlay_message(msgs: Any, header: Any, picture: NDArray[np.uint8]) -> Any:
 def detections_message(
     msgs: Any, header: Any, instances: Instances, class_names: Sequence[str]
 ) -> Any:
-    """vision_msgs/Detection2DArray, highest score first: `id` is the decimal label value, the one
+    """vision_msgs/Detection2DArray, highest score first: `id` is the decimal label value, the only
     result has class name and score, the box is in pixels."""
     best_first = np.argsort(-instances.scores, kind="stable")
     detections = [
@@ -86,8 +86,9 @@ def detections_message(
 
 
 def label_info_message(msgs: Any, header: Any, class_names: Sequence[str]) -> Any:
-    """vision_msgs/LabelInfo: class names by index. The threshold, of scores, is 0: none are left
-    out for theirs (`decode.seed_threshold` is of the score of a seed, which is but a factor)."""
+    """vision_msgs/LabelInfo: class names by index. The score threshold is 0, as no instance is left
+    out for its score (`decode.seed_threshold` applies to the seed's score, which is only a factor).
+    """
     class_map = [
         msgs.VisionClass(class_id=i, class_name=name) for i, name in enumerate(class_names)
     ]
@@ -102,10 +103,10 @@ def markers_message(
     intrinsics: NDArray[np.float64] | None = None,
 ) -> Any:
     """visualization_msgs/MarkerArray: outline (namespace `outline`) and name (`name`) of each
-    instance, after a marker that deletes those of the image before.
+    instance, after a marker that deletes the previous image's.
 
-    Drawn in the camera's optical frame on the image plane at 1 m, where `intrinsics` (3, 3) puts
-    each pixel; without them a camera of 53 degrees horizontal view is assumed.
+    Drawn in the camera's optical frame on the image plane at 1 m, where `intrinsics` (3, 3) place
+    each pixel; without them, a horizontal field of view of 53 degrees is assumed.
     """
     height, width = instances.labels.shape
     if intrinsics is None:
@@ -160,7 +161,7 @@ def _image(msgs: Any, header: Any, encoding: str, pixels: NDArray[Any], step: in
 def _outline(
     labels: NDArray[np.uint16], label: int, box_xyxy: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """(2 S, 2) start and end pixel of each line around the instance, which may be in pieces."""
+    """(2 S, 2) start and end pixel of each line around the instance and all its parts."""
     height, width = labels.shape
     left, top = (max(0, int(side)) for side in np.floor(box_xyxy[:2]))
     right, bottom = min(width, int(box_xyxy[2]) + 1), min(height, int(box_xyxy[3]) + 1)
@@ -174,6 +175,6 @@ def _outline(
 
 
 def _points(msgs: Any, pixels: NDArray[np.float64], to_metres: NDArray[np.float64]) -> list[Any]:
-    """Points at 1 m before the camera that project to `pixels` (N, 2)."""
+    """Points 1 m in front of the camera that project to `pixels` (N, 2)."""
     rays = np.column_stack([pixels, np.ones(len(pixels))]) @ to_metres.T
     return [msgs.Point(x=x, y=y, z=z) for x, y, z in rays.tolist()]

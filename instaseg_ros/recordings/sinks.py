@@ -1,6 +1,6 @@
-"""Where results go: a recording, a video, a folder of PNGs, a function.
+"""Writes results: to a recording, a video, a folder of PNGs, or a function.
 
-Each output is written under a temporary name and gets its own in `close`.
+Each output is written under a temporary name and gets its final one in `close`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DETECTIONS_FILE = "detections.jsonl"
 
 
 class Sink(Protocol):
-    """Takes results in order. One of `close` (keep what was written) or `discard` ends it."""
+    """Takes results in order; ends with `close` (keep what was written) or `discard`."""
 
     def write(self, frame: Frame, result: Result) -> None: ...
 
@@ -40,9 +40,9 @@ class Sink(Protocol):
 def open_sink(
     path: str | Path, class_names: Sequence[str], config: Config, overwrite: bool = False
 ) -> Sink:
-    """The sink for an output path: `.mcap`, `.mp4`, `.webm`, or a folder where there is no suffix.
+    """Open the sink for an output path: `.mcap`, `.mp4`, `.webm`, or a folder if it has no suffix.
 
-    Raises ConfigError when it exists and `overwrite` is false, or is of another kind.
+    Raises ConfigError if it exists and `overwrite` is false, or it is of another kind.
     """
     path = Path(path)
     kinds: dict[str, Callable[[Path, Sequence[str], Config, bool], Sink]] = {
@@ -94,7 +94,7 @@ class BagSink:
             info = result_messages.label_info_message(msgs, header, names)
             messages["label_info"] = info
             self._is_first = False
-        # When the image was received: its stamp may be of another clock, or of none.
+        # The time of receipt: the image's stamp may be of another clock, or missing.
         received_ns = frame.stamp_ns if frame.received_ns is None else frame.received_ns
         for name, message in messages.items():
             self._writer.write(_topic(name), message, received_ns)
@@ -108,7 +108,7 @@ class BagSink:
 
 class FolderSink:
     """A folder: `labels/NAME.png` (16-bit label images), `overlay/NAME.png`, and `detections.jsonl`
-    with one line per frame. NAME is the image file's, or the number of the frame: 000000."""
+    with one line per frame. NAME is that of the image file, or the frame's number: 000000."""
 
     def __init__(
         self, path: Path, class_names: Sequence[str], config: Config, overwrite: bool
@@ -116,7 +116,7 @@ class FolderSink:
         self._class_names = class_names
         self._overlay = _overlay_of(class_names, config)
         self._output = OutputFile(path, overwrite, marker=DETECTIONS_FILE)
-        self._names: set[str] = set()  # in lower case, as some disks know no other
+        self._names: set[str] = set()  # in lower case, as some file systems ignore case
         for name in ("labels", "overlay"):
             (self._output.part / name).mkdir(parents=True)
         self._lines = (self._output.part / DETECTIONS_FILE).open("w", encoding="utf-8")
@@ -129,7 +129,7 @@ class FolderSink:
         self._lines.write(json.dumps({"file": name, **self._described(frame, result)}) + "\n")
 
     def _name(self, frame: Frame) -> str:
-        """Of the frame's files; with a number where it is taken, as by a.png when a.jpg comes."""
+        """The name of the frame's files; with a number if taken, as for a.jpg after a.png."""
         stem = Path(frame.name).name or f"{len(self._names):06d}"
         name, number = f"{stem}.png", 1
         while name.lower() in self._names:
@@ -164,7 +164,7 @@ class FolderSink:
 
 
 class VideoSink:
-    """A video of the overlay, each picture for as long as the stamps say."""
+    """A video of the overlay, timed by the frames' stamps."""
 
     def __init__(
         self, path: Path, class_names: Sequence[str], config: Config, overwrite: bool
@@ -180,17 +180,17 @@ class VideoSink:
 
     def close(self) -> None:
         self._video.close()
-        if not self._is_empty:  # without any frame there is no video
+        if not self._is_empty:  # without frames there is no video
             self._output.commit()
 
     def discard(self) -> None:
-        with suppress(OSError):  # the full disk that made an end of it
+        with suppress(OSError):  # a full disk, which may be why it ended
             self._video.close()
         self._output.discard()
 
 
 class CallbackSink:
-    """Hands each frame and result to a function, an evaluator's for instance."""
+    """Passes each frame and result to a function, such as an evaluator's."""
 
     def __init__(self, function: Callable[[Frame, Result], None]) -> None:
         self.write = function
@@ -205,7 +205,7 @@ class CallbackSink:
 def _overlay_of(
     class_names: Sequence[str], config: Config
 ) -> Callable[[Frame, Instances], NDArray[np.uint8]]:
-    """What draws the overlay, as configured."""
+    """A function that draws the overlay, as configured."""
     return partial(
         overlay,
         class_names=class_names,

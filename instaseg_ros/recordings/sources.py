@@ -1,4 +1,4 @@
-"""Where frames come from: a recording, a video, a folder of images, or one image."""
+"""Reads frames from a recording, a video, a folder of images, or one image."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from instaseg_ros.recordings.image_files import IMAGE_SUFFIXES, check_size, imag
 from instaseg_ros.recordings.image_messages import AS_IT_COMES, file_to_rgb
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm", ".mpg", ".mpeg", ".ts")
-COUNTED_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi")  # of others OpenCV estimates the count
-FOLDER_PERIOD_NS = 100_000_000  # images without a time of their own are dated at 10 Hz
+COUNTED_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi")  # for others OpenCV estimates the count
+FOLDER_PERIOD_NS = 100_000_000  # images without stamps are dated at 10 Hz
 
 
 class Source(Protocol):
-    """Frames in order. total: how many, None when unknown.
+    """Frames in order. total: their number, None if unknown.
 
-    While iterating, `next` raises ImageError for a frame that cannot be read and may be called
-    again for the one after; TruncatedInputError comes after the last frame before a break.
+    While iterating, `next` raises ImageError for a frame that cannot be read, and may then be
+    called for the following one; TruncatedInputError comes after the last frame before a break.
     """
 
     @property
@@ -39,11 +39,11 @@ class Source(Protocol):
 def open_source(
     path: str | Path, topic: str | None = None, config: InputConfig = AS_IT_COMES
 ) -> Source:
-    """The source at `path`: a bag directory, `.mcap`, `.db3`, video, image folder or image.
+    """Open the source at `path`: a bag directory, `.mcap`, `.db3`, video, image folder or image.
 
-    topic: the image topic of a recording; None where one is unmistakable. config: what is refused
-    as too large, and how 16 bits become 8.
-    Raises InputError when there is nothing that can be read.
+    topic: the image topic of a recording; None if there is only one candidate. config: limits the
+    image size, and says how 16 bits become 8.
+    Raises InputError if there is nothing that can be read.
     """
     path = Path(path)
     if not path.exists():
@@ -57,7 +57,7 @@ def open_source(
 
         return BagSource(path, topic, config)
     if topic is not None:
-        raise InputError(f"input {path}: --topic is for recordings, and this is none")
+        raise InputError(f"input {path}: --topic is for recordings, which this is not")
     if path.is_dir():
         return ImageSource(path, config)
     suffix = path.suffix.lower()
@@ -73,8 +73,7 @@ def open_source(
 
 
 def spread_frames(source: Source, wanted: int) -> Iterator[Frame]:
-    """At most `wanted` frames from all over the source; the first where it does not know how many
-    it has."""
+    """At most `wanted` frames spread over the source; the first ones if its length is unknown."""
     step = max(1, (source.total or 0) // wanted)
     return islice(source, 0, wanted * step, step)
 
@@ -82,15 +81,15 @@ def spread_frames(source: Source, wanted: int) -> Iterator[Frame]:
 class ImageSource:
     """The images of a folder in natural order of name, or one image, dated at 10 Hz from 0.
 
-    An image file knows no camera frame: the name of the folder, of which all images are one
-    camera's, or that of the one image without suffix stands as `frame_id`.
+    Image files have no camera frame: `frame_id` is the name of the folder, whose images all count
+    as one camera's, or of the single image without suffix.
     """
 
     def __init__(self, path: Path, config: InputConfig) -> None:
         try:
             self._files = images_in(path) if path.is_dir() else [path]
         except InputError as error:
-            raise InputError(f"input {error}; nor is it a rosbag2 directory") from error
+            raise InputError(f"input {error}; it is not a rosbag2 directory either") from error
         self._frame_id = path.resolve().name if path.is_dir() else path.stem
         self._config = config
         self.total = len(self._files)
@@ -105,9 +104,9 @@ class ImageSource:
 
 
 class VideoSource:
-    """The frames of a video at the times that its container gives, turned as it says.
+    """The frames of a video, with its container's times and rotation.
 
-    total: None of a container that does not count its frames.
+    total: None if the container does not count its frames.
     """
 
     def __init__(self, path: Path, config: InputConfig) -> None:
@@ -152,16 +151,18 @@ class VideoSource:
             )
 
     def _breaks_off(self, count: int, missing_ns: int, longest_ns: int) -> bool:
-        """Whether frames are missing at the end. Without a count there is the duration, in which
-        other tracks have a part, and the last frame may be shown for longer than the others."""
+        """Whether frames are missing at the end. Without a count, the duration decides, although it
+        includes other tracks, and the last frame may be shown for longer than the others."""
         if self.total is not None:
-            return count < 0.98 * self.total - 2  # some writers count frames that are not shown
+            return (
+                count < 0.98 * self.total - 2
+            )  # some writers also count frames that are not shown
         return missing_ns > 2 * longest_ns + 1_000_000_000
 
     def _unreadable(self) -> InputError:
         return InputError(
-            f"video {self._path} cannot be read: it is damaged, or of a codec that "
-            "this OpenCV does not read; try converting it to .mp4 with H.264 or VP9"
+            f"video {self._path} cannot be read: it is damaged, or its codec is not supported by "
+            "this OpenCV; try converting it to .mp4 with H.264 or VP9"
         )
 
     def _open(self) -> cv2.VideoCapture:
@@ -173,8 +174,8 @@ class VideoSource:
 
 
 def is_recording(path: Path) -> bool:
-    """Whether `path` is a recording's file or directory, or something that its reader can say more
-    of than others: recordings of ROS 1, a folder of recordings (and of no images)."""
+    """Whether `path` is a recording's file or directory, or something for which its reader has the
+    best message: recordings of ROS 1, a folder of recordings without images."""
     if not path.is_dir():
         return is_storage_file(path) or path.suffix.lower() == ".bag"
     if holds_recording(path):

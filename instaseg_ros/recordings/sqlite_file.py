@@ -1,7 +1,7 @@
-"""SQLite files (`.db3`): by an index of our own, row by row; whole or broken.
+"""Reads SQLite files (`.db3`), whole or broken, row by row with an index of our own.
 
-Every row is listed once when the file is opened and fetched by its number later: neither SQLite's
-index of times nor a damaged page keeps the rows back that can be read.
+Every row is listed once when the file is opened, and later fetched by its number: so neither
+SQLite's index of times nor a damaged page hides rows that can be read.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from instaseg_ros.recordings.recording import (
 log = logging.getLogger(__name__)
 
 LEAST_ROW = 4  # bytes that a row takes at least
-STEPS = 1_000_000  # of SQLite's, between two looks at how many there were
+STEPS = 1_000_000  # of SQLite's, between two checks of their number
 COLUMNS = {"topics": {"id", "name", "type"}, "messages": {"topic_id", "timestamp", "data"}}
 
 
 class _Rows(NamedTuple):
-    """Number, topic and time of receipt of the messages, (N,) int64 each, in order of time."""
+    """Number, topic and time of receipt of the messages, (N,) int64 each, ordered by time."""
 
     numbers: NDArray[np.int64]
     topics: NDArray[np.int64]
@@ -46,10 +46,10 @@ class _Rows(NamedTuple):
 
 
 def open_db3(path: Path) -> Recording:
-    """The recording in an SQLite file. Its `messages` raise an error of any kind where it is
-    damaged, after all that can be read.
+    """The recording in an SQLite file. If it is damaged, its `messages` raise an error of any kind
+    after all that can be read.
 
-    Raises InputError where it is no recording of ROS 2, and errors of any kind where nothing can be
+    Raises InputError if it is not a recording of ROS 2, and errors of any kind if nothing can be
     read.
     """
     damage = _shortness(path)
@@ -89,14 +89,14 @@ def open_db3(path: Path) -> Recording:
 
 
 def logs_beside(path: Path) -> list[Path]:
-    """What a killed recorder left beside the file that belongs into it."""
+    """The logs beside the file, left by a killed recorder, whose content belongs into it."""
     beside = [path.with_name(f"{path.name}-{kind}") for kind in ("wal", "journal")]
     return [file for file in beside if file.is_file() and file.stat().st_size]
 
 
 def recovered(path: Path, folder: Path) -> Path:
-    """A copy of the file in `folder` into which SQLite has worked the logs beside it; without them
-    where it cannot."""
+    """A copy of the file in `folder`, into which SQLite has merged the logs beside it, if it
+    can."""
     copy = folder / path.name
     for part in (path, *logs_beside(path)):
         shutil.copyfile(part, folder / part.name)
@@ -110,49 +110,51 @@ def recovered(path: Path, folder: Path) -> Path:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    """The file, read only, with nothing written beside it."""
+    """Open the file read-only, without writing anything beside it."""
     database = sqlite3.connect(
         f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False
     )
     database.text_factory = lambda data: data.decode("utf-8", "replace")
-    # A damaged or hostile tree of pages may go on for ever: no honest one takes so many steps.
+    # A damaged or hostile tree of pages may be endless: no intact one takes so many steps.
     most = 100 + path.stat().st_size // 10_000
     ticks = itertools.count()
     database.set_progress_handler(lambda: next(ticks) > most, STEPS)
-    database.execute("PRAGMA writable_schema=ON")  # else SQLite refuses a file cut short at once
+    database.execute(
+        "PRAGMA writable_schema=ON"
+    )  # otherwise SQLite refuses a truncated file at once
     return database
 
 
 def _shortness(path: Path) -> list[str]:
-    """Says so where the file is shorter than its header tells."""
+    """A message if the file is shorter than its header says."""
     with path.open("rb") as file:
         header = file.read(100)
     page = int.from_bytes(header[16:18], "big")
     expected = (page if page > 1 else 1 << 16) * int.from_bytes(header[28:32], "big")
     size = path.stat().st_size
-    is_valid = header[24:28] == header[92:96]  # else the size was written by an old SQLite
+    is_valid = header[24:28] == header[92:96]  # otherwise an old SQLite wrote the size
     return [f"it ends at byte {size} of {expected}"] if is_valid and size < expected else []
 
 
 def _expect_tables(path: Path, database: sqlite3.Connection) -> None:
-    """Raises InputError unless there are the tables of a recording: real ones, since a view can
-    make up rows without end."""
+    """Raises InputError unless the tables of a recording exist: real ones, since a view can
+    generate endless rows."""
     query = "SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0"
     tables = {name for (name,) in database.execute(query)}
     for table, expected in COLUMNS.items():
-        # Generated columns are not listed: they can make up as much.
+        # Generated columns, which can do the same, are not listed.
         columns = {row[1] for row in database.execute(f"PRAGMA table_info({table})")}
         if table not in tables or not expected <= columns:
             raise InputError(
-                f"bag {path} is no recording: expected a table '{table}' (no view) with columns "
-                f"{', '.join(sorted(expected))}"
+                f"bag {path} is not a recording: expected a table '{table}' (not a view) with "
+                f"columns {', '.join(sorted(expected))}"
             )
 
 
 def _channels(
     path: Path, database: sqlite3.Connection, damage: list[str]
 ) -> dict[int, tuple[str, str]]:
-    """Name and type of each topic of ROS 2 by its number."""
+    """The name and type of each ROS 2 topic, by number."""
     channels: dict[int, tuple[str, str]] = {}
     others: set[str] = set()
     cursor = database.execute("SELECT * FROM topics")
@@ -171,8 +173,8 @@ def _channels(
             damage.append(f"expected name and type of a topic, found {name!r:.80} and {kind!r:.80}")
     if others and not channels:
         raise InputError(
-            f"bag {path} is no ROS 2 recording: messages encoded as {', '.join(sorted(others))}; "
-            "expected cdr"
+            f"bag {path} is not a ROS 2 recording: messages encoded as "
+            f"{', '.join(sorted(others))}; expected cdr"
         )
     if damage and not channels:
         raise InputError(f"bag {path} has no topic that can be used: {damage[-1]}")
@@ -180,7 +182,8 @@ def _channels(
 
 
 def _rows(path: Path, database: sqlite3.Connection, damage: list[str]) -> _Rows:
-    """All messages that can be found: from the first on; behind a damaged page, from the last."""
+    """All messages that can be found: from the first on and, behind a damaged page, from the last
+    back."""
     found = array("q")
     most = path.stat().st_size // LEAST_ROW
     last = -(1 << 63)

@@ -1,7 +1,7 @@
-"""The raw messages of a rosbag2 recording, whole or broken, with no ROS installed.
+"""Reads the raw messages of a rosbag2 recording, whole or broken, without ROS.
 
-What was promised (by a folder's metadata.yaml, by a file's own count) is compared with what was
-given, whatever the recording is stored in.
+For every kind of storage, the promised messages (by a folder's metadata.yaml, or by a file's own
+count) are compared with those found.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ log = logging.getLogger(__name__)
 METADATA = "metadata.yaml"
 MAX_METADATA = 4 << 20  # bytes; a thousand files of a hundred topics take a tenth
 NAMED = 5  # files that a message names one by one
-# A compressed file may unpack to the larger of these: no camera's images shrink to a hundredth.
+# A compressed file may unpack to the larger of these: camera images do not shrink to a hundredth.
 UNPACKED_BYTES, UNPACKED_TIMES = 1 << 30, 100
 
 
 class _Metadata(NamedTuple):
-    """What metadata.yaml says: names of the files in their order, and the topics."""
+    """The content of metadata.yaml: names of the files in order, and the topics."""
 
     files: list[str]
     topics: dict[str, Topic]
@@ -55,10 +55,9 @@ class _Metadata(NamedTuple):
 def open_recording(path: str | Path) -> Recording:
     """The recording in a bag directory, an `.mcap` or a `.db3`, which may be compressed (`.zstd`).
 
-    A directory is the files that its metadata.yaml lists, in that order; without one, as a killed
-    recorder leaves it, all that there are, in order of time. Raises InputError when nothing can be
-    read; what is missing of the rest is logged, and its `messages` raise TruncatedInputError at
-    their end.
+    A directory's files are those that its metadata.yaml lists, in that order; without one, as left
+    by a killed recorder, all its files in order of time. Raises InputError if nothing can be read;
+    missing parts are logged, and `messages` then raise TruncatedInputError at the end.
     """
     path = Path(path)
     if path.is_dir():
@@ -73,7 +72,7 @@ def open_recording(path: str | Path) -> Recording:
 
 
 def _open_directory(directory: Path) -> Recording:
-    """The recording in the files of a directory. Its `messages` raise ValueError at their end where
+    """The recording in the files of a directory. Its `messages` raise ValueError at their end if
     something is missing."""
     files, missing, metadata = _storage_files(directory)
     parts: list[Recording] = []
@@ -109,14 +108,14 @@ def _open_directory(directory: Path) -> Recording:
 
 
 def _storage_files(directory: Path) -> tuple[list[Path], list[str], _Metadata | None]:
-    """The storage files of a recording's directory, what is said of those that are missing, and
-    what metadata.yaml says, if it can be used."""
+    """The storage files of a recording's directory, messages about missing ones, and the content of
+    metadata.yaml, if usable."""
     there = {file.name: file for file in sorted(directory.iterdir()) if is_storage_file(file)}
     if not there:
         raise InputError(f"bag {directory}: {_what_else(directory)}")
     metadata = _metadata(directory)
     if metadata is None:
-        # Beside one that was being compressed when the recorder was killed stands the whole file.
+        # If the recorder was killed while compressing a file, the whole file is still beside it.
         halves = {f"{name}.zstd" for name in there}
         return [file for name, file in there.items() if name not in halves], [], None
     files, missing = [], []
@@ -136,7 +135,7 @@ def _storage_files(directory: Path) -> tuple[list[Path], list[str], _Metadata | 
 
 
 def _what_else(directory: Path) -> str:
-    """What a directory without storage files is."""
+    """A message about a directory without storage files."""
     if any(file.suffix.lower() == ".bag" for file in directory.iterdir()):
         return "its recordings are of ROS 1: convert them with `rosbags-convert` first"
     inner = sorted(path.name for path in directory.iterdir() if holds_recording(path))
@@ -146,14 +145,14 @@ def _what_else(directory: Path) -> str:
 
 
 def _metadata(directory: Path) -> _Metadata | None:
-    """What metadata.yaml says; None where there is none, or none that can be used."""
+    """The content of metadata.yaml; None if it is missing or unusable."""
     path = directory / METADATA
     if not path.is_file():
         return None
     try:
         if path.stat().st_size > MAX_METADATA:
             raise ValueError(f"{path.stat().st_size} bytes, expected at most {MAX_METADATA}")
-        # Not by CSafeLoader, which is faster but crashes on deep nesting.
+        # Not CSafeLoader, which is faster but crashes on deep nesting.
         found = yaml.safe_load(path.read_bytes())["rosbag2_bagfile_information"]
         # Early versions list `bag/bag_0.db3`.
         files = [PureWindowsPath(name).name for name in found["relative_file_paths"]]
@@ -164,14 +163,14 @@ def _metadata(directory: Path) -> _Metadata | None:
             for one in found["topics_with_message_count"]
             if one["topic_metadata"].get("serialization_format", "cdr") == "cdr"
         }
-    except Exception as error:  # of yaml, KeyError, TypeError, ... by kind of damage
+    except Exception as error:  # from yaml, KeyError, TypeError, ... depending on the damage
         log.warning("bag %s cannot be used, the files are read by time: %s", path, reason(error))
         return None
     return _Metadata(list(dict.fromkeys(files)), topics) if files else None
 
 
 def _enumerated(names: list[str]) -> str:
-    """The names, as far as they fit into a message."""
+    """The names, as many as fit into a message."""
     more = len(names) - NAMED
     named = ", ".join(f"{name:.80}" for name in names[:NAMED])
     return f"{named} and {more} more" if more > 0 else named
@@ -188,8 +187,8 @@ def _open_file(path: Path) -> Recording:
 
 
 def _local(path: Path) -> tuple[Path, _Scratch | None]:
-    """The file to read in place of `path`: itself, or what was made of it in a temporary folder,
-    which lasts as long as the object beside it. Nothing is written beside the recording."""
+    """The file to read instead of `path`: itself, or a version in a temporary folder, which lasts
+    as long as the returned object. Nothing is written beside the recording."""
     is_compressed = path.suffix.lower() == ".zstd"
     has_logs = path.suffix.lower() == ".db3" and bool(logs_beside(path))
     if not (is_compressed or has_logs):
@@ -206,7 +205,7 @@ def _local(path: Path) -> tuple[Path, _Scratch | None]:
 
 
 def _unzstd(path: Path, folder: Path) -> Path:
-    """The content of a zstd file in `folder`; of one that is cut, its beginning."""
+    """Unpack a zstd file into `folder`; of a truncated one, the beginning."""
     most = max(UNPACKED_BYTES, UNPACKED_TIMES * path.stat().st_size)
     log.info("bag %s: unpacking into %s", path, folder)
     made = folder / path.stem
@@ -235,13 +234,13 @@ class _Scratch:
 
 
 def _remove(folder: Path, owner: int) -> None:
-    if os.getpid() == owner:  # not in a process that was forked
+    if os.getpid() == owner:  # not in a forked process
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _checked(path: Path, recording: Recording) -> Recording:
-    """The recording with messages that raise nothing but TruncatedInputError, and that one also
-    where fewer come of a topic than it promises."""
+    """The recording, whose messages now raise only TruncatedInputError, also if a topic has fewer
+    messages than promised."""
 
     def messages(
         names: Collection[str], start_ns: int = FIRST_NS, stop_ns: int = LAST_NS
@@ -253,7 +252,9 @@ def _checked(path: Path, recording: Recording) -> Recording:
                 yield message
                 given[message.topic] += 1
                 last_ns = message.received_ns
-        except Exception as error:  # by kind of damage: of mcap, sqlite3, zstandard, struct, ...
+        except (
+            Exception
+        ) as error:  # from mcap, sqlite3, zstandard, struct, ... depending on the damage
             why = f"; {reason(error)}"
         is_all = start_ns <= FIRST_NS and stop_ns >= LAST_NS
         promised = {n: recording.topics[n].count for n in names if n in recording.topics}
@@ -265,6 +266,6 @@ def _checked(path: Path, recording: Recording) -> Recording:
         else:
             counts = f"{sum(given.values())} messages of {', '.join(names)}"
         last = f", the last received at {last_ns / 1e9:.3f} s" if given else ""
-        raise TruncatedInputError(f"bag {path} is not whole: it gives {counts}{last}{why}")
+        raise TruncatedInputError(f"bag {path} is not whole: it has {counts}{last}{why}")
 
     return dataclasses.replace(recording, messages=messages)

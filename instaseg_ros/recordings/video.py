@@ -1,6 +1,7 @@
-"""Videos that play in a browser, each picture for as long as its stamps say.
+"""Writes videos that play in a browser, timed by stamps.
 
-PyAV writes them, as VP9 (the extra `video`). Its wheels hold x264 too, which is GPL and not used.
+PyAV writes them as VP9 (the extra `video`). Its wheels also contain x264, which is GPL and not
+used.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from instaseg_ros.errors import InstasegError, MissingExtraError
 
 log = logging.getLogger(__name__)
 
-USUAL_STEP_NS = 100_000_000  # where stamps say nothing
+USUAL_STEP_NS = 100_000_000  # if stamps say nothing
 LONGEST_STEP_NS = 10_000_000_000  # nobody watches one picture for longer
 MS_NS = 1_000_000
 MILLISECOND = Fraction(1, 1000)
-# As fast as a camera, at a constant quality; what goes in comes out at once.
+# As fast as a camera, at constant quality and without delay.
 VP9 = {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": "30", "lag-in-frames": "0"}
 FALLBACK_FPS = 30
 
 
 class Timeline:
-    """When each picture is shown: after the one before by the difference of their stamps; where
-    that is none or negative by the last one's, and by no more than 10 s."""
+    """When each picture is shown: later than the previous one by the difference of their stamps; if
+    that is not positive, by the last difference; and at most by 10 s."""
 
     def __init__(self) -> None:
         self._stamp_ns: int | None = None
@@ -37,8 +38,8 @@ class Timeline:
         self._start_ns = 0
 
     def show(self, stamp_ns: int) -> tuple[int, int]:
-        """(start, end) of the next picture in milliseconds from 0, where it is the last one: which
-        is shown for as long as the one before it."""
+        """(start, end) of the next picture in milliseconds from 0, if it is the last one, which is
+        shown for as long as the one before it."""
         if self._stamp_ns is not None:
             step_ns = stamp_ns - self._stamp_ns
             if step_ns > 0:
@@ -49,10 +50,11 @@ class Timeline:
 
 
 class VideoFile:
-    """A `.mp4` or `.webm` file. Pictures of another size than the first are scaled to it.
+    """A `.mp4` or `.webm` file. Pictures are scaled to the size of the first.
 
-    Without PyAV a `.mp4` is MPEG-4 part 2 of OpenCV, which players show and browsers do not; a
-    warning says so once. Raises OSError where the disk is full or the path cannot be written.
+    Without PyAV, OpenCV writes a `.mp4` as MPEG-4 part 2, which plays in players but not in
+    browsers; a warning says so once. Raises OSError if the disk is full or the path cannot be
+    written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,7 +63,7 @@ class VideoFile:
         self._writer: _Writer | None = None
 
     def write(self, picture: NDArray[np.uint8], stamp_ns: int) -> None:
-        """Append a picture (H, W, 3) uint8 RGB. Raises InstasegError where nothing can write it."""
+        """Append a picture (H, W, 3) uint8 RGB. Raises InstasegError if nothing can write it."""
         if self._writer is None:
             self._size = picture.shape[1], picture.shape[0]
             self._writer = _open(self._path, self._size)
@@ -70,14 +72,14 @@ class VideoFile:
         self._writer.write(np.ascontiguousarray(picture), *self._timeline.show(stamp_ns))
 
     def close(self) -> None:
-        """Finish the file; without any picture there is none."""
+        """Finish the file; without pictures there is none."""
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
 
 
 class _Writer(Protocol):
-    """Takes pictures and when they are shown, as `Timeline` says."""
+    """Takes pictures with the times from `Timeline`."""
 
     def write(self, picture: NDArray[np.uint8], start_ms: int, end_ms: int) -> None: ...
 
@@ -91,8 +93,8 @@ def _open(path: Path, size: tuple[int, int]) -> _Writer:
         if path.suffix != ".mp4":
             raise MissingExtraError("av", "video", f"a video {path.suffix}") from None
         log.warning(
-            "%s plays in no browser: MPEG-4 part 2, as the Python package 'av', which writes VP9, "
-            "is not installed",
+            "%s will not play in browsers: it is MPEG-4 part 2, as the Python package 'av', which "
+            "writes VP9, is not installed",
             path.name,
         )
         return _OpenCvWriter(path, size)
@@ -123,7 +125,7 @@ class _Vp9Writer:
 
 
 class _OpenCvWriter:
-    """Knows one rate only: a picture is repeated, or left out, as its time asks for."""
+    """Has a fixed frame rate: pictures are repeated or left out to fit their times."""
 
     def __init__(self, path: Path, size: tuple[int, int]) -> None:
         code = cv2.VideoWriter.fourcc(*"mp4v")
@@ -134,7 +136,7 @@ class _OpenCvWriter:
                 "a folder or .mcap as output"
             )
         self._written = 0
-        self._last: tuple[NDArray[np.uint8], int] | None = None  # and its end
+        self._last: tuple[NDArray[np.uint8], int] | None = None  # and its end in ms
 
     def write(self, picture: NDArray[np.uint8], start_ms: int, end_ms: int) -> None:
         self._repeat_last(start_ms)

@@ -1,4 +1,4 @@
-"""The camera: subscriptions to its images and, for where its pixels look, to its camera_info."""
+"""Subscribes to a camera's images and, for its intrinsics, to its camera_info."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ MESSAGE_CLASSES = {"raw": Image, "compressed": CompressedImage}
 class Camera:
     """Subscribes to the image topic, and to `camera_info`, until `close`.
 
-    on_image: called by the executor with each message and the newest CameraInfo, None without one.
-    on_lost: called with a number of images that were published and never arrived.
+    on_image: called by the executor with each message and the newest CameraInfo, or None.
+    on_lost: called with a number of images that were published but never arrived.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Camera:
         self._info: CameraInfo | None = None
         self._losses = LossCounter()
         self._machine = MachineWatch(get_rmw_implementation_identifier())
-        # As image_transport does, the suffix goes to the topic that `image` is remapped to.
+        # Like image_transport, append the suffix to the topic that `image` is remapped to.
         base = node.resolve_topic_name("image")
         compressed = config.image_transport == "compressed"
         self._images = FollowingSubscription(
@@ -68,7 +68,7 @@ class Camera:
         self.adapt()
 
     def adapt(self) -> None:
-        """Follow the publishers that are there now; to be called a few times per second."""
+        """Adapt to the current publishers; call this a few times per second."""
         infos = self._node.get_publishers_info_by_topic(self._images.topic)
         if lost := self._losses.settle({bytes(info.endpoint_gid) for info in infos}):
             self._on_lost(lost)
@@ -77,7 +77,7 @@ class Camera:
         self._infos.adapt()
 
     def describe(self) -> Input:
-        """What diagnostics say about the input."""
+        """The input, for diagnostics."""
         return Input(
             topic=self._images.topic,
             message_type=self._images.message_type,
@@ -121,7 +121,7 @@ class Camera:
 
 
 def _info_topic(node: Node, image_topic: str) -> str:
-    """`camera_info` where it is remapped, else, as image_transport does, beside the images."""
+    """`camera_info` if it is remapped, else beside the images, as in image_transport."""
     remapped = node.resolve_topic_name("camera_info")
     if remapped != node.resolve_topic_name("camera_info", only_expand=True):
         return remapped
@@ -139,7 +139,7 @@ class FollowingSubscription:
     """Subscribes to `topic`, newest message only, until `close`; `adapt` follows the publishers.
 
     receive: called by the executor with each message and rclpy's information about it.
-    topic: resolved name. incompatible_policy: on which a publisher was turned away, or empty.
+    topic: resolved name. incompatible_policy: for which a publisher was rejected, or empty.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class FollowingSubscription:
         self._subscription = self._subscribe()
 
     def adapt(self) -> bool:
-        """Follow the publishers that are there now; True when that took a new subscription."""
+        """Adapt to the current publishers; True if that took a new subscription."""
         offered = [p.quality for p in self.publishers() if p.message_type == self.message_type]
         wanted = qos.choose(self._settings, offered, self.quality)
         if wanted == self.quality:
@@ -174,7 +174,7 @@ class FollowingSubscription:
         return True
 
     def publishers(self) -> tuple[Publisher, ...]:
-        """Everybody who publishes on the topic, of whatever type."""
+        """All publishers on the topic, of any type."""
         infos = self._node.get_publishers_info_by_topic(self.topic)
         return tuple(
             sorted(
@@ -193,7 +193,7 @@ class FollowingSubscription:
 
     def _subscribe(self) -> Subscription:
         self.incompatible_policy = ""
-        receive: Any = self._receive  # rclpy's type hints know no second argument
+        receive: Any = self._receive  # rclpy's type hints lack the second argument
         subscribe = functools.partial(
             self._node.create_subscription,
             self._message_class,
@@ -211,15 +211,15 @@ class FollowingSubscription:
     def _on_incompatible_qos(self, event: Any) -> None:
         self.incompatible_policy = qos_policy_name_from_kind(event.last_policy_kind)
         self._node.get_logger().warning(
-            f"{self.topic}: a publisher offers other QoS than is asked for, in "
+            f"{self.topic}: a publisher offers a different QoS than requested, in "
             f"{self.incompatible_policy}; its messages will not arrive"
         )
 
 
 def to_frame(message: Any, config: InputConfig, camera_info: CameraInfo | None = None) -> Frame:
-    """A Frame of a sensor_msgs Image or CompressedImage. Raises ImageError for one not readable.
+    """A Frame from a sensor_msgs Image or CompressedImage. Raises ImageError if it is unreadable.
 
-    camera_info: of the camera; that of another one, or not calibrated, is not used.
+    camera_info: ignored if it is of another camera, or not calibrated.
     """
     to_rgb = compressed_to_rgb if isinstance(message, CompressedImage) else image_to_rgb
     image = to_rgb(message, config)

@@ -1,4 +1,4 @@
-"""The demo: a recorded street, through real DDS, to the real node process, and what came of it."""
+"""Runs the demo: plays a recorded street over real DDS to the real node, and checks its output."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from instaseg_ros.ros.messages import MESSAGES
 from instaseg_ros.visualization import contact_sheet
 
 START_PATIENCE_S = 180.0  # first start on a machine: kernels are compiled
-END_PATIENCE_S = 20.0  # for the frames in work after the last was published
+END_PATIENCE_S = 20.0  # for pending frames after the last was published
 RECORDED = ("labels", "detections", "label_info", "overlay")
 UNLABELLED = {  # our name: the diagnostics' name
     "frames_dropped": "images dropped while busy",
@@ -50,12 +50,11 @@ UNLABELLED = {  # our name: the diagnostics' name
 
 
 def run_demo(bag: Path, out: Path, rate_hz: float, parameters: list[str]) -> dict[str, Any]:
-    """Play the images of `bag` at `rate_hz` to a node of its own and record what it publishes.
+    """Start a node, play the images of `bag` to it at `rate_hz`, and record what it publishes.
 
-    parameters: `name:=value` for the node. Leaves labelled.mcap (the images and their truth as they
-    were recorded, and what the node said, each at the time it was sent or received), overlay.mp4,
-    overlay.png and summary.json in `out`, and returns the summary. Raises InstasegError if the node
-    does not start.
+    parameters: `name:=value` for the node. Writes labelled.mcap (the recorded images and truth, and
+    the node's messages, at the times when they were sent or received), overlay.mp4, overlay.png and
+    summary.json to `out`, and returns the summary. Raises InstasegError if the node does not start.
     """
     out.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
@@ -75,7 +74,7 @@ def run_demo(bag: Path, out: Path, rate_hz: float, parameters: list[str]) -> dic
         writer.discard()
         raise
     finally:
-        peer.destroy_node()  # or its camera stays in the domain as long as this process
+        peer.destroy_node()  # otherwise its camera stays in the domain as long as this process
         rclpy.try_shutdown()
     _draw(out, peer.pictures(), rate_hz)
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
@@ -83,12 +82,12 @@ def run_demo(bag: Path, out: Path, rate_hz: float, parameters: list[str]) -> dic
 
 
 class Peer(Node):
-    """A camera and a recorder in one: publishes images, receives everything the node says."""
+    """A camera and a recorder in one: publishes images, receives everything the node publishes."""
 
     def __init__(self, writer: BagWriter) -> None:
         super().__init__("street_camera")
         reliable = QoSProfile(depth=10, reliability=QoSReliabilityPolicy.RELIABLE)
-        # Of a latched topic, what was said before this peer was known counts too.
+        # Latched topics may have messages from before this peer was discovered.
         latched = QoSProfile(
             depth=1,
             reliability=QoSReliabilityPolicy.RELIABLE,
@@ -111,15 +110,17 @@ class Peer(Node):
         self.create_subscription(DiagnosticArray, "/diagnostics", self._diagnose, reliable)
 
     def wait_until_active(self, process: subprocess.Popen[bytes]) -> None:
-        """Until the node is active and connected both ways."""
+        """Wait until the node is active and connected both ways."""
         deadline = time.monotonic() + START_PATIENCE_S
         while not self._is_connected():
             if process.poll() is not None:
-                raise InstasegError(f"the node ended at start, exit code {process.returncode}")
+                raise InstasegError(
+                    f"the node ended while starting, exit code {process.returncode}"
+                )
             if time.monotonic() > deadline:
                 said = self._diagnostics or "nothing"
                 raise InstasegError(
-                    f"the node is not active after {START_PATIENCE_S:.0f} s; it says: {said}"
+                    f"the node is not active after {START_PATIENCE_S:.0f} s; it reports: {said}"
                 )
             rclpy.spin_once(self, timeout_sec=0.1)
 
@@ -188,8 +189,8 @@ class Peer(Node):
         return {ours: int(self._diagnostics.get(name, 0)) for ours, name in UNLABELLED.items()}
 
     def _is_connected(self) -> bool:
-        """Whether the node has subscribed in the way this camera offers, which is reliable, and its
-        class names have come."""
+        """Whether the node has subscribed reliably, as this camera publishes, and its class names
+        have arrived."""
         agreed = self._diagnostics.get("subscription reliability") == "reliable"
         named = bool(self._received["label_info"])
         return agreed and named and self._camera.get_subscription_count() > 0
@@ -219,7 +220,7 @@ class Peer(Node):
 
 
 def _instances(labels: Any, detections: Any, names: list[str]) -> Instances:
-    """The node's two messages about one image, put together again."""
+    """Instances from the node's two messages about one image."""
     best = [d.results[0].hypothesis for d in detections.detections]
     image = image_to_labels(labels)
     return dataclasses.replace(
@@ -233,7 +234,7 @@ def _instances(labels: Any, detections: Any, names: list[str]) -> Instances:
 
 @contextmanager
 def _node_process(parameters: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """The node in a process of its own, started active; ended as Ctrl-C ends it."""
+    """The node in its own process, started active; ended as by Ctrl-C."""
     options = [part for p in ["node.autostart:=true", *parameters] for part in ("-p", p)]
     command = [sys.executable, "-m", "instaseg_ros.ros.node", "--ros-args", *options]
     process = subprocess.Popen(command)
@@ -255,7 +256,7 @@ def _resident_mb(pid: int) -> float:
 
 
 def _draw(out: Path, pictures: list[np.ndarray], rate_hz: float) -> None:
-    """overlay.mp4, and nine frames of it in overlay.png."""
+    """Write overlay.mp4, and nine of its frames in overlay.png."""
     if not pictures:
         return
     output = OutputFile(out / "overlay.mp4", overwrite=True)
@@ -271,6 +272,6 @@ def _draw(out: Path, pictures: list[np.ndarray], rate_hz: float) -> None:
 
 
 def accounted(summary: dict[str, Any]) -> bool:
-    """Whether every published frame was labelled or counted as dropped by the node."""
+    """Whether the node labelled every published frame or counted it as dropped."""
     dropped = summary["frames_dropped"] + summary["frames_lost"]
     return bool(summary["frames_labelled"] + dropped == summary["frames_published"])

@@ -1,4 +1,4 @@
-"""What a person at the vehicle must know, as a pure function of the node's state. Needs no ROS."""
+"""Derives diagnostics for a person at the vehicle purely from the node's state. Needs no ROS."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from instaseg_ros.ros.statistics import WINDOW_S, Snapshot
 OK, WARN, ERROR = 0, 1, 2  # levels of diagnostic_msgs/DiagnosticStatus
 
 LOSS_TO_WARN_OF = 0.1  # share of the recent images that never arrived
-SETTLED = 10  # labelled images from which on their latency is judged: the first take longer
+SETTLED = 10  # labelled images before latency is judged: the first take longer
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Everything the diagnostics are made of, at one moment.
+    """Everything the diagnostics depend on, at one moment.
 
-    lifecycle: label of the lifecycle state. limits: what is judged late, stale and slow.
-    failure: why the last transition failed, or empty. doing: while it configures, which may take
-    minutes: what it is at. engine: facts about what computes (runtime, precision, weights, ...).
+    lifecycle: label of the lifecycle state. limits: thresholds for late, stale and slow.
+    failure: why the last transition failed, or empty. doing: current step while configuring, which
+    may take minutes. engine: facts about the computation (runtime, precision, weights, ...).
     input: None while there is no subscription.
     """
 
@@ -50,15 +50,15 @@ def diagnose(health: Health) -> Diagnosis:
 
 
 def _verdict(health: Health) -> tuple[int, str]:
-    """The first of these that holds: cannot start, not asked to, no image, bad image, no labels,
-    labels too few or too late, all well."""
+    """The first of these that applies: cannot start, not active, no image, bad image, no labels,
+    too few labels, late labels, all well."""
     statistics, limits = health.statistics, health.limits
     if health.failure:
         return ERROR, health.failure
     if health.doing:
         return OK, f"{health.lifecycle}: {health.doing}"
     if health.lifecycle == "finalized":
-        return OK, "finalized: shut down for good; to work again, start the node anew"
+        return OK, "finalized: shut down permanently; restart the node to use it again"
     if health.input is None:
         return OK, f"{health.lifecycle}: waiting for a lifecycle transition, nothing is processed"
     age_s = statistics.image_age_s
@@ -88,7 +88,7 @@ def _labelling(statistics: Snapshot) -> str:
 
 
 def _no_labels(source: Input, statistics: Snapshot, limits: NodeConfig) -> tuple[int, str] | None:
-    """Images come, and nothing comes of them."""
+    """Level and message if images arrive but no labels follow."""
     took_s = statistics.unlabelled_s
     held_up = why_held_up(source.machine)
     if not statistics.counts.labelled:
@@ -98,8 +98,8 @@ def _no_labels(source: Input, statistics: Snapshot, limits: NodeConfig) -> tuple
     if took_s <= limits.stale_after_s + usual_ms / 1e3:
         return None
     hint = held_up or (
-        "Its size may be new, for which the runtime prepares, or very large: let the camera keep "
-        "to one size, or set input.height and input.width"
+        "Its size may be very large, or new, so that the runtime must prepare for it: keep the "
+        "camera at one size, or set input.height and input.width"
     )
     return ERROR, (
         f"no labels for {took_s:.1f} s, though images come: one is in work, which usually takes "
@@ -108,8 +108,8 @@ def _no_labels(source: Input, statistics: Snapshot, limits: NodeConfig) -> tuple
 
 
 def _too_few(source: Input, statistics: Snapshot, limits: NodeConfig) -> str:
-    """Why too few images per second are labelled; empty where there are enough."""
-    # While images are dropped here anyhow, those lost before cost nothing.
+    """Why too few images per second are labelled; empty if there are enough."""
+    # If images are dropped here anyway, those lost earlier do not matter.
     if statistics.loss > LOSS_TO_WARN_OF and not statistics.recently_dropped:
         return (
             f"{statistics.loss:.0%} of the images are lost on the way. "
@@ -120,14 +120,14 @@ def _too_few(source: Input, statistics: Snapshot, limits: NodeConfig) -> str:
         dropped = statistics.recently_dropped
         reason = why_slow(statistics, source.machine) if dropped else statistics.last_trouble
         return (
-            f"fewer than {limits.min_rate_hz:g} images/s are labelled (node.min_rate_hz), more "
-            f"come. {reason}"
+            f"fewer than {limits.min_rate_hz:g} images/s are labelled (node.min_rate_hz), although "
+            f"more come. {reason}"
         )
     return ""
 
 
 def _too_late(source: Input, statistics: Snapshot, limits: NodeConfig) -> str:
-    """Why labels come long after their image; empty where they do not."""
+    """Why labels come long after their image; empty if they do not."""
     if statistics.counts.labelled < SETTLED:
         return ""
     inside_s, since_stamp_s = (
@@ -142,8 +142,8 @@ def _too_late(source: Input, statistics: Snapshot, limits: NodeConfig) -> str:
     if since_stamp_s - inside_s > limits.max_latency_s:
         return (
             f"images are {since_stamp_s - inside_s:.1f} s old when they come, more than {limit}. "
-            "They wait in the camera driver or in a slow network, or the clocks of the two "
-            "machines differ: compare with ros2 topic delay where the camera runs"
+            "They wait in the camera driver or a slow network, or the clocks of the two machines "
+            "differ: compare with ros2 topic delay on the camera's machine"
         )
     return ""
 

@@ -1,4 +1,4 @@
-"""What the package logs with Python's `logging`, as ROS log messages."""
+"""Forwards the package's Python `logging` to ROS log messages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 
 
 class RosHandler(logging.Handler):
-    """Hands records on to a node's logger. newest: the last message."""
+    """Forwards records to a node's logger. newest: the last message."""
 
     def __init__(self, logger: RcutilsLogger) -> None:
         super().__init__()
@@ -17,7 +17,7 @@ class RosHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.newest = record.getMessage()
-        # A line of code each: rclpy takes one severity from one line.
+        # One line of code each: rclpy allows one severity per line.
         if record.levelno >= logging.ERROR:
             self._logger.error(self.newest)
         elif record.levelno >= logging.WARNING:

@@ -1,4 +1,4 @@
-"""How many messages never came, from the numbers their senders give them. Needs no ROS."""
+"""Counts messages that never arrived, by their senders' sequence numbers. Needs no ROS."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from collections.abc import Collection
 
 
 class LossCounter:
-    """Each sender numbers its messages; what is missing between two numbers of one was lost.
+    """Each sender numbers its messages; gaps between two numbers of a sender are losses.
 
-    Where a message does not say who sent it, only what is certain counts: the losses between two
-    calls of `settle` that know of one and the same sender, with numbers that only rose meanwhile.
+    If messages do not identify their sender, only certain losses count: those between two calls of
+    `settle` with one and the same sender, if the numbers only increased in between.
     """
 
     def __init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
-        """The next message of each sender is its first."""
+        """Treat the next message of each sender as its first."""
         self._last_of: dict[bytes, int] = {}  # number by sender
         self._only: bytes | None = None  # sender at the last `settle`
-        self._last: int | None = None  # number, of whomever
+        self._last: int | None = None  # last number, of any sender
         self._missing = 0  # since the last `settle`, if there is one sender
         self._rose = True
 
     def arrived(self, number: int, sender: bytes | None) -> int:
-        """How many messages of this sender are now known to be lost before this one."""
+        """The number of this sender's messages now known to be lost before this one."""
         if sender is not None:
             last = self._last_of.get(sender, number)
             self._last_of[sender] = number
@@ -36,9 +36,9 @@ class LossCounter:
         return 0
 
     def settle(self, senders: Collection[bytes]) -> int:
-        """How many more are now known to be lost; to be called a few times per second.
+        """The number of further messages now known to be lost; call this a few times per second.
 
-        senders: those that publish now; others are forgotten.
+        senders: the current publishers; others are forgotten.
         """
         self._last_of = {one: last for one, last in self._last_of.items() if one in senders}
         only = next(iter(senders)) if len(senders) == 1 else None

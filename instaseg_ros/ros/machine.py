@@ -1,4 +1,4 @@
-"""What this process has of the machine: middleware, shared memory, processor. Needs no ROS."""
+"""Observes middleware, shared memory and processor use of this process. Needs no ROS."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ READINGS = 6  # of the processor; at one per second they span 5 s
 
 
 class Machine(NamedTuple):
-    """At one moment.
+    """The machine at one moment.
 
-    middleware: as rmw names it. profile: file of Fast DDS profiles that this process was given,
-    empty without one; has_profile: whether it is there. shm_mb: size of /dev/shm, in 2**20 bytes,
-    None without it. waiting: share in [0, 1] of the time in which its threads could have run that
-    they waited for a processor, 0 where the system does not tell. used: share of its processors
-    that it had itself.
+    middleware: rmw's name. profile: the Fast DDS profile file configured for this process, empty
+    without one; has_profile: whether it exists. shm_mb: size of /dev/shm, in 2**20 bytes, None
+    without it. waiting: share in [0, 1] of its threads' runnable time spent waiting for a
+    processor, 0 if unknown. used: share of its processors that this process used.
     """
 
     middleware: str = "rmw_fastrtps_cpp"
@@ -33,19 +32,18 @@ class Machine(NamedTuple):
 
 
 class MachineWatch:
-    """Looks at the machine now and then; `waiting` and `used` are those between the first and the
-    last look of the newest READINGS."""
+    """Observes the machine from time to time; `waiting` and `used` span the newest READINGS."""
 
     def __init__(self, middleware: str) -> None:
         self._middleware = middleware
         self._readings = deque([_processor_ns()], maxlen=READINGS)
 
     def look(self) -> Machine:
-        """How it is now."""
+        """The current state."""
         profile = next(filter(None, (os.environ.get(name) for name in PROFILE_VARIABLES)), "")
         self._readings.append(_processor_ns())
         passed_ns, ran_ns, waited_ns = (
-            max(0, now - then)  # a thread that ended takes its time along
+            max(0, now - then)  # a thread that ended takes its times with it
             for then, now in zip(self._readings[0], self._readings[-1], strict=True)
         )
         return Machine(
@@ -54,13 +52,13 @@ class MachineWatch:
             Path(profile).is_file(),
             _shm_mb(),
             waited_ns / max(ran_ns + waited_ns, 1),
-            # Linux counts in steps, which in a short time may be longer than that.
+            # Linux counts in steps, which may be longer than a short interval.
             min(1.0, ran_ns / max(passed_ns * len(os.sched_getaffinity(0)), 1)),
         )
 
 
 def _processor_ns() -> tuple[int, int, int]:
-    """The time, and for how long this process's threads ran, and waited for a processor."""
+    """The current time, and how long this process's threads have run and waited for a processor."""
     ran_ns = waited_ns = 0
     for path in Path("/proc/self/task").glob("*/schedstat"):
         try:

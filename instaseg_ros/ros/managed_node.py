@@ -1,7 +1,7 @@
 """The managed node that labels the instances in a camera's images.
 
-configure: engine and warm-up. activate: subscription and worker thread. Nothing is processed while
-inactive; cleanup gives everything back.
+configure: engine and warm-up. activate: subscription and worker threads. While inactive, nothing is
+processed; cleanup releases everything.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from instaseg_ros.ros.session import Session
 
 DIAGNOSE_EVERY_S = 1.0
-# Called when ROS has set the parameters, and so not for those that it refuses. Not in Humble.
+# Called after ROS has set parameters, hence not for refused ones. Not in Humble.
 HAS_AFTERWARDS = hasattr(LifecycleNode, "add_post_set_parameters_callback")
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class InstasegNode(LifecycleNode):
         self.lifecycle = "unconfigured"
         self.failure = ""
         self._session: Session | None = None
-        self._taking_over = threading.Lock()  # of parameters, by what configure makes beside us
+        self._taking_over = threading.Lock()  # of parameters, as configure runs in another thread
         self._logs = RosHandler(self.get_logger())
         package = logging.getLogger("instaseg_ros")
         package.setLevel(logging.INFO)
@@ -59,11 +59,11 @@ class InstasegNode(LifecycleNode):
             self.add_post_set_parameters_callback(self._follow)
         serve_transitions(self)
         self._health_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
-        clock = Clock(clock_type=ClockType.STEADY_TIME)  # also where ROS time stands still
+        clock = Clock(clock_type=ClockType.STEADY_TIME)  # runs even if ROS time stands still
         self._health_timer = self.create_timer(DIAGNOSE_EVERY_S, self._diagnose, clock=clock)
 
     async def start(self) -> bool:
-        """Configure, beside the executor, and activate; False when either fails."""
+        """Configure, beside the executor, and activate; False if either fails."""
         done = TransitionCallbackReturn.SUCCESS
         if await beside(self, self.trigger_configure) != done:
             return False
@@ -73,14 +73,14 @@ class InstasegNode(LifecycleNode):
     @transition("configuring", leads_to="inactive")
     def on_configure(self, state: LifecycleState) -> None:
         log.info("importing torch")
-        # Here and not above: it takes seconds, and the node should be on the graph before that.
+        # Not at the top: it takes seconds, and the node should be on the graph before that.
         from instaseg_ros.ros.session import Session
 
         config = self.config
         session = Session(self, config)
         with self._taking_over:
             self._session = session
-            if self.config != config:  # live parameters, set meanwhile
+            if self.config != config:  # live parameters were set meanwhile
                 session.pipeline.reconfigure(self.config)
         log.info("configured: %s", ", ".join(f"{k} {v}" for k, v in session.engine().items()))
 
@@ -110,12 +110,12 @@ class InstasegNode(LifecycleNode):
     def destroy_node(self) -> None:
         """Leave the graph at once."""
         super().destroy_node()
-        # rclpy forgets this one, and it keeps the node alive for as long as this object lives.
+        # rclpy forgets the state machine, which would keep the node alive as long as this object.
         self._state_machine.destroy_when_not_in_use()
 
     def release(self, timeout_s: float | None = None) -> None:
-        """Give back all that configure and activate took, waiting `timeout_s` for an image that
-        is still in work."""
+        """Release everything from configure and activate, waiting up to `timeout_s` for an image
+        that is still being processed."""
         self._stop(timeout_s)
         if self._session:
             self._session.close()
@@ -144,7 +144,7 @@ class InstasegNode(LifecycleNode):
         parameters.redeclare(self, self.config)
 
     def _follow(self, changes: Iterable[Parameter]) -> None:
-        """After ROS has set parameters: also those that new weights bring say what holds."""
+        """After ROS has set parameters, also update those that new weights determine."""
         self._take_over(changes)
         if stale := parameters.stale(self, self.config):
             self.set_parameters(stale)  # which comes here again, with nothing to do

@@ -36,13 +36,13 @@ except ImportError as error:
 
 
 def _bytes(pixels: NDArray[Any]) -> array[int]:
-    """A uint8[] field's value; rclpy checks each element of anything else it is given."""
+    """A value for a uint8[] field; rclpy would check each element of any other type."""
     data = array("B")
     data.frombytes(pixels.data.cast("B"))
     return data
 
 
-# What `instaseg_ros.recordings.result_messages` builds messages from.
+# The message classes for `instaseg_ros.recordings.result_messages`.
 MESSAGES = SimpleNamespace(
     bytes=_bytes,
     BoundingBox2D=BoundingBox2D,

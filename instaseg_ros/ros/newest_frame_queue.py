@@ -1,4 +1,4 @@
-"""The newest-frame policy: one slot, two threads. Needs no ROS."""
+"""Processes the newest frame only: one slot, two threads. Needs no ROS."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ T = TypeVar("T")
 
 
 class NewestFrameQueue(Generic[T]):
-    """Works on the newest item offered; an older one that still waits is dropped.
+    """Works on the newest item offered; an older one that is still waiting is dropped.
 
-    work: called in one thread; returns what remains to be done with the item, or None. That is
-    called in a second thread, item after item, while the first is busy with the next one. Neither
-    may raise. on_drop: called for each item never worked on.
+    work: called in one thread; returns a function for the rest of the work, or None. A second
+    thread calls that function, item after item, while the first works on the next one. Neither may
+    raise. on_drop: called for each item that is never worked on.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class NewestFrameQueue(Generic[T]):
             thread.start()
 
     def offer(self, item: T) -> None:
-        """Make `item` the next to be worked on. Returns at once."""
+        """Make `item` the next one to work on. Returns at once."""
         with self._changed:
             displaced = self._waiting is not None
             self._waiting = item
@@ -45,9 +45,9 @@ class NewestFrameQueue(Generic[T]):
             self._on_drop()
 
     def close(self, timeout_s: float | None = None) -> bool:
-        """Drop what waits, let the items in work finish, end the threads.
+        """Drop the waiting item, let items in work finish, and end the threads.
 
-        False when these items take longer than `timeout_s`; close may be called again.
+        False if these items take longer than `timeout_s`; close may be called again.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         with self._changed:
@@ -60,7 +60,7 @@ class NewestFrameQueue(Generic[T]):
             thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
         if any(thread.is_alive() for thread in self._threads):
             return False
-        self._work = None  # which may hold much, where somebody still holds this
+        self._work = None  # it may hold much memory, and others may still hold this queue
         return True
 
     def _run(self) -> None:
@@ -73,7 +73,7 @@ class NewestFrameQueue(Generic[T]):
             if item is None:
                 break
             rest = work(item)
-            del item  # an image is not kept alive while waiting for the next
+            del item  # do not keep an image alive while waiting for the next
             with self._changed:
                 self._changed.wait_for(lambda: self._rest is None)
                 self._rest = rest

@@ -1,7 +1,7 @@
-"""The executable `instaseg_node`: the node from its start to SIGINT or SIGTERM.
+"""The executable `instaseg_node`: runs the node from its start to SIGINT or SIGTERM.
 
-What it needs is imported where it is used: signals are heard before the imports, which take a
-second, and what is wrong with them is said in a sentence.
+Imports are where they are used: signals work before the imports, which take a second, and errors in
+them are reported in a sentence.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from instaseg_ros.errors import ConfigError, InstasegError
 
 SIGNAL_POLL_S = 0.2
-IMAGE_PATIENCE_S = 0.8  # for the image in work when the process is told to end
+IMAGE_PATIENCE_S = 0.8  # for the image in work when the process is asked to end
 EXIT_DEADLINE_S = 2.0  # when it is told to end while it imports or compiles
 # Whole numbers in the environment, at which a library would end the process in its own words.
 NUMBERS = {"ROS_DOMAIN_ID": (0, 232), "NUMBA_NUM_THREADS": (1, 65536)}
@@ -31,15 +31,15 @@ def main(args: list[str] | None = None) -> None:
     except Exception:  # a fault of ours
         traceback.print_exc()
         exit_code = 1
-    # All is given back. What the interpreter would still do takes seconds with torch and OpenVINO
-    # loaded, and it aborts where a network, which cannot be interrupted, runs on in its thread.
+    # Everything is released. The interpreter's own shutdown takes seconds with torch and OpenVINO
+    # loaded, and aborts if a network, which cannot be interrupted, is still running in its thread.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(exit_code)
 
 
 def run(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM; returns the exit code: 1 when it cannot start."""
+    """Run the node until SIGINT or SIGTERM; returns the exit code: 1 if it cannot start."""
     stopping = _stop_on_signals()
     try:
         _check_environment()
@@ -56,7 +56,7 @@ def _check_environment() -> None:
         if text and not (text.isdecimal() and low <= int(text) <= high):
             raise ConfigError(
                 f"{name}: expected a whole number from {low} to {high}, got '{text}'; "
-                "set it anew, or unset it in the environment"
+                "correct it, or unset it in the environment"
             )
 
 
@@ -73,13 +73,13 @@ def _start_ros(args: list[str] | None) -> None:
             "/opt/ros/jazzy/setup.bash, and install what package.xml names (rosdep install)"
         ) from error
     try:
-        # rclpy's own handlers would invalidate the context under the worker's feet.
+        # rclpy's own handlers would invalidate the context while the worker uses it.
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    except Exception as error:  # of many kinds, each for something that was given from outside
+    except Exception as error:  # of many kinds, each about something given from outside
         reason = SOURCE_LINE.sub("", str(error)).strip()
         if "params file" in reason:
             reason += (
-                ". Expected what config/instaseg.yaml shows: '/**:' or the node's name, below it "
+                ". Expected the form of config/instaseg.yaml: '/**:' or the node's name, below it "
                 "'ros__parameters:', below that at least one parameter"
             )
         elif reason.startswith("["):
@@ -88,7 +88,7 @@ def _start_ros(args: list[str] | None) -> None:
 
 
 def _serve(stopping: threading.Event) -> bool:
-    """Work until `stopping` is set; False when autostart fails."""
+    """Work until `stopping` is set; False if autostart fails."""
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
 
@@ -114,7 +114,8 @@ def _serve(stopping: threading.Event) -> bool:
 
 
 def _stop_on_signals() -> threading.Event:
-    """Set by SIGINT or SIGTERM; the process then ends within EXIT_DEADLINE_S, whatever it does."""
+    """An event that SIGINT or SIGTERM sets; the process then ends within EXIT_DEADLINE_S, whatever
+    it is doing."""
     stopping = threading.Event()
 
     def stop(number: int, frame: Any) -> None:

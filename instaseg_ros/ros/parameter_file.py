@@ -1,4 +1,4 @@
-"""`config/instaseg.yaml`: the node's parameters and their defaults, written from the dataclasses.
+"""Writes `config/instaseg.yaml`, the node's parameters and defaults, from the dataclasses.
 
     python -m instaseg_ros.ros.parameter_file > config/instaseg.yaml
 
@@ -12,24 +12,24 @@ import yaml
 from instaseg_ros.checkpoint import INPUT_SIZE
 from instaseg_ros.config import Config, Parameter, parameters
 
-NOT_FOR_THE_NODE = ("method.", "train.")  # a checkpoint carries its own; training is offline
+NOT_FOR_THE_NODE = ("method.", "train.")  # checkpoints have their own; training is offline
 HEADER = """\
 # Parameters of instaseg_node with their defaults; keep the lines you change.
 # Generated: python -m instaseg_ros.ros.parameter_file > config/instaseg.yaml
 # "live": may be set while the node runs; the others only while it is unconfigured.
-# "#name: value": weights may bring their own. Remove the # (its group's too) to set yours.
-# "decode" is that of method spatial_embedding; other methods have their own.
+# "#name: value": weights may bring their own. Remove the # (also its group's) to set yours.
+# "decode" has the options of method spatial_embedding; other methods have their own.
 """
 
 
 def node_parameters(config: Config | None = None) -> list[Parameter]:
-    """The leaves of `config` (default: all defaults) that are ROS parameters of the node."""
+    """The leaves of `config` (by default all defaults) that are ROS parameters of the node."""
     leaves = parameters(config if config is not None else Config())
     return [leaf for leaf in leaves if not leaf.name.startswith(NOT_FOR_THE_NODE)]
 
 
 def constraint(parameter: Parameter) -> str:
-    """What a value must satisfy, for people: "0.0 to 1.0", "raw or compressed", or ""."""
+    """The constraint on a value, for people: "0.0 to 1.0", "raw or compressed", or ""."""
     if parameter.choices:
         return " or ".join(parameter.choices)
     if parameter.low is None and parameter.high is None:
@@ -62,8 +62,7 @@ def _group(parameter: Parameter) -> str:
 
 
 def _of_weights(parameter: Parameter) -> bool:
-    """Whether weights may bring it: a value in the file would be the user's own word, and theirs
-    would not count."""
+    """Whether weights may bring a value, which one in the file would override as the user's own."""
     return parameter.name.startswith("decode.") or parameter.name in INPUT_SIZE
 
 

@@ -1,4 +1,4 @@
-"""ROS parameters from the dataclasses: declared, read, and checked when they are set."""
+"""Declares ROS parameters from the dataclasses, reads them, and checks them when they are set."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def declare(node: Node) -> Config:
     """Declare every parameter of the node and return the values given at start, checked.
 
     `node` was made with `automatically_declare_parameters_from_overrides`. Raises ConfigError for
-    a bad value; warns of a name that is none of ours, which rclpy would silently ignore.
+    a bad value; warns of unknown names, which rclpy would silently ignore.
     """
     overrides: dict[str, Any] = node.get_parameters_by_prefix("")
     given = {name: parameter.value for name, parameter in overrides.items()}
@@ -47,7 +47,7 @@ def declare(node: Node) -> Config:
 
 
 def changed(config: Config, changes: Iterable[RosParameter], configured: bool) -> Config:
-    """`config` with the parameters that are ours set anew.
+    """`config` with the changes that concern our parameters.
 
     Raises ConfigError for a bad value, or for one that cannot change while the node is configured.
     """
@@ -56,8 +56,8 @@ def changed(config: Config, changes: Iterable[RosParameter], configured: bool) -
     for name, value in ours.items():
         if configured and not leaves[name].live and value != leaves[name].value:
             raise ConfigError(
-                f"{name}: expected to stay {leaves[name].value!r} while the node is configured, "
-                f"got {value!r}; bring the node to 'unconfigured' first (deactivate, cleanup)"
+                f"{name}: must stay {leaves[name].value!r} while the node is configured, got "
+                f"{value!r}; bring the node to 'unconfigured' first (deactivate, cleanup)"
             )
     config = merge(config, ours)
     try:
@@ -67,8 +67,8 @@ def changed(config: Config, changes: Iterable[RosParameter], configured: bool) -
 
 
 def redeclare(node: Node, config: Config) -> None:
-    """Declare those parameters of `config` that the node does not have yet, and undeclare the
-    options of a method that it is no more."""
+    """Declare the parameters of `config` that the node does not have yet, and undeclare the options
+    of its previous method."""
     leaves = {leaf.name: leaf for leaf in node_parameters(config)}
     for name in node.get_parameters_by_prefix("decode"):
         if f"decode.{name}" not in leaves:
@@ -79,7 +79,7 @@ def redeclare(node: Node, config: Config) -> None:
 
 
 def stale(node: Node, config: Config) -> list[RosParameter]:
-    """The node's parameters that do not say what `config` does, as they should."""
+    """New values for the node's parameters that differ from `config`."""
     return [
         RosParameter(leaf.name, value=leaf.value)
         for leaf in node_parameters(config)
@@ -91,7 +91,7 @@ def _descriptor(leaf: Parameter) -> ParameterDescriptor:
     descriptor = ParameterDescriptor(
         description=f"{leaf.help} ({LIVE if leaf.live else FIXED})",
         additional_constraints=constraint(leaf),
-        # `merge` checks types: it takes 1 for 1.0, and its message names the parameter.
+        # `merge` checks types: it accepts 1 for 1.0, and its message names the parameter.
         dynamic_typing=True,
     )
     if leaf.low is None and leaf.high is None:
@@ -106,14 +106,14 @@ def _descriptor(leaf: Parameter) -> ParameterDescriptor:
 
 
 def _ignore(node: Node, name: str, value: Any, config: Config) -> None:
-    """Say that a parameter has no effect, but not of another method's option at its default: files
-    are written for several."""
+    """Warn that a parameter has no effect, except another method's option at its default: files may
+    be for several methods."""
     usual = {other.method.name: leaves_of(other)[name] for other in configs_with(name)}
     if config.method.name not in usual and value in usual.values():
         return
     said = "is unknown and has no effect"
     if usual and config.method.name not in usual:
-        said = f"is of method {', '.join(usual)}; it has no effect on {config.method.name}"
+        said = f"belongs to method {', '.join(usual)}; it has no effect on {config.method.name}"
     elif near := difflib.get_close_matches(name, [p.name for p in node_parameters(config)], n=1):
         said += f"; did you mean '{near[0]}'?"
     node.get_logger().warning(f"parameter '{name}' {said}")

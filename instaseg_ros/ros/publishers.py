@@ -1,4 +1,4 @@
-"""The node's outputs: every message carries the header of the image it was made of."""
+"""Publishes the node's outputs: every message has the header of its image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from instaseg_ros.visualization import overlay
 
 
 class ResultPublishers:
-    """Lifecycle publishers of everything in `outputs.TOPICS`, below the node's own name."""
+    """Lifecycle publishers of all `result_messages.TOPICS`, below the node's own name."""
 
     def __init__(self, node: LifecycleNode, class_names: Sequence[str]) -> None:
         self._node = node
@@ -31,12 +31,12 @@ class ResultPublishers:
                     qos.LATCHED if topic.latched else qos.RESULTS,
                     qos_overriding_options=QoSOverridingOptions.with_default_policies(),
                 )
-        except Exception:  # a bad override: those made before it must not stay
+        except Exception:  # a bad override: publishers made before must not stay
             self.close()
             raise
 
     def publish_labels(self, header: Header, instances: Instances) -> None:
-        """The label image and what its values are."""
+        """Publish the label image, and what its values mean."""
         labels = result_messages.labels_message(MESSAGES, header, instances.labels)
         self._publishers["labels"].publish(labels)
         detections = result_messages.detections_message(
@@ -47,7 +47,7 @@ class ResultPublishers:
     def publish_drawings(
         self, header: Header, frame: Frame, instances: Instances, config: Config
     ) -> None:
-        """What people look at; drawn only while somebody subscribes."""
+        """Publish what people look at; drawn only while somebody subscribes."""
         if self._has_subscribers("overlay"):
             alpha, with_ids = config.node.overlay_alpha, config.tracking.enabled
             picture = overlay(frame, instances, self._class_names, alpha, with_ids)
@@ -61,7 +61,7 @@ class ResultPublishers:
             self._publishers["markers"].publish(markers)
 
     def publish_label_info(self) -> None:
-        """Class names; latched, so once is enough."""
+        """Publish the class names; latched, so once is enough."""
         header = Header(stamp=self._node.get_clock().now().to_msg())
         self._publishers["label_info"].publish(
             result_messages.label_info_message(MESSAGES, header, self._class_names)

@@ -1,4 +1,4 @@
-"""Which quality of service the inputs ask for, and the profile of each output."""
+"""Chooses the quality of service of inputs and outputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.ros.reasons import Quality
 
-# Of each policy the value that asks for more, then the one that hears every publisher.
+# For each policy the more demanding value, then the one compatible with every publisher.
 POLICIES: Mapping[str, Mapping[str, Any]] = {
     "reliability": {
         "reliable": QoSReliabilityPolicy.RELIABLE,
@@ -31,7 +31,7 @@ POLICIES: Mapping[str, Mapping[str, Any]] = {
 }
 HEARS_ALL = Quality(*(list(values)[1] for values in POLICIES.values()))
 
-# With 1, a large message that needs resending would give way to the next one.
+# With depth 1, the next message would replace a large one that needs resending.
 RESULTS = QoSProfile(depth=10, reliability=QoSReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(
     depth=1,
@@ -39,13 +39,13 @@ LATCHED = QoSProfile(
     durability=QoSDurabilityPolicy.TRANSIENT_LOCAL,
 )
 
-# What follows the publishers (`choose`) is left out: rclpy would freeze the first choice in a
-# read-only parameter.
+# Without the policies that follow the publishers (`choose`): rclpy would freeze the first choice in
+# a read-only parameter.
 INPUT_OVERRIDES = QoSOverridingOptions((QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH))
 
 
 def input_profile(quality: Quality) -> QoSProfile:
-    """Sensor data: the newest message only."""
+    """The profile for sensor data: only the newest message."""
     chosen = {name: POLICIES[name][value] for name, value in quality._asdict().items()}
     return QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=1, **chosen)
 
@@ -53,7 +53,7 @@ def input_profile(quality: Quality) -> QoSProfile:
 def settings(node: Node, topic: str, reliability: str = "auto") -> Quality:
     """The user's `qos_overrides` for the subscription to `topic`, else `reliability`, else auto.
 
-    Raises ConfigError when an override is neither auto nor one of POLICIES.
+    Raises ConfigError if an override is neither auto nor one of POLICIES.
     """
     return Quality(
         _setting(node, topic, "reliability", reliability),
@@ -62,18 +62,18 @@ def settings(node: Node, topic: str, reliability: str = "auto") -> Quality:
 
 
 def choose(settings: Quality, offered: Sequence[Quality], current: Quality) -> Quality:
-    """What a subscription asks for, given what the publishers offer.
+    """The quality to request, given what the publishers offer.
 
-    With `auto` as much as every publisher offers: a reliable subscription hears no best-effort
-    publisher, but large best-effort images get lost; one that asks for latched messages hears no
-    publisher without them, but without asking what was published before never comes. With nobody
-    there: `current`.
+    `auto` requests as much as every publisher offers: a reliable subscription receives nothing from
+    best-effort publishers, but large best-effort images get lost; one that requests latched
+    messages receives nothing from publishers without them, but one that does not misses what was
+    published before. Without publishers: `current`.
     """
     return Quality(*(_choose(policy, settings, offered, current) for policy in POLICIES))
 
 
 def offered_by(profile: QoSProfile) -> Quality:
-    """What the graph says that a publisher offers; its names may be of other policies too."""
+    """A publisher's offer according to the graph; it may also name other policies."""
     return Quality(profile.reliability.name.lower(), profile.durability.name.lower())
 
 

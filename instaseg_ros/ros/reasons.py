@@ -1,4 +1,4 @@
-"""Why images do not come, are lost, or are labelled late, each with a way out. Needs no ROS."""
+"""Explains why images are missing, lost, or labelled late, with remedies. Needs no ROS."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from instaseg_ros.ros.statistics import Snapshot
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 TRANSPORTS = {IMAGE: "raw", COMPRESSED: "compressed"}  # node.image_transport by message type
 SUFFIX = "/compressed"
-LARGE_BYTES = 500_000  # what Fast DDS's segment holds by default
+LARGE_BYTES = 500_000  # capacity of Fast DDS's default segment
 LEAST_SHM_MB = 2 * 64  # camera and node with our profile's segment each
 SHOWN_TOPICS = 8
 VARIABLES = "{} (from Kilted on {})".format(*PROFILE_VARIABLES)
 LARGER_SHM = "give the container more with docker run --shm-size=512m (or --ipc=host)"
 
-# What to do about the stage that takes longest.
+# What to do about the slowest stage.
 FASTER = {
-    "wait": "images wait for those before them, so the network is too slow",
+    "wait": "images wait for earlier ones, so the network is too slow",
     "convert": "let the camera publish rgb8 or bgr8, smaller or raw images",
     "preprocess": "set input.height and input.width smaller",
-    "network": "set input.height and input.width or input.scale smaller, take weights of the fast "
+    "network": "set input.height and input.width or input.scale smaller, use weights of the fast "
     "profile, another runtime.name, or runtime.precision int8",
     "decode": "raise decode.seed_threshold or decode.min_pixels",
     "publish": "see who subscribes to the labels, and over which network",
@@ -31,7 +31,7 @@ FASTER = {
 
 
 class Quality(NamedTuple):
-    """What a publisher offers or a subscription asks for: reliable or best_effort;
+    """What a publisher offers or a subscription requests: reliable or best_effort;
     transient_local or volatile."""
 
     reliability: str = "reliable"
@@ -42,7 +42,7 @@ class Quality(NamedTuple):
 
 
 class Publisher(NamedTuple):
-    """Somebody who publishes on the image topic."""
+    """A publisher on the image topic."""
 
     node: str
     message_type: str
@@ -53,10 +53,9 @@ class Publisher(NamedTuple):
 class Input:
     """The image subscription and what the ROS graph says about it.
 
-    topic: resolved name. message_type: IMAGE or COMPRESSED. quality: what is asked for.
-    elsewhere: (topic, type) of the other images that somebody publishes. incompatible_policy: QoS
-    policy on which a publisher was turned away; empty when none was. camera_info: its topic and
-    what came there.
+    topic: resolved name. message_type: IMAGE or COMPRESSED. quality: what is requested.
+    elsewhere: (topic, type) of other published images. incompatible_policy: QoS policy for which a
+    publisher was rejected, or empty. camera_info: its topic and what was received there.
     """
 
     topic: str
@@ -70,7 +69,7 @@ class Input:
 
 
 def why_silent(source: Input) -> str:
-    """The likeliest reason why no image arrives on the topic."""
+    """The most likely reason why no image arrives on the topic."""
     if not source.publishers:
         return f"no publisher on {source.topic}; {_way_to_a_publisher(source)}"
     fitting = [p for p in source.publishers if p.message_type == source.message_type]
@@ -92,7 +91,7 @@ def why_silent(source: Input) -> str:
             return (
                 f"QoS mismatch in {policy} with {publisher.node} on {source.topic}: it offers "
                 f"{offered}, this node asks for {asked}; leave node.input_reliability at auto and "
-                "remove qos_overrides of this topic"
+                "remove qos_overrides for this topic"
             )
     publisher = fitting[0]
     said = f"{publisher.node} is a {publisher.quality} publisher on {source.topic}, but nothing"
@@ -110,7 +109,7 @@ def why_silent(source: Input) -> str:
 
 
 def why_lost(source: Input, statistics: Snapshot) -> str:
-    """The likeliest reason why images are lost between their publisher and this node."""
+    """The most likely reason why images are lost between their publisher and this node."""
     held_up = why_held_up(source.machine)
     best_effort = source.quality.reliability == "best_effort"
     if best_effort and statistics.image_bytes > LARGE_BYTES:
@@ -120,18 +119,17 @@ def why_lost(source: Input, statistics: Snapshot) -> str:
         return held_up
     if best_effort:
         return (
-            "The publisher sends best effort: let it publish reliable, or see whether the network "
-            "between the two loses packets"
+            "The publisher is best effort: make it reliable, or check whether the network between "
+            "the two loses packets"
         )
     return (
-        "Though all is reliable they give way to newer ones before they are sent or read: let the "
-        "publisher keep more (its depth), or take compressed images (node.image_transport) over a "
-        "slow network"
+        "Although all are reliable, newer ones replace them before they are sent or read: increase "
+        "the publisher's depth, or use compressed images (node.image_transport) over a slow network"
     )
 
 
 def why_slow(statistics: Snapshot, machine: Machine) -> str:
-    """The likeliest reason why it takes long from an image to its labels."""
+    """The most likely reason why labels take long after their image."""
     if held_up := why_held_up(machine):
         return held_up
     stages = {name: ms for name, (ms, _) in statistics.latency_ms.items() if name in FASTER}
@@ -142,17 +140,17 @@ def why_slow(statistics: Snapshot, machine: Machine) -> str:
 
 
 def why_held_up(machine: Machine) -> str:
-    """That other programs take the processor; empty where they do not, or this one has it."""
+    """A message if other programs take the processor; empty if they do not, or this one has it."""
     if machine.waiting < 0.5 or machine.used > 0.5:
         return ""
     return (
-        f"This process waits for a processor {machine.waiting:.0%} of the time it could run: see "
-        "with top who takes it, end that or give this node a better nice value, or more cores"
+        f"This process waits for a processor {machine.waiting:.0%} of the time it could run: find "
+        "the cause with top and end it, or give this node a better nice value or more cores"
     )
 
 
 def _unmet(asked: Quality, offered: Quality) -> str:
-    """The first QoS policy in which less is offered than asked for; empty where there is none."""
+    """The first QoS policy in which less is offered than requested; empty if there is none."""
     if asked.reliability == "reliable" and offered.reliability == "best_effort":
         return "RELIABILITY"
     if asked.durability == "transient_local" and offered.durability == "volatile":
@@ -194,19 +192,19 @@ def _large_images(machine: Machine) -> str:
     shm = f"/dev/shm has {machine.shm_mb:.0f} MB" if is_small else ""
     if machine.profile and not machine.has_profile:
         return (
-            f"Fast DDS was to take its profile from {machine.profile}, which is not there: set "
-            f"{VARIABLES} to config/fastdds_shm.xml, for the camera driver too"
+            f"The Fast DDS profile {machine.profile} does not exist: set {VARIABLES} to "
+            "config/fastdds_shm.xml, for the camera driver too"
         )
     if machine.profile and is_small:
         return (
-            f"{shm}, too little for the segments of 64 MB of {machine.profile}, so Fast DDS does "
+            f"{shm}, too little for the 64 MB segments of {machine.profile}, so Fast DDS does "
             f"without and loses best-effort images above 0.5 MB: {LARGER_SHM}"
         )
     if machine.profile:
         return (
-            f"This node has the profile {machine.profile}, but what counts is the sender's segment "
-            f"of shared memory: give the camera driver the profile too ({VARIABLES}), or let it "
-            "publish reliable"
+            f"This node has the profile {machine.profile}, but the sender's shared memory segment "
+            f"matters: give the camera driver the profile too ({VARIABLES}), or make it publish "
+            "reliable"
         )
     return (
         "With its default settings Fast DDS loses best-effort images above 0.5 MB: give the "

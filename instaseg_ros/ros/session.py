@@ -1,4 +1,4 @@
-"""From a camera's image message to published labels. Imports torch."""
+"""Turns a camera's image messages into published labels. Imports torch."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from instaseg_ros.ros.publishers import ResultPublishers
 from instaseg_ros.ros.reasons import Input
 from instaseg_ros.ros.statistics import Snapshot, Statistics
 
-CLOCKS_AGREE_MS = 10_000  # a header stamp older than this, or in the future, is of another clock
+CLOCKS_AGREE_MS = 10_000  # a header stamp older than this, or in the future, is from another clock
 LOG_EVERY_S = 5.0
 ADAPT_EVERY_S = 0.25
 
 
 class Received(NamedTuple):
-    """An image message, when the node got it in `time.perf_counter()` seconds, and the newest
-    CameraInfo, None without one."""
+    """An image message, when the node received it in `time.perf_counter()` seconds, and the newest
+    CameraInfo or None."""
 
     message: Any
     time_s: float
@@ -38,7 +38,7 @@ class Received(NamedTuple):
 class Session:
     """The pipeline with ROS messages at both ends.
 
-    Made, with network and publishers warmed up, by configure. Between `start` and `stop` it is
+    Configure makes it and warms up network and publishers. Between `start` and `stop` it is
     subscribed to the camera, and two threads label and publish.
     """
 
@@ -56,7 +56,7 @@ class Session:
         self._publishers = ResultPublishers(node, self.pipeline.class_names)
 
     def engine(self) -> dict[str, str]:
-        """What computes, for diagnostics."""
+        """Facts about the computation, for diagnostics."""
         runtime = self.pipeline.runtime
         return {
             "weights": self.pipeline.config.weights,
@@ -73,7 +73,7 @@ class Session:
             self._label, lambda: statistics.dropped(time.perf_counter())
         )
 
-        # The executor may hold the subscription for a while after `stop`: not with it the network.
+        # After `stop` the executor may hold the subscription for a while, but not the network.
         def receive(message: Any, camera_info: Any) -> None:
             now_s = time.perf_counter()
             statistics.received(now_s, len(message.data))
@@ -87,18 +87,18 @@ class Session:
         except Exception:
             queue.close()
             raise
-        # The graph is watched in real time, also where ROS time stands still.
+        # The graph is watched in real time, even if ROS time stands still.
         self._timer = self._node.create_timer(
             ADAPT_EVERY_S, self._camera.adapt, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
         self.started = True
 
     def describe(self) -> tuple[Input, Snapshot]:
-        """What diagnostics say about the input and what became of it, while started."""
+        """The input and its statistics, for diagnostics, while started."""
         return self._camera.describe(), self._statistics.snapshot(time.perf_counter())
 
     def stop(self, timeout_s: float | None = None) -> None:
-        """Unsubscribe and let the images in work finish, for at most `timeout_s`."""
+        """Unsubscribe, and wait up to `timeout_s` for the images in work."""
         self.started = False
         self._node.destroy_timer(self._timer)
         self._camera.close()
@@ -110,7 +110,7 @@ class Session:
         self._publishers.close()
 
     def _label(self, received: Received) -> Callable[[], None] | None:
-        """Find the instances; returns what is left to do, publish them, in another thread.
+        """Find the instances; returns the rest of the work, publishing, for another thread.
 
         An image that cannot be used is counted, logged and skipped.
         """
@@ -164,7 +164,7 @@ class Session:
         self._publishers.publish_drawings(header, frame, result.instances, config)
 
     def _report(self, error: Exception) -> None:
-        """Count and log; whatever one image does, the next one gets its chance."""
+        """Count and log an error; whatever happens to one image, the next one is processed."""
         if isinstance(error, ImageError):
             self._statistics.refused(str(error))
             self._logger.warning(f"image refused: {error}", throttle_duration_sec=LOG_EVERY_S)

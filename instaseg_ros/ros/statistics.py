@@ -1,4 +1,4 @@
-"""What the node counts and times while it is active. Needs no ROS; safe across threads."""
+"""Counts and times the node's work while it is active. Needs no ROS; thread-safe."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-WINDOW_FRAMES = 300  # latency percentiles are over this many newest frames
-WINDOW_S = 5.0  # rates and losses are over this many seconds
+WINDOW_FRAMES = 300  # latency percentiles cover this many newest frames
+WINDOW_S = 5.0  # rates and losses cover this many seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
     """Images since activation: received = labelled + dropped + refused + failed + in work.
 
-    dropped: displaced by a newer one while the node was busy. lost: published, never arrived.
-    refused: could not be converted. failed: an error while they were processed.
+    dropped: replaced by a newer one while the node was busy. lost: published but never arrived.
+    refused: could not be converted. failed: an error occurred while processing.
     """
 
     received: int = 0
@@ -34,12 +34,12 @@ class Snapshot:
     """The statistics at one moment.
 
     image_age_s, label_age_s: seconds since the newest image, and since the newest labels; None
-    before the first. unlabelled_s: for how long images have been coming without one of them being
-    done with; 0 while none is. image_size: (H, W) pixels. image_bytes: of the newest message.
-    loss: share in [0, 1] of the images of the last WINDOW_S that never arrived. recently_dropped:
-    how many of that time were.
-    trouble: why the newest processed image was refused or failed; empty when it was labelled.
-    last_trouble: the newest such reason, also when images are labelled again.
+    before the first. unlabelled_s: for how long images have been arriving without any of them being
+    finished; 0 while none is waiting. image_size: (H, W) pixels. image_bytes: of the newest
+    message. loss: share in [0, 1] of the images of the last WINDOW_S that never arrived.
+    recently_dropped: number dropped in that time.
+    trouble: why the newest processed image was refused or failed; empty if it was labelled.
+    last_trouble: the newest such reason, even if images are labelled again.
     latency_ms: stage -> (median, 99th percentile) over the newest WINDOW_FRAMES labelled images.
     """
 
@@ -90,13 +90,13 @@ class Statistics:
             self._count(received=1)
 
     def lost(self, now_s: float, count: int) -> None:
-        """So many images never arrived."""
+        """`count` images never arrived."""
         with self._lock:
             self._losses.add(now_s, count)
             self._count(lost=count)
 
     def dropped(self, now_s: float) -> None:
-        """An image was displaced by a newer one."""
+        """An image was replaced by a newer one."""
         with self._lock:
             self._drops.add(now_s)
             self._count(dropped=1)
@@ -136,7 +136,7 @@ class Statistics:
                 for window in (self._arrivals, self._losses, self._drops, self._labelled)
             )
             active_s = now_s - self._start_s
-            # Of the first second too, so that a single image does not make a rate of hundreds.
+            # At least one second, so that a single image does not make a rate of hundreds.
             window_s = min(WINDOW_S, max(active_s, 1.0))
             return Snapshot(
                 counts=self._counts,
@@ -161,7 +161,7 @@ class Statistics:
 
 
 class _Window:
-    """Amounts of the last WINDOW_S."""
+    """The amounts of the last WINDOW_S."""
 
     def __init__(self) -> None:
         self._entries: deque[tuple[float, int]] = deque()  # time and amount

@@ -1,4 +1,4 @@
-"""Lifecycle transitions that say why they fail."""
+"""Makes lifecycle transitions report why they fail."""
 
 from __future__ import annotations
 
@@ -23,22 +23,21 @@ CONFIGURE = (Transition.TRANSITION_CONFIGURE, "configure")  # by number or name
 
 
 def serve_transitions(node: LifecycleNode) -> None:
-    """Let the node's executor go on while a transition request configures, and refuse what is
-    impossible in the present state.
+    """Let the node's executor continue while a transition request configures, and refuse
+    transitions that are impossible in the current state.
 
-    Up to Jazzy that raises out of the executor instead and ends the process (rclpy#1209).
+    Up to Jazzy, these raise out of the executor instead and end the process (rclpy#1209).
     """
     for service in node.services:
         if service.srv_type is ChangeState:
-            # Of its own: others are answered meanwhile, and so are further requests.
+            # A separate group: other requests, also further ones to this service, are answered.
             service.callback_group = ReentrantCallbackGroup()
             answer: Any = functools.partial(_change_state, node, service.callback)
-            service.callback = answer  # a coroutine, which rclpy's type hints do not know
+            service.callback = answer  # a coroutine, which rclpy's type hints lack
 
 
 def beside(node: Node, work: Callable[[], Any]) -> Future:
-    """What `work` returns or raises, once it has run in a thread; for a coroutine of the node's
-    executor to wait for."""
+    """Run `work` in a thread; a coroutine of the node's executor can await its result or error."""
     executor = node.executor
     assert executor is not None
     future: Future = Future()
@@ -72,10 +71,10 @@ def transition(
     during: str,
     leads_to: str,
 ) -> Callable[[Callable[[Any, LifecycleState], None]], Callable[..., TransitionCallbackReturn]]:
-    """A lifecycle callback from one that raises when it fails.
+    """Make a lifecycle callback from a function that raises when it fails.
 
-    The reason is logged (rclpy would swallow it) and kept in the node's `failure`; its `lifecycle`
-    is `during` while it runs, and becomes `leads_to` on success.
+    The reason is logged (rclpy would swallow it) and kept in the node's `failure`; the node's
+    `lifecycle` is `during` while it runs, and becomes `leads_to` on success.
     """
 
     def decorate(

@@ -1,1 +1,1 @@
-"""Training: data to targets, and a flat loop."""
+"""Trains networks: samples become targets, and a flat loop does the rest."""

@@ -1,4 +1,4 @@
-"""Random views of a labelled frame: window, scale, flip, quarter turns, colour, blur, noise."""
+"""Makes random views of a labelled frame: window, scale, flip, turns, colour, blur, noise."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from instaseg_ros.datasets import Sample
 
 
 class Color(NamedTuple):
-    """What happens to colours: saturation and contrast, factors of the distance from grey and from
-    the mean; gain (3,), of each channel. None: nothing.
-
+    """A change of colours. saturation, contrast: factors of the distance from grey and from the
+    mean; gain: (3,) factor of each channel. None: no change.
     blur, noise: standard deviations, in pixels and in grey values; 0: none.
     """
 
@@ -34,10 +33,10 @@ def random_view(
     config: AugmentConfig,
     rng: np.random.Generator,
 ) -> Sample:
-    """A window of `size` (H, W) that holds the pixel `center_xy` of the sample.
+    """A random window of `size` (H, W) that contains the pixel `center_xy` of the sample.
 
-    What lies outside the image is ignored ground. Objects keep their ids; those that the window
-    does not show are gone from `ids`.
+    Pixels outside the image are ignored. Objects keep their ids; those outside the window are
+    removed from `ids`.
     """
     height, width = size
     scale, matrix = random_window(sample.labels.shape, center_xy, size, config, rng)
@@ -79,7 +78,7 @@ def random_window(
     rng: np.random.Generator,
 ) -> tuple[float, NDArray[np.float64]]:
     """Magnification, and the (2, 3) matrix from pixels of an image of `source` (H, W) to those of a
-    window of `size` that holds `center_xy`."""
+    window of `size` that contains `center_xy`."""
     height, width = size
     scale = float(np.exp(rng.uniform(np.log(config.scale_low), np.log(config.scale_high))))
     turn = _linear(scale, rng.random() < config.flip, int(rng.integers(4)) if config.turn else 0)
@@ -92,14 +91,14 @@ def random_window(
         )
     ]
     if scale == 1:
-        shift = np.floor(shift).tolist()  # a window of whole pixels stays as sharp as it is
+        shift = np.floor(shift).tolist()  # whole pixels keep the window sharp
     matrix = np.column_stack([turn, -np.array(shift)])
     matrix[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5  # pixel centres lie at half integers
     return scale, matrix
 
 
 def random_color(config: AugmentConfig, rng: np.random.Generator) -> Color:
-    """Random exposure, contrast, saturation and white balance; now and then blur and noise."""
+    """Random exposure, contrast, saturation and white balance; sometimes blur and noise."""
     strength = config.color
     saturation, contrast, gain = None, 1.0, np.ones(3)
     if strength:
@@ -115,7 +114,7 @@ def random_color(config: AugmentConfig, rng: np.random.Generator) -> Color:
 def photometric(
     image: NDArray[np.uint8], config: AugmentConfig, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """The image in a `random_color`."""
+    """The image with a `random_color`."""
     color = random_color(config, rng)
     values: NDArray[Any] = image.astype(np.float32)
     if color.saturation is not None:
@@ -132,7 +131,7 @@ def photometric(
 
 
 def _linear(scale: float, flip: bool, quarter_turns: int) -> NDArray[np.float64]:
-    """(2, 2) matrix of source to view coordinates."""
+    """(2, 2) matrix from source to view coordinates."""
     matrix = np.diag([-scale if flip else scale, scale])
     return np.linalg.matrix_power(np.array([[0, -1], [1, 0]]), quarter_turns) @ matrix
 
@@ -140,15 +139,15 @@ def _linear(scale: float, flip: bool, quarter_turns: int) -> NDArray[np.float64]
 def _through(
     matrix: NDArray[np.float64], intrinsics: NDArray[np.float64] | None
 ) -> NDArray[np.float64] | None:
-    """Intrinsics (3, 3) of a view, the image of `matrix` (2, 3); a mirrored one's have a negative
-    focal length."""
+    """Intrinsics (3, 3) after the transform `matrix` (2, 3); a mirrored view has a negative focal
+    length."""
     return None if intrinsics is None else np.vstack([matrix, [0, 0, 1]]) @ intrinsics
 
 
 def _origin(
     point: float, extent: int, low: float, high: float, shift: float, rng: np.random.Generator
 ) -> float:
-    """Where a window of `extent` begins that holds `point`, inside [low, high] if it fits."""
+    """The start of a window of `extent` that contains `point`, within [low, high] if it fits."""
     if high - low <= extent:
         return rng.uniform(high - extent, low)
     place = rng.uniform(0.5 - shift, 0.5 + shift)
@@ -156,7 +155,7 @@ def _origin(
 
 
 def shrinking_blur(scale: float) -> float:
-    """Standard deviation of the smoothing that shrinking by `scale` needs, in pixels; 0: none."""
+    """Standard deviation, in pixels, of the smoothing before shrinking by `scale`; 0: none."""
     return 0.4 / scale if scale < 0.7 else 0.0
 
 

@@ -1,4 +1,4 @@
-"""A dataset decoded once and kept in memory that all workers share."""
+"""Decodes a dataset once, and keeps it in memory that all workers share."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from instaseg_ros.errors import ConfigError
 from instaseg_ros.frames import Frame
 from instaseg_ros.training.memory import available_bytes
 
-BLOCK_BYTES = 64 << 20  # a block is one open file of every process
-PLANES = ("labels", "ignore", "crowd", "semantic")  # of `Sample`; they change seldom along a row
-SHARED = Path("/dev/shm")  # where Linux has memory that processes share
+BLOCK_BYTES = 64 << 20  # a block is one open file in every process
+PLANES = ("labels", "ignore", "crowd", "semantic")  # of `Sample`; they rarely change along a row
+SHARED = Path("/dev/shm")  # shared memory on Linux
 NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
 
 
 class Place(NamedTuple):
-    """Where a sample lies: its image, then the lengths of its runs, then for each plane their
-    values. bare: the sample without image and planes."""
+    """The location of a sample: its image, then the lengths of its runs, then each plane's values.
+    bare: the sample without image and planes."""
 
     block: int
     offset: int
@@ -39,9 +39,9 @@ class Place(NamedTuple):
 
 
 class Runs(NamedTuple):
-    """The planes of an image as runs of pixels between which none of them changes.
+    """The planes of an image as runs of pixels in which no plane changes.
 
-    lengths: (N,) uint32; values: of each plane (N,).
+    lengths: (N,) uint32; values: (N,) for each plane.
     """
 
     lengths: NDArray[np.uint32]
@@ -49,7 +49,7 @@ class Runs(NamedTuple):
 
 
 def runs_of(sample: Sample) -> Runs:
-    """Those of its planes that are there."""
+    """The runs of the sample's existing planes."""
     planes = {name: plane for name in PLANES if (plane := getattr(sample, name)) is not None}
     flat = {name: plane.ravel() for name, plane in planes.items()}
     change = np.zeros(sample.labels.size, bool)
@@ -64,8 +64,8 @@ def runs_of(sample: Sample) -> Runs:
 class Kept(Part):
     """All samples of a dataset, from memory.
 
-    Takes 3 bytes a pixel, and a tenth more for what the pixels are. Depth images are not kept:
-    views have none. Raises ConfigError where memory is too small, as soon as that can be told.
+    Takes 3 bytes per pixel, and a tenth more for the truth. Depth images are not kept, as views
+    have none. Raises ConfigError, as early as possible, if memory is too small.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -148,7 +148,7 @@ class Kept(Part):
 
 
 class KeptSequences(Kept, SequencePart):
-    """Of a dataset of sequences."""
+    """`Kept` for a dataset of sequences."""
 
 
 def kept(dataset: Dataset) -> Kept:
@@ -166,12 +166,12 @@ def _bytes_of(sample: Sample, runs: Runs) -> int:
 
 
 def _check_room(n_bytes: int) -> None:
-    """Raise ConfigError where so much shared memory cannot be had."""
+    """Raises ConfigError if that much shared memory is not available."""
     shared = shutil.disk_usage(SHARED).free if SHARED.is_dir() else 1 << 62
     for where, free in (("memory", available_bytes()), (f"{SHARED} (docker: --shm-size)", shared)):
         if n_bytes > free:
             raise ConfigError(
-                f"train.cache: the dataset's images take about {n_bytes / 1e9:.1f} GB as they are "
+                f"train.cache: the dataset's images take about {n_bytes / 1e9:.1f} GB when "
                 f"decoded, {where} has {free / 1e9:.1f} GB left; set it to none, or train on fewer "
                 "or smaller images"
             )

@@ -1,4 +1,4 @@
-"""From samples to training batches."""
+"""Turns samples into training batches."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Clip = Sequence[Sample]  # frames of one camera, one after another
 
 
 class Batch(NamedTuple):
-    """images: (B, 3, H, W) uint8 RGB, channels last in memory; targets: their truth."""
+    """images: (B, 3, H, W) uint8 RGB, channels-last in memory; targets: their truth."""
 
     images: torch.Tensor
     targets: Targets
@@ -34,7 +34,7 @@ def to_batch(items: Sequence[Sample | Clip], min_object_px: int = 0) -> Batch:
     """Stack samples, or clips of one length, of one size; instances are renumbered 1..K within each
     image or clip.
 
-    Instances are ignored ground where they have fewer than `min_object_px` pixels.
+    Instances with fewer than `min_object_px` pixels are ignored.
     """
     clips = [(item,) if isinstance(item, Sample) else item for item in items]
     samples = [sample for clip in clips for sample in clip]
@@ -65,7 +65,8 @@ def to_batch(items: Sequence[Sample | Clip], min_object_px: int = 0) -> Batch:
 def _renumbered(
     clip: Clip, min_object_px: int
 ) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
-    """Label images with the numbers 1..K, without what is too small there, and classes (K,)."""
+    """Label images with the numbers 1..K, without objects that are too small there, and classes
+    (K,)."""
     class_of = np.zeros(1 << 16, np.int64)
     large = []
     for sample in clip:
@@ -82,7 +83,7 @@ def _renumbered(
 
 
 def _cameras(clips: Sequence[Clip]) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Poses relative to each clip's first, and intrinsics; None where a frame has none."""
+    """Poses relative to each clip's first frame, and intrinsics; None if a frame has none."""
     poses = [[s.pose for s in clip if s.pose is not None] for clip in clips]
     matrices = [s.frame.intrinsics for clip in clips for s in clip]
     known = [matrix for matrix in matrices if matrix is not None]
@@ -94,7 +95,9 @@ def _cameras(clips: Sequence[Clip]) -> tuple[torch.Tensor | None, torch.Tensor |
 
 
 def _single_threaded(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which ends this one
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is for the trainer, which ends this process
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
 
@@ -107,10 +110,10 @@ def training_batches(
     size: int = 1,
     on_gpu: bool = False,
 ) -> Iterable[Batch]:
-    """Batches `first_step`, ... up to `config.steps`, or without end with `train.seconds`, prepared
-    by worker processes; of each, what is the share of process `rank` of `size`.
+    """Batches `first_step`, ... up to `config.steps`, or endless with `train.seconds`, prepared by
+    worker processes; of each batch, the share of process `rank` of `size`.
 
-    on_gpu: they go to a GPU, so they lie in pinned memory.
+    on_gpu: they go to a GPU, so they are in pinned memory.
     """
     steps = count(first_step) if config.seconds else range(first_step, config.steps)
     workers = worker_count(config.workers, on_gpu)
@@ -119,7 +122,7 @@ def training_batches(
         batch_size=config.batch_size // size,
         sampler=(index for step in steps for index in shown(config, step, rank, size)),
         num_workers=workers,
-        # A forked process hangs on the locks of threads that it does not have.
+        # A forked process would wait for locks of threads that it does not have.
         multiprocessing_context="spawn" if workers else None,
         collate_fn=partial(to_batch, min_object_px=config.min_object_px),
         worker_init_fn=_single_threaded,
@@ -129,7 +132,7 @@ def training_batches(
 
 
 def shown(config: TrainConfig, step: int, rank: int, size: int) -> range:
-    """The indices of what process `rank` of `size` sees in a step."""
+    """The indices of the views that process `rank` of `size` sees in a step."""
     share = config.batch_size // size
     first = step * config.batch_size + rank * share
     return range(first, first + share)

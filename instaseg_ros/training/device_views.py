@@ -1,8 +1,8 @@
-"""Views of a dataset that lies decoded on the device, made there for a whole batch at once.
+"""Makes views on the device, for a whole batch at once, from a decoded dataset stored there.
 
-What is random is drawn on the host, by the same generator and in the same order as
-`augment.random_view` does; only the noise itself is the device's. A view differs from the host's by
-the rounding of OpenCV, which knows positions to 1/32 of a pixel.
+Random numbers are drawn on the host, by the same generator and in the same order as in
+`augment.random_view`; only the noise is generated on the device. Views differ from the host's by
+OpenCV's rounding of positions to 1/32 of a pixel.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from instaseg_ros.training.data import Batch, shown
 from instaseg_ros.training.memory import available_bytes
 from instaseg_ros.training.views import ObjectViews
 
-MAX_IDS = 255  # objects of an image: labels are bytes here
-MAX_INSTANCES = 64  # of a view: the largest
+MAX_IDS = 255  # objects per image: labels are bytes here
+MAX_INSTANCES = 64  # per view: the largest
 IGNORED = 128  # bit of the plane whose other bits are the dense class
 PIXEL_BYTES = 5
 BLUR_REACH = 5  # pixels: OpenCV's Gaussian of the largest deviation has 11 taps
 SPREAD = 64  # see `binned_loss`
-# Three points with these weights stand for a Gaussian of deviation 1 (Gauss-Hermite).
+# Three points with these weights approximate a Gaussian of deviation 1 (Gauss-Hermite).
 TAPS, TAP_WEIGHTS = (-(3**0.5), 0.0, 3**0.5), (1 / 6, 2 / 3, 1 / 6)
 
 
 class Resident(NamedTuple):
-    """A dataset on the device: N images, in a frame of the largest size.
+    """A dataset on the device: N images, each padded to the largest size.
 
     images: (N, H, W, 3) uint8. labels: (N, H, W) uint8, 1..255 instances. rest: (N, H, W) uint8,
-    the dense class, and IGNORED where nothing counts. sizes: (N, 2) int64, height and width.
-    classes: (N, 256) int64 by label, -1 where there is none.
+    the dense class, and IGNORED on ignored pixels. sizes: (N, 2) int64, height and width.
+    classes: (N, 256) int64 by label, -1 for unused labels.
     """
 
     images: Tensor
@@ -53,7 +53,7 @@ class Resident(NamedTuple):
 
 
 class Random(NamedTuple):
-    """What is drawn for the views of a batch, on the device; and what the host knows of it.
+    """The random choices for the views of a batch, on the device; and what the host knows of them.
 
     image: (B,) int64. numbers: (B, 14) float32: the matrix from pixels of a view to those of its
     image (6), deviation of the smoothing there, saturation, contrast, gain (3), blur, noise.
@@ -67,7 +67,7 @@ class Random(NamedTuple):
 
 
 def resident(dataset: Kept, device: torch.device) -> Resident:
-    """The dataset on a device. Raises ConfigError where it does not fit."""
+    """Copy the dataset to a device. Raises ConfigError if it does not fit."""
     sizes = np.array([dataset.size(index) for index in range(len(dataset))])
     shape = (len(dataset), *sizes.max(0).tolist())
     needed = int(np.prod(shape)) * PIXEL_BYTES
@@ -89,7 +89,7 @@ def resident(dataset: Kept, device: torch.device) -> Resident:
             sample.semantic is not None and sample.semantic.max() > 127
         ):
             raise ConfigError(
-                f"train.cache: device takes at most {MAX_IDS} objects of an image and 127 dense "
+                f"train.cache: device allows at most {MAX_IDS} objects per image and 127 dense "
                 f"classes, image {index} has more; set it to memory"
             )
         number = np.zeros(1 << 16, np.uint8)
@@ -108,7 +108,7 @@ def resident(dataset: Kept, device: torch.device) -> Resident:
 
 
 def draw(views: ObjectViews, indices: range, device: torch.device) -> Random:
-    """What `views[index]` would draw for each of `indices`."""
+    """The random choices of `views[index]` for each of `indices`."""
     config, dataset = views.config, views.dataset
     size = config.crop_height, config.crop_width
     assert isinstance(dataset, Kept)
@@ -137,7 +137,7 @@ def _drawn(
     scale, matrix = random_window(source, center, size, config, rng)
     color = random_color(config, rng)
     back = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
-    # A blur of deviation 0 leaves all as it is, as a saturation of 1 does.
+    # A blur of deviation 0 changes nothing, nor does a saturation of 1.
     saturation = 1.0 if color.saturation is None else color.saturation
     return [*back.ravel(), shrinking_blur(scale)], [
         *(saturation, color.contrast, *color.gain),
@@ -152,9 +152,9 @@ def make_batch(
     generator: torch.Generator | None = None,
     semantic: bool = True,
 ) -> Batch:
-    """The views, with `Targets.class_ids` as (B, MAX_INSTANCES), padded with -1.
+    """Make the views, with `Targets.class_ids` as (B, MAX_INSTANCES), padded with -1.
 
-    generator: of the noise.
+    generator: for the noise.
     """
     x, y = _source_places(drawn.numbers, config.crop_height, config.crop_width)
     images = _colored(_sampled(data, drawn, x, y), drawn, generator)
@@ -177,7 +177,7 @@ def make_batch(
 
 
 def _source_places(numbers: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """x and y (B, H, W) float32 in the image of every pixel of a view."""
+    """The image position x and y, (B, H, W) float32 each, of every pixel of a view."""
     column = torch.arange(width, device=numbers.device)
     row = torch.arange(height, device=numbers.device)[:, None]
     m = numbers[:, :6, None, None]
@@ -193,13 +193,13 @@ def _inside(sizes: Tensor, column: Tensor, row: Tensor) -> Tensor:
 
 
 def _place(data: Resident, image: Tensor, column: Tensor, row: Tensor, inside: Tensor) -> Tensor:
-    """Index of pixels among all, 0 for those outside."""
+    """The index of pixels among those of all images, 0 for pixels outside."""
     _, height, width = data.labels.shape
     return ((image[:, None, None] * height + row) * width + column) * inside
 
 
 def _sampled(data: Resident, drawn: Random, x: Tensor, y: Tensor) -> Tensor:
-    """(B, H, W, 3) float32, whole numbers: bilinear, smoothed where a view shrinks its image."""
+    """(B, H, W, 3) float32, whole numbers: bilinear, smoothed if a view shrinks its image."""
     sizes = data.sizes[drawn.image]
     pixels = data.images.view(-1, 3)
     sigma = drawn.numbers[:, 6, None, None]
@@ -211,7 +211,7 @@ def _sampled(data: Resident, drawn: Random, x: Tensor, y: Tensor) -> Tensor:
         at_x, at_y = x, y
         if drawn.shrinks:
             at_x, at_y = (
-                torch.where(  # smoothing stays inside, as OpenCV mirrors the image there
+                torch.where(  # smoothing stays inside, like OpenCV's mirrored border
                     (p >= 0) & (p <= n - 1), (p + TAPS[k] * sigma).clamp(0).minimum(n - 1), p
                 )
                 for p, n, k in ((x, width, t), (y, height, u))
@@ -229,7 +229,7 @@ def _sampled(data: Resident, drawn: Random, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _colored(values: Tensor, drawn: Random, generator: torch.Generator | None) -> Tensor:
-    """`augment.photometric` of (B, H, W, 3) float32; uint8."""
+    """`augment.photometric` for (B, H, W, 3) float32; returns uint8."""
     numbers = drawn.numbers[:, 7:, None, None, None]
     grey = values.mean(3, keepdim=True)
     values = grey + (values - grey) * numbers[:, 0]
@@ -245,9 +245,9 @@ def _colored(values: Tensor, drawn: Random, generator: torch.Generator | None) -
 
 
 def _blurred(values: Tensor, sigma: Tensor) -> Tensor:
-    """(B, H, W, 3) smoothed as OpenCV does, each with its deviation (B,); as it is with 0."""
+    """(B, H, W, 3) smoothed like OpenCV, each with its deviation (B,); unchanged for 0."""
     offset = torch.arange(-BLUR_REACH, BLUR_REACH + 1, device=values.device)
-    taps = torch.floor(sigma * 8 + 1.5).long() | 1  # OpenCV's count of them
+    taps = torch.floor(sigma * 8 + 1.5).long() | 1  # OpenCV's number of taps
     kernel = torch.exp(-offset.square() / (2 * sigma[:, None].clamp(min=1e-3).square()))
     kernel = kernel * (offset.abs() <= taps[:, None] // 2)
     kernel = (kernel / kernel.sum(1, keepdim=True))[:, :, None, None, None]
@@ -260,18 +260,21 @@ def _blurred(values: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _numbered(labels: Tensor, classes: Tensor, least_px: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Labels (B, H, W) with the numbers 1..K of the instances that have `least_px` pixels, at most
-    the MAX_INSTANCES largest; classes (B, MAX_INSTANCES), -1 beyond; where others are (B, H, W)."""
+    """Labels (B, H, W) with the instances of at least `least_px` pixels numbered 1..K, at most the
+    MAX_INSTANCES largest; their classes (B, MAX_INSTANCES), padded with -1; and where other
+    instances are (B, H, W)."""
     n_pixels = labels[0].numel()
     flat = labels.flatten(1)
     beyond = MAX_IDS + 1 + torch.arange(n_pixels, device=labels.device) % SPREAD
-    place = torch.where(flat > 0, flat, beyond)  # ground is most of it, and would queue
+    place = torch.where(
+        flat > 0, flat, beyond
+    )  # most pixels are background, whose additions would queue
     pixels = torch.zeros(len(flat), MAX_IDS + 1 + SPREAD, dtype=torch.int64, device=labels.device)
     pixels = pixels.scatter_add(1, place, torch.ones_like(flat))[:, : MAX_IDS + 1]
     least = pixels.topk(MAX_INSTANCES, 1).values[:, -1:].clamp(min=least_px)
     kept = pixels >= least
     number = kept.cumsum(1) * kept
-    number = number * (number <= MAX_INSTANCES)  # of equal size there may be more
+    number = number * (number <= MAX_INSTANCES)  # ties in size may add more
     there = torch.where(number > 0, number - 1, MAX_INSTANCES)
     class_ids = torch.full((len(flat), MAX_INSTANCES + 1), -1, device=labels.device)
     class_ids = class_ids.scatter(1, there, classes)[:, :MAX_INSTANCES]
@@ -287,11 +290,11 @@ def device_batches(
     size: int,
     device: torch.device,
 ) -> Iterator[Batch]:
-    """As `data.training_batches`, of a dataset that is put on the device first."""
+    """Like `data.training_batches`, for a dataset that is first copied to the device."""
     assert isinstance(views.dataset, Kept)
     data = resident(views.dataset, device)
     semantic = bool(semantic_names(views.dataset))
-    generator = torch.Generator(device)  # of the noise alone
+    generator = torch.Generator(device)  # only for the noise
     for step in count(first_step) if config.seconds else range(first_step, config.steps):
         indices = shown(config, step, rank, size)
         generator.manual_seed(config.seed * 1_000_003 + indices.start)

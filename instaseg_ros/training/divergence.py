@@ -1,4 +1,4 @@
-"""Steps whose gradient is no number: noticed without waiting for a GPU in every step."""
+"""Detects steps whose gradient is not finite, without waiting for the GPU in every step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Noted(NamedTuple):
-    """norm: of a step's gradient. terms: of its loss."""
+    """norm: norm of a step's gradient. terms: terms of its loss."""
 
     step: int
     norm: Tensor
@@ -18,11 +18,11 @@ class Noted(NamedTuple):
 
 
 class GradientNorms:
-    """What the steps since the last look had.
+    """The gradients of the steps since the last check.
 
     deferred: the optimiser is fused. Then a step without a finite gradient changes no weight, nor
-    does any after it, until `first_bad` is asked: before a validation and before anything is saved,
-    as the statistics of BatchNorm have seen what the weights did not.
+    do later steps, until `first_bad` is called: before each validation and before anything is
+    saved, as BatchNorm's statistics have seen what the weights have not.
     """
 
     def __init__(self, deferred: bool) -> None:
@@ -31,7 +31,7 @@ class GradientNorms:
         self._bad: Tensor | None = None
 
     def note(self, noted: Noted, optimizer: torch.optim.Optimizer) -> None:
-        """To be called between the backward pass and the optimiser's step."""
+        """Note a step; call this between the backward pass and the optimiser's step."""
         self._noted.append(noted)
         if self.deferred:
             bad = (~torch.isfinite(noted.norm)).float()
@@ -39,7 +39,7 @@ class GradientNorms:
             optimizer.found_inf = self._bad  # type: ignore[attr-defined]  # torch's: skip the step
 
     def first_bad(self) -> Noted | None:
-        """The first step since the last look whose gradient is not finite; waits for the GPU."""
+        """The first step since the last check whose gradient is not finite; waits for the GPU."""
         noted, self._noted = self._noted, []
         if not noted:
             return None

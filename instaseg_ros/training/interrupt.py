@@ -1,4 +1,4 @@
-"""Ctrl-C that waits for a step to be done."""
+"""Defers Ctrl-C until the current step is done."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 WAITING = (
-    "\nstopping after this step, and its validation if one is due; Ctrl-C once more stops at once, "
+    "\nstopping after this step, and its validation if one is due; a second Ctrl-C stops at once, "
     "and loses the steps since the last saved state\n"
 )
 
 
 @contextmanager
 def finishing_the_step(alone: bool = True) -> Iterator[list[int]]:
-    """Within, Ctrl-C is written down in the list instead of being raised; a second one is raised,
-    unless this is one process of several, to which torchrun passes on what the terminal sent them
-    already. In another than the main thread nothing changes."""
+    """Within the block, Ctrl-C is noted in the list instead of being raised. A second one is
+    raised, except with several processes, to which torchrun forwards the signal that the terminal
+    has already sent them. Outside the main thread nothing changes."""
     seen: list[int] = []
 
     def note(number: int, frame: object) -> None:
         seen.append(number)
         if len(seen) == 1 and alone:
-            os.write(2, WAITING.encode())  # print may be in the midst of a line
+            os.write(2, WAITING.encode())  # print may be in the middle of a line
         elif alone:
             raise KeyboardInterrupt
 

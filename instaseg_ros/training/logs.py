@@ -1,4 +1,4 @@
-"""Numbers of a training, for people and their plots."""
+"""Logs the numbers of a training, for people and plots."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class TrainingLog:
     """`log.csv` and `validation.csv` in the run's directory, and `tensorboard/` if asked for.
 
-    Rows after `first_step`, which a killed run wrote beyond its last saved state, are dropped: the
+    Rows after `first_step`, written by a killed run after its last saved state, are dropped: the
     resumed run writes them again.
     """
 
@@ -40,18 +40,18 @@ class TrainingLog:
 
     @property
     def seconds(self) -> float:
-        """Since the first step, but for the times between a stop and going on."""
+        """Seconds since the first step, without the time between stop and resumption."""
         return time.monotonic() - self._started
 
     def loss(self, step: int, terms: Mapping[str, float]) -> None:
-        """The terms of the loss in step number `step`, counted from 1."""
+        """Log the terms of the loss in step number `step`, counted from 1."""
         seconds = f"{self.seconds:.1f}"
         self._write("log", {"step": step, "seconds": seconds}, terms)
 
     def validation(
         self, step: int, table: Mapping[str, AveragePrecision], mean_iou: float | None = None
     ) -> None:
-        """AP per class after so many steps, and mean IoU of the classes of pixels, if any."""
+        """Log AP per class after `step` steps, and the mean IoU of pixel classes, if any."""
         values = {
             f"{name}_{which}": getattr(row, which)
             for name, row in table.items()
@@ -62,7 +62,7 @@ class TrainingLog:
         self._write("validation", {"step": step}, values)
 
     def close(self) -> None:
-        """Write what TensorBoard still holds back."""
+        """Flush TensorBoard."""
         if self._board:
             self._board.close()
 
@@ -81,9 +81,9 @@ class TrainingLog:
 
 
 class Progress:
-    """Batches by the step, on the console: a bar on a terminal, else a line now and then.
+    """Passes on batches and shows progress: a bar on a terminal, else an occasional line.
 
-    first: the first step's number, of `steps` (None: nobody knows). hidden: nothing is printed.
+    first: number of the first of `steps` steps (None: unknown). hidden: print nothing.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Progress:
             initial=first,
             unit="step",
             smoothing=0.05,
-            disable=hidden or None,  # None: where stderr is no terminal
+            disable=hidden or None,  # None: if stderr is not a terminal
         )
         self._steps, self._hidden = steps, hidden
 
@@ -104,7 +104,7 @@ class Progress:
         return iter(self._bar)
 
     def loss(self, step: int, terms: Mapping[str, float]) -> None:
-        """The terms of the loss after so many steps."""
+        """Show the terms of the loss after `step` steps."""
         if not self._bar.disable:
             self._bar.set_postfix({k: f"{v:.3f}" for k, v in terms.items()}, refresh=False)
         elif not self._hidden:
@@ -115,17 +115,20 @@ class Progress:
     def validation(
         self, step: int, table: Mapping[str, AveragePrecision], mean_iou: float | None = None
     ) -> None:
-        """What a validation found after so many steps."""
+        """Show the result of a validation after `step` steps."""
         row = ", ".join(f"{name} {r.ap50:.3f}" for name, r in table.items())
         semantic = "" if mean_iou is None else f"; mean IoU {mean_iou:.3f}"
         self._bar.write(f"step {step}: AP {table['mean'].ap:.3f}, AP50 {row}{semantic}")
 
 
 def _drop_after(path: Path, step: int) -> float:
-    """Remove the rows of later steps and a torn last one; returns the last row's second column."""
+    """Remove the rows of later steps and an incomplete last one; returns the last row's second
+    column."""
     if not path.exists():
         return 0.0
-    text = path.read_bytes().replace(b"\0", b"").decode(errors="replace")  # zeros of a power cut
+    text = (
+        path.read_bytes().replace(b"\0", b"").decode(errors="replace")
+    )  # zeros from a power failure
     header, *rows = list(csv.reader(text.splitlines())) or [[]]
     whole = (row for row in rows if len(row) == len(header) > 1 and row[0].isdecimal())
     kept = [row for row in whole if int(row[0]) <= step]

@@ -1,20 +1,20 @@
-"""How much memory and how many cores a training may count on."""
+"""Finds the memory and cores available for a training."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-WORKER_BYTES = 1 << 30  # what a data loading process takes, with some to spare
+WORKER_BYTES = 1 << 30  # that a data loading process takes, with a margin
 
 
 def available_bytes() -> int:
-    """Host memory that could be taken now: of the machine, or of the container's limit."""
+    """Host memory available now: of the machine, or within the container's limit."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         facts = dict(line.split(":", 1) for line in lines)
         free = int(facts["MemAvailable"].split()[0]) << 10
-    except (OSError, KeyError, ValueError):  # no Linux
+    except (OSError, KeyError, ValueError):  # not Linux
         return 1 << 62
     try:
         group = Path("/sys/fs/cgroup")
@@ -25,14 +25,14 @@ def available_bytes() -> int:
 
 
 def cores() -> int:
-    """Those that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def worker_count(wanted: int, on_gpu: bool) -> int:
-    """`TrainConfig.workers`, where -1 asks for as many as help: on a GPU all cores but one, shared
-    by the processes that torchrun started here, as memory allows; on a CPU, whose cores the network
-    keeps busy, one."""
+    """`TrainConfig.workers`, with -1 resolved: on a GPU all cores but one, shared by the processes
+    that torchrun started here, if memory allows; on a CPU, whose cores the network keeps busy,
+    one."""
     if wanted >= 0:
         return wanted
     if not on_gpu:

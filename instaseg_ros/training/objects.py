@@ -1,4 +1,4 @@
-"""Where the objects of a dataset are, and what its classes weigh."""
+"""Indexes the objects of a dataset, and computes the weights of its classes."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ KINDS = [("image", "i8"), ("class_id", "i8"), ("pixels", "i8"), ("x", "f8"), ("y
 def object_index(dataset: Dataset, cache: Path) -> NDArray[np.void]:
     """Every object of the dataset, as KINDS: its image, class, size and centroid in pixels.
 
-    Reads everything once, so that a missing or broken file is named before training starts; what
-    was found is kept in the file `cache` until a file of the dataset changes.
+    Reads everything once, so that a missing or broken file is named before training starts; the
+    result is kept in the file `cache` until a file of the dataset changes.
     """
     key = _fingerprint(dataset)
     try:
         with np.load(cache, allow_pickle=False) as kept:
             if kept["key"] == key and kept["objects"].dtype == KINDS:
                 return kept["objects"]
-    except Exception as error:  # there is none, or not a whole one: in many ways, all harmless
+    except Exception as error:  # it is missing or damaged, in any way, which is harmless
         log.debug("%s: %s", cache, error)
     objects = _read(dataset)
     with written_whole(cache) as part, part.open("wb") as file:
@@ -48,10 +48,10 @@ def object_index(dataset: Dataset, cache: Path) -> NDArray[np.void]:
 def class_weights(
     wanted: str | Mapping[str, Any], class_names: Sequence[str], objects: NDArray[np.void] | None
 ) -> torch.Tensor:
-    """(classes,) float32: what `train.class_weights` asks for.
+    """(classes,) float32: the weights from `train.class_weights`.
 
-    `log_frequency` is ERFNet's rule 1 / ln(1.1 + p) with a class's share p of the objects, so
-    scaled that the mean over objects is 1.
+    `log_frequency` is ERFNet's rule 1 / ln(1.1 + p) with a class's share p of the objects, scaled
+    so that the mean over objects is 1.
     """
     weights = torch.ones(len(class_names))
     if isinstance(wanted, Mapping):
@@ -86,13 +86,13 @@ def class_weights(
 
 
 def _fingerprint(dataset: Dataset) -> str:
-    """Changes with the dataset's classes, and with any of its files."""
+    """A fingerprint that changes with the dataset's classes and with any of its files."""
     digest = hashlib.sha256(json.dumps([__version__, *dataset.class_names]).encode())
     for index in range(len(dataset)):
         for file in dataset.files(index):
-            facts = file.stat() if file.exists() else None  # reading will name the missing one
+            facts = file.stat() if file.exists() else None  # reading will name a missing file
             line = f"{file} {facts and (facts.st_size, facts.st_mtime_ns)}\n"
-            digest.update(line.encode("utf-8", "replace"))  # a name of a file is bytes, not text
+            digest.update(line.encode("utf-8", "replace"))  # file names are bytes, not text
     return digest.hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""One training in several processes, as `torchrun` starts them. Only the first of them writes."""
+"""Trains in several processes started by `torchrun`. Only the first of them writes."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from instaseg_ros.runtimes.torch_runtime import pick_device
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """rank: of this process, 0 <= rank < size. device: what it trains on."""
+    """rank: of this process, 0 <= rank < size. device: the one it trains on."""
 
     device: torch.device
     rank: int = 0
     size: int = 1
 
     def wrap(self, model: nn.Module, fixed_batchnorm: bool) -> nn.Module:
-        """`model` so that every backward pass averages the gradients of all processes.
+        """Wrap `model` so that every backward pass averages the gradients of all processes.
 
-        BatchNorm sees the images of all processes on CUDA. On a CPU each process normalises with
-        its own share of the batch, and the statistics that are kept are those of the first.
+        On CUDA, BatchNorm sees the images of all processes. On a CPU each process normalises with
+        its own share of the batch, and the statistics of the first process are kept.
         """
         if self.size == 1:
             return model
@@ -43,7 +43,7 @@ class Group:
         return nn.parallel.DistributedDataParallel(model, devices)
 
     def mean(self, values: Mapping[str, torch.Tensor]) -> dict[str, float]:
-        """Scalars averaged over the processes."""
+        """Average scalars over the processes."""
         together = torch.stack([value.detach().float() for value in values.values()])
         if self.size > 1:
             distributed.all_reduce(together)
@@ -58,7 +58,7 @@ class Group:
         return float(together)
 
     def any(self, value: bool) -> bool:
-        """Whether it holds in one of the processes."""
+        """Whether the value is true in any of the processes."""
         if self.size == 1:
             return value
         together = torch.tensor(float(value), device=self.device)
@@ -85,9 +85,9 @@ class Group:
 
 @contextlib.contextmanager
 def process_group(device: str, batch_size: int) -> Iterator[Group]:
-    """The processes that torchrun started, or this one alone: NCCL between GPUs, Gloo else.
+    """The processes that torchrun started, or this one alone: NCCL between GPUs, else Gloo.
 
-    Raises ConfigError where `batch_size` images cannot be shared out evenly.
+    Raises ConfigError if `batch_size` images cannot be shared evenly.
     """
     size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     if batch_size % size:

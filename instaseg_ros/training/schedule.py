@@ -1,4 +1,4 @@
-"""The size of a step."""
+"""Computes the learning rate of each step."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from instaseg_ros.config import TrainConfig
 
 
 def learning_rate(config: TrainConfig, step: int, elapsed_s: float = 0.0) -> float:
-    """Linear warm-up, then a cosine or the published polynomial to zero at the last step, or with
-    `train.seconds` when these are over.
+    """Linear warm-up, then a cosine or the published polynomial down to zero at the last step, or,
+    with `train.seconds`, when these are over.
 
     elapsed_s: since the training's first step.
     """

@@ -1,4 +1,4 @@
-"""Where a training takes its samples from: what is learned, and what is held out."""
+"""Opens the samples of a training: those to learn, and those held out."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from instaseg_ros.training.views import EndlessStreet, ObjectViews, clip_starts
 
 
 def open_splits(path: str) -> tuple[Dataset, Dataset]:
-    """What to train on and what to validate on: `train` and `val` of `open_dataset`.
+    """The datasets to train and to validate on: `train` and `val` of `open_dataset`.
 
-    Raises InputError where nothing can be read, or there is but one image.
+    Raises InputError if nothing can be read, or there is only one image.
     """
     if not path:
         raise ConfigError("train.dataset: this recipe needs a dataset: give it with --data DIR")
@@ -33,10 +33,10 @@ def open_splits(path: str) -> tuple[Dataset, Dataset]:
 
 
 class Source(NamedTuple):
-    """Where a training takes its samples from.
+    """The samples of a training.
 
-    views: endless, samples or clips; held_out: for validation; objects: index of recorded ones,
-    None: drawn ones; semantic_names: dense classes that the samples know.
+    views: endless samples or clips; held_out: for validation; objects: index of a recorded
+    dataset's objects, None for the synthetic street; semantic_names: the samples' dense classes.
     """
 
     views: TorchDataset[Any]
@@ -47,13 +47,13 @@ class Source(NamedTuple):
 
 
 def open_source(config: TrainConfig, run_dir: Path) -> Source:
-    """The configured dataset, all of it read once; what was found is kept in `run_dir`."""
+    """Open the configured dataset and read all of it once; its index is kept in `run_dir`."""
     if config.dataset == SYNTHETIC:
         _check_dense(config, ())
         if config.cache != "none":
             raise ConfigError(
-                "train.cache: the synthetic street is drawn, there is nothing to keep: set it to "
-                "none"
+                "train.cache: the synthetic street is rendered, there is nothing to keep: set it "
+                "to none"
             )
         views = EndlessStreet(config)
         size = config.crop_height, config.crop_width
@@ -87,7 +87,7 @@ def _check_dense(config: TrainConfig, names: tuple[str, ...]) -> None:
 
 
 def _check_clips(config: TrainConfig, dataset: Dataset) -> None:
-    """Refuse before all is read."""
+    """Raises ConfigError, before everything is read, if the dataset lacks what depth needs."""
     clip_starts(dataset, config.clip_frames)
     if config.clip_frames == 1 or not isinstance(config, spatio_temporal.LossConfig):
         return

@@ -1,4 +1,4 @@
-"""What a training starts from, what it leaves, and what it needs to go on after a kill."""
+"""The state of a training: initial weights, results, and what a killed run needs to resume."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class Learners(nn.Module):
-    """The network and what learns along with it, whose outputs are `motion`, the camera's, and
+    """The network and the modules trained with it, whose outputs are `motion`, the camera's, and
     `dense`, scores of dense classes."""
 
     def __init__(
@@ -49,13 +49,13 @@ class Learners(nn.Module):
         intrinsics: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """images, state, frames: see `ERFNet.forward`. intrinsics: (B, 3, 3) of the images; None:
-        motion is not asked for."""
+        motion is not needed."""
         features = self.network.encoder(images)
         decoded = self.network.decode_features(features, state, frames)
         outputs = self.network.split_heads(decoded)
         if self.dense is not None and self.training:
             outputs[DENSE] = self.dense(features.deep)
-        elif self.dense is not None:  # bf16 cannot tell scores of many classes apart
+        elif self.dense is not None:  # bf16 cannot resolve the scores of many classes
             with torch.autocast(images.device.type, enabled=False):
                 outputs[DENSE] = self.dense(features.deep.float())
         if self.ego_motion is not None and intrinsics is not None:
@@ -69,8 +69,8 @@ class Learners(nn.Module):
 class State:
     """Everything that a step changes.
 
-    ego_motion: learns along, where depth is learned and the camera's motion is not known.
-    dense: learns along, where a dataset's dense classes are wanted.
+    ego_motion: trained too if depth is learned and the camera's motion is unknown.
+    dense: trained too if a dataset's dense classes are wanted.
     """
 
     network: ERFNet
@@ -85,18 +85,18 @@ class State:
         return {name: part for name, part in parts.items() if part is not None}
 
     def save(self, path: Path, step: int) -> None:
-        """Write the state after `step` steps, complete or not at all."""
+        """Write the state after `step` steps, whole or not at all."""
         contents = {name: part.state_dict() for name, part in self._parts().items()}
         _save({"step": step, **contents}, path)
 
     def resume(self, path: Path) -> int:
-        """Take the state that a run saved, if it did; returns the steps it had done."""
+        """Load the state that a run saved, if any; returns the number of steps done."""
         if not path.is_file():
             return 0
         device = next(self.network.parameters()).device
         way_out = "choose another directory with --output, or remove it"
         try:
-            # A run's own file in its own directory: read with every torch, unlike others' .pth.
+            # A run's own file in its own directory: read with any torch, unlike foreign .pth files.
             state = torch.load(path, map_location=device, weights_only=True)
             step = state["step"]
             if type(step) is not int or step < 0:
@@ -106,7 +106,7 @@ class State:
                 f"{path} is not what a run saves, or was cut off ({_first_line(error)}); {way_out}"
             ) from error
         try:
-            # How the steps are computed is this device's matter, not that of the one that saved.
+            # This device, not the one that saved, decides how steps are computed.
             saved = state["optimizer"]["param_groups"]
             for group, own in zip(saved, self.optimizer.param_groups, strict=True):
                 group.update({name: own[name] for name in ("fused", "foreach", "capturable")})
@@ -114,7 +114,7 @@ class State:
                 part.load_state_dict(state[name])
         except Exception as error:
             raise ConfigError(
-                f"{path} is of a run with another network or other classes; {way_out} "
+                f"{path} belongs to a run with another network or other classes; {way_out} "
                 f"({_first_line(error)})"
             ) from error
         log.info("resuming %s after step %d", path, step)
@@ -129,17 +129,17 @@ def start_from(
     weights: str,
     new_heads: bool = False,
 ) -> None:
-    """Take over every block and head of `weights` that fits, and of heads whose channels speak of
-    classes those of the same names; the other channels stay as they are.
+    """Copy every block and head of `weights` that fits, and from heads with a channel per class the
+    channels of classes with the same name; other channels stay unchanged.
 
-    new_heads: take no head at all.
+    new_heads: copy no head.
     """
     checkpoint = load_checkpoint(weights)
     other, theirs = checkpoint.network(), checkpoint.method()
     parts = [(network.head_parameters(h.name), h.name) for h in network.heads]
     fresh = {name: [tensor.clone() for tensor in views] for views, name in parts}
     network.start_from(other)
-    for views, name in parts:  # heads lie together in one layer, which may have been taken whole
+    for views, name in parts:  # heads share a layer, which may have been copied whole
         _copy(views, fresh[name])
     if new_heads:
         log.info("from %s: no head, as train.new_heads says", weights)
@@ -163,7 +163,7 @@ def start_from(
 def _channels_by_class(
     method: Method, head: str, class_names: Sequence[str]
 ) -> dict[tuple[str, int], int]:
-    """Channels of a head by class name and the how-manieth of the class it is."""
+    """A head's channels by class name and index among that class's channels."""
     found: dict[tuple[str, int], int] = {}
     for channel, class_id in enumerate(method.class_channels[head]):
         name = "" if class_id == BACKGROUND else class_names[class_id]
@@ -185,7 +185,7 @@ def save_weights(
     step: int,
     table: Mapping[str, AveragePrecision],
 ) -> None:
-    """Write the checkpoint with what it was trained with, and its AP on held-out samples."""
+    """Write the checkpoint with its training configuration, and its AP on held-out samples."""
     notes = {
         "step": step,
         "version": __version__,
@@ -201,7 +201,7 @@ def save_weights(
 
 
 def checkpoint_of(network: ERFNet, config: Config, class_names: tuple[str, ...]) -> Checkpoint:
-    """What a network that is trained as configured is."""
+    """The checkpoint of a network that is trained as configured."""
     return Checkpoint(
         network.state_dict(),
         class_names,
@@ -214,9 +214,9 @@ def checkpoint_of(network: ERFNet, config: Config, class_names: tuple[str, ...])
 
 
 def mean_ap(path: Path) -> float:
-    """Mean AP that a run's weights were saved with; -1 where there are none.
+    """The mean AP saved with a run's weights; -1 if there are none.
 
-    Raises ConfigError for weights that no run left.
+    Raises ConfigError for weights that are not a run's.
     """
     if not path.is_file():
         return -1.0
@@ -233,7 +233,7 @@ def _first_line(error: Exception) -> str:
 
 
 def save_batch(path: Path, batch: Batch) -> None:
-    """Write what a step was fed with, for `torch.load(path, weights_only=True)`."""
+    """Write the input of a step, for `torch.load(path, weights_only=True)`."""
     _save({**batch.targets._asdict(), "images": batch.images}, path)
 
 

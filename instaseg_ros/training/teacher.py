@@ -1,4 +1,4 @@
-"""Learning from what another network says, beside the truth (Hinton et al. 2015)."""
+"""Learns from the outputs of another network, beside the truth (Hinton et al. 2015)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from instaseg_ros.errors import ConfigError
 from instaseg_ros.methods import BACKGROUND, Method, Targets
 from instaseg_ros.model.batchnorm import fold
 
-SHARP = 0.1  # differences beyond this share of a channel's spread count linearly
+SHARP = 0.1  # differences above this share of a channel's spread count linearly
 
 
 class Teacher(nn.Module):
-    """The network that is learned from.
+    """The network to learn from.
 
     weights: a shipped name or a file. Raises ConfigError unless they are of this method, with the
-    same heads and classes; of which profile is all the same.
+    same heads and classes; the profile may differ.
     """
 
     def __init__(self, weights: str, method: Method, class_names: tuple[str, ...]) -> None:
@@ -36,13 +36,13 @@ class Teacher(nn.Module):
             if expected != found:
                 raise ConfigError(
                     f"train.teacher: {weights}: expected {what} {expected}, got {found}; give "
-                    "weights that say the same things, or none"
+                    "weights with the same outputs, or none"
                 )
         self.network = fold(checkpoint.network())
 
     @torch.no_grad()
     def forward(self, images: Tensor, frames: int) -> dict[str, Tensor]:
-        """Raw head outputs of (B, 3, H, W) images in [0, 1], clips of `frames` each."""
+        """Raw head outputs for (B, 3, H, W) images in [0, 1], clips of `frames` each."""
         outputs: dict[str, Tensor] = self.network(images, frames=frames)
         return {head.name: outputs[head.name].float() for head in self.network.heads}
 
@@ -54,12 +54,11 @@ def imitation_loss(
     targets: Targets,
     config: TrainConfig,
 ) -> Tensor:
-    """How far `outputs` are from the teacher's, both raw and (B, C, H, W) by head; ours.
+    """How far `outputs` are from the teacher's, both raw, (B, C, H, W) by head (ours).
 
-    Class scores are compared at every pixel, by the Kullback-Leibler divergence from the teacher's,
-    with the weights of pixels that the seed term has; everything else at pixels of objects, as
-    shares of the spread that the teacher's has there, averaged first over the pixels of an
-    instance.
+    Class scores are compared at every pixel, by their Kullback-Leibler divergence from the
+    teacher's, with the seed term's pixel weights; everything else at object pixels, relative to the
+    spread of the teacher's values there, averaged first over the pixels of an instance.
     """
     area = _own_area(targets)
     objects = area > 0
@@ -80,7 +79,7 @@ def imitation_loss(
 
 
 def _own_area(targets: Targets) -> Tensor:
-    """(B, H, W) float32: pixels that the instance of a pixel has in its image; 0: no instance."""
+    """(B, H, W) float32: the pixel count of each pixel's instance; 0: no instance."""
     labels = targets.labels.masked_fill(targets.ignore, 0).flatten(1)
     n = 1 + max(map(len, targets.class_ids), default=0)
     area = torch.zeros(len(labels), n, device=labels.device)
@@ -90,8 +89,8 @@ def _own_area(targets: Targets) -> Tensor:
 
 
 def _divergence(own: Tensor, theirs: Tensor, channels: list[int]) -> Tensor:
-    """(B, H, W) of raw scores (B, C, H, W): over classes that exclude each other where there is a
-    background among the channels, once for each; else every channel is a yes or no."""
+    """(B, H, W) divergence of raw scores (B, C, H, W). If background is among the channels, classes
+    exclude each other, once for each background; otherwise every channel is a yes or no."""
     if groups := channels.count(BACKGROUND):
         logs = [x.unflatten(1, (groups, -1)).log_softmax(2) for x in (theirs, own)]
     else:

@@ -1,4 +1,4 @@
-"""A flat training loop: it goes on where a killed run stopped, and leaves a checkpoint."""
+"""Trains in a flat loop, which resumes where a killed run stopped and leaves a checkpoint."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ log = logging.getLogger(__name__)
 
 
 class DivergedError(InstasegError):
-    """The loss is not a number any more."""
+    """The loss is no longer a number."""
 
 
 class Run(NamedTuple):
-    """What stays the same from step to step. class_weights: (classes,) float32."""
+    """What does not change between steps. class_weights: (classes,) float32."""
 
     config: Config
     directory: Path
@@ -71,7 +71,7 @@ class Run(NamedTuple):
 
     @property
     def learns_motion(self) -> bool:
-        """Whether an `EgoMotion` learns along."""
+        """Whether an `EgoMotion` is trained too."""
         options = self.config.train
         if not isinstance(options, spatio_temporal.LossConfig):
             return False
@@ -80,12 +80,12 @@ class Run(NamedTuple):
 
 
 def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
-    """Train `config.method` on `config.train.dataset`; resume what `run_dir` holds.
+    """Train `config.method` on `config.train.dataset`; resume the run in `run_dir`, if any.
 
     init: weights to start from instead of random ones. Returns the checkpoint's path,
-    `run_dir/weights.safetensors`: the averaged weights after the last step; beside it stand those
-    of the best mean AP, `best.safetensors`. Started by torchrun, the processes share each batch.
-    On Ctrl-C the step in work is done and the state saved; then KeyboardInterrupt is raised.
+    `run_dir/weights.safetensors`: the averaged weights after the last step; beside it are those
+    with the best mean AP, `best.safetensors`. Processes started by torchrun share each batch. On
+    Ctrl-C the current step is finished and the state saved; then KeyboardInterrupt is raised.
     """
     options = config.train
     stride = PROFILES[config.method.profile].stride
@@ -106,8 +106,8 @@ def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
     bins = isinstance(options, spatial_embedding.LossConfig) and options.lovasz != "exact"
     if options.cache == "device" and (clip > 1 or not bins):
         raise ConfigError(
-            "train.cache: device is for method spatial_embedding, whose loss takes what is made "
-            "there (train.lovasz: binned), and train.clip_frames 1; set it to memory"
+            "train.cache: device is for method spatial_embedding, whose loss runs on such views "
+            "(train.lovasz: binned), and train.clip_frames 1; set it to memory"
         )
     for weights in filter(None, (init, options.teacher)):
         describe(weights)
@@ -142,7 +142,7 @@ def _fresh_state(run: Run, init: str | None) -> State:
         if options.encoder == "imagenet":
             network.encoder.trunk.load_state_dict(imagenet_trunk())
         else:
-            log.warning("the trunk of the encoder is chance: train.encoder=imagenet is not")
+            log.warning("the encoder's trunk is random; train.encoder=imagenet is pretrained")
     if init:
         names = run.source.class_names
         start_from(network, run.method, names, init, options.new_heads)
@@ -178,7 +178,7 @@ def _loop(run: Run, state: State, first_step: int) -> None:
     writes = group.rank == 0
     numbers = TrainingLog(run.directory, first_step, options.tensorboard) if writes else None
     if writes and first_step:
-        mean_ap(run.directory / BEST)  # refuses what another put there before it is needed
+        mean_ap(run.directory / BEST)  # refuses foreign weights before they matter
     elif writes:
         (run.directory / BEST).unlink(missing_ok=True)
     average = Average(state)
@@ -227,11 +227,11 @@ def _loop(run: Run, state: State, first_step: int) -> None:
             stopping = group.any(bool(interrupted)) and not last
             if writes and (done % options.save_every == 0 or last or stopping):
                 _check_gradients(run)
-                state.save(run.directory / STATE, done)  # comes last: all before it is done
+                state.save(run.directory / STATE, done)  # last: all before it is done
             if stopping:
-                log.info("stopped after step %d: the same command goes on from there", done)
+                log.info("stopped after step %d: the same command continues from there", done)
             if stopping or last:
-                break  # the batches do not end where time ends the training
+                break  # batches are endless if time ends the training
     if numbers:
         numbers.close()
     if stopping:
@@ -242,8 +242,8 @@ def _step(
     run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, step: int
 ) -> dict[str, torch.Tensor]:
     options, group = run.config.train, run.group
-    # Dropout is the same in a resumed run, and another in each process. `hash` of whole numbers is
-    # the same everywhere; to mix them otherwise would end the exactness of runs under way.
+    # Dropout is the same in a resumed run, but differs between processes. `hash` of integers is the
+    # same everywhere; another mix would break the exact resumption of runs under way.
     torch.manual_seed(hash((options.seed, step)) + group.rank)
     with _naming_the_size(options):
         images = batch.images.to(group.device, non_blocking=True).float() / 255
@@ -271,7 +271,7 @@ def _step(
 
 
 def _check_gradients(run: Run) -> None:
-    """Raise DivergedError where a step since the last call had a gradient that is no number."""
+    """Raises DivergedError if a step since the last call had a gradient that is not finite."""
     bad = run.norms.first_bad()
     if bad is None:
         return
@@ -296,11 +296,11 @@ def _training_mode(model: nn.Module, options: TrainConfig) -> None:
 
 @contextlib.contextmanager
 def _naming_the_size(options: TrainConfig) -> Iterator[None]:
-    """Memory that runs out is a parameter that does not fit the machine."""
+    """Turn running out of memory into a ConfigError that names the crop and batch size."""
     try:
         yield
     except RuntimeError as error:
-        on_cpu = "can't allocate memory" in str(error)  # for which torch has no error of its own
+        on_cpu = "can't allocate memory" in str(error)  # torch has no error type for it
         if not (on_cpu or isinstance(error, torch.cuda.OutOfMemoryError)):
             raise
         raise ConfigError(
@@ -320,7 +320,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, decay: float) -> None:
-        """Move by 1 - decay of the way towards the network."""
+        """Move a share 1 - decay of the way towards the network."""
         old, new = (list(side) for side in zip(*self._moving, strict=True))
         torch._foreach_lerp_(old, new, 1 - decay)
         old, new = (list(side) for side in zip(*self._counts, strict=True))
@@ -328,7 +328,8 @@ class Average:
 
 
 def _save_weights(run: Run, average: ERFNet, done: int, table: dict[str, AveragePrecision]) -> None:
-    """The last weights, and the best by mean AP (of classes without held-out objects: the last)."""
+    """Write the last weights, and the best by mean AP (the last if no class has held-out
+    objects)."""
     files = [WEIGHTS]
     if not table["mean"].ap <= mean_ap(run.directory / BEST):
         files.append(BEST)
@@ -339,6 +340,6 @@ def _save_weights(run: Run, average: ERFNet, done: int, table: dict[str, Average
 def _write_weights(
     run: Run, name: str, average: ERFNet, done: int, table: Mapping[str, AveragePrecision] = {}
 ) -> None:
-    """table: AP on held-out samples; empty where nobody measured it."""
+    """Write averaged weights. table: AP on held-out samples; empty if not measured."""
     path, names = run.directory / name, run.source.class_names
     save_weights(path, average, run.config, names, done, table)

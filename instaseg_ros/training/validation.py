@@ -1,4 +1,4 @@
-"""AP of a network in training, and mean IoU of its classes of pixels, on held-out samples."""
+"""Computes AP and mean IoU of pixel classes of a network in training, on held-out samples."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from instaseg_ros.training.state import Learners, checkpoint_of
 
 
 class Validation(NamedTuple):
-    """table: AP by class name and under `mean`. mean_iou: see `PixelClasses`; None where the
-    network sees none."""
+    """table: AP by class name and under `mean`. mean_iou: see `PixelClasses`; None if the network
+    predicts none."""
 
     table: dict[str, AveragePrecision]
     mean_iou: float | None
@@ -32,14 +32,14 @@ class Validation(NamedTuple):
 def live_pipeline(
     network: ERFNet, config: Config, class_names: tuple[str, ...], dense: DenseSemantics | None
 ) -> Pipeline:
-    """The pipeline of a network in training, which has learned at every call."""
+    """The pipeline for a network in training; each call uses its current weights."""
     precision = training_precision(next(network.parameters()).device)
     runtime = LiveRuntime(Learners(network, dense).eval(), precision)
     return Pipeline(config, checkpoint_of(network, config, class_names), runtime)
 
 
 def validate(pipeline: Pipeline, source: Source, options: TrainConfig, group: Group) -> Validation:
-    """AP and mean IoU on held-out samples, spread over the set and shared out among the processes.
+    """AP and mean IoU on held-out samples, spread over the set and shared among the processes.
 
     A method with a memory sees clips.
     """

@@ -1,4 +1,4 @@
-"""What training looks at: endless views of a dataset, or of drawn streets."""
+"""Makes the endless views that training sees, of a dataset or of rendered streets."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from instaseg_ros.training.data import Clip
 
 
 class EndlessStreet(TorchDataset[Clip]):
-    """Clip `index` of a run is a function of (seed, index) alone, so a resumed run goes on with
-    exactly the frames an uninterrupted one would see."""
+    """Clip `index` of a run depends only on (seed, index), so a resumed run continues with exactly
+    the frames that an uninterrupted one would see."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.street = SyntheticStreet(
@@ -35,9 +35,9 @@ class EndlessStreet(TorchDataset[Clip]):
 
 
 class ObjectViews(TorchDataset[Clip]):
-    """Random views of a dataset, each around an object; likewise a function of (seed, index).
+    """Random views of a dataset, each around an object; they too depend only on (seed, index).
 
-    A clip ends with the frame of its object where the sequence has as many before it, and all its
+    A clip ends with its object's frame if the sequence has enough frames before it, and all its
     frames are seen through one window. objects: an `object_index` of the dataset.
     """
 
@@ -47,8 +47,8 @@ class ObjectViews(TorchDataset[Clip]):
         self.objects = objects[objects["pixels"] >= config.min_object_px]
         if not len(self.objects):
             raise InputError(
-                f"train.dataset {config.dataset}: no object of at least {config.min_object_px} "
-                "pixels (train.min_object_px) in it"
+                f"train.dataset {config.dataset}: it has no object of at least "
+                f"{config.min_object_px} pixels (train.min_object_px)"
             )
         self.objects = self.objects[self.starts[self.objects["image"]] >= 0]
         if not len(self.objects):
@@ -61,7 +61,7 @@ class ObjectViews(TorchDataset[Clip]):
         self.cumulative = np.cumsum(weight / weight.sum())
 
     def chosen(self, index: int) -> tuple[int, tuple[float, float], np.random.Generator]:
-        """Of a view the image, the place in it that it shows, and what draws the rest."""
+        """The image of a view, the position that it shows, and the generator for the rest."""
         rng = np.random.default_rng([self.config.seed, index])
         row = int(np.searchsorted(self.cumulative, rng.random()))
         chosen = self.objects[min(row, len(self.objects) - 1)]
@@ -78,9 +78,10 @@ class ObjectViews(TorchDataset[Clip]):
 
 
 def clip_starts(dataset: Dataset, frames: int) -> NDArray[np.int64]:
-    """By frame, where the clip of `frames` frames begins that shows it, -1 in shorter sequences.
+    """For each frame, the start of the clip of `frames` frames that shows it; -1 in shorter
+    sequences.
 
-    Raises ConfigError where clips are wanted of a dataset without sequences.
+    Raises ConfigError for clips from a dataset without sequences.
     """
     index = np.arange(len(dataset))
     if frames == 1:

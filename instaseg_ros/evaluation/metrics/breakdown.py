@@ -1,4 +1,4 @@
-"""Where AP is lost: by size of the object, by neighbours, between classes, and by score."""
+"""Breaks AP down by object size, by neighbours, between classes, and by score."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from instaseg_ros.evaluation.matching import Ranked, judge
 from instaseg_ros.evaluation.metrics.average_precision import AveragePrecision, average_precision
 from instaseg_ros.evaluation.overlaps import FrameCounts, of_class
 
-SIZE_STEP = 4.0  # a bin of sizes ends at so many times its lower end
+SIZE_STEP = 4.0  # ratio of the ends of a bin of sizes
 SIZE_BINS = 6
 TOUCHING_EDGES = (0, 2, 20, 40, np.inf)  # bins of the touching border, percent
 
@@ -74,7 +74,7 @@ def ap_by(
 
 
 def ap_by_size(frames: Sequence[FrameCounts], class_names: Sequence[str]) -> list[Bin]:
-    """AP in bins of the object's pixels, from that of the smallest; the last bin has no end."""
+    """AP in bins of the object's pixels, from the smallest on; the last bin has no end."""
     least = max(1.0, min((frame.min_pixels for frame in frames), default=1.0))
     sizes = np.concatenate([np.zeros(0), *(frame.truth_px[frame.counted] for frame in frames)])
     first = np.floor(np.emath.logn(SIZE_STEP, sizes.min() / least)) if len(sizes) else 0
@@ -82,7 +82,7 @@ def ap_by_size(frames: Sequence[FrameCounts], class_names: Sequence[str]) -> lis
     truth = [frame.truth_px.astype(float) for frame in frames]
     predicted = [frame.predicted_px.astype(float) for frame in frames]
     bins = ap_by(frames, truth, predicted, edges, class_names)
-    while len(bins) > 1 and not bins[-1].ap.objects:  # no object is as large
+    while len(bins) > 1 and not bins[-1].ap.objects:  # no object is that large
         bins.pop()
     return bins
 

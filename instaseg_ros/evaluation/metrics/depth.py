@@ -1,4 +1,4 @@
-"""Absolute relative error of predicted depth, which pictures alone can give up to a scale only."""
+"""Computes the absolute relative error of depth, which images alone determine only up to scale."""
 
 from __future__ import annotations
 

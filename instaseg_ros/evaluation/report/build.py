@@ -116,7 +116,7 @@ def verdicts(frame: FrameCounts) -> Verdicts:
 def _picture(
     found: Evaluation, k: int, loss: float, seen: Seen, class_names: Sequence[str]
 ) -> Picture:
-    """Truth beside prediction, coloured by what became of each object. class_names: of `seen`."""
+    """Truth beside prediction, coloured by the verdict on each object. class_names: for `seen`."""
     dataset, index = found.dataset, found.indices[k]
     sample = dataset[index]
     verdict = verdicts(found.counts[k])
