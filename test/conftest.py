@@ -17,6 +17,14 @@ from instaseg_ros.model import lite
 from instaseg_ros.model.erfnet import PROFILES
 from instaseg_ros.runtimes import tensorrt_runtime
 
+# Every run draws the same examples, and a busy machine fails none of them. For others:
+# `pytest --hypothesis-profile=default`. An environment without hypothesis has no such tests.
+with contextlib.suppress(ImportError):
+    from hypothesis import settings
+
+    settings.register_profile("same_examples", derandomize=True, deadline=None)
+    settings.load_profile("same_examples")
+
 # Kernels take half a minute to compile: also tests with a cache folder of their own find them here.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_dir()))
 

@@ -25,7 +25,7 @@ from instaseg_ros.config.options.spatial_embedding import DecodeConfig
 from instaseg_ros.methods import spatial_embedding as method
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(
     random_seed=st.integers(0, 2**32),
     size=st.sampled_from([(24, 48), (17, 31), (130, 9), (1, 60), (60, 1)]),
@@ -204,7 +204,7 @@ def test_the_label_image_holds_65535_instances() -> None:
     assert labels[lost:].tolist() == list(range(MAX_INSTANCES, 0, -1))
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(difference=st.floats(2**-13, 2**-4, width=32), ulps=st.integers(-6, 6))
 def test_border_of_an_ellipse(difference: float, ulps: int) -> None:
     """A pixel whose distance is within ulps of ln 2 is in or out as torch's exp decides."""

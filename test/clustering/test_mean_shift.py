@@ -56,7 +56,7 @@ def random_points(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, DecodeConfig
 
 
 @given(random_points())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_compiled_is_the_oracle(case: tuple[np.ndarray, np.ndarray, DecodeConfig]) -> None:
     run(*case)
 

@@ -42,7 +42,7 @@ def values(rng: np.random.Generator, shape: tuple[int, ...], step: float) -> np.
 
 
 @given(st.integers(0, 2**32), st.integers(1, 60), st.integers(1, 5), st.sampled_from([0, 0.3, 1]))
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 def test_seeds_are_those_of_plain_torch(seed: int, n: int, channels: int, alpha: float) -> None:
     rng = np.random.default_rng(seed)
     embedding = values(rng, (n, channels), rng.choice([1 / 16, 1 / 4]))
@@ -65,7 +65,7 @@ def test_seeds_far_apart_come_before_alike_ones() -> None:
 
 
 @given(st.integers(0, 2**32), st.integers(1, 40), st.integers(1, 150), st.booleans())
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 def test_masks_are_those_of_plain_torch(
     seed: int, height: int, width: int, first_come: bool
 ) -> None:

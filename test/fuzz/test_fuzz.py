@@ -98,7 +98,7 @@ TREES = st.recursive(
 )
 
 
-@settings(derandomize=True, deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.dictionaries(st.sampled_from(NAMES), TREES, max_size=4))
 def test_any_overrides_are_taken_or_a_sentence(overrides: dict[str, Any]) -> None:
     try:
@@ -129,7 +129,7 @@ HEADERS = st.fixed_dictionaries(
 )
 
 
-@settings(derandomize=True, deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(HEADERS)
 def test_any_header_is_taken_or_a_sentence(
     tmp_path_factory: pytest.TempPathFactory, header: dict[str, Any]
