@@ -129,7 +129,7 @@ def test_recording_of_another_system_is_refused(tmp_path):
         channel = writer.register_channel("/a", "json", 0)
         writer.add_message(channel, 1, b"{}", 1)
         writer.finish()
-    with pytest.raises(InputError, match=r"no ROS 2 recording: profile 'x', messages .* json"):
+    with pytest.raises(InputError, match=r"not a ROS 2 recording: profile 'x', messages .* json"):
         BagSource(tmp_path / "json.mcap")
 
 

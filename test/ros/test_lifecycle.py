@@ -129,5 +129,5 @@ def test_shutdown_gives_back_the_network(robot: Robot, network, tmp_path):
     assert robot.change_state("shutdown")
     assert robot.state() == "finalized"
     robot.until(freed.exists, "the end of the network")
-    robot.diagnosis("finalized: shut down for good", level=0)
+    robot.diagnosis("finalized: shut down permanently", level=0)
     assert robot.stop() == 0, robot.log()
