@@ -174,7 +174,7 @@ def test_truth_without_its_other_half_is_left_out_and_not_kept(tmp_path, monkeyp
 
 
 def test_written_recording_is_whole_for_others(tmp_path):
-    """Schemas, hashes and QoS stand in the file, which has its name only when whole."""
+    """The file has schemas, hashes and QoS, and gets its name only when it is whole."""
     path = tmp_path / "out.mcap"
     writer = BagWriter(path)
     writer.add_topic("/info", "vision_msgs/msg/LabelInfo", latched=True)
