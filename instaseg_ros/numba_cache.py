@@ -42,8 +42,8 @@ def kernel(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
 def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """`numba.njit(cache=True, **options)`, with this package's cache instead of numba's.
 
-    Numba's own cache stops the program when a file is damaged, and runs machine code no matter who wrote
-    it.
+    Numba's own cache stops the program when a file is damaged, and runs machine code no matter who
+    wrote it.
     """
 
     def declare(function: Callable[..., Any]) -> Any:
