@@ -1,4 +1,4 @@
-"""One tree, two ways in: `colcon build` on a robot, `pip install` anywhere else."""
+"""Installs with `colcon build` on a robot and with `pip install` anywhere else."""
 
 import sys
 from glob import glob
@@ -37,8 +37,8 @@ setup(
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
     package_data={PACKAGE: ["py.typed", "weights/*", "demo_data/*", "evaluation/report/*.html"]},
     data_files=data_files,
-    # Only what pip may safely bring to a robot: OpenCV from apt leaves no trace that pip could
-    # see, and torch there is often the vendor's, so neither stands here.
+    # Only packages that pip may safely install on a robot: pip cannot see OpenCV from apt, and
+    # torch there is often the vendor's, so neither is listed.
     install_requires=[
         "numpy>=1.21",
         "PyYAML>=5.4",

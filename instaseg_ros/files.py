@@ -139,7 +139,7 @@ def _temporary() -> Path:
 class Cache:
     """Reproducible bytes of one kind, by name, in a folder of `cache_dir()`.
 
-    Only a convenience: if it is damaged, read-only, full or somebody else's, things are made anew,
+    Only a convenience: if it is damaged, read-only, full or somebody else's, things are rebuilt,
     at the cost of time and one warning for each trouble. A digest in front of the content proves
     that it is what was written. As it may be machine code, nothing is read that another user could
     have written. Content that was read stays valid when its file is removed.
@@ -160,10 +160,10 @@ class Cache:
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except ValueError as error:
-                _warn("content", f"cache: {path} is made anew, because {error}")
+                _warn("content", f"cache: {path} is rebuilt, because {error}")
                 continue
             except OSError as error:
-                _warn("access", f"cache: {path} cannot be read, and is made anew ({error})")
+                _warn("access", f"cache: {path} cannot be read and is rebuilt ({error})")
                 continue
             with contextlib.suppress(OSError):
                 os.utime(path)  # mark as used: not every file system does it

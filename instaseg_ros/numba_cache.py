@@ -42,8 +42,8 @@ def kernel(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
 def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """`numba.njit(cache=True, **options)`, with this package's cache instead of numba's.
 
-    Numba's own cache stops the program when a file is damaged, and runs machine code whoever wrote
-    it.
+    Numba's own cache stops the program when a file is damaged, and runs machine code no matter who
+    wrote it.
     """
 
     def declare(function: Callable[..., Any]) -> Any:
@@ -86,7 +86,7 @@ class _KernelCache:
         try:
             return CompileResult._rebuild(target, *pickle.loads(content))
         except Exception as error:  # intact, yet this numba does not accept it
-            log.info("kernel %s is compiled anew: %r", self._function.__qualname__, error)
+            log.info("kernel %s is recompiled: %r", self._function.__qualname__, error)
             return None
 
     def save_overload(self, signature: Any, compiled: Any) -> None:

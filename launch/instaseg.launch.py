@@ -16,7 +16,7 @@ from launch_ros.substitutions import FindPackageShare
 
 NODE = "instaseg_node"
 CONFIG = PathJoinSubstitution([FindPackageShare("instaseg_ros"), "config"])
-# Launch argument -> parameter. Empty: as the configuration file says.
+# Launch argument -> parameter. Empty: as in the configuration file.
 PARAMETERS = {
     "weights": "weights",
     "runtime": "runtime.name",
@@ -42,7 +42,7 @@ def start_node(context):
     """The node, with the parameters given on the command line over those of the file, and RViz."""
     value = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     config = os.path.expanduser(value["config"])
-    if not os.path.isfile(config):  # launch itself would warn and go on without
+    if not os.path.isfile(config):  # launch itself would warn and continue without it
         raise FileNotFoundError(f"config: expected a parameter file, but '{config}' is not there")
     given = {parameter: value[name] for name, parameter in PARAMETERS.items() if value[name]}
     parameters = {name: ParameterValue(text, value_type=str) for name, text in given.items()}
@@ -61,7 +61,7 @@ def start_node(context):
 
 
 def rviz(image, namespace):
-    """RViz, if it is asked for; where it is not installed, a hint."""
+    """RViz, if requested; a hint if it is not installed."""
     asked_for = IfCondition(LaunchConfiguration("rviz"))
     try:
         get_package_prefix("rviz2")
@@ -98,6 +98,6 @@ def generate_launch_description():
             condition=IfCondition(LaunchConfiguration("shared_memory")),
         )
         for variable in PROFILE_VARIABLES
-        if variable not in os.environ  # somebody who has a profile of their own keeps it
+        if variable not in os.environ  # users keep their own profile
     ]
     return LaunchDescription([*arguments, *profile, OpaqueFunction(function=start_node)])

@@ -1,4 +1,4 @@
-"""What is remembered of several cameras: whose time jumped, and who is forgotten."""
+"""Several cameras: what is remembered, whose time jumped, and which are forgotten."""
 
 from __future__ import annotations
 

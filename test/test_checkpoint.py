@@ -239,7 +239,7 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1000] ^= 1
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match="damaged: the tensors are not those"):
+    with pytest.raises(WeightsError, match="damaged: the tensors differ"):
         load_checkpoint(path)
 
 

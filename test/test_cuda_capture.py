@@ -119,7 +119,7 @@ def test_a_failed_capture_leaves_the_stream_and_records_no_more(
         assert recorder.record(work) is None
     assert cuda.stream == "the caller's" and cuda.devices == [torch.device("cuda", 0)]
     (message,) = caplog.messages
-    assert message.startswith("the network on cuda:1 is not recorded")
+    assert message.startswith("the network on cuda:1 cannot be recorded")
     assert ("own reason" in message) == (where != "at its end")
     cuda.capture_end = lambda: None
     assert recorder.record(work) is None and len(calls) == 1, "it tried again"

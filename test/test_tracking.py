@@ -1,4 +1,4 @@
-"""Ids over time: what goes on, what is new, what comes back, and what a camera's time changes."""
+"""Ids over time: objects that continue, appear or return, and jumps of a camera's time."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def embedded(instances: Instances, *means: float) -> Instances:
 
 
 def ids(tracker: Tracker, instances: Instances) -> list[int]:
-    """The lasting ids; they stand in the label image where the instances do."""
+    """The lasting ids; checks that the label image has them in place of the instances."""
     found = tracker.update(instances)
     assert found.ids.dtype == found.labels.dtype == np.uint16
     assert len(set(found.ids.tolist())) == len(found.ids)

@@ -1,4 +1,4 @@
-"""What the stages of gpu_run.py share: what they found, frames, weights, timing, costs."""
+"""Shared by the stages of gpu_run.py: results, frames, weights, timing, costs."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from instaseg_ros.synthetic_street import SyntheticStreet
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 ROUNDS = 50 if CUDA else 1
-WARM_UP = 8 if CUDA else 1  # what runs on a GPU is recorded after a few calls
+WARM_UP = 8 if CUDA else 1  # GPU work is recorded after a few calls
 N_CLASSES = 5
 
 Size = tuple[int, int]  # height, width
 
 
 class NotRun(Exception):
-    """A stage cannot be run here, and why."""
+    """A stage cannot run here; says why."""
 
 
 class Found:
-    """What a stage has found so far, in a file that is whole at any time."""
+    """A stage's results so far, in a file that is always whole."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
@@ -70,7 +70,7 @@ def street(size: Size, frames: int = 1) -> list[NDArray[np.uint8]]:
 
 @contextmanager
 def weights(profile: str) -> Iterator[str]:
-    """Shipped weights of a profile; of one without any, weights of chance."""
+    """Shipped weights of a profile, or random ones if there are none."""
     shipped = {"published": "street-synthetic", "fast": "street-synthetic-fast"}
     if profile in shipped:
         yield shipped[profile]
@@ -91,7 +91,7 @@ def configured(weights: str) -> Config:
 
 
 class Remarks(logging.Handler):
-    """Reports what a GPU's parts say of themselves, and every warning of the package."""
+    """Reports the log messages of the GPU parts, and every warning of the package."""
 
     def __init__(self, found: Found) -> None:
         super().__init__()
@@ -115,12 +115,12 @@ def by_shape(runtime: CudaRuntime) -> dict[str, Any]:
 
 
 def median_ms(function: Callable[[], Any], rounds: int, warm_up: int = WARM_UP) -> float:
-    """Median wall milliseconds of a call, until the GPU has nothing left to do."""
+    """Median wall-clock milliseconds of a call, until the GPU is idle."""
     return sorted(times_ms(function, rounds, warm_up))[rounds // 2]
 
 
 def times_ms(function: Callable[[], Any], rounds: int, warm_up: int = WARM_UP) -> list[float]:
-    """Wall milliseconds of each call after `warm_up` ones."""
+    """Wall-clock milliseconds of each call after `warm_up` ones."""
     found = []
     for _ in range(warm_up + rounds):
         _wait()
@@ -137,7 +137,7 @@ def _wait() -> None:
 
 
 def copy_bandwidth(device: torch.device, n_bytes: int = 1 << 32) -> float:
-    """Bytes read and written per second by a copy of `n_bytes`, which no cache may hold."""
+    """Bytes read and written per second by a copy of `n_bytes`, too large for any cache."""
     source = torch.empty(n_bytes, dtype=torch.uint8, device=device).random_()
     target = torch.empty_like(source)
     return 2 * n_bytes / median_ms(lambda: target.copy_(source), 7) * 1e3
@@ -150,8 +150,8 @@ def product_rate(device: torch.device, side: int = 8192) -> float:
 
 
 class Cost(NamedTuple):
-    """Of a network's convolutions. n_bytes: input, output and weights of each once, as if nothing
-    stayed in a cache between them; on a large cache it is more than must be moved."""
+    """The cost of a network's convolutions. n_bytes: input, output and weights of each once, as if
+    nothing stayed in a cache; with a large cache, more than must be moved."""
 
     n_bytes: int
     operations: int
@@ -167,7 +167,7 @@ def network_cost(network: ERFNet, shape: tuple[int, ...], precision: str) -> Cos
         numbers.extend(t.numel() for t in (inputs[0], output, *layer.parameters()))
         weight = layer.weight
         assert isinstance(weight, Tensor)
-        # Each pixel of a convolution's output, or of a transposed one's input, meets a filter.
+        # Each output pixel of a convolution, or input pixel of a transposed one, meets a filter.
         pixels = inputs[0] if isinstance(layer, nn.ConvTranspose2d) else output
         operations.append(2 * pixels.numel() * weight[0].numel())
 

@@ -1,4 +1,4 @@
-"""What waits for an NVIDIA GPU, in one go of some minutes: tests, figures, or a training.
+"""Runs everything that needs an NVIDIA GPU, in some minutes: tests, measurements, or a training.
 
     python3 tools/gpu_run.py --out runs/gpu
     python3 tools/gpu_run.py --out runs/gpu --only decode tests
@@ -6,14 +6,14 @@
         --data FOLDER --seconds 450
     python3 tools/gpu_run.py --table runs/gpu/results.json > table.md
 
-Each stage is a process with a limit of its own; none stops the next. The folder --out gets
-results.json, written anew after every stage, and gpu.log, what the stages said; a training adds
-weights.safetensors (averaged, fp16) and its logs, all of them as they were a minute ago at most.
-Ctrl-C and SIGTERM leave what is there. Where torch sees no CUDA device, or with --rehearse, the
-stages run their code on the CPU, at small sizes: it is the code that is tried, not the machine.
+Each stage is a process with its own limit; none stops the next. The folder --out gets results.json,
+rewritten after every stage, and gpu.log, the stages' output; a training adds weights.safetensors
+(averaged, fp16) and its logs, at most a minute old. Ctrl-C and SIGTERM keep what is there. If torch
+sees no CUDA device, or with --rehearse, the stages run on the CPU, at small sizes: this tests the
+code, not the machine.
 
-Needed: torch, numpy, numba, cv2, safetensors, yaml, tqdm, tabulate, for the tests pytest, for the
-compiled form a C++ compiler; no ROS and no network. What is missing can travel as wheels:
+Needed: torch, numpy, numba, cv2, safetensors, yaml, tqdm, tabulate; pytest for the tests, a C++
+compiler for the compiled form; no ROS and no network. Missing packages can be carried as wheels:
 
     pip download --no-deps --dest wheels NAME    # for that machine: --platform, --python-version
     pip install --no-index --no-deps --target site wheels/*.whl    # on that machine
@@ -39,11 +39,11 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 BODIES = ROOT / "tools" / "gpu_stages.py"
-LOG_BYTES = 1 << 20  # of each stage, its end
-TAIL_LINES, TAIL_WIDTH = 25, 200  # of a stage that failed, on the console
+LOG_BYTES = 1 << 20  # kept from the end of each stage's output
+TAIL_LINES, TAIL_WIDTH = 25, 200  # of a failed stage, on the console
 COPY_EVERY_S = 10
-WRITE_EVERY_S = 45  # the trainer's weights, so that a minute is lost at most
-REHEARSAL = 6  # times its limit a stage may take on a CPU that is not in a hurry
+WRITE_EVERY_S = 45  # the trainer's weights, so that at most a minute is lost
+REHEARSAL = 6  # factor of the stages' limits on a CPU
 
 
 class Stage(NamedTuple):
@@ -67,7 +67,7 @@ STAGES = (
 
 
 class Results:
-    """results.json of a folder, as it grows."""
+    """The growing results.json of a folder."""
 
     def __init__(self, out: Path) -> None:
         self.path, self.log = out / "results.json", out / "gpu.log"
@@ -83,7 +83,7 @@ class Results:
         part.replace(self.path)
 
     def add_log(self, name: str, output: Path) -> str:
-        """Keep the end of what a stage said, and return it."""
+        """Keep the end of a stage's output, and return it."""
         said = output.read_bytes()[-LOG_BYTES:] if output.exists() else b""
         with self.log.open("ab") as log:
             log.write(f"\n===== {name} =====\n".encode() + said)
@@ -98,7 +98,7 @@ def run_stage(
     environment: dict[str, str],
     each_second: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run a stage's process; its row says how it ended and what it had found until then."""
+    """Run a stage's process; its row says how it ended and what it had found by then."""
     with tempfile.TemporaryDirectory() as folder:
         found, output = Path(folder, "found.json"), Path(folder, "output")
         command = [*command, *(["--found", str(found)] if str(BODIES) in command else [])]
@@ -138,7 +138,7 @@ def _wait(
             stderr=subprocess.STDOUT,
             cwd=ROOT,
             env=environment,
-            start_new_session=True,  # so that all that it started ends with it
+            start_new_session=True,  # so that its children end with it
         )
         end = time.monotonic() + limit_s
         try:
@@ -155,7 +155,7 @@ def _wait(
 
 
 def train(results: Results, args: argparse.Namespace, environment: dict[str, str]) -> None:
-    """Train, and bring what is worth keeping into --out while it goes on."""
+    """Train, and copy what is worth keeping into --out meanwhile."""
     out = results.path.parent
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")
@@ -187,12 +187,12 @@ def train(results: Results, args: argparse.Namespace, environment: dict[str, str
 
 
 def _absolute(path: str | Path) -> str:
-    """For another folder; a name that is no path stays as it is."""
+    """An absolute path, for use in another folder; a name that is not a path stays unchanged."""
     return str(Path(path).resolve() if Path(path).exists() else path)
 
 
 def table(files: Sequence[Path]) -> str:
-    """Markdown of results.json, of several the later row: what was run, what it gave, what not."""
+    """A Markdown table of results.json files; later rows replace earlier ones."""
     lines = ["| stage | what | how it ended | found |", "|---|---|---|---|"]
     rows: dict[str, Any] = {stage.name: {"status": "not run"} for stage in STAGES}
     for file in files:
@@ -207,7 +207,7 @@ def table(files: Sequence[Path]) -> str:
 
 
 def _cell(found: dict[str, Any]) -> str:
-    """Numbers of a stage in words: `a.b 1.23, ...`; long lists stay in the file."""
+    """The numbers of a stage in words: `a.b 1.23, ...`, without long lists."""
 
     def flat(value: Any, name: str) -> list[str]:
         if isinstance(value, dict) and value and all(isinstance(v, bool) for v in value.values()):
@@ -240,17 +240,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     names = [stage.name for stage in STAGES]
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "gpu", help="output folder")
-    parser.add_argument("--only", nargs="+", choices=names, help="these stages alone")
-    parser.add_argument("--skip", nargs="+", choices=names, default=[], help="all but these")
+    parser.add_argument("--only", nargs="+", choices=names, help="only these stages")
+    parser.add_argument("--skip", nargs="+", choices=names, default=[], help="all except these")
     parser.add_argument("--list", action="store_true", help="print the stages and their limits")
     parser.add_argument("--deadline", type=float, default=570, help="seconds for everything")
-    parser.add_argument("--rehearse", action="store_true", help="on the CPU, also beside a GPU")
-    parser.add_argument("--table", type=Path, nargs="+", metavar="JSON", help="as Markdown")
-    parser.add_argument("--train", type=Path, metavar="CONFIG", help="train, in place of stages")
-    parser.add_argument("--from", dest="init", metavar="WEIGHTS", help="of --train: start from")
-    parser.add_argument("--data", help="of --train: the dataset")
+    parser.add_argument("--rehearse", action="store_true", help="run on the CPU even with a GPU")
     parser.add_argument(
-        "--seconds", type=float, default=420, help="of --train: steps for so long, and no longer"
+        "--table", type=Path, nargs="+", metavar="JSON", help="print results as Markdown"
+    )
+    parser.add_argument(
+        "--train", type=Path, metavar="CONFIG", help="train instead of running stages"
+    )
+    parser.add_argument(
+        "--from", dest="init", metavar="WEIGHTS", help="for --train: initial weights"
+    )
+    parser.add_argument("--data", help="for --train: the dataset")
+    parser.add_argument(
+        "--seconds", type=float, default=420, help="for --train: duration of the training steps"
     )
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     args = parser.parse_args(arguments)
@@ -283,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             limit_s = min(stage.limit_s * (REHEARSAL if args.rehearse else 1), left_s)
             run_stage(results, stage.name, command, limit_s, environment)
     except KeyboardInterrupt:
-        print(f"interrupted; what was found until now is in {args.out}")
+        print(f"interrupted; the results so far are in {args.out}")
         return 130
     rows = results.content["stages"].values()
     return 0 if all(row["status"] in ("done", "not run") for row in rows) else 1

@@ -53,7 +53,8 @@ def bench(found: Found) -> None:
 
 
 def whole_frame(config: Config, size: Size, batch: int) -> dict[str, Any]:
-    """Camera image to labels in host memory, and its parts, each waited for."""
+    """Times of a frame from camera image to labels in host memory, and of its parts, each waited
+    for."""
     if CUDA:
         torch.cuda.reset_peak_memory_stats()
     pipeline = Pipeline(config)
@@ -121,7 +122,7 @@ def profile(found: Found) -> None:
 
 
 def threads(found: Found) -> None:
-    """As in the node: one thread infers the next frame while another finishes the last."""
+    """As in the node, one thread infers the next frame while another finishes the last."""
     count, kept = (300, 8) if CUDA else (12, 2)
     pipeline = Pipeline(configured("street-synthetic"))
     images = [street(size, kept) for size in (sized(512, 1024), sized(256, 512))]
@@ -167,7 +168,7 @@ def _per_second(found: Found, name: str, count: int, function: Callable[[], Any]
 
 
 def training(found: Found) -> None:
-    """The synthetic street, drawn by all cores but one."""
+    """Training on the synthetic street, rendered by all cores but one."""
     height, width = (256, 512) if CUDA else (64, 64)
     settings = {
         "runtime.device": DEVICE.type,

@@ -1,9 +1,9 @@
-"""The stages of gpu_run.py, which calls each in a process of its own:
+"""The stages of gpu_run.py, which runs each in its own process:
 
     python3 tools/gpu_stages.py NAME --found FILE
 
-What a stage finds is in the file as soon as it is found; units are in the names. A result that is
-wrong raises AssertionError, once everything is reported. On a CPU sizes are an eighth.
+A stage writes its results to the file at once; units are in the names. A wrong result raises
+AssertionError after everything is reported. On a CPU, sizes are an eighth.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from instaseg_ros.runtimes.cuda_network import PixelsToOutputs
 from instaseg_ros.runtimes.cuda_runtime import CudaRuntime
 
 ROOT = Path(__file__).resolve().parents[1]
-WATCHED_S = 28  # what each tool of compute-sanitizer may take
+WATCHED_S = 28  # limit for each tool of compute-sanitizer
 # The largest difference from float32 on the CPU, as a share of a head's largest output.
 TOLERANCES = {"fp32": 1e-3, "fp16": 0.03}
 
@@ -80,7 +80,7 @@ def machine(found: Found) -> None:
 
 
 def decode(found: Found) -> None:
-    """Calls one after another: the first are launched, later ones recorded, then replayed."""
+    """Consecutive calls: the first are launched, later ones recorded, then replayed."""
     method = make_method("spatial_embedding", N_CLASSES, 2)
     config = DecodeConfig(min_pixels=3)
     wrong = []
@@ -93,7 +93,7 @@ def decode(found: Found) -> None:
             start = time.perf_counter()
             calls += method.decode(there, config)
             found(f"{name}_call_{len(calls)}_ms", (time.perf_counter() - start) * 1e3)
-        (expected,) = method.decode(made, config)  # here its kernels may have to be compiled
+        (expected,) = method.decode(made, config)  # may compile kernels
         found(f"{name}_instances", [len(expected), *map(len, calls)])
         differing = [int((got.labels != expected.labels).sum()) for got in calls]
         found(f"{name}_pixels_differing", differing)
@@ -115,11 +115,11 @@ def sanitizer(found: Found) -> None:
     places = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/cuda/bin"])
     tool = shutil.which("compute-sanitizer", path=places)
     if not tool:
-        raise NotRun("compute-sanitizer is on no path")
+        raise NotRun("compute-sanitizer is not on the path")
     decode_small(found)  # Triton's compiled kernels are kept for the processes that are watched
     troubles = []
     for kind in ("memcheck", "racecheck"):
-        # Memory that torch keeps for later looks valid to memcheck.
+        # Memory in torch's cache looks valid to memcheck.
         uncached = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"} if kind == "memcheck" else {}
         command = [tool, "--tool", kind, "--error-exitcode", "9", sys.executable, __file__]
         try:
@@ -143,7 +143,7 @@ def sanitizer(found: Found) -> None:
 
 
 def forms(found: Found) -> None:
-    """Each form of the network, as eager torch, fused, ..., by itself."""
+    """Each form of the network (eager torch, fused, ...) separately."""
     wrong = []
     cases = [("published", "fp16"), ("published", "fp32"), ("lite", "fp16"), ("lite", "fp32")]
     for profile, precision in cases if CUDA else [("published", "fp32"), ("lite", "fp32")]:
@@ -183,7 +183,7 @@ def forms(found: Found) -> None:
 
 
 def _verdicts(network: Any) -> dict[str, bool]:
-    """By kind of convolution, whether bias, sum and ReLU run inside its kernel."""
+    """Whether bias, sum and ReLU are fused, by kind of convolution."""
     parts = network.modules() if isinstance(network, torch.nn.Module) else ()
     kinds = [getattr(part, "verdicts", None) or {} for part in parts]
     return {str(kind): verdict for one in kinds for kind, verdict in one.items()}
@@ -196,7 +196,7 @@ def gpu_test_files() -> list[Path]:
 
 
 def tests(found: Found) -> None:
-    """Each file in a process of its own: after an illegal access CUDA refuses all that follows."""
+    """Each file in its own process: after an illegal access CUDA refuses everything."""
     if importlib.util.find_spec("pytest") is None:
         raise NotRun("pytest is not installed; it can travel as wheels")
     files = sorted(gpu_test_files(), key=lambda path: path.name != "test_cuda.py")

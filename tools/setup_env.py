@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Make the project's environment: Python packages, ROS 2 wheels, vision_msgs and this package.
+"""Makes the project's environment: Python packages, ROS 2 wheels, vision_msgs and this package.
 
     python3 tools/setup_env.py                      .venv         ROS 2 Jazzy
     ROS_DISTRO=kilted python3 tools/setup_env.py    .venv-kilted  ROS 2 Kilted
 
-Nothing is done twice: each step leaves a stamp that names what it was made from. A run that was
-interrupted is repaired by running it again. Needs Linux on x86-64 (the ROS wheels are made for
-nothing else), Python 3.10 or newer with venv and headers, a C and a C++ compiler.
+Nothing is done twice: each step leaves a stamp that names its inputs. Running it again repairs an
+interrupted run. Needs Linux on x86-64 (the ROS wheels are made for nothing else), Python 3.10 or
+newer with venv and headers, a C and a C++ compiler.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / "tools"
 VENVS = {"jazzy": ROOT / ".venv", "kilted": ROOT / ".venv-kilted"}
-# In python.txt; what stands below is installed for Jazzy, where that suite runs. It is 1.6 GB.
+# In python.txt; packages below it are installed for Jazzy, where that suite runs (1.6 GB).
 UNIT_SUITE = "# unit suite and lint"
 
-# What another ROS, another environment or the wheels' own start-up may have left in the shell.
+# Variables that another ROS, another environment or the wheels' start-up may have set.
 FOREIGN_VARIABLES = (
     "PYTHONPATH",
     "PYTHONHOME",
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def set_up(venv: Path, distro: str) -> None:
-    """Run the steps whose inputs have changed since they last ran to their end."""
+    """Run the steps whose inputs have changed since they last completed."""
     ros_pins = TOOLS / "constraints" / f"{distro}.txt"
     python_pins = TOOLS / "constraints" / "python.txt"
     references = TOOLS / "constraints" / "references.txt"
@@ -72,7 +72,7 @@ def set_up(venv: Path, distro: str) -> None:
     python = f"{sys.version} {sys.base_prefix} {venv}"
 
     stamps = venv / ".setup"
-    # A pip that was stopped while it copied files leaves packages that only look installed.
+    # An interrupted pip leaves packages that only look installed.
     torn = (stamps / "packages").exists() and not (stamps / "packages").read_text()
     if torn:
         shutil.rmtree(stamps)
@@ -98,7 +98,7 @@ def set_up(venv: Path, distro: str) -> None:
 
 
 def step(stamp: Path, key: str, what: str, action: Callable[[], None]) -> None:
-    """Do `action` unless the stamp says that it was done with the same inputs."""
+    """Run `action` unless the stamp says that it was done with the same inputs."""
     if stamp.exists() and stamp.read_text() == key:
         return
     print(f"set-up: {what} ...", end="", flush=True)
@@ -120,8 +120,8 @@ def fingerprint(text: str, files: Iterable[Path] = ()) -> str:
 
 @contextmanager
 def lock() -> Iterator[None]:
-    """Hold the checkout for one set-up. The children inherit the lock, so that what a killed run
-    left at work is waited for."""
+    """Lock the checkout for one set-up. Children inherit the lock, so that a new run waits for the
+    children of a killed one."""
     handle = os.open(ROOT, os.O_RDONLY)
     os.set_inheritable(handle, True)
     try:
@@ -136,8 +136,8 @@ def lock() -> Iterator[None]:
 
 
 def check_machine() -> None:
-    """Stop, or as root on Debian and Ubuntu install, where something is missing that pip cannot
-    bring."""
+    """If something is missing that pip cannot install, stop, or as root on Debian and Ubuntu
+    install it."""
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         sys.exit(
             f"The ROS 2 wheels are made for Linux on x86-64, this is {sys.platform} on "
@@ -166,7 +166,7 @@ def check_machine() -> None:
         subprocess.run(["apt-get", "update", "-qq"], check=False)
         if subprocess.run(line.split(), check=False).returncode == 0:
             return
-    sys.exit(f"Missing here, and not to be had from pip: {', '.join(missing)}. Run\n  sudo {line}")
+    sys.exit(f"Missing here, and not available from pip: {', '.join(missing)}. Run\n  sudo {line}")
 
 
 def make_venv(venv: Path) -> None:
@@ -175,14 +175,14 @@ def make_venv(venv: Path) -> None:
 
 
 def wanted(pins: Path, distro: str) -> list[str]:
-    """What to ask pip for, of the Python packages: all pins, or those above UNIT_SUITE."""
+    """The Python packages for pip to install: all pins, or those above UNIT_SUITE."""
     above, heading, below = pins.read_text(encoding="utf-8").partition(f"\n{UNIT_SUITE}\n")
     lines = (above + heading + below if distro == "jazzy" else above).splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
 
 def install_packages(venv: Path, pins: Path, requirements: list[str]) -> None:
-    """The pins are constraints too, for what the requirements bring along."""
+    """Install the requirements; the pins also constrain their dependencies."""
     run([*pip(venv), f"--constraint={pins}", *requirements])
 
 
@@ -234,7 +234,7 @@ def build_vision_msgs(venv: Path) -> None:
 
 
 def install_project(venv: Path) -> None:
-    """Editable, with the files that an editable install leaves out linked to the source tree."""
+    """Install the package editable, and link the files that this leaves out to the source tree."""
     run([*pip(venv), "--no-deps", "--no-build-isolation", "--editable", ROOT])
     share = venv / "share" / "instaseg_ros"
     links = {
@@ -256,7 +256,7 @@ def pip(venv: Path) -> list[str]:
 
 
 def run(command: Sequence[str | Path], environment: dict[str, str] | None = None) -> None:
-    """Run a command; its output is shown only when it fails."""
+    """Run a command; show its output only if it fails."""
     done = subprocess.run(
         command,
         env=os.environ | (environment or {}),

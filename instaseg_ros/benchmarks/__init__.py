@@ -1,1 +1,1 @@
-"""What is measured, how, and against what; behind `instaseg bench`."""
+"""Benchmarks behind `instaseg bench`."""

@@ -1,9 +1,9 @@
-"""What is measured, how, against what.
+"""Times every stage of a frame, ours and the yardstick's.
 
-One process, ours and the yardstick in turn (A B A B ...), medians and 99th percentiles over the
-rounds. Ours is the pipeline as the node runs it, from an image message to result messages. The
-network sees noise, which costs it what a street does; decoding gets outputs made to measure (see
-`bench_yardstick`, where the yardstick stands too), on the device where the network leaves its own.
+One process runs ours and the yardstick in turn (A B A B ...) and reports medians and 99th
+percentiles over the rounds. Ours is the pipeline as the node runs it, from image message to result
+messages. The network sees noise, which takes as long as a street; decoding gets synthetic outputs
+(see `yardstick`, which also defines the yardstick), on the device of the network's own outputs.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from instaseg_ros.threads import processor_name
 STAGES = ("convert", "preprocess", "network", "decode", "label_image", "messages")
 log = logging.getLogger(__name__)
 
-NAMES = {"restore": "label_image"}  # of the pipeline's stages, where ours says more
+NAMES = {"restore": "label_image"}  # clearer names for the pipeline's stages
 
 
 class Clock:
-    """Milliseconds by name."""
+    """Measures milliseconds by name."""
 
     def __init__(self) -> None:
         self.samples_ms: dict[str, list[float]] = defaultdict(list)
@@ -59,7 +59,7 @@ class Clock:
         return value
 
     def table(self) -> dict[str, dict[str, float]]:
-        """{name: {p50_ms, p99_ms}}, and `total` of the rounds."""
+        """{name: {p50_ms, p99_ms}}, with the rounds' `total`."""
         samples = dict(self.samples_ms)
         samples["total"] = np.sum(list(samples.values()), axis=0).tolist()
         return {
@@ -71,7 +71,7 @@ class Clock:
 class Ours:
     """The pipeline from image message to result messages, on one image of `size`.
 
-    Its network runs, and then `made` goes on to decoding in the place of what it gave.
+    Its network runs, but `made` replaces its outputs before decoding.
     """
 
     def __init__(self, config: Config, size: tuple[int, int]) -> None:
@@ -92,10 +92,10 @@ class Ours:
         self.device = next(iter(inferred.outputs.values())).device
         self._makes_messages = importlib.util.find_spec("rosbags") is not None
         if not self._makes_messages:
-            log.warning("messages are left out: their types need the package rosbags")
+            log.warning("messages are not timed: their types need the package rosbags")
 
     def decode_what(self, objects: int, foreground_px: int, n_used: int = 0) -> dict[str, Tensor]:
-        """Put outputs made to measure in the place of the network's, and return them."""
+        """Replace the network's outputs by synthetic ones, and return these."""
         checkpoint = self.pipeline.checkpoint
         if checkpoint.method_name != "spatial_embedding":
             raise ConfigError(
@@ -135,8 +135,8 @@ class Ours:
 
 
 class _Substitute:
-    """A runtime that computes, and returns what is `made`, if anything. images: (1, H, W, 3), the
-    last that it saw."""
+    """A runtime that runs, but returns `made` instead if set. images: (1, H, W, 3), its last
+    input."""
 
     images: NDArray[np.uint8]
 
@@ -154,13 +154,15 @@ class _Substitute:
 def bench(
     config: Config, size: tuple[int, int], objects: int, rounds: int, n_used: int = 0
 ) -> dict[str, Any]:
-    """Every stage of ours and of the yardstick on one image of `size` (height, width).
+    """Time every stage of ours and of the yardstick on one image of `size` (height, width).
 
-    objects: in the image, on the same share of it whatever their number; of the first `n_used`
-    classes, 0: of all. Raises AssertionError where the two find different objects.
+    objects: number in the image, always covering the same share of it; of the first `n_used`
+    classes, 0: of all. Raises AssertionError if the two find different objects.
     """
     if config.runtime.threads:
-        torch.set_num_threads(config.runtime.threads)  # the yardstick's too, and of our decoding
+        torch.set_num_threads(
+            config.runtime.threads
+        )  # also for the yardstick, and for our decoding
     ours = Ours(config, size)
     height, width = ours.decoded_size
     made = ours.decode_what(objects, round(FOREGROUND_SHARE * height * width), n_used)
@@ -170,7 +172,7 @@ def bench(
     theirs = Yardstick(ours.pipeline.checkpoint, ours.images, ours.device)
     theirs.network()
     if not same_objects(instances.labels, _scaled(theirs.decode(made, config.decode), size)):
-        raise AssertionError("our labels are not those of the published loop")
+        raise AssertionError("our labels differ from those of the published loop")
     our_clock, their_clock = Clock(), Clock()
     for _ in range(rounds):
         ours(our_clock)
@@ -198,7 +200,7 @@ def bench(
 
 
 def peak_memory() -> dict[str, float]:
-    """The most that this process has had resident so far, and torch on the GPU, in MB."""
+    """Peak resident memory of this process so far, and torch's on the GPU, in MB."""
     peak = {"rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
     if torch.cuda.is_available():
         peak["gpu_mb"] = torch.cuda.max_memory_allocated() / 2**20
@@ -206,13 +208,13 @@ def peak_memory() -> dict[str, float]:
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """What the numbers are from. threads: as configured, 0 for all."""
+    """The machine of the measurement. threads: as configured, 0 for all."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {"cpu": processor_name(), "gpu": gpu, "threads": threads or torch.get_num_threads()}
 
 
 def _scaled(label_maps: list[Tensor], size: tuple[int, int]) -> list[Tensor]:
-    """Label maps (H, W) brought to `size` as the pipeline does it."""
+    """Label maps (H, W) resized to `size` as in the pipeline."""
     if label_maps[0].shape == size:
         return label_maps
     y, x = (
@@ -222,7 +224,7 @@ def _scaled(label_maps: list[Tensor], size: tuple[int, int]) -> list[Tensor]:
 
 
 def table(numbers: dict[str, Any]) -> str:
-    """The numbers for people."""
+    """The numbers as a table for people."""
     about = (
         f"{numbers['size']} (network: {numbers['network_size']}), {numbers['objects']} objects, "
         f"{numbers['weights']}, {numbers['runtime']} {numbers['precision']}, "

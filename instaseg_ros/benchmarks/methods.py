@@ -1,4 +1,4 @@
-"""Weights of several methods, side by side on the same held-out frames."""
+"""Compares weights of several methods on the same held-out frames."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from instaseg_ros.tables import text_table
 
 
 class Row(NamedTuple):
-    """What weights make of the frames.
+    """Results of one set of weights.
 
-    ap, ap50: mean of the classes. mean_iou: of the semantic head, NaN where there is none.
-    network_ms, decode_ms: medians. parameters: of the network. rss_mb: the most that a process
-    which did nothing else had resident.
+    ap, ap50: means over the classes. mean_iou: of the semantic head, NaN without one. network_ms,
+    decode_ms: medians. parameters: of the network. rss_mb: peak resident memory of a process that
+    did nothing else.
     """
 
     method: str
@@ -42,10 +42,10 @@ class Row(NamedTuple):
 def compare(
     configs: Mapping[str, Config], data: str, size: tuple[int, int], frames: int
 ) -> dict[str, Row]:
-    """A row for each of the configurations, by name, each in a process of its own.
+    """A row for each configuration, by name, each measured in its own process.
 
     data: `synthetic`, held-out frames of `size` (height, width), or the path of a dataset, whose
-    split `val` is taken. frames: so many, spread over it.
+    split `val` is used. frames: number of frames, spread over it.
     """
     rows = {}
     context = multiprocessing.get_context("spawn")
@@ -58,7 +58,7 @@ def compare(
 
 
 def row(config: Config, data: str, size: tuple[int, int], frames: int) -> Row:
-    """The row of one configuration; its memory is that of this process."""
+    """The row of one configuration, with this process's memory."""
     dataset = held_out_street(frames, size) if data == SYNTHETIC else open_dataset(data, "val")
     pipeline = Pipeline(config)
     found = Evaluation(dataset, match_classes(dataset.class_names, pipeline.class_names))
@@ -83,7 +83,7 @@ def row(config: Config, data: str, size: tuple[int, int], frames: int) -> Row:
 
 
 def table(rows: Mapping[str, Row]) -> str:
-    """The rows for people."""
+    """The rows as a table for people."""
     headings = ("weights", "method", "AP", "AP50", "mIoU", "network ms", "decode ms", "parameters")
     cells = [(name, *row[:-2], f"{row.parameters:,}", row.rss_mb) for name, row in rows.items()]
     formats = ("", "", ".3f", ".3f", ".3f", ".1f", ".1f", "d", ".0f")

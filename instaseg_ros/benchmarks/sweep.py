@@ -1,6 +1,6 @@
-"""How the times grow: decoding over objects and over foreground pixels, the whole over image size.
+"""Measures how times grow: decoding over objects and foreground pixels, all over image size.
 
-`sweep` measures, ours and the yardstick in turn as `bench` does; `draw` makes the picture.
+`sweep` measures ours and the yardstick in turn, like `bench`; `draw` plots the result.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Curve = dict[str, list[float]]  # x, and milliseconds of ours and published
 
 
 def sweep(config: Config, size: tuple[int, int], objects: int, rounds: int) -> dict[str, Curve]:
-    """Medians in milliseconds, by what grows: `objects`, `foreground_px` and `image_px`.
+    """Medians in milliseconds over `objects`, `foreground_px` and `image_px`.
 
-    size: (height, width) of the largest image. objects: where it is not their number that grows.
+    size: (height, width) of the largest image. objects: their number in the other two.
     """
     ours = Ours(config, size)
     height, width = ours.decoded_size
@@ -67,7 +67,7 @@ def _append(curve: Curve, x: float, ours_ms: list[float], published_ms: list[flo
 
 
 def draw(numbers: dict[str, Any], path: Path) -> None:
-    """The curves of `numbers["sweep"]` as a PNG; what they are from stands below.
+    """Draw the curves of `numbers["sweep"]` as a PNG, with the machine below them.
 
     Raises MissingExtraError without matplotlib.
     """

@@ -1,11 +1,10 @@
-"""What the benchmark decodes, and what it is compared with.
+"""Makes the benchmark's synthetic outputs, and defines the yardstick it compares with.
 
-Decoding gets outputs made to measure: so many objects on so many foreground pixels. The yardstick
-is the published way: the network in eager float32 torch, NCHW, on pixels that lie ready as a float
-tensor; then the published loop, vectorised over the foreground pixels of a class, stated here with
-nothing around it. What the published code does beside that (a full-size mask of each object) is
-left out, in its favour. On a GPU its convolutions round float32 to TF32, as torch has them do by
-default; ours in `fp32` do not, and are compared with the network on a CPU.
+The synthetic outputs have a given number of objects and foreground pixels. The yardstick is the
+published way: the network in eager float32 torch, NCHW, on a ready float tensor of pixels; then the
+bare published loop, vectorised over the foreground pixels of a class. Other work of the published
+code (a full-size mask of each object) is left out, in its favour. On a GPU its convolutions round
+float32 to TF32, torch's default; ours in `fp32` do not, and are compared with the network on a CPU.
 """
 
 from __future__ import annotations
@@ -43,16 +42,16 @@ def made_to_measure(
     foreground_px: int,
     n_used: int = 0,
 ) -> dict[str, Tensor]:
-    """Raw head outputs (1, C, H, W) of `objects` ellipses with `foreground_px` pixels in all.
+    """Raw head outputs (1, C, H, W) for `objects` ellipses with `foreground_px` pixels in all.
 
-    Offsets point nine tenths of the way to the centre, with some noise, as a trained network's do.
-    The objects take turns in the classes, or in the first `n_used` of them.
+    Like a trained network's, offsets point nine tenths of the way to the centre, with some noise.
+    The objects cycle through the classes, or the first `n_used` of them.
     """
     rng = np.random.default_rng(0)
     rows = max(1, round((objects * height / width) ** 0.5))
     columns = -(-objects // rows)
     cell_h, cell_w = height / rows, width / columns
-    share = foreground_px / objects / (cell_h * cell_w)  # of its cell that an ellipse covers
+    share = foreground_px / objects / (cell_h * cell_w)  # of its cell, covered by an ellipse
     offset = np.zeros((2, height, width), np.float32)
     bandwidth = np.zeros((n_sigma, height, width), np.float32)
     seed = np.full((n_classes, height, width), -6.0, np.float32)
@@ -80,12 +79,12 @@ def made_to_measure(
 
 
 class Yardstick:
-    """Published network and published clustering for images of one size."""
+    """The published network and clustering for images of one size."""
 
     def __init__(
         self, checkpoint: Checkpoint, images: NDArray[np.uint8], device: torch.device
     ) -> None:
-        """images: (1, H, W, 3) uint8, what the network runs on."""
+        """images: (1, H, W, 3) uint8, the network's input."""
         self._network = checkpoint.network().eval().to(device)
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()  # (1, 3, H, W)
         self._pixels = pixels.to(device) / 255
@@ -110,7 +109,7 @@ class Yardstick:
 def published_loop(
     embedding: Tensor, bandwidth: Tensor, score: Tensor, config: DecodeConfig
 ) -> Tensor:
-    """The label map (H, W) int32 of one class; the last object that claims a pixel has it.
+    """The label map (H, W) int32 of one class; a pixel belongs to the last object that claims it.
 
     embedding: (2, H, W); bandwidth: (n_sigma, H, W) raw; score: (H, W).
     """
@@ -142,8 +141,8 @@ def published_loop(
 
 
 def same_objects(labels: NDArray[np.uint16], per_class: list[Tensor]) -> bool:
-    """Whether label maps of classes that contest no pixel hold the objects of one label image,
-    whatever their numbers."""
+    """Whether per-class label maps without contested pixels have the same objects as one label
+    image, with any numbers."""
     merged = torch.zeros(labels.shape, dtype=torch.int64)
     for own in per_class:
         merged += torch.where(own > 0, own.long().cpu() + merged.max(), 0 * merged)

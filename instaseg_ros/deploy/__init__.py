@@ -1,1 +1,1 @@
-"""From weights to what runs on a machine: export, quantisation, and the check of both."""
+"""Prepares weights for a machine: export, quantisation, and a check of all runtimes."""

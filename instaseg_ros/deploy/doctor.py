@@ -1,4 +1,4 @@
-"""Every runtime and precision tried on this machine: does it run, is it right, how fast is it."""
+"""Tries every runtime and precision on this machine: does it run, is it right, how fast is it?"""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ PACKAGES = ("torch", "openvino", "onnx", "onnxruntime", "tensorrt", "torch2trt")
 
 
 class Finding(NamedTuple):
-    """What came of one candidate. difference from torch in float32; trouble: why it cannot be used,
-    empty when it can."""
+    """The result for one candidate. difference: from torch in float32; trouble: why it cannot be
+    used, empty if it can."""
 
     runtime: str
     device: str
@@ -57,7 +57,7 @@ class Finding(NamedTuple):
 
 
 class Report(NamedTuple):
-    """versions: {what: version, or why there is none}. auto: what `auto` takes, and why."""
+    """versions: {what: version, or why there is none}. auto: what `auto` chooses, and why."""
 
     versions: dict[str, str]
     findings: list[Finding]
@@ -72,9 +72,9 @@ def examine(
     images: str | None,
     rounds: int,
 ) -> Report:
-    """Try every candidate, building what it needs; then see what `auto` takes.
+    """Try every candidate, building what it needs; then see what `auto` chooses.
 
-    size: (height, width) pixels. images: frames to compare on, None: the synthetic street.
+    size: (height, width) pixels. images: frames for the comparison, None: the synthetic street.
     rounds: calls for the median time of one image.
     """
     comparison = Comparison(checkpoint, size, images)
@@ -102,7 +102,7 @@ def _try(
         p50_ms = median(timed_ms(lambda: runtime(comparison.frames[0]), rounds))
     except InstasegError as error:
         return finding._replace(trouble=str(error))
-    except Exception as error:  # a broken driver or library must not hide what the others do
+    except Exception as error:  # a broken driver or library must not hide the others
         return finding._replace(trouble=f"{type(error).__name__}: {error}")
     tolerance = TOLERANCES.get(runtime.precision, 0.0)
     trouble = ""
@@ -112,7 +112,7 @@ def _try(
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the runtimes stand on, the processors, and the ROS distribution."""
+    """Versions of the libraries below the runtimes, the processors, and the ROS distribution."""
     found = {
         "python": platform.python_version(),
         "cpu": f"{processor_name()}, {os.cpu_count()} threads",
@@ -128,7 +128,7 @@ def versions() -> dict[str, str]:
 
 
 def _ros() -> str:
-    """The distribution that a node would run on here, or why there is none."""
+    """The distribution on which a node would run here, or why there is none."""
     sourced = os.environ.get("ROS_DISTRO")
     if importlib.util.find_spec("rclpy"):
         wheels = (d.metadata["Name"] or "" for d in importlib.metadata.distributions())
@@ -148,14 +148,14 @@ def _version(package: str) -> str:
         pass
     if importlib.util.find_spec(package) is None:
         return "not installed"
-    try:  # JetPack's packages come without what pip would note
+    try:  # JetPack's packages have no pip metadata
         return str(getattr(import_module(package), "__version__", "of unknown version"))
     except Exception as error:
         return f"installed, but cannot be imported ({error})"
 
 
 def table(report: Report) -> str:
-    """The report for people."""
+    """The report as text for people."""
     lines = [f"{what:12}{version}" for what, version in report.versions.items()]
     rows = []
     for one in report.findings:

@@ -1,4 +1,4 @@
-"""A checkpoint as a file for another runtime, compared with torch before it is kept."""
+"""Exports a checkpoint to a file for another runtime, compared with torch before it is kept."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from instaseg_ros.config import RuntimeConfig
 
 
-# From images and, of a temporal network, the state before them; None: there is none.
+# From images and a temporal network's state before them; None if there is none.
 Run = Callable[[NDArray[np.uint8], Tensor | None], dict[str, Tensor]]
 
 
@@ -47,9 +47,9 @@ class Order(NamedTuple):
 
 
 def export(order: Order, target: str, path: Path, overwrite: bool = False) -> str:
-    """Write the file for a key of TARGETS and return what the comparison said.
+    """Write the file for a key of TARGETS, and return the result of the comparison in words.
 
-    Raises EngineError, and leaves nothing at `path`, when it does not compute what torch does.
+    Raises EngineError, and leaves nothing at `path`, if its outputs differ from torch's.
     """
     suffix, write = TARGETS[target]
     precision = order.runtime.precision
@@ -61,7 +61,7 @@ def export(order: Order, target: str, path: Path, overwrite: bool = False) -> st
             f"precision of {target}: expected one of {', '.join(precisions)}, got {precision}"
         )
     output = OutputFile(path, overwrite)
-    output.part.mkdir()  # a format may be of several files
+    output.part.mkdir()  # a format may have several files
     try:
         run = write(order, output.part / path.name)
         difference = Comparison(order.checkpoint, order.size, order.images)(run)
@@ -79,7 +79,7 @@ def export(order: Order, target: str, path: Path, overwrite: bool = False) -> st
 
 def prepare_engine(order: Order) -> Path:
     """Build the TensorRT engine in the cache, where `runtime.name: tensorrt` looks for it, unless
-    one that fits is there. Raises EngineError where the cache cannot keep it."""
+    a fitting one is there. Raises EngineError if the cache cannot keep it."""
     TensorRTRuntime(order.runtime, order.checkpoint).engine(order.size, order.images)
     path = kept_at(order.checkpoint, order.size, order.runtime)
     if not path.is_file():
@@ -87,7 +87,7 @@ def prepare_engine(order: Order) -> Path:
     return path
 
 
-# Each writes `path` and what belongs beside it, and returns how to run what it wrote.
+# Each function writes `path` and its side files, and returns a function that runs the result.
 
 
 def _onnx(order: Order, path: Path) -> Run:
@@ -96,9 +96,9 @@ def _onnx(order: Order, path: Path) -> Run:
 
 
 def _openvino(order: Order, path: Path) -> Run:
-    """The model that `runtime.name: openvino` runs, its outputs unpacked: (batch, H, W, 3) uint8
-    RGB in, an output (batch, C, H, W) for each decoder, named after the heads in its channels, such
-    as "offset+bandwidth"; `state` in and `next_state` out too, of a temporal network."""
+    """Write the model of `runtime.name: openvino` with unpacked outputs: (batch, H, W, 3) uint8 RGB
+    in, one output (batch, C, H, W) for each decoder, named after the heads in its channels, such as
+    "offset+bandwidth"; a temporal network also has `state` in and `next_state` out."""
     try:
         import openvino
     except ModuleNotFoundError as error:
@@ -117,7 +117,7 @@ def _openvino(order: Order, path: Path) -> Run:
         output.set_names({name})
     model.set_rt_info(json.dumps(description(order.checkpoint)), METADATA_KEY)
     openvino.save_model(model, path, compress_to_fp16=order.runtime.precision == "fp16")
-    as_written = {"INFERENCE_PRECISION_HINT": "f32"}  # not in the bf16 of this CPU
+    as_written = {"INFERENCE_PRECISION_HINT": "f32"}  # not in this CPU's bf16
     request = openvino.Core().compile_model(path, "CPU", as_written).create_infer_request()
 
     def run(images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
@@ -140,7 +140,7 @@ def _tensorrt(order: Order, path: Path) -> Run:
 
 
 def _torch2trt(order: Order, path: Path) -> Run:
-    """A file for `TRTModule().load_state_dict(torch.load(path))`, made without torch2trt."""
+    """Write a file for `TRTModule().load_state_dict(torch.load(path))`, without torch2trt."""
     runtime = TensorRTRuntime(order.runtime, order.checkpoint)
     engine = runtime.engine(order.size, order.images)
     save_module(engine.plan, order.checkpoint, path)

@@ -1,9 +1,8 @@
-"""Post-training quantisation of the network to int8, for OpenVINO or TensorRT, measured before it
-is kept.
+"""Quantises a trained network to int8, for OpenVINO or TensorRT, and measures it before keeping it.
 
-It is calibrated on images alone, without truth: they show how large each layer's activations get.
-What lies at half the image's resolution or makes the outputs stays in floating point: it is a small
-share of the work and most of the loss.
+Calibration needs only images, without truth: they show how large each layer's activations get.
+Layers at half the image's resolution and those that make the outputs stay in floating point: they
+are a small share of the work, but would cause most of the loss.
 """
 
 from __future__ import annotations
@@ -32,15 +31,15 @@ from instaseg_ros.synthetic_street import SyntheticStreet
 
 CONVOLUTIONS = ("Convolution", "ConvolutionBackpropData")
 QUANTISABLE = (*CONVOLUTIONS, "Add", "MaxPool")
-FEW_CHANNELS = 16  # at half resolution, or of the image itself
+FEW_CHANNELS = 16  # at half resolution, or in the image itself
 
 
 class Order(NamedTuple):
-    """What to calibrate and measure on, and what for.
+    """The data for calibration and measurement, and the target.
 
     images: for calibration, `frames` of anything that `open_source` reads; None: of the synthetic
-    street's training sequences. size: (height, width) to calibrate and measure at.
-    check_frames: held-out synthetic frames to measure AP on. target: a key of TARGETS.
+    street's training sequences. size: (height, width) for both. check_frames: held-out synthetic
+    frames on which to measure AP. target: a key of TARGETS.
     """
 
     images: str | None
@@ -53,7 +52,7 @@ class Order(NamedTuple):
 class Quantised(NamedTuple):
     """An int8 model that is not kept yet.
 
-    model: as its target has it. rows: the reference's, float32's and int8's. measured: its AP, in
+    model: in its target's form. rows: of the reference, float32 and int8. measured: its AP, in
     words.
     """
 
@@ -64,14 +63,14 @@ class Quantised(NamedTuple):
 
     @property
     def loss(self) -> float:
-        """AP lost."""
+        """The loss of AP."""
         return self.rows[REFERENCE].ap - self.rows["int8"].ap
 
 
 def quantize(checkpoint: Checkpoint, decode: Any, order: Order) -> Quantised:
     """Make and measure the int8 model of the checkpoint; `keep_quantised` keeps it.
 
-    decode: of the method's `DecodeConfig`.
+    decode: the method's `DecodeConfig`.
     """
     if checkpoint.method().temporal:
         raise ConfigError(
@@ -92,11 +91,12 @@ def quantize(checkpoint: Checkpoint, decode: Any, order: Order) -> Quantised:
 def keep_quantised(quantised: Quantised, checkpoint: Checkpoint, max_loss: float) -> None:
     """Keep the model where `open_runtime` finds it.
 
-    Raises ConfigError, and keeps nothing, when it loses more than `max_loss` AP.
+    Raises ConfigError, and keeps nothing, if it loses more than `max_loss` AP.
     """
     if not quantised.loss <= max_loss:
         raise ConfigError(
-            f"the int8 model is not kept: {quantised.measured}; expected at most {max_loss} lost. "
+            f"the int8 model is not kept: {quantised.measured}; expected a loss of at most "
+            f"{max_loss}. "
             "Calibrate on more images, or images more like the camera's (--images), or accept "
             "the loss with --max-loss"
         )
@@ -104,7 +104,7 @@ def keep_quantised(quantised: Quantised, checkpoint: Checkpoint, max_loss: float
 
 
 def calibration_images(order: Order, stride: int) -> Iterator[NDArray[np.uint8]]:
-    """`order.frames` images (1, H, W, 3) uint8 from all over the source, at `order.size`."""
+    """`order.frames` images (1, H, W, 3) uint8 spread over the source, at `order.size`."""
     if order.images:
         frames = spread_frames(open_source(order.images), order.frames)
         images = (frame.image for frame in frames)
@@ -134,7 +134,7 @@ def _openvino(checkpoint: Checkpoint, order: Order) -> Any:
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=order.frames,
         ignored_scope=nncf.IgnoredScope(names=sensitive(model)),
-        # Seven bits for every weight: without VNNI a CPU adds products in 16 bits, which saturate.
+        # Seven bits per weight: CPUs without VNNI add products in 16 bits, which would saturate.
         advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE),
     )
 
@@ -157,8 +157,8 @@ def _tensorrt(checkpoint: Checkpoint, order: Order) -> bytes:
 
 
 def _tensorrt_sides(model: bytes, checkpoint: Checkpoint, order: Order) -> dict[str, Runtime]:
-    """Run by ONNX Runtime, which needs no GPU and rounds to int8 where TensorRT does; what is not
-    int8 is float32 here, and half there."""
+    """Runtimes by ONNX Runtime, which needs no GPU and rounds to int8 where TensorRT does; the rest
+    is float32 here, but half precision there."""
     cpu = torch.device("cpu")
     return {
         "fp32": Session(cached_onnx(checkpoint, order.size, "fp32"), cpu),
@@ -171,7 +171,8 @@ def _keep_tensorrt(quantised: Quantised, checkpoint: Checkpoint) -> None:
 
 
 class Target(NamedTuple):
-    """make: the int8 model. sides: what float32 and int8 are measured with. keep: the model."""
+    """make: makes the int8 model. sides: the runtimes in which float32 and int8 are measured.
+    keep: keeps the model."""
 
     make: Callable[[Checkpoint, Order], Any]
     sides: Callable[[Any, Checkpoint, Order], dict[str, Runtime]]
@@ -200,7 +201,7 @@ def sensitive(model: Any) -> list[str]:
 
 
 def _few_channels(node: Any) -> bool:
-    """Whether few channels go in, and few come out: what makes many of few is worth quantising."""
+    """Whether input and output have few channels: expanding few to many is worth quantising."""
     shapes = node.get_input_partial_shape(0), node.get_output_partial_shape(0)  # (B, C, H, W)
     return all(
         len(shape) == 4 and shape[1].is_static and int(shape[1].get_length()) <= FEW_CHANNELS

@@ -1,8 +1,8 @@
-"""The network as an ONNX file with int8, for TensorRT: what is int8, and at which scale, stands in
-the file ("explicit quantisation", pairs of QuantizeLinear and DequantizeLinear).
+"""Writes the network as an ONNX file with int8, for TensorRT. The file says what is int8, and at
+which scale ("explicit quantisation", pairs of QuantizeLinear and DequantizeLinear).
 
-TensorRT takes scales of a whole tensor for activations and of each output channel for weights, all
-symmetric. It has no such scales for transposed convolutions, so these stay in floating point.
+TensorRT supports one scale per tensor for activations and one per output channel for weights, all
+symmetric. It does not support these for transposed convolutions, which stay in floating point.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from instaseg_ros.errors import MissingExtraError
 from instaseg_ros.runtimes.onnx_file import INPUT, cached_onnx
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
-FEW_CHANNELS = 16  # at half resolution, or of the image itself
+FEW_CHANNELS = 16  # at half resolution, or in the image itself
 
 
 def quantised_onnx(
@@ -38,7 +38,7 @@ def quantised_onnx(
         raise MissingExtraError(error.name or "onnxruntime", "onnx", "int8 for TensorRT") from error
     model = onnx.load_from_string(cached_onnx(checkpoint, size, "fp32"))
     about = [(entry.key, entry.value) for entry in model.metadata_props]
-    add_pre_process_metadata(model)  # it comes simplified; else a warning says that it should
+    add_pre_process_metadata(model)  # it is simplified already; this avoids a warning
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "quantised.onnx")
         quantize_static(
@@ -71,7 +71,7 @@ def quantised_onnx(
 
 
 class _Calibration:
-    """`images` as onnxruntime asks for them: one at a time, None after the last."""
+    """Gives `images` to onnxruntime: one at a time, None after the last."""
 
     def __init__(self, images: Iterable[NDArray[np.uint8]]) -> None:
         self._images = iter(images)
@@ -82,8 +82,8 @@ class _Calibration:
 
 
 def sensitive(model: Any) -> list[str]:
-    """Names of the convolutions that stay in floating point: of few channels to few, and those that
-    make the outputs."""
+    """Names of the convolutions that stay in floating point: those from few channels to few, and
+    those that make the outputs."""
     makers = {output: node for node in model.graph.node for output in node.output}
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     names = set()

@@ -96,7 +96,7 @@ class BoxRegression:
     def decode(self, outputs: dict[str, Tensor], config: DecodeConfig) -> list[Instances]:
         """Instances of each image: votes are collected on the outputs' device, counted on the CPU.
 
-        outputs: raw `box` (B, 4, H, W), `semantic` (B, C + 1, H, W). See `voting.group`.
+        outputs: raw `box` (B, 4, H, W), `semantic` (B, C + 1, H, W). See `cpu.group`.
         """
         box, semantic = (outputs[head.name].detach().float() for head in self.heads)
         found = []

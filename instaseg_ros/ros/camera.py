@@ -167,7 +167,7 @@ class FollowingSubscription:
         wanted = qos.choose(self._settings, offered, self.quality)
         if wanted == self.quality:
             return False
-        self._node.get_logger().info(f"{self.topic}: subscribing {wanted}, as it is offered")
+        self._node.get_logger().info(f"{self.topic}: subscribing {wanted}, as offered")
         self.quality = wanted
         self._node.destroy_subscription(self._subscription)
         self._subscription = self._subscribe()

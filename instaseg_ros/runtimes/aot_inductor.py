@@ -34,7 +34,7 @@ def load_or_compile(module: nn.Module, *examples: Tensor) -> Callable[..., Any]:
             try:
                 return _load(path, examples[0].device)
             except Exception as error:  # intact, yet this torch does not accept it
-                log.warning("a module compiled ahead of time is compiled anew: %s", error)
+                log.warning("a module compiled ahead of time is recompiled: %s", error)
         with torch.inference_mode(False), torch.no_grad():
             inputs = tuple(example.clone() for example in examples)  # not inference tensors
             program = torch.export.export(module.eval(), inputs)

@@ -116,7 +116,7 @@ def _read(cache: Cache, name: str) -> Any:
     try:
         return openvino.Core().read_model(content[8:end], content[end:])
     except RuntimeError as error:  # OpenVINO silently writes half a file to a full disk
-        log.warning("the cached OpenVINO model cannot be read, and is made anew: %s", error)
+        log.warning("the cached OpenVINO model cannot be read and is rebuilt: %s", error)
         return None
 
 

@@ -108,7 +108,7 @@ class TensorRTRuntime:
             try:
                 return self.load(file.plan)
             except EngineError as error:  # such as another driver
-                log.warning("the kept engine is built anew: %s", error)
+                log.warning("the cached engine is rebuilt: %s", error)
                 _cache.forget(engine_name(self._checkpoint, size, self.precision, self.device))
                 return self.load(self.engine(size).plan)
         except Exception as error:  # from TensorRT, ONNX or CUDA

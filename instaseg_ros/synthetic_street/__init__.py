@@ -1,4 +1,4 @@
-"""A seeded generator of driving sequences with exact truth: instances, classes, depth, camera pose.
+"""Generates driving sequences from seeds, with exact instances, classes, depth and camera poses.
 
 Classes: person, rider, car, truck, bus. A rider is the person together with the bicycle or
 motorcycle.

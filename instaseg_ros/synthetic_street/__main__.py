@@ -1,4 +1,4 @@
-"""`python -m instaseg_ros.synthetic_street OUT`: writes a sequence, else the demo's."""
+"""`python -m instaseg_ros.synthetic_street OUT`: write a sequence, by default the demo's."""
 
 from __future__ import annotations
 
@@ -20,11 +20,9 @@ def main() -> int:
     parser.add_argument("--split", default="val", help="train or val")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sequence", type=int, default=DEMO_SEQUENCE)
+    parser.add_argument("--frames", type=int, default=60, help="frames of the sequence, at 10 Hz")
     parser.add_argument(
-        "--frames", type=int, default=60, help="frames of the sequence, 10 a second"
-    )
-    parser.add_argument(
-        "--jpeg", type=int, default=70, help="quality in a bag; 0: raw images, with depth"
+        "--jpeg", type=int, default=70, help="JPEG quality in a bag; 0: raw images, with depth"
     )
     parser.add_argument("--overwrite", action="store_true")
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""A pinhole camera, windows of its view, and what sensor and lens do to the colours."""
+"""Models a pinhole camera, windows of its view, and the effects of sensor and lens on colours."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from instaseg_ros.synthetic_street.weather import Weather
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """height, width, fx, fy, cx, cy in pixels; the middle of the first pixel is (0, 0)."""
+    """height, width, fx, fy, cx, cy in pixels; the centre of the first pixel is (0, 0)."""
 
     height: int
     width: int
@@ -25,8 +25,8 @@ class Camera:
 
     @classmethod
     def of_size(cls, height: int, width: int, focal: float = 0.62) -> Camera:
-        """The whole view; `focal` in image widths (0.62: 78 degrees across). The horizon lies above
-        the middle."""
+        """The whole view; `focal` in image widths (0.62: 78 degrees horizontally). The horizon is
+        above the middle."""
         return cls(
             height,
             width,
@@ -37,8 +37,7 @@ class Camera:
         )
 
     def window(self, top: float, left: float, height: int, width: int, zoom: float = 1.0) -> Camera:
-        """The camera that sees only a part: pixels from (top, left) of this view, enlarged `zoom`
-        times."""
+        """The camera for a part of this view: pixels from (top, left) on, enlarged `zoom` times."""
         return Camera(
             height,
             width,
@@ -72,7 +71,7 @@ def _develop(
     vignette: float,
     out: np.ndarray,
 ) -> None:
-    """Gains, vignette, a filmic shoulder, gamma and grain, to 8 bits."""
+    """Apply gains, vignette, a filmic shoulder, gamma and grain, and convert to 8 bits."""
     height, width, _ = linear.shape
     for y in range(height):
         dy = (2.0 * y / height - 1.0) ** 2
@@ -90,8 +89,8 @@ def _develop(
 def develop(
     linear: np.ndarray, weather: Weather, time_s: float, rng: np.random.Generator, blur: float = 0.5
 ) -> np.ndarray:
-    """Linear colour (H, W, 3) float32 to a picture (H, W, 3) uint8; exposure and balance drift with
-    time."""
+    """Turn linear colour (H, W, 3) float32 into a picture (H, W, 3) uint8; exposure and white
+    balance drift over time."""
     if blur > 0:
         linear = cv2.GaussianBlur(linear, (3, 3), blur)
     drift = 1 + 0.08 * math.sin(0.7 * time_s + 3 * weather.exposure)

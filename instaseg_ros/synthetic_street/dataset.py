@@ -1,4 +1,4 @@
-"""The generator as a dataset: held-out sequences, and an endless supply of training frames."""
+"""Offers the generator as a dataset: held-out sequences, and endless training frames."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class SyntheticStreet:
     """Seeded driving sequences.
 
     size: (H, W) pixels of a frame. Frame `i` is frame i % frames_per_sequence of sequence i //
-    frames_per_sequence. The splits never share a seed. Equal arguments give equal samples.
+    frames_per_sequence. Splits never share a seed. Equal arguments give equal samples.
     """
 
     class_names: tuple[str, ...] = CLASS_NAMES
-    least_px = STREET_LEAST_PX  # whatever the size
+    least_px = STREET_LEAST_PX  # for any size
 
     def __init__(
         self,
@@ -61,17 +61,17 @@ class SyntheticStreet:
         return self._sample(scene, step, Camera.of_size(*self.size))
 
     def training_sample(self, rng: np.random.Generator, rows: int | None = None) -> Sample:
-        """A frame of `size` from a scene never seen before: half the time the whole view, else a
-        window of the view at twice the resolution, either zoomed by 0.8 to 1.3.
+        """A frame of `size` from a new scene: half the time the whole view, else a window of the
+        view at twice the resolution, either zoomed by 0.8 to 1.3.
 
-        rows: only so many of its rows, around the horizon.
+        rows: render only this many of its rows, around the horizon.
         """
         return self.training_clip(rng, 1, rows)[0]
 
     def training_clip(
         self, rng: np.random.Generator, frames: int, rows: int | None = None
     ) -> list[Sample]:
-        """So many frames of one scene and window, one after another; see `training_sample`."""
+        """`frames` consecutive frames of one scene and window; see `training_sample`."""
         height, width = self.size
         seed = (*self._key, 1, int(rng.integers(2**62)))
         scene = make_scene(seed, (frames - 1) / _FRAME_RATE_HZ)
@@ -116,7 +116,7 @@ class SyntheticStreet:
 
 
 def held_out_street(frames: int, size: tuple[int, int], per_sequence: int = 4) -> SyntheticStreet:
-    """Held-out sequences, at least `frames` frames of (H, W) in all, `per_sequence` of each."""
+    """Held-out sequences with at least `frames` frames of `size` (H, W), `per_sequence` of each."""
     return SyntheticStreet(
         size=size,
         split="val",

@@ -1,4 +1,4 @@
-"""Sequences of any dataset as folders of PNG files and as bags, for other programs to read."""
+"""Writes sequences of any dataset as folders of PNG files and as bags, for other programs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from instaseg_ros.samples import Dataset, Sample
 def write_png_folder(
     dataset: Dataset, out_dir: Path, frames: Sequence[int] | None = None, overwrite: bool = False
 ) -> None:
-    """One folder: images/*.png, labels/*.png (16 bit), depth/*.png (16 bit, millimetres, 0 = none
-    or beyond 65.5 m), ignore/*.png (255 = ignored) and meta.json.
+    """Write one folder: images/*.png, labels/*.png (16 bits), depth/*.png (16 bits, millimetres,
+    0 = none or beyond 65.5 m), ignore/*.png (255 = ignored) and meta.json.
 
-    meta.json has `class_names` and, per frame, `stamp_ns`, `ids`, `class_ids` and where known
+    meta.json has `class_names` and, per frame, `stamp_ns`, `ids`, `class_ids` and if known
     `intrinsics` (3, 3) and `pose` (4, 4). `frames`: indices into the dataset, all by default.
     """
     output = OutputFile(out_dir, overwrite, marker="meta.json")
@@ -50,11 +50,11 @@ def write_bag(
     jpeg_quality: int | None = None,
     overwrite: bool = False,
 ) -> None:
-    """One `.mcap` file with `image`, `camera_info`, `depth` (32FC1) where there is depth,
+    """Write one `.mcap` file with `image`, `camera_info`, `depth` (32FC1) if there is depth,
     `ground_truth/labels` (mono16) and `ground_truth/detections`.
 
     jpeg_quality (1 to 100): write `image/compressed` as JPEG, `ground_truth/labels/compressed` as
-    PNG, which loses nothing, and no depth. Raises MissingExtraError without `rosbags`.
+    lossless PNG, and no depth. Raises MissingExtraError without `rosbags`.
     """
     from instaseg_ros.recordings.bags import BagWriter
 
@@ -132,7 +132,7 @@ def _messages(
 
 
 def _instances(sample: Sample) -> Instances:
-    """The truth in the shape of a result, with score 1."""
+    """The truth in the form of a result, with score 1."""
     boxes = np.zeros((len(sample.ids), 4), np.float32)
     for i, label in enumerate(sample.ids):
         ys, xs = np.nonzero(sample.labels == label)

@@ -1,4 +1,4 @@
-"""Quads: the one primitive of the renderer, and how boxes and limbs become quads.
+"""Builds meshes of quads, the renderer's only primitive, also from boxes and limbs.
 
 Local and street coordinates of the builders are metres, x right, y *up*, z forward; the renderer
 turns y down.
@@ -30,7 +30,7 @@ class Mesh:
     attributes: np.ndarray
 
     def placed(self, x: float, y: float, z: float, yaw: float) -> Mesh:
-        """Turned about the upright axis (yaw 0 looks along z, positive turns to the right) and
+        """The mesh rotated about the vertical axis (yaw 0 faces along z, positive turns right) and
         moved."""
         return Mesh(_place(self.vertices, math.cos(yaw), math.sin(yaw), x, y, z), self.attributes)
 
@@ -47,7 +47,7 @@ def _place(vertices: np.ndarray, c: float, s: float, x: float, y: float, z: floa
 
 
 class Builder:
-    """Collects quads and limbs, then makes one Mesh of them."""
+    """Collects quads and limbs, and makes one Mesh of them."""
 
     def __init__(self) -> None:
         self._vertices: list[tuple[Point, Point, Point, Point]] = []
@@ -65,7 +65,7 @@ class Builder:
         scale: tuple[float, float] = (1.0, 1.0),
         variant: float = 0.0,
     ) -> None:
-        """Corners in order; uv runs (0, 0), (u, 0), (u, v), (0, v) from a to d."""
+        """Add a quad with corners in order; uv runs (0, 0), (u, 0), (u, v), (0, v) from a to d."""
         self._vertices.append((a, b, c, d))
         self._attributes.append((*colour, material, *scale, variant))
 
@@ -77,7 +77,7 @@ class Builder:
         materials: tuple[int, int, int, int] = (PLAIN, PLAIN, PLAIN, PLAIN),
         variant: float = 0.0,
     ) -> None:
-        """A box between two level rectangles (y, x0, x1, z0, z1); materials: sides, front (z1),
+        """Add a box between two level rectangles (y, x0, x1, z0, z1); materials: sides, front (z1),
         back (z0), top."""
         y, x0, x1, z0, z1 = low
         yh, xh0, xh1, zh0, zh1 = high
@@ -117,7 +117,7 @@ class Builder:
         colour: Colour,
         material: int = PLAIN,
     ) -> None:
-        """A round, tapered stick from p to q, closed at both ends."""
+        """Add a round, tapered stick from p to q, closed at both ends."""
         self._limbs.append((*p, *q, radius_p, radius_q, *colour, material))
 
     def build(self, sides: int = 6) -> Mesh:
@@ -133,8 +133,8 @@ class Builder:
 
 @cached_njit()
 def _expand_limbs(limbs: np.ndarray, sides: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (p, q, radius at p, radius at q, colour, material) to `sides` quads each, and a lid on
-    both ends."""
+    """Expand rows (p, q, radius at p, radius at q, colour, material) to `sides` quads each, with a
+    lid at both ends."""
     per_limb = sides + 2 * (sides // 2 - 1)
     vertices = np.empty((len(limbs) * per_limb, 4, 3), np.float32)
     attributes = np.zeros((len(limbs) * per_limb, 7), np.float32)

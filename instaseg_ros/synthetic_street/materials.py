@@ -1,4 +1,4 @@
-"""Numbers of the surface materials, shared by the builders and the shading kernel."""
+"""Numbers the surface materials, for the builders and the shading kernel."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ GRASS = 3
 FACADE = 4
 GLASS = 5
 LEAF = 6
-LAMP = 7  # shines by itself, the more the darker it is
+LAMP = 7  # emits light, more when it is darker
 SIGN = 8
 CLOTH = 9
-PAINT = 10  # car paint: a little of the sky is mirrored
+PAINT = 10  # car paint: reflects a little of the sky
 CABIN = 11  # a pane with a painted frame around it
 BAND = 12  # a row of panes, as along a bus
 GROUND = (ROAD, PAVEMENT, GRASS)

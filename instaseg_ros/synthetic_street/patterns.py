@@ -1,4 +1,4 @@
-"""Procedural surfaces: asphalt with its markings, house fronts, paving, clouds."""
+"""Generates procedural surfaces: asphalt with markings, house fronts, paving, clouds."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from instaseg_ros.synthetic_street import materials as m
 
 
 class Street(NamedTuple):
-    """What the ground needs to know of a street. Metres; lanes per direction; mark_wear 0 to about
-    1.3."""
+    """The properties of a street that its ground depends on. Metres; lanes per direction; mark_wear
+    0 to about 1.3."""
 
     half_width: float
     lanes: float
@@ -31,7 +31,7 @@ class Street(NamedTuple):
 Rgb = tuple[float, float, float]
 Look = tuple[
     float, float, float, float, float
-]  # red, green, blue, own light, share of the sky mirrored
+]  # red, green, blue, own light, share of the sky reflected
 
 
 def _noise_tile(size: int = 256) -> np.ndarray:
@@ -51,13 +51,13 @@ NOISE = _noise_tile()
 
 @cached_njit(fastmath=True, error_model="numpy")
 def cycle(value: float, period: float) -> float:
-    """Where in its period a value is, [0, 1); quicker than %."""
+    """The phase of a value in its period, [0, 1); faster than %."""
     return value / period - math.floor(value / period)
 
 
 @cached_njit(fastmath=True, error_model="numpy")
 def random_of(a: int, b: int, c: int) -> float:
-    """[0, 1), the same for the same three integers."""
+    """A random number in [0, 1) that depends only on the three integers."""
     n = (a * 374761393 + b * 668265263 + c * 2147483647) & 0xFFFFFFFF
     n = ((n ^ (n >> 13)) * 1274126177) & 0xFFFFFFFF
     return ((n ^ (n >> 16)) & 0xFFFF) / 65536.0
@@ -65,13 +65,13 @@ def random_of(a: int, b: int, c: int) -> float:
 
 @cached_njit(fastmath=True, error_model="numpy")
 def rough(u: float, v: float) -> float:
-    """Noise at the nearest of its points: grain."""
+    """Noise at the nearest lattice point, as grain."""
     return NOISE[int(math.floor(v)) & 255, int(math.floor(u)) & 255]
 
 
 @cached_njit(fastmath=True, error_model="numpy")
 def smooth(u: float, v: float) -> float:
-    """Noise between its points: patches."""
+    """Noise interpolated between lattice points, as patches."""
     u0, v0 = math.floor(u), math.floor(v)
     i, j, fu, fv = int(v0), int(u0), u - u0, v - v0
     top = NOISE[i & 255, j & 255] * (1 - fu) + NOISE[i & 255, (j + 1) & 255] * fu
@@ -105,7 +105,7 @@ def road(x: float, z: float, depth: float, wetness: float, street: Street) -> Lo
 
 @cached_njit(fastmath=True, error_model="numpy")
 def paving(x: float, z: float, depth: float, tile: float) -> float:
-    """Lightness of a slab of the pavement, about 1."""
+    """The lightness of a paving slab, about 1."""
     joint = 0.88 if cycle(x, tile) < 0.06 or cycle(z, tile) < 0.06 else 1.0
     slab = random_of(int(x / tile + 500), int(z / tile), 3)
     return joint + (0.1 * rough(x * 17, z * 17) + 0.1 * slab) / (1 + 0.04 * depth)
@@ -113,7 +113,7 @@ def paving(x: float, z: float, depth: float, tile: float) -> float:
 
 @cached_njit(fastmath=True, error_model="numpy")
 def facade(u: float, v: float, variant: int, wall: Rgb, sky: float, darkness: float) -> Look:
-    """A house front at u, v metres; `variant` picks storeys, windows, shops and doors."""
+    """A house front at u, v metres; `variant` selects storeys, windows, shops and doors."""
     pitch, storey = 1.8 + 1.6 * random_of(variant, 1, 0), 2.9 + 0.6 * random_of(variant, 2, 0)
     column, row = int(math.floor(u / pitch)), int(math.floor(v / storey))
     pu, pv = u / pitch - column, v / storey - row
@@ -161,7 +161,7 @@ def panes(
     paint: Rgb,
     darkness: float,
 ) -> Look:
-    """Glass with the painted frame around it: a cabin, or the row of windows of a bus."""
+    """Glass with a painted frame: a cabin, or a bus's row of windows."""
     if kind == m.BAND:
         if cycle(u, 1.3) > 0.07 and 0.04 < v < high - 0.04:
             return 0.06, 0.065, 0.08, 0.35 * darkness, 0.15 + 0.25 * v

@@ -1,4 +1,4 @@
-"""Articulated people, on foot and on two wheels: sticks with joints that move with the gait."""
+"""Builds articulated people, on foot and on two wheels, of sticks that move with the gait."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _cloth(rng: np.random.Generator) -> Colour:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a person wears and is built like; height in metres."""
+    """A person's clothes and build; height in metres."""
 
     height: float
     girth: float
@@ -118,7 +118,7 @@ def _bent(p: Point, q: Point, upper: float, lower: float, forward: float) -> Poi
 
 
 def walker(look: Look, phase: float, stride: float, sides: int) -> Mesh:
-    """A person on foot, looking along z, at gait `phase` in radians; stride 0 stands, 1 walks."""
+    """A person on foot, facing along z, at gait `phase` in radians; stride 0 stands, 1 walks."""
     b = Builder()
     s, g = look.height / 1.75, look.girth * look.height / 1.75
     sway = 0.02 * math.sin(2 * phase) * stride

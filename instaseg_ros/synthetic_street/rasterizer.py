@@ -1,8 +1,7 @@
-"""Quads to pixels with a depth buffer: which triangle is seen where, and how far away it is.
+"""Rasterises quads with a depth buffer: which triangle is visible where, and how far away it is.
 
-Polygons with a depth buffer in numba, and not a GL renderer: on a machine without a GPU those need
-system libraries (EGL or OSMesa with llvmpipe) that PyPI does not bring, and this is quick enough on
-one core.
+In numba and not with a GL renderer: without a GPU those need system libraries (EGL or OSMesa with
+llvmpipe) that PyPI does not provide, and this is fast enough on one core.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ NEAR_M = 0.2
 
 @cached_njit(fastmath=True, error_model="numpy")
 def _clip_near(corners: np.ndarray, clipped: np.ndarray) -> int:
-    """Sutherland-Hodgman against z = NEAR_M; rows (x, y, z, u, v); returns the number of corners
-    left."""
+    """Clip against z = NEAR_M (Sutherland-Hodgman); rows (x, y, z, u, v); returns the number of
+    remaining corners."""
     count = 0
     for k in range(4):
         n = (k + 1) % 4
@@ -43,10 +42,11 @@ def _fill(
     surface: np.ndarray,
     planes: np.ndarray,
 ) -> bool:
-    """The screen triangle of corners 0, i, j, rows (x_px, y_px, 1/z, u/z, v/z), into planes[index].
+    """Draw the screen triangle of corners 0, i, j, rows (x_px, y_px, 1/z, u/z, v/z), and write
+    planes[index].
 
-    Half-open spans, so that neighbours neither overlap nor leave a gap. Scalars only: array views
-    are slow in here.
+    Spans are half-open, so that neighbours neither overlap nor leave a gap. Scalars only: array
+    views are slow here.
     """
     ax, ay, bx, by = corners[0, 0], corners[0, 1], corners[i, 0], corners[i, 1]
     cx, cy = corners[j, 0], corners[j, 1]
@@ -97,9 +97,9 @@ def _seen_from(
     shape: tuple[int, int],
     corners: np.ndarray,
 ) -> float:
-    """Corners of quad q before the camera, rows (x, y, z, u, v).
+    """Transform the corners of quad q to the camera, rows (x, y, z, u, v).
 
-    Returns the least z, or a negative number less than any where no part is in view.
+    Returns the least z, or a negative number below any z if no part is in view.
     """
     fx, fy, cx, cy = intrinsics
     nearest, farthest = 1e30, -1e30

@@ -1,4 +1,4 @@
-"""A scene at a time through a camera: picture, labels, depth."""
+"""Renders a scene at a time through a camera: picture, labels, depth."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from instaseg_ros.synthetic_street.shading import Eye, Light, Seen, Shade, shade
 from instaseg_ros.synthetic_street.traffic import SEEN_M
 from instaseg_ros.synthetic_street.weather import Weather
 
-MIN_PIXELS = 12  # an object of which less is seen carries no label
+MIN_PIXELS = 12  # objects with fewer visible pixels get no label
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,8 @@ def _contact_patch(length: float, width: float) -> Mesh:
 def _gather(
     scene: Scene, time_s: float, pose: np.ndarray
 ) -> tuple[list[Mesh], list[int], list[Mesh]]:
-    """Meshes in the street, the label of each (-1: too far for one), and the patches of contact
-    shadow."""
+    """The meshes in the street, the label of each (-1: too far away for one), and the patches of
+    contact shadow."""
     here, forward = pose[[0, 2], 3], pose[[0, 2], 2]
     meshes, labels = [scene.ground, scene.houses], [0, 0]
     patches: list[Mesh] = []
@@ -85,8 +85,8 @@ def _world(meshes: list[Mesh]) -> tuple[np.ndarray, np.ndarray]:
 def _shadow(
     to_sun: np.ndarray, vertices: np.ndarray, eye: Eye, shape: tuple[int, int]
 ) -> np.ndarray:
-    """(H, W) float32 in [0, 1]: where things keep the sun from the ground, by flattening them along
-    the sun."""
+    """(H, W) float32 in [0, 1]: shadows on the ground, from things projected along the sun's
+    rays."""
     flat = vertices.copy()
     height = -flat[:, :, 1]
     flat[:, :, 0] -= height * np.float32(to_sun[0] / to_sun[1])
@@ -102,8 +102,8 @@ def _shadow(
 def _contact(
     patches: list[Mesh], eye: Eye, shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which patch of contact shadow covers a pixel of the ground (-1: none), and the planes of
-    their uv."""
+    """The patch of contact shadow that covers each ground pixel (-1: none), and the planes of the
+    patches' uv."""
     contact = np.full(shape, -1, np.int32)
     if not patches:
         return contact, np.zeros((0, 3, 3))
@@ -130,7 +130,7 @@ def _light(weather: Weather, time_s: float) -> Light:
 
 
 def render(scene: Scene, time_s: float, camera: Camera, grain_seed: int = 0) -> View:
-    """Draw the scene; work grows with the pixels of `camera`, which may be a window of a larger
+    """Draw the scene; the cost grows with the pixels of `camera`, which may be a window of a larger
     view."""
     pose = scene.pose(time_s)
     eye = Eye(
@@ -169,7 +169,7 @@ def render(scene: Scene, time_s: float, camera: Camera, grain_seed: int = 0) -> 
 def _label_pixels(
     surface: np.ndarray, by_triangle: np.ndarray, labels: np.ndarray, ignore: np.ndarray
 ) -> None:
-    """Labels, and where objects are too far (-1) or too little seen to have one."""
+    """Write labels, and ignore pixels of objects that are too far (-1) or too little visible."""
     height, width = surface.shape
     counts = np.zeros(max(0, by_triangle.max()) + 1, np.int64)
     for y in range(height):

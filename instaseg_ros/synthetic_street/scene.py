@@ -1,4 +1,4 @@
-"""A scene: one street, everything on it, and the camera that drives along it."""
+"""Composes a scene: one street, everything on it, and the camera that drives along it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DRAWN_M = 85.0
 
 @dataclass
 class Scene:
-    """Everything a picture needs. Label of things[i] is i + 1 in every frame."""
+    """Everything a picture needs. The label of things[i] is i + 1 in every frame."""
 
     layout: scenery.Layout
     weather: Weather

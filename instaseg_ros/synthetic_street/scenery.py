@@ -1,4 +1,4 @@
-"""What stands along the street and is background: ground, houses, trees, lamps, signs, bins."""
+"""Builds the background of a street: ground, houses, trees, lamps, signs, bins."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def _house(
 
 @lru_cache(maxsize=64)
 def tree(variant: int) -> Mesh:
-    """A trunk with boughs, and a crown of leaf cards turned at random, lighter on top."""
+    """A trunk with boughs, and a crown of randomly turned leaf cards, lighter on top."""
     rng = np.random.default_rng(variant)
     height, spread, count = rng.uniform(5, 8.5), rng.uniform(1.2, 2.2), 150
     b = Builder()
@@ -245,7 +245,7 @@ def sign(variant: int) -> Mesh:
 
 @lru_cache(maxsize=64)
 def furniture(variant: int) -> Mesh:
-    """A bin, a letter box, a bollard row, a poster pillar or a statue: as tall as people, but
+    """A bin, a letter box, a row of bollards, a poster pillar or a statue: as tall as people, but
     background."""
     rng = np.random.default_rng(variant)
     b = Builder()

@@ -1,5 +1,5 @@
-"""What colour each seen point has: its surface, the light on it, the air before it. One pass over
-the pixels."""
+"""Shades each visible point in one pass over the pixels: its surface, the light on it, the air in
+front of it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Light(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What the rasteriser found, and the quads it was given."""
+    """The rasteriser's output and input quads."""
 
     inverse_depth: np.ndarray
     surface: np.ndarray
@@ -55,7 +55,7 @@ class Seen(NamedTuple):
 
 
 class Shade(NamedTuple):
-    """shadow (H, W) float32: share of the sun kept from the ground; contact (H, W) int32: index
+    """shadow (H, W) float32: share of sunlight blocked from the ground; contact (H, W) int32: index
     into contact_planes of the patch under a thing, -1 = none; roofs (2, N): metres by
     BUILDING_CELL_M, left and right."""
 
@@ -75,8 +75,8 @@ class Eye(NamedTuple):
 
 @cached_njit(fastmath=True, error_model="numpy")
 def _normals(vertices: np.ndarray, origin: np.ndarray) -> np.ndarray:
-    """(Q, 3) unit normals, y up, turned to the camera; from the diagonals, as two corners of a quad
-    may be one."""
+    """(Q, 3) unit normals, y up, facing the camera; from the diagonals, as two corners of a quad
+    may coincide."""
     normals = np.empty((len(vertices), 3))
     for q in range(len(vertices)):
         a0, a1, a2 = (
@@ -143,11 +143,11 @@ def _surface(
     air: tuple[float, float, float],
     street: Street,
 ) -> Look:
-    """Colour, own light and mirror of a quad of `wide` by `high` metres at (u, v), world point (x,
-    y, z), y up.
+    """Colour, own light and reflection of a quad of `wide` by `high` metres at (u, v), world point
+    (x, y, z), y up.
 
-    air: wetness, darkness, blue of the zenith. Plain numbers only, as numba counts references to
-    every array that it passes, which costs more than the rest.
+    air: wetness, darkness, blue of the zenith. Scalars only, as numba counts references to every
+    array that it passes, which would cost more than the rest.
     """
     wetness, darkness, blue_sky = air
     red, green, blue = paint
@@ -179,7 +179,7 @@ def _surface(
 def _behind_house(
     x: float, y: float, z: float, to_sun: np.ndarray, street: Street, roofs: np.ndarray
 ) -> bool:
-    """Whether a house of the row towards the sun shades the point."""
+    """Whether a house in the row towards the sun shades the point."""
     if abs(to_sun[0]) < 1e-3:
         return False
     side = 1 if to_sun[0] > 0 else 0
@@ -192,7 +192,7 @@ def _behind_house(
 
 @cached_njit(fastmath=True, error_model="numpy")
 def _shelter(mark: int, planes: np.ndarray, px: int, py: int, depth: float) -> float:
-    """Share of the open sky that the ground under a thing still sees."""
+    """The share of open sky visible from the ground under a thing."""
     if mark < 0:
         return 1.0
     u = (planes[mark, 1, 0] * px + planes[mark, 1, 1] * py + planes[mark, 1, 2]) * depth * 2 - 1

@@ -1,4 +1,4 @@
-"""Who is on the street: traffic, parked vehicles, people, and the straight path of each."""
+"""Places traffic, parked vehicles and people on the street, each with a straight path."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from instaseg_ros.synthetic_street.geometry import Mesh
 
 CLASS_NAMES = ("person", "rider", "car", "truck", "bus")
 PERSON, RIDER, CAR, TRUCK, BUS = range(5)
-SEEN_M = 60.0  # objects farther than this carry no label
+SEEN_M = 60.0  # objects farther than this get no label
 _VEHICLES = {CAR: vehicles.car, TRUCK: vehicles.truck, BUS: vehicles.bus}
 
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One labelled object: a mesh for a time in seconds, and its straight path.
+    """One labelled object: a mesh for each time in seconds, and its straight path.
 
     x, z: metres at time 0; speed in m/s along `yaw` (0 = along z, pi/2 = to the right).
     """
@@ -40,7 +40,7 @@ class Thing:
 
 
 class _Crowd:
-    """Fills a street with things; keeps those apart that would stand in each other."""
+    """Fills a street with things, and keeps them from standing in each other."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class _Crowd:
         chances: tuple[float, ...],
         first: float,
     ) -> None:
-        """A row of traffic that keeps its distances; covers all that the camera can meet in the
+        """A row of traffic that keeps its distances, as far as the camera can get in the
         duration."""
         forward = speed * math.cos(yaw)
         start = first - max(0.0, forward * self.duration_s - self.travel)
@@ -154,7 +154,7 @@ class _Crowd:
                     self.person(x + dx, z + rng.normal(0, 0.25), yaw, speed, scenery.KERB_M)
 
     def crossing(self) -> None:
-        """People, riders and at times a vehicle that cross in front of the camera."""
+        """People, riders and sometimes a vehicle crossing in front of the camera."""
         rng, half = self.rng, self.layout.half_width
         for _ in range(int(rng.poisson(1.1 * (1 + self.travel / SEEN_M)))):
             meet = rng.uniform(0, self.duration_s)
@@ -178,7 +178,7 @@ class _Crowd:
 def traffic(
     rng: np.random.Generator, layout: scenery.Layout, ego: dict[str, float], duration_s: float
 ) -> list[Thing]:
-    """Everything with a label that the camera can meet in `duration_s` of driving."""
+    """All labelled things that the camera can meet while driving for `duration_s`."""
     crowd = _Crowd(rng, layout, ego, duration_s)
     for lane in range(layout.lanes):
         x = (lane + 0.5) * layout.lane_width
@@ -199,8 +199,8 @@ def traffic(
 
 
 def _apart(things: list[Thing], ego: dict[str, float], duration_s: float) -> list[Thing]:
-    """Drop what would at some time stand in another thing or in the ego car. Those on foot come
-    first."""
+    """Drop things that would at some time overlap another thing or the ego car. People on foot have
+    priority."""
     things = sorted(things, key=lambda thing: thing.class_id != PERSON)
     # rows: x and z at time 0, speed along x and z, length, width, whether across the road, whether
     # a person

@@ -1,4 +1,4 @@
-"""What vehicles share: paints, wheels, lamps and plates."""
+"""Builds the parts that vehicles share: paints, wheels, lamps and plates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cars, trucks and buses: local metres, origin on the ground in the middle, front towards z."""
+"""Builds cars, trucks and buses, in metres, centred on the ground, with the front towards z."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from instaseg_ros.synthetic_street.vehicle_parts import (
 _PAINTED = (m.PAINT,) * 4
 _BLACK, _GLASS, _STEEL = (0.05, 0.05, 0.05), (0.07, 0.08, 0.09), (0.35, 0.35, 0.36)
 _SUV = 3  # after hatchback, saloon, estate
-# shortest, and up to how much more
+# the shortest length, and how much more at most
 _CAR_LENGTHS = ((3.7, 0.5), (4.4, 0.5), (4.4, 0.5), (4.3, 0.5))
 
 

@@ -1,4 +1,4 @@
-"""Light and weather of a scene, and what the camera makes of it."""
+"""Defines the light and weather of a scene, and the camera's response to them."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ THERE = {
 
 
 class BareMachine(importlib.machinery.PathFinder):
-    """Finds of what is installed only what is THERE."""
+    """Finds only the installed packages in THERE."""
 
     @classmethod
     def find_spec(cls, fullname, path=None, target=None):

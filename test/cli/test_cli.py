@@ -22,7 +22,7 @@ from instaseg_ros.model.erfnet import ERFNet
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """An untrained network: what it labels is chance, but it goes the whole way."""
+    """An untrained network: its labels are random, but it runs the whole pipeline."""
     torch.manual_seed(0)
     network = ERFNet(make_method("spatial_embedding", 2, 2).heads)
     path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
@@ -155,7 +155,7 @@ CTRL_C = "os.kill(os.getpid(), signal.SIGINT)"
 
 
 def command(*words, code="import sys; from instaseg_ros.cli import main; sys.exit(main())", **env):
-    """As a process of its own."""
+    """Run it in a process of its own."""
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, words)],
         capture_output=True,

@@ -31,7 +31,7 @@ def test_counts_sizes_and_quantiles(tmp_path: Path, capsys: pytest.CaptureFixtur
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{tmp_path} all: LabelImages of 2 images"
     assert lines[1] == "height x width 20 x 30 (1), 40 x 60 (1)"
-    assert lines[2] == "ignored ground 20.00%, uncounted objects 10.00% of all pixels"
+    assert lines[2] == "ignored 20.00%, crowds 10.00% of all pixels"
     rows = {words[0]: words[1:] for words in map(str.split, lines[4:])}
     assert rows["person"] == ["1", "1", "1", "9", "9", "9", "9", "9"]
     assert rows["car"][:3] == ["2", "1", "1"] and rows["car"][5] == "54"  # rounded to even

@@ -143,7 +143,7 @@ def test_thresholds_may_change_between_frames() -> None:
 
 
 def test_sizes_that_take_turns() -> None:
-    """More than are kept, each with frames of its own."""
+    """More image sizes than are kept, each with its own frames."""
     method = SpatialEmbedding(N_CLASSES, 2)
     sizes = [(128 + 32 * k, 256) for k in range(gpu.SIZES + 1)]
     frames = [[scene(n, *size) for n in (4, 9)] for size in sizes]

@@ -1,4 +1,4 @@
-"""The compiled clustering's own business: threads, memory, and what it need not look at."""
+"""The compiled clustering's threads, memory, and the pixels it may skip."""
 
 from __future__ import annotations
 

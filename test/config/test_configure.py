@@ -1,4 +1,4 @@
-"""The one door to a configuration: what suits the weights, unless its user says otherwise."""
+"""`load_config`: takes what suits the weights, unless the user says otherwise."""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ def test_the_method_of_a_recipe_may_be_set_beside_it(tmp_path: Path) -> None:
 
 
 def test_weights_of_before_load(tmp_path: Path) -> None:
-    """Their headers say of every method what any could be told."""
+    """Their headers have the options of every method."""
     path = Path(weights_of("discriminative", tmp_path / "w.safetensors", dimensions=4))
     with safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()[HEADER_KEY])

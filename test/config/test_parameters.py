@@ -15,7 +15,7 @@ FILE = Path(__file__).parents[2] / "config" / "instaseg.yaml"
 def test_shipped_file_is_the_generated_one():
     generated = parameter_file()
     assert FILE.read_text() == generated, (
-        "make it anew: python -m instaseg_ros.ros.parameter_file > config/instaseg.yaml"
+        "regenerate it: python -m instaseg_ros.ros.parameter_file > config/instaseg.yaml"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a dataset does not hold: splits, classes, files that can be read."""
+"""Datasets that lack something: splits, classes, or readable files."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def test_missing_and_broken_images_are_named(tmp_path: Path) -> None:
         (None, "expected an image, found No such file"),
         (b"", "expected an image, found no bytes"),
         (whole[: len(whole) // 2], "expected an image, found a PNG that breaks off"),
-        (_png(np.zeros((9, 9), np.uint16)), r"of 8 or 16 bit and \(64, 128\) pixels .* \(9, 9\)"),
+        (_png(np.zeros((9, 9), np.uint16)), r"of 8 or 16 bits and \(64, 128\) pixels .* \(9, 9\)"),
         (_png(IMAGE), r"expected one channel .* found uint8 of \(64, 128, 3\)"),
     ):
         labels.unlink() if content is None else labels.write_bytes(content)

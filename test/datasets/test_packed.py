@@ -106,10 +106,10 @@ def bomb(_: dict[str, Any], files: dict[str, bytes]) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda i, f: i.update(format="2"), "expected a shard that `instaseg pack` wrote"),
+        (lambda i, f: i.update(format="2"), "expected a shard written by `instaseg pack`"),
         (lambda i, f: i.update(shard=1), "expected shard-000.zip"),
         (lambda i, f: i.update(last=False), r"expected also shard-001\.zip"),
-        (lambda i, f: i["samples"][0].update(ids=[1]), "expected the ids that its labels have"),
+        (lambda i, f: i["samples"][0].update(ids=[1]), "expected the ids of its labels"),
         (lambda i, f: i["samples"][0].update(ids="x"), "expected whole numbers of 1 to 65535"),
         (lambda i, f: i["samples"][0].update(class_ids=[9] * 5), "whole numbers of 0 to 0"),
         (lambda i, f: i["samples"][0].update(fields=["crowd"]), "with the fields"),

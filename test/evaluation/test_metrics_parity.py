@@ -93,7 +93,7 @@ def test_cityscapes_ap_is_the_scripts(
 
 @pytest.mark.parametrize(("seed", "overlap"), [(0, False), (1, False), (2, True), (3, True)])
 def test_panoptic_quality_is_torchmetrics(seed: int, overlap: bool) -> None:
-    """overlap: ignored ground lies upon objects, too."""
+    """overlap: objects may have ignored pixels, too."""
     detection = pytest.importorskip("torchmetrics.detection")
     n_classes, background, void = 3, 50, 99
     rng = np.random.default_rng(seed)

@@ -291,10 +291,10 @@ def test_data_without_splits_is_measured_on_what_training_holds_out(
     ("words", "said"),
     [
         (["DATA"], "no class in common: the dataset has object, the weights know person"),
-        (["DATA", "--worst", "3"], "--worst: say where"),
+        (["DATA", "--worst", "3"], "--worst: choose a folder"),
         (["DATA", "--tracking"], "expected a dataset of sequences in which ids last"),
-        (["DATA", "--size", "64x64"], "--size is of synthetic frames"),
-        (["synthetic", "--split", "train"], "val alone"),
+        (["DATA", "--size", "64x64"], "--size is for synthetic frames"),
+        (["synthetic", "--split", "train"], "only val"),
         (["synthetic", "--frames", "0"], "--frames: expected at least 1"),
         (["absent"], "no such file"),
         (["DATA", "--split", "vla"], "expected a split of val, got 'vla'; did you mean 'val'?"),

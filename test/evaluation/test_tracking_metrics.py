@@ -177,7 +177,7 @@ def test_every_number_is_trackevals(seed: int) -> None:
 
 
 class Follows:
-    """Labels with the truth, numbered anew in each frame unless it is told to keep the ids."""
+    """Labels with the truth, renumbered in each frame unless it should keep the ids."""
 
     class_names = SyntheticStreet.class_names
 

@@ -132,7 +132,7 @@ def nth(target: str, seed: int, number: int) -> bytes:
 
 
 def took_all_memory(error: BaseException | None) -> bool:
-    """Whether a sentence is what became of a MemoryError: without a limit there is none."""
+    """Whether a message comes from a MemoryError, which needs a memory limit."""
     while error is not None and not isinstance(error, MemoryError):
         error = error.__cause__ or error.__context__
     return error is not None

@@ -62,7 +62,7 @@ def seeds() -> list[bytes]:
 
 
 def mutate(rng: random.Random, seeds: Sequence[bytes]) -> bytes:
-    """Where structure stands: at either end, or at the beginning of a page of SQLite."""
+    """A place with structure: either end, or the beginning of an SQLite page."""
     whole = rng.choice(seeds)
     if whole[:1] == FOLDER:
         return FOLDER + mutated(rng, [whole[1:]])

@@ -64,7 +64,7 @@ def accepts(signature: list[tuple[str, bool]], positional: int, keywords: list[s
 
 
 def problem(trt: Any, kind: str, member: str, positional: int | None, keywords: list[str]) -> str:
-    """What is wrong with one touch of the API; empty when nothing is."""
+    """The fault of one use of the API; empty if there is none."""
     if not hasattr(trt, kind):
         return f"{kind} is no name of tensorrt"
     if not hasattr(getattr(trt, kind), member):

@@ -54,7 +54,7 @@ class ConnectedComponents:
         self.mirror_turns: Mapping[str, Sequence[int]] = {}
 
     def initialise(self, network: ERFNet) -> None:
-        """As it is."""
+        """Leave the network unchanged."""
 
     def decode(self, outputs: dict[str, torch.Tensor], config: DecodeConfig) -> list[Instances]:
         scores = torch.sigmoid(outputs["score"].float()).cpu().numpy()

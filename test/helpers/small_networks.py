@@ -1,4 +1,4 @@
-"""Networks whose weights are chance, the small ones for tests that convert them."""
+"""Networks with random weights; the small ones are for tests that convert them."""
 
 from __future__ import annotations
 

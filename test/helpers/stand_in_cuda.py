@@ -12,7 +12,7 @@ from instaseg_ros.cuda_capture import Recording
 
 
 class CpuStream:
-    """Stands where Engine expects a CUDA stream: on a CPU everything is in order anyway."""
+    """Stands in for Engine's CUDA stream: on a CPU everything is in order anyway."""
 
     cuda_stream = 0
 
@@ -26,7 +26,7 @@ class CpuStream:
 
 
 class CpuEvent:
-    """Stands where Uploads expects a CUDA event."""
+    """Stands in for a CUDA event in Uploads."""
 
     def record(self) -> None: ...
 
@@ -34,7 +34,7 @@ class CpuEvent:
 
 
 class CpuRecorder:
-    """Stands for a Recorder of CUDA graphs: a replay does the work anew."""
+    """Stands in for a Recorder of CUDA graphs: a replay repeats the work."""
 
     def __init__(self, device: torch.device, kind: str) -> None: ...
 

@@ -95,7 +95,7 @@ def clustering(raw: Sequence[Tensor]) -> triton_session.TritonGrouping:
 
 
 def groups_of_raw(config: DecodeConfig, raw: Sequence[Tensor], launches: int = 1) -> list[Any]:
-    """Groups of a batch, equal to the oracle's; None where there was no room.
+    """Groups of a batch, equal to the reference's; None if they did not fit.
 
     launches: the second finds the memory as the first has left it.
     """

@@ -112,7 +112,7 @@ def test_classes_may_be_padded() -> None:
 
 
 class Operators(TorchDispatchMode):
-    """Names of what is computed."""
+    """The names of the computed terms."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What every method must do, whichever it is."""
+"""What every method must do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ROS stays in its room. That imports point one way is import-linter's to say (pyproject.toml)."""
+"""Only `ros` imports ROS. The direction of imports is checked by import-linter (pyproject.toml)."""
 
 from __future__ import annotations
 

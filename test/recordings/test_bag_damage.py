@@ -178,5 +178,5 @@ def test_only_json_is_refused_and_json_beside_is_not(tmp_path):
     change_db3(database, "INSERT INTO topics VALUES (9, '/e', 'Event', 'json', '', '')")
     assert_frames(BagSource(database), range(12))
     change_db3(database, "UPDATE topics SET serialization_format = 'json'")
-    with pytest.raises(InputError, match="no ROS 2 recording: messages encoded as json"):
+    with pytest.raises(InputError, match="not a ROS 2 recording: messages encoded as json"):
         BagSource(database)

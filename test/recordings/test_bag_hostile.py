@@ -98,7 +98,7 @@ ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
                 "CREATE VIEW messages AS " + ENDLESS + " SELECT i AS id, "
                 "1 AS topic_id, i AS timestamp, zeroblob(1000000000) AS data FROM n",
             ],
-            "expected a table 'messages' (no view)",
+            "expected a table 'messages' (not a view)",
         ),
         (
             [

@@ -135,7 +135,7 @@ def test_recording_of_another_system_is_refused(tmp_path):
         channel = writer.register_channel("/a", "json", 0)
         writer.add_message(channel, 1, b"{}", 1)
         writer.finish()
-    with pytest.raises(InputError, match=r"no ROS 2 recording: profile 'x', messages .* json"):
+    with pytest.raises(InputError, match=r"not a ROS 2 recording: profile 'x', messages .* json"):
         BagSource(tmp_path / "json.mcap")
 
 
@@ -180,7 +180,7 @@ def test_truth_without_its_other_half_is_left_out_and_not_kept(tmp_path, monkeyp
 
 
 def test_written_recording_is_whole_for_others(tmp_path):
-    """Schemas, hashes and QoS stand in the file, which has its name only when whole."""
+    """The file has schemas, hashes and QoS, and gets its name only when it is whole."""
     path = tmp_path / "out.mcap"
     writer = BagWriter(path)
     writer.add_topic("/info", "vision_msgs/msg/LabelInfo", latched=True)

@@ -32,5 +32,5 @@ def test_recordings_of_others(name, topic, count, size):
 
 
 def test_recording_of_another_system_of_others():
-    with pytest.raises(InputError, match="no ROS 2 recording"):
+    with pytest.raises(InputError, match="not a ROS 2 recording"):
         BagSource(SHARED / "foxglove_json.mcap")

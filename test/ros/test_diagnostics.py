@@ -190,10 +190,10 @@ def test_dds_is_not_to_blame_for_every_loss():
     """Small images fit its segment, and reliable ones are sent again."""
     small = replace(LOSING, image_bytes=360_000)
     for source, statistics, said in (
-        (BEST_EFFORT_INPUT, small, "let it publish reliable"),
-        (INPUT, LOSING, "Though all is reliable"),
-        (replace(INPUT, machine=STARVED), LOSING, "see with top"),
-        (replace(BEST_EFFORT_INPUT, machine=STARVED), small, "see with top"),
+        (BEST_EFFORT_INPUT, small, "make it reliable"),
+        (INPUT, LOSING, "Although all are reliable"),
+        (replace(INPUT, machine=STARVED), LOSING, "the cause with top"),
+        (replace(BEST_EFFORT_INPUT, machine=STARVED), small, "the cause with top"),
     ):
         level, message, _ = diagnose(health(source, statistics))
         assert level == WARN
@@ -215,7 +215,7 @@ def test_images_come_and_no_labels():
     assert "set input.height and input.width" in message
     held_up = diagnose(health(replace(INPUT, machine=STARVED), stuck))
     assert held_up.level == ERROR
-    assert "see with top" in held_up.message
+    assert "the cause with top" in held_up.message
     usual = replace(WORKING, unlabelled_s=15.0, latency_ms={"total": (14_000.0, 15_000.0)})
     assert diagnose(health(statistics=usual)).level == WARN  # slow as ever, not stuck
     assert diagnose(health(statistics=replace(WORKING, unlabelled_s=1.9))).level == OK
@@ -241,7 +241,7 @@ def test_slow_labels_name_the_stage_and_the_way_out(stage, way_out):
     rare = replace(WORKING, latency_ms={**times, "total": (900.0, 950.0)}, rate_out_hz=0.7)
     level, message, _ = diagnose(health(statistics=rare))
     assert level == WARN
-    assert "fewer than 1 images/s are labelled (node.min_rate_hz), more come" in message
+    assert "fewer than 1 images/s are labelled (node.min_rate_hz), although more come" in message
     assert way_out in message
 
 

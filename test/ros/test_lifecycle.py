@@ -117,7 +117,7 @@ def test_autostart_without_weights_ends_with_the_reason(robot: Robot):
 
 
 def test_shutdown_gives_back_the_network(robot: Robot, network, tmp_path):
-    """At once, and not whenever Python happens to look for what nobody refers to any more."""
+    """At once, not whenever Python's garbage collector happens to run."""
     freed = tmp_path / "freed"
     robot.start(network, program=(WATCHED, "--freed", freed))
     assert robot.change_state("configure")
@@ -129,5 +129,5 @@ def test_shutdown_gives_back_the_network(robot: Robot, network, tmp_path):
     assert robot.change_state("shutdown")
     assert robot.state() == "finalized"
     robot.until(freed.exists, "the end of the network")
-    robot.diagnosis("finalized: shut down for good", level=0)
+    robot.diagnosis("finalized: shut down permanently", level=0)
     assert robot.stop() == 0, robot.log()

@@ -50,7 +50,7 @@ def test_the_parameters_say_what_new_weights_brought(robot: Robot) -> None:
 
 
 def test_weights_of_another_method_bring_its_options(robot: Robot, tmp_path: Path) -> None:
-    """At start, what a file says for others is a complaint only where it would change something."""
+    """At start, a file's options for other methods cause warnings only if not at defaults."""
     from rcl_interfaces.srv import GetParameters
 
     def has(name: str) -> bool:

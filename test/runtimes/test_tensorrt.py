@@ -223,7 +223,7 @@ def test_an_engine_that_does_not_load_any_more_is_built_anew(
     content = json.dumps(before.facts).encode() + b"\n" + b"of another driver"
     tensorrt_runtime._cache.write(name, content)
     assert Comparison(small, SIZE)(TensorRTRuntime(CONFIG, small)).relative < 1e-4
-    assert "the kept engine is built anew: TensorRT 10.0.1 cannot load" in caplog.text
+    assert "the cached engine is rebuilt: TensorRT 10.0.1 cannot load" in caplog.text
     assert len(trt.builds) == 2
 
 

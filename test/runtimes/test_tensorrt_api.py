@@ -135,7 +135,7 @@ def test_every_call_exists_in_the_real_bindings(
 
 
 def test_what_is_touched_is_the_whole_way(cpu_as_cuda: None) -> None:
-    """The record is not empty of what an engine cannot do without."""
+    """The record contains the calls that an engine cannot do without."""
     touched = {(kind, member) for kind, member, *_ in touches(StandInTensorRT())}
     assert {
         ("Builder", "build_serialized_network"),

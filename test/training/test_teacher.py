@@ -1,4 +1,4 @@
-"""Learning from another network's outputs: what is compared, where, and whom it takes."""
+"""Learning from another network's outputs: what is compared, where, and which teachers fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training: targets, schedule, and a run that goes on after a kill as if nothing had happened."""
+"""Training: targets, schedule, and a run that resumes after a kill as if nothing had happened."""
 
 from __future__ import annotations
 

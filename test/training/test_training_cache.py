@@ -87,5 +87,5 @@ def test_too_little_memory_is_told_before_anything_is_kept(
 
 
 def test_the_synthetic_street_has_nothing_to_keep(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"train\.cache: the synthetic street is drawn"):
+    with pytest.raises(ConfigError, match=r"train\.cache: the synthetic street is rendered"):
         open_source(dataclasses.replace(CONFIG, cache="memory"), tmp_path)

@@ -106,7 +106,7 @@ class TrainConfig:
         "log_frequency: 1 / ln(1.1 + share of the objects), 1 on average; equal: all 1",
     )
     small_object_px: float = param(
-        0.0, "an object counts like one of at least this many pixels in the seed terms", low=0.0
+        0.0, "in seed and teacher terms, objects count like ones of at least this size", low=0.0
     )
     min_object_px: int = param(0, "objects with fewer pixels are ignored", low=0)
     dropout: float = param(
