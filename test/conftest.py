@@ -8,7 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from small_networks import SMALL, SMALL_STAGES, SMALL_TAPPED, by_chance, remembering
+from small_networks import (
+    SMALL,
+    SMALL_STAGES,
+    SMALL_TAPPED,
+    checkpoint_with_memory,
+    untrained_checkpoint,
+)
 from stand_in_cuda import CpuEvent, CpuRecorder, CpuStream
 
 from instaseg_ros.checkpoint import Checkpoint
@@ -47,7 +53,7 @@ def cpu_as_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def untrained() -> Checkpoint:
     """The published network for two classes, whose weights are chance."""
-    return by_chance()
+    return untrained_checkpoint()
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +68,7 @@ def small_profiles() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def small(small_profiles: None) -> Checkpoint:
     """A small network for the first classes of the synthetic street, whose weights are chance."""
-    return by_chance("small", ("person", "rider", "car"))
+    return untrained_checkpoint("small", ("person", "rider", "car"))
 
 
 @pytest.fixture
@@ -70,13 +76,13 @@ def small_lite(small_profiles: None, monkeypatch: pytest.MonkeyPatch) -> Checkpo
     """A small network of the profile `lite`, for two classes, whose weights are chance."""
     monkeypatch.setattr(lite, "STAGES", SMALL_STAGES)
     monkeypatch.setattr(lite, "TAPPED", SMALL_TAPPED)
-    return by_chance("small_lite")
+    return untrained_checkpoint("small_lite")
 
 
 @pytest.fixture(scope="session")
 def temporal(small_profiles: None) -> Checkpoint:
     """A small network with a memory, for two classes."""
-    return remembering()
+    return checkpoint_with_memory()
 
 
 @pytest.fixture(scope="session")

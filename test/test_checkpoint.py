@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from small_networks import by_chance
+from small_networks import untrained_checkpoint
 
 from instaseg_ros.checkpoint import (
     FORMAT,
@@ -124,7 +124,7 @@ def test_the_network_profile_travels_with_the_weights(tmp_path: Path) -> None:
 
 @cache
 def chance() -> Checkpoint:
-    return by_chance()
+    return untrained_checkpoint()
 
 
 def with_header(path: Path, **changes: object) -> Path:

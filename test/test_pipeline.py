@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from small_networks import remembering
+from small_networks import checkpoint_with_memory
 
 from instaseg_ros.checkpoint import Checkpoint, save_checkpoint
 from instaseg_ros.config import Config, RuntimeConfig, merge
@@ -45,6 +45,19 @@ def test_a_frame_is_finished_in_another_thread_while_the_next_is_in_the_network(
         np.testing.assert_array_equal(result.instances.scores, expected.scores)
 
 
+def test_nothing_is_found_in_the_padding(pipeline: Pipeline) -> None:
+    """Of a camera whose sides are no multiples of the network's stride."""
+    seen = Frame(frame(0).image[:61, :125])
+    inferred = pipeline.infer([seen])
+    assert {output.shape[-2:] for output in inferred.outputs.values()} == {(61, 125)}
+    assert inferred.instances[0].labels.shape == (61, 125)
+    padded = np.zeros((1, 64, 128, 3), np.uint8)
+    padded[0, :61, :125] = seen.image
+    for name, output in inferred.outputs.items():
+        whole = pipeline.runtime(padded)[name]
+        torch.testing.assert_close(output, whole[..., :61, :125], rtol=0, atol=1e-4, msg=name)
+
+
 def test_live_parameters_are_taken_whole_or_not_at_all(pipeline: Pipeline) -> None:
     live = merge(pipeline.config, {"decode.min_pixels": 7, "tracking.enabled": True})
     pipeline.reconfigure(live)
@@ -58,7 +71,7 @@ def test_live_parameters_are_taken_whole_or_not_at_all(pipeline: Pipeline) -> No
 
 @pytest.mark.parametrize("temporal", [False, True])
 def test_a_network_in_training_is_run_as_it_stands(temporal: bool, small: Checkpoint) -> None:
-    checkpoint = remembering() if temporal else small
+    checkpoint = checkpoint_with_memory() if temporal else small
     network = checkpoint.network().eval()
     live = Pipeline(Config(), dataclasses.replace(checkpoint, tensors={}), LiveRuntime(network))
     settings = RuntimeConfig(device="cpu", precision="fp32")

@@ -33,6 +33,16 @@ def test_other_sizes_are_padded_right_and_below() -> None:
     assert geometry.scaled == (13, 17)
 
 
+def test_a_smaller_image_is_of_means_a_larger_one_has_values_between() -> None:
+    """Of every fourth column white, picking pixels would make columns black or white."""
+    stripes, edge = np.zeros((16, 64, 3), np.uint8), np.zeros((8, 16, 3), np.uint8)
+    stripes[:, ::4], edge[:, 8:] = 200, 200
+    (small,), geometry = preprocess([stripes], InputConfig(scale=0.25))
+    assert geometry.scaled == (4, 16) and np.all(small[:4, :16] == 50)
+    (large,), _ = preprocess([edge], InputConfig(scale=2.0))
+    assert large[0, :, 0].tolist() == [0] * 15 + [50, 150] + [200] * 15
+
+
 @pytest.mark.parametrize(
     "asked", [InputConfig(height=20), InputConfig(width=40), InputConfig(scale=0.5)]
 )

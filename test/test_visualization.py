@@ -28,7 +28,7 @@ def test_colors_stay_and_differ():
 
 
 def test_overlay_tints_outlines_and_leaves_the_rest():
-    instances = written_recordings.instances(0)
+    instances = written_recordings.two_instances(0)
     frame = Frame(GREY)
     picture = overlay(frame, instances, CLASS_NAMES, alpha=0.5)
     assert picture.dtype == np.uint8
@@ -41,7 +41,7 @@ def test_overlay_tints_outlines_and_leaves_the_rest():
 
 
 def test_overlay_writes_names_above_boxes():
-    with_names = overlay(Frame(GREY), written_recordings.instances(0), CLASS_NAMES, alpha=0.0)
+    with_names = overlay(Frame(GREY), written_recordings.two_instances(0), CLASS_NAMES, alpha=0.0)
     name_bar = with_names[26 - 5 : 25, 30:40].reshape(-1, 3)
     assert (name_bar == color(7)).all(1).any()
 
@@ -49,7 +49,7 @@ def test_overlay_writes_names_above_boxes():
 def test_overlay_writes_ids_when_asked():
     """The bars of the names are longer by them."""
     wide = np.full((HEIGHT, 2 * WIDTH, 3), 90, np.uint8)
-    one = written_recordings.instances(0)
+    one = written_recordings.two_instances(0)
     labels = np.pad(one.labels, ((0, 0), (0, WIDTH)))
     pictures = [
         overlay(Frame(wide), dataclasses.replace(one, labels=labels), CLASS_NAMES, 0.0, with_ids)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dataset_layouts import street, write_label_images
+from dataset_layouts import street_samples, write_label_images
 
 from instaseg_ros import cli
 from instaseg_ros.benchmarks.methods import row
@@ -39,7 +39,7 @@ def test_a_row_tells_what_the_weights_are(tmp_path: Path) -> None:
     assert 0 <= found.mean_iou <= 1
     heads = make_method("discriminative", 2).heads
     assert found.parameters == sum(p.numel() for p in ERFNet(heads).parameters())
-    recorded = write_label_images(tmp_path / "data", street(2), "val")
+    recorded = write_label_images(tmp_path / "data", street_samples(2), "val")
     assert row(config, str(recorded), (1, 1), 5).method == "discriminative"
 
 

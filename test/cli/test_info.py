@@ -9,7 +9,7 @@ import cv2
 import dataset_layouts
 import numpy as np
 import pytest
-from dataset_layouts import street, write
+from dataset_layouts import street_samples, write_image
 
 from instaseg_ros import cli
 from instaseg_ros.datasets import open_dataset
@@ -23,10 +23,10 @@ def test_counts_sizes_and_quantiles(tmp_path: Path, capsys: pytest.CaptureFixtur
     truth = np.zeros((40, 60), np.uint16)
     truth[:10, :10], truth[20, :7], truth[30, :9] = 26000, 26001, 24005  # 100, 7 and 9 pixels
     truth[35:] = 24  # a group of persons
-    write(tmp_path / "images" / "a.png", np.zeros((40, 60, 3), np.uint8))
-    write(tmp_path / "instances" / "a.png", truth)
-    write(tmp_path / "images" / "b.png", np.zeros((20, 30, 3), np.uint8))
-    write(tmp_path / "instances" / "b.png", np.full((20, 30), 29, np.uint16))
+    write_image(tmp_path / "images" / "a.png", np.zeros((40, 60, 3), np.uint8))
+    write_image(tmp_path / "instances" / "a.png", truth)
+    write_image(tmp_path / "images" / "b.png", np.zeros((20, 30, 3), np.uint8))
+    write_image(tmp_path / "instances" / "b.png", np.full((20, 30), 29, np.uint16))
     assert cli.main(["info", str(tmp_path), "--min-pixels", "9"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{tmp_path} all: LabelImages of 2 images"
@@ -39,7 +39,7 @@ def test_counts_sizes_and_quantiles(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_counts_are_those_of_the_samples(tmp_path: Path) -> None:
-    samples = street()
+    samples = street_samples()
     dataset = open_dataset(dataset_layouts.write_label_images(tmp_path, samples), "all")
     for i, sample in enumerate(samples):
         counted = content(dataset[i])
@@ -49,8 +49,10 @@ def test_counts_are_those_of_the_samples(tmp_path: Path) -> None:
 def test_every_broken_file_is_named_and_none_twice(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    dataset = LabelImages(dataset_layouts.write_label_images(tmp_path, street(4), "train"), "train")
-    dataset_layouts.write_label_images(tmp_path, street(1), "val")
+    dataset = LabelImages(
+        dataset_layouts.write_label_images(tmp_path, street_samples(4), "train"), "train"
+    )
+    dataset_layouts.write_label_images(tmp_path, street_samples(1), "val")
     assert cli.main(["info", str(tmp_path), "--check"]) == 0
     assert "train: 4 of 4 images are whole" in capfd.readouterr().out
     broken = [*dataset.files(1), dataset.files(3)[1]]
@@ -76,8 +78,8 @@ def test_every_broken_file_is_named_and_none_twice(
 def test_contact_sheet_shows_objects_in_their_place(tmp_path: Path) -> None:
     truth = np.zeros((120, 480), np.uint16)
     truth[40:80, 100:300], truth[100:] = 26000, 24
-    write(tmp_path / "images" / "a.png", np.full((120, 480, 3), 90, np.uint8))
-    write(tmp_path / "instances" / "a.png", truth)
+    write_image(tmp_path / "images" / "a.png", np.full((120, 480, 3), 90, np.uint8))
+    write_image(tmp_path / "instances" / "a.png", truth)
     path = tmp_path / "sheet.png"
     assert cli.main(["info", str(tmp_path), "--sheet", str(path)]) == 0
     sheet = cv2.imread(str(path))
@@ -88,7 +90,7 @@ def test_contact_sheet_shows_objects_in_their_place(tmp_path: Path) -> None:
 
 
 def test_unusable_options_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    dataset_layouts.write_label_images(tmp_path, street(1))
+    dataset_layouts.write_label_images(tmp_path, street_samples(1))
     for words, said in (
         (["--limit", "0"], "--limit: expected at least 1"),
         (["--sheet", "a.gif"], "--sheet: expected a name in .png"),

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from box_scenes import ideal, street, targets
+from box_scenes import perfect_outputs, street_of_ellipses, targets_of_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,8 +34,10 @@ def assert_same(outputs: Outputs, config: DecodeConfig) -> Instances:
 def scene(random_seed: int, size: tuple[int, int], n_classes: int, chaos: int) -> Outputs:
     """Ideal outputs, 1 with noise and ties, 2 with what a healthy network does not say."""
     rng = np.random.default_rng(random_seed)
-    labels, classes = street(*size, int(rng.integers(0, 9)), random_seed)
-    outputs = ideal(targets(labels, [c % n_classes for c in classes]), n_classes, logit=3.0)
+    labels, classes = street_of_ellipses(*size, int(rng.integers(0, 9)), random_seed)
+    outputs = perfect_outputs(
+        targets_of_image(labels, [c % n_classes for c in classes]), n_classes, logit=3.0
+    )
     for name, array in outputs.items():
         noise = rng.normal(0, 0.2 * chaos * (5 if name == "semantic" else 1), array.shape)
         step = rng.choice([0.125, 1.0])
@@ -79,7 +81,7 @@ def test_blocks_of_points_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_more_hypotheses_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = np.kron(np.arange(1, 13).reshape(3, 4), np.ones((10, 10), int))
-    outputs = ideal(targets(labels, [0] * 12), 1)
+    outputs = perfect_outputs(targets_of_image(labels, [0] * 12), 1)
     assert len(assert_same(outputs, SMALL)) == 12
     for module in (cpu, reference):
         monkeypatch.setattr(module, "MAX_HYPOTHESES", 5)
@@ -88,7 +90,7 @@ def test_no_more_hypotheses_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_more_than_255_instances() -> None:
     labels = np.kron(np.arange(1, 301).reshape(15, 20), np.ones((8, 8), int))
-    found = assert_same(ideal(targets(labels, [0] * 300), 1), SMALL)
+    found = assert_same(perfect_outputs(targets_of_image(labels, [0] * 300), 1), SMALL)
     assert len(found) == 300 and found.labels.min() == 1
 
 
@@ -96,7 +98,7 @@ def test_votes_that_disagree_are_worth_less() -> None:
     """The score is that of the class times the overlap of the boxes that were collected."""
     labels = np.zeros((40, 40), int)
     labels[10:30, 8:24] = 1
-    outputs = ideal(targets(labels, [0]), 1)
+    outputs = perfect_outputs(targets_of_image(labels, [0]), 1)
     (agreed,) = assert_same(outputs, SMALL).scores
     assert agreed == pytest.approx(1 / (1 + np.exp(-6)), abs=1e-3)
     outputs["box"][0, 1, 20:30, 8:24] += 6 / UNIT_PX  # the lower half looks 6 pixels lower
@@ -108,7 +110,7 @@ def test_a_pixel_votes_for_its_second_class_too() -> None:
     """Half of an object is more probably of another class: the surer class gets it whole."""
     labels = np.zeros((40, 40), int)
     labels[10:30, 10:30] = 1
-    outputs = ideal(targets(labels, [0]), 2)
+    outputs = perfect_outputs(targets_of_image(labels, [0]), 2)
     outputs["semantic"][0, 2, 20:30, 10:30] = 6.5
     found = assert_same(outputs, SMALL)
     assert found.class_ids.tolist() == [0] and found.boxes_xyxy.tolist() == [[10, 10, 30, 30]]

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from small_networks import by_chance
+from small_networks import untrained_checkpoint
 
 import instaseg_ros
 from instaseg_ros import cli
@@ -25,7 +25,7 @@ from instaseg_ros.pipeline import Pipeline
 
 
 def weights_with(path: Path, **suits: object) -> str:
-    save_checkpoint(replace(by_chance("small"), **suits), path)  # type: ignore[arg-type]
+    save_checkpoint(replace(untrained_checkpoint("small"), **suits), path)  # type: ignore[arg-type]
     return str(path)
 
 
@@ -45,7 +45,7 @@ def test_thresholds_come_from_the_weights_unless_the_user_sets_them(
     assert (config.decode.min_pixels, config.decode.seed_threshold) == (64, 0.3)
     assert load_config().decode == Config().decode
 
-    torch.save({"model_state_dict": by_chance().tensors}, tmp_path / "w.pth")
+    torch.save({"model_state_dict": untrained_checkpoint().tensors}, tmp_path / "w.pth")
     published = load_config(weights=str(tmp_path / "w.pth"))
     assert published.decode == DecodeConfig(0.9, 0.5, 128, 0.5, first_come=False, agreement=False)
 

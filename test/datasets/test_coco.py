@@ -7,7 +7,7 @@ from pathlib import Path
 import dataset_layouts
 import numpy as np
 import pytest
-from dataset_layouts import SIZE, assert_same, square, street, write_coco_of_one
+from dataset_layouts import SIZE, assert_holds, square_polygon, street_samples, write_coco_of_one
 from pycocotools import mask as mask_api
 
 from instaseg_ros.datasets import open_dataset
@@ -26,7 +26,9 @@ def test_runs_are_decoded_as_pycocotools_does(seed: int) -> None:
         rle = mask_api.encode(np.asfortranarray(mask, np.uint8))
         np.testing.assert_array_equal(decode_rle(rle["counts"], height, width), mask)
         np.testing.assert_array_equal(decode_rle(rle["counts"].decode(), height, width), mask)
-        np.testing.assert_array_equal(decode_rle(dataset_layouts.runs(mask), height, width), mask)
+        np.testing.assert_array_equal(
+            decode_rle(dataset_layouts.column_runs(mask), height, width), mask
+        )
 
 
 @pytest.mark.parametrize(
@@ -86,11 +88,11 @@ def test_points_far_from_the_image_change_nothing_in_it(far: float) -> None:
 
 
 def test_round_trip_with_categories_that_are_not_contiguous(tmp_path: Path) -> None:
-    samples = street()
+    samples = street_samples()
     path = dataset_layouts.write_coco(tmp_path, samples)
     for dataset in (open_dataset(tmp_path, "all"), open_dataset(path, "all")):
         assert isinstance(dataset, Coco)
-        assert_same(dataset, samples)
+        assert_holds(dataset, samples)
         assert dataset.class_names == ("person", "rider", "car", "truck", "bus")
 
 
@@ -100,11 +102,14 @@ def test_smaller_objects_lie_on_larger_ones_and_crowds_below_all(tmp_path: Path)
     path = write_coco_of_one(
         tmp_path,
         [
-            {"segmentation": square(20, 10, 10), "category_id": 90},
-            {"segmentation": square(10, 5, 30)},
-            {"segmentation": {"size": SIZE, "counts": dataset_layouts.runs(crowd)}, "iscrowd": 1},
-            {"segmentation": square(22, 12, 10)},  # as large as the first, and after it
-            {"segmentation": square(22, 12, 10)},  # hides the one before
+            {"segmentation": square_polygon(20, 10, 10), "category_id": 90},
+            {"segmentation": square_polygon(10, 5, 30)},
+            {
+                "segmentation": {"size": SIZE, "counts": dataset_layouts.column_runs(crowd)},
+                "iscrowd": 1,
+            },
+            {"segmentation": square_polygon(22, 12, 10)},  # as large as the first, and after it
+            {"segmentation": square_polygon(22, 12, 10)},  # hides the one before
         ],
     )
     sample = open_dataset(path, "train")[0]
@@ -160,7 +165,7 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
 
 
 def test_the_file_of_a_split_is_found_or_asked_for(tmp_path: Path) -> None:
-    samples = street(1)
+    samples = street_samples(1)
     dataset_layouts.write_coco(tmp_path, samples, "train2017")
     dataset_layouts.write_coco(tmp_path, samples, "train2014")
     assert len(open_dataset(tmp_path, "train2014")) == 1
@@ -168,9 +173,9 @@ def test_the_file_of_a_split_is_found_or_asked_for(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"one annotations/instances_train\*\.json.*2014"):
             open_dataset(tmp_path, split)
     dataset_layouts.write_coco(tmp_path / "other", samples, "default")
-    assert_same(open_dataset(tmp_path / "other", "val"), samples)
+    assert_holds(open_dataset(tmp_path / "other", "val"), samples)
     for name in ("Train", "Validation"):  # as CVAT writes them
-        dataset_layouts.write_coco(tmp_path / "cvat", street(1 + (name == "Train")), name)
+        dataset_layouts.write_coco(tmp_path / "cvat", street_samples(1 + (name == "Train")), name)
     assert [len(open_dataset(tmp_path / "cvat", split)) for split in ("train", "val")] == [2, 1]
 
 
@@ -181,4 +186,4 @@ def test_without_pycocotools_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     with pytest.raises(MissingExtraError, match=r"'\.\[coco\]'"):
-        decode_polygons(square(0, 0, 5), 9, 9)
+        decode_polygons(square_polygon(0, 0, 5), 9, 9)

@@ -7,7 +7,7 @@ from pathlib import Path
 import dataset_layouts
 import numpy as np
 import pytest
-from dataset_layouts import SIZE, square, write, write_coco_of_one
+from dataset_layouts import SIZE, square_polygon, write_coco_of_one, write_image
 
 from instaseg_ros import cli
 from instaseg_ros.datasets import open_dataset
@@ -28,14 +28,17 @@ def annotated(root: Path, annotations: list[dict], **others: object) -> Coco:
         ({"segmentation": [[1, 1, 9, 9], [5, 5]]}, "1 annotation without a mask"),
         ({"segmentation": {"size": [64, 128]}}, "1 annotation without a mask"),
         ({"segmentation": "a mask"}, "1 annotation without a mask"),
-        ({"category_id": 4, "segmentation": square(9, 9, 9)}, "of a category that is not there"),
+        (
+            {"category_id": 4, "segmentation": square_polygon(9, 9, 9)},
+            "of a category that is not there",
+        ),
         ({"image_id": 8}, "1 annotation of an image that was not read (first: annotation 1: 8)"),
     ],
 )
 def test_what_has_no_mask_or_class_is_left_out_and_its_box_ignored(
     tmp_path: Path, annotation: dict, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole = {"segmentation": square(40, 30, 10)}
+    whole = {"segmentation": square_polygon(40, 30, 10)}
     dataset = annotated(tmp_path, [whole, {"bbox": [8.5, 9, 20, 15.2], **annotation}])
     assert len(dataset.remarks) == 1 and said in dataset.remarks[0]
     sample = dataset[0]
@@ -52,8 +55,11 @@ def test_painted_masks_of_cvat_are_objects(tmp_path: Path) -> None:
     """It writes them with iscrowd 1, as COCO does only what nobody counted."""
     mask = np.zeros(SIZE, np.uint8)
     mask[5:15, 20:30] = 1
-    painted = {"segmentation": {"size": SIZE, "counts": dataset_layouts.runs(mask)}, "iscrowd": 1}
-    drawn = {"segmentation": square(40, 30, 10)}
+    painted = {
+        "segmentation": {"size": SIZE, "counts": dataset_layouts.column_runs(mask)},
+        "iscrowd": 1,
+    }
+    drawn = {"segmentation": square_polygon(40, 30, 10)}
     only_painted = annotated(tmp_path / "a", [painted])
     both = annotated(tmp_path / "b", [{**a, "attributes": {}} for a in (painted, drawn)])
     for dataset, ids in ((only_painted, [1]), (both, [1, 2])):
@@ -70,7 +76,7 @@ def test_numbers_and_names_are_read_however_they_were_written(tmp_path: Path) ->
     image = {"id": "7", "file_name": "a.png", "height": 64.0, "width": "128"}
     names = [{"id": "3", "name": "c\nat"}, {"id": 12, "name": 5}, {"id": 90, "name": "c\nat"}]
     mask = {"segmentation": {"size": ["64", 128.0], "counts": runs}}
-    flat = {"segmentation": square(40, 30, 10)[0], "category_id": 90}
+    flat = {"segmentation": square_polygon(40, 30, 10)[0], "category_id": 90}
     dataset = annotated(tmp_path, [mask, flat], images=[image], categories=names)
     assert dataset.class_names == ("c?at", "5")
     sample = dataset[0]
@@ -85,7 +91,7 @@ def test_numbers_and_names_are_read_however_they_were_written(tmp_path: Path) ->
 )
 def test_images_are_found_by_the_end_of_a_foreign_path(tmp_path: Path, name: str) -> None:
     image = {"id": 7, "file_name": name, "height": SIZE[0], "width": SIZE[1]}
-    dataset = annotated(tmp_path, [{"segmentation": square(1, 1, 9)}], images=[image])
+    dataset = annotated(tmp_path, [{"segmentation": square_polygon(1, 1, 9)}], images=[image])
     assert dataset.files(0)[0] == tmp_path / "images" / "a.png" and len(dataset[0].ids) == 1
 
 
@@ -94,18 +100,20 @@ def test_one_file_is_not_taken_for_the_images_of_two_cameras(tmp_path: Path) -> 
     with pytest.raises(InputError, match="expected its images"):
         annotated(tmp_path, [], images=images)
     for n in (7, 8):
-        write(tmp_path / "images" / f"cam{n}" / "a.png", np.full((*SIZE, 3), n, np.uint8))
+        write_image(tmp_path / "images" / f"cam{n}" / "a.png", np.full((*SIZE, 3), n, np.uint8))
     dataset = annotated(tmp_path, [], images=images)
     assert [dataset[i].frame.image[0, 0, 0] for i in (0, 1)] == [7, 8]
 
 
 def test_images_of_one_id_are_left_out_and_of_one_name_joined(tmp_path: Path) -> None:
     for name in ("b", "c"):
-        write(tmp_path / "images" / f"{name}.png", np.zeros((*SIZE, 3), np.uint8))
+        write_image(tmp_path / "images" / f"{name}.png", np.zeros((*SIZE, 3), np.uint8))
     ids = {"a": 7, "b": 8, "c": 8}
     images = [{"id": i, "file_name": f"{name}.png"} for name, i in ids.items()]
     images += [{"id": 9, "file_name": "a.png"}, {"id": 10, "file_name": None}]
-    objects = [{"image_id": i, "segmentation": square(20 * i - 130, 9, 9)} for i in (7, 8, 9)]
+    objects = [
+        {"image_id": i, "segmentation": square_polygon(20 * i - 130, 9, 9)} for i in (7, 8, 9)
+    ]
     dataset = annotated(tmp_path, objects, images=images)
     assert len(dataset) == 1 and dataset[0].ids.tolist() == [1, 2]
     assert list(dataset.remarks) == [

@@ -8,7 +8,7 @@ from pathlib import Path
 import dataset_layouts
 import numpy as np
 import pytest
-from dataset_layouts import SIZE, street, write
+from dataset_layouts import SIZE, street_samples, write_image
 
 from instaseg_ros.datasets import (
     Sequences,
@@ -32,8 +32,8 @@ def test_objects_of_no_class_are_ignored_and_counted(
 ) -> None:
     labels = np.zeros(SIZE, np.uint16)
     labels[5:9], labels[20:22] = 1, 2
-    write(tmp_path / "images" / "a.png", IMAGE)
-    write(tmp_path / "labels" / "a.png", labels)
+    write_image(tmp_path / "images" / "a.png", IMAGE)
+    write_image(tmp_path / "labels" / "a.png", labels)
     frame = {"file": "a.png", "ids": [1, 2], "class_ids": class_ids}
     meta = {"class_names": ["car"], "frames": [frame]}
     (tmp_path / "meta.json").write_text(json.dumps(meta))
@@ -53,7 +53,7 @@ def test_an_error_that_nobody_foresaw_has_the_names_of_the_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a parser of ours or of others, in whatever reader, when opened and when read."""
-    samples, plain = street(2), tmp_path / "plain"
+    samples, plain = street_samples(2), tmp_path / "plain"
     roots = {
         dataset_layouts.write_label_images(tmp_path / "coded", samples): "label_images",
         dataset_layouts.write_cityscapes(tmp_path / "cityscapes", samples): "cityscapes",
@@ -77,7 +77,7 @@ def test_an_error_that_nobody_foresaw_has_the_names_of_the_files(
         assert all(str(file) in str(caught.value) for file in dataset.files(1))
     (plain / "image_02" / "0000").mkdir(parents=True)
     (plain / "instances_txt").mkdir()
-    write(plain / "image_02" / "0000" / "000000.png", IMAGE)
+    write_image(plain / "image_02" / "0000" / "000000.png", IMAGE)
     (plain / "instances_txt" / "0000.txt").write_bytes(b"0 \xff")
     with pytest.raises(InputError, match=r"0000\.txt: expected the masks, found: 'utf-8'"):
         open_dataset(plain, "all")
@@ -102,7 +102,7 @@ def test_a_split_that_is_not_there_is_refused(
     tmp_path: Path, folders: tuple[str, ...], split: str, said: str
 ) -> None:
     for folder in folders or ("",):
-        dataset_layouts.write_label_images(tmp_path, street(1), folder)
+        dataset_layouts.write_label_images(tmp_path, street_samples(1), folder)
     with pytest.raises(InputError, match=said):
         open_dataset(tmp_path, split)
     with pytest.raises(InputError, match="a split of train, val, got 'tset'"):
@@ -110,9 +110,9 @@ def test_a_split_that_is_not_there_is_refused(
 
 
 def test_what_training_holds_out_is_val_for_everybody(tmp_path: Path) -> None:
-    dataset_layouts.write_label_images(tmp_path / "flat", street(3))
-    dataset_layouts.write_label_images(tmp_path / "train", street(3), "train")
-    dataset_layouts.write_kitti_mots(tmp_path / "kitti", street(3), "0000", "instances")
+    dataset_layouts.write_label_images(tmp_path / "flat", street_samples(3))
+    dataset_layouts.write_label_images(tmp_path / "train", street_samples(3), "train")
+    dataset_layouts.write_kitti_mots(tmp_path / "kitti", street_samples(3), "0000", "instances")
     for root in (tmp_path / "flat", tmp_path / "train", tmp_path / "kitti"):
         names = {
             split: [opened.files(i)[0].stem[-1] for i in range(len(opened))]
@@ -129,7 +129,7 @@ def test_what_training_holds_out_is_val_for_everybody(tmp_path: Path) -> None:
 
 
 def test_masks_of_frames_that_are_not_there_are_counted(tmp_path: Path) -> None:
-    write(tmp_path / "image_02" / "0000" / "000000.png", IMAGE)
+    write_image(tmp_path / "image_02" / "0000" / "000000.png", IMAGE)
     (tmp_path / "instances_txt").mkdir()
     (tmp_path / "instances_txt" / "0000.txt").write_text("3 1001 1 64 128 0PP8\n-1 1 1 4 4 0")
     (remark,) = KittiMots(tmp_path).remarks

@@ -8,7 +8,14 @@ import cv2
 import dataset_layouts
 import numpy as np
 import pytest
-from dataset_layouts import CITYSCAPES_IDS, KITTI_IDS, SIZE, assert_same, street, write
+from dataset_layouts import (
+    CITYSCAPES_IDS,
+    KITTI_IDS,
+    SIZE,
+    assert_holds,
+    street_samples,
+    write_image,
+)
 
 from instaseg_ros.datasets import KINDS, Sequences, open_dataset
 from instaseg_ros.datasets.cityscapes import Cityscapes
@@ -23,19 +30,19 @@ IMAGE = np.zeros((*SIZE, 3), np.uint8)
 
 
 def test_label_images_of_cityscapes_numbers(tmp_path: Path) -> None:
-    samples = street()
+    samples = street_samples()
     dataset_layouts.write_label_images(tmp_path, samples, "train")
     dataset = open_dataset(tmp_path, "all")
     assert isinstance(dataset, LabelImages)
-    assert_same(dataset, samples)
+    assert_holds(dataset, samples)
 
 
 def test_plain_labels_are_of_one_class_and_need_no_split(tmp_path: Path) -> None:
     labels = np.zeros(SIZE, np.uint16)
     labels[5:9], labels[20:22] = 700, 3
-    write(tmp_path / "images" / "a.png", IMAGE)
-    write(tmp_path / "labels" / "a.png", labels)
-    write(tmp_path / "ignore" / "a.png", (labels == 3).astype(np.uint8))
+    write_image(tmp_path / "images" / "a.png", IMAGE)
+    write_image(tmp_path / "labels" / "a.png", labels)
+    write_image(tmp_path / "ignore" / "a.png", (labels == 3).astype(np.uint8))
     for split in ("train", "val"):
         dataset = open_dataset(tmp_path, split)
         sample = dataset[0]
@@ -48,7 +55,7 @@ def test_folder_of_the_synthetic_street_keeps_its_classes(tmp_path: Path) -> Non
     data = SyntheticStreet(SIZE, sequences=1, frames_per_sequence=2, seed=3)
     write_png_folder(data, tmp_path / "out")
     dataset = open_dataset(tmp_path / "out", "all")
-    assert_same(dataset, [data[0], data[1]])
+    assert_holds(dataset, [data[0], data[1]])
     np.testing.assert_array_equal(dataset[1].ignore, data[1].ignore)
     (tmp_path / "out" / "meta.json").write_text('{"class_names": ["car"], "frames": [{}]}')
     with pytest.raises(InputError, match=r"meta\.json: expected `class_names` and per frame"):
@@ -56,16 +63,16 @@ def test_folder_of_the_synthetic_street_keeps_its_classes(tmp_path: Path) -> Non
 
 
 def test_cityscapes_groups_are_crowds_and_void_is_ignored(tmp_path: Path) -> None:
-    samples = street()
+    samples = street_samples()
     dataset_layouts.write_cityscapes(tmp_path, samples)
     dataset = open_dataset(tmp_path, "all")
     assert isinstance(dataset, Cityscapes)
-    assert_same(dataset, samples)
+    assert_holds(dataset, samples)
     truth = np.full(SIZE, 7, np.uint16)  # road
     # a group of cars, unlabelled, own car, a group of caravans, another car, a caravan
     for row, value in enumerate((26, 0, 1, 29, 26011, 29003)):
         truth[row] = value
-    write(dataset.files(1)[1], truth)
+    write_image(dataset.files(1)[1], truth)
     sample = dataset[1]
     assert sample.crowd is not None and sample.ignore is not None
     assert (sample.crowd[0] == 1 + dataset.class_names.index("car")).all()
@@ -76,16 +83,19 @@ def test_cityscapes_groups_are_crowds_and_void_is_ignored(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("form", ["instances", "instances_txt"])
 def test_kitti_mots_keeps_tracks_and_the_official_split(tmp_path: Path, form: str) -> None:
-    samples = street()
+    samples = street_samples()
     dataset_layouts.write_kitti_mots(tmp_path, samples, "0000", form)
     dataset_layouts.write_kitti_mots(tmp_path, samples[:1], "0018", form)
     dataset = open_dataset(tmp_path, "train")
     assert isinstance(dataset, KittiMots)
-    assert_same(dataset, [_without_corner(s) for s in samples], tuple(KITTI_IDS))
+    assert_holds(dataset, [_without_corner(s) for s in samples], tuple(KITTI_IDS))
     assert [dataset[i].frame.stamp_ns for i in range(3)] == [0, 100_000_000, 200_000_000]
     assert isinstance(dataset, Sequences)
     assert [dataset.sequence(i) for i in range(3)] == ["0000"] * 3
-    read, expected = dataset[2], dataset_layouts.encoded(samples[2], KITTI_IDS, number_is_id=True)
+    read, expected = (
+        dataset[2],
+        dataset_layouts.class_and_number(samples[2], KITTI_IDS, number_is_id=True),
+    )
     np.testing.assert_array_equal(read.labels[2:], expected[2:])
     assert read.ignore is not None and read.ignore.sum() == 4 and read.ignore[:2, :2].all()
     assert len(open_dataset(tmp_path, "val")) == 1
@@ -99,7 +109,7 @@ def _without_corner(sample):
 
 
 def test_both_forms_of_kitti_mots_hold_the_same(tmp_path: Path) -> None:
-    samples = street()
+    samples = street_samples()
     png, text = (
         KittiMots(dataset_layouts.write_kitti_mots(tmp_path / form, samples, "0001", form))
         for form in ("instances", "instances_txt")
@@ -120,7 +130,7 @@ def test_both_forms_of_kitti_mots_hold_the_same(tmp_path: Path) -> None:
     ],
 )
 def test_broken_lines_of_kitti_mots_are_named(tmp_path: Path, line: str, said: str) -> None:
-    write(tmp_path / "image_02" / "0000" / "000000.png", IMAGE)
+    write_image(tmp_path / "image_02" / "0000" / "000000.png", IMAGE)
     (tmp_path / "instances_txt").mkdir()
     (tmp_path / "instances_txt" / "0000.txt").write_text(line)
     with pytest.raises(InputError, match=said):
@@ -128,7 +138,7 @@ def test_broken_lines_of_kitti_mots_are_named(tmp_path: Path, line: str, said: s
 
 
 def test_every_fifth_plant_is_for_validation(tmp_path: Path) -> None:
-    samples = street(10)
+    samples = street_samples(10)
     dataset_layouts.write_cvppp(tmp_path, samples)
     train, val = (open_dataset(tmp_path, split) for split in ("train", "val"))
     assert isinstance(train, Cvppp) and train.class_names == ("leaf",)
@@ -143,21 +153,21 @@ def test_every_fifth_plant_is_for_validation(tmp_path: Path) -> None:
 
 def test_leaves_by_colour_are_leaves_by_number(tmp_path: Path) -> None:
     """A palette comes out of OpenCV as colours."""
-    (sample,) = street(1)
+    (sample,) = street_samples(1)
     dataset_layouts.write_cvppp(tmp_path, [sample])
     dataset = Cvppp(tmp_path, "")
     numbers = dataset[0]
     colors = np.random.default_rng(0).permutation(255)[: 3 * 80].reshape(80, 3).astype(np.uint8) + 1
     colors[0] = 0
     assert sample.ids.max() < len(colors)
-    write(dataset.files(0)[1], colors[sample.labels])
-    assert dataset_layouts.objects(dataset[0], ("leaf",)) == dataset_layouts.objects(
-        numbers, ("leaf",)
-    )
+    write_image(dataset.files(0)[1], colors[sample.labels])
+    assert dataset_layouts.classes_and_masks(
+        dataset[0], ("leaf",)
+    ) == dataset_layouts.classes_and_masks(numbers, ("leaf",))
 
 
 def test_missing_and_broken_images_are_named(tmp_path: Path) -> None:
-    dataset = LabelImages(dataset_layouts.write_label_images(tmp_path, street(1)))
+    dataset = LabelImages(dataset_layouts.write_label_images(tmp_path, street_samples(1)))
     image, labels = dataset.files(0)
     whole = labels.read_bytes()
     for content, said in (

@@ -12,9 +12,9 @@ import written_recordings
 from written_recordings import (
     HEIGHT,
     WIDTH,
-    image,
-    instances,
+    noise_image,
     stamp_ns,
+    two_instances,
     write_bag,
     write_street_bag,
 )
@@ -39,8 +39,8 @@ def test_any_frame_is_read_alone_and_in_any_process(tmp_path: Path) -> None:
         for i in (33, 0, 39):
             sample = dataset[i]
             assert sample.frame.stamp_ns == stamp_ns(i) and sample.frame.frame_id == "camera_front"
-            np.testing.assert_array_equal(sample.frame.image, image(i))
-            np.testing.assert_array_equal(sample.labels, instances(i).labels)
+            np.testing.assert_array_equal(sample.frame.image, noise_image(i))
+            np.testing.assert_array_equal(sample.labels, two_instances(i).labels)
             assert sample.ids.tolist() == [7, 300] and sample.class_ids.tolist() == [1, 0]
 
 
@@ -82,7 +82,7 @@ def write_partly(path: Path, labelled: dict[int, np.ndarray], frames: int = 5) -
         writer.add_topic(topic, kind)
     for i in range(frames):
         picture = result_messages.overlay_message(
-            writer.msgs, written_recordings.header(i), image(i)
+            writer.msgs, written_recordings.header(i), noise_image(i)
         )
         writer.write("/image", picture, stamp_ns(i))
         if i in labelled:
@@ -93,7 +93,7 @@ def write_partly(path: Path, labelled: dict[int, np.ndarray], frames: int = 5) -
             truth = result_messages.detections_message(
                 writer.msgs,
                 written_recordings.header(i),
-                instances(i),
+                two_instances(i),
                 written_recordings.CLASS_NAMES,
             )
             writer.write("/ground_truth/detections", truth, stamp_ns(i) + 30_000_000)
@@ -102,7 +102,7 @@ def write_partly(path: Path, labelled: dict[int, np.ndarray], frames: int = 5) -
 
 
 def test_frames_without_truth_are_left_out(tmp_path: Path) -> None:
-    path = write_partly(tmp_path / "a.mcap", {i: instances(i).labels for i in (1, 4)})
+    path = write_partly(tmp_path / "a.mcap", {i: two_instances(i).labels for i in (1, 4)})
     dataset = LabelledBag(path)
     assert [dataset[i].frame.stamp_ns for i in range(len(dataset))] == [stamp_ns(1), stamp_ns(4)]
     with pytest.raises(InputError, match="expected an image, labels and detections of one stamp"):
@@ -112,7 +112,7 @@ def test_frames_without_truth_are_left_out(tmp_path: Path) -> None:
 
 
 def test_truth_of_another_size_is_named(tmp_path: Path) -> None:
-    small = cv2.resize(instances(1).labels, (WIDTH // 2, HEIGHT // 2), interpolation=0)
+    small = cv2.resize(two_instances(1).labels, (WIDTH // 2, HEIGHT // 2), interpolation=0)
     dataset = LabelledBag(write_partly(tmp_path / "a.mcap", {1: small}))
     with pytest.raises(InputError, match=r"frame of 12\.050 s: .* \(48, 64\) .*found \(24, 32\)"):
         dataset[0]
@@ -123,18 +123,18 @@ def test_broken_recording_gives_the_frames_it_has(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9000])
     dataset = LabelledBag(path)
     assert 30 < len(dataset) < 40
-    np.testing.assert_array_equal(dataset[30].labels, instances(30).labels)
+    np.testing.assert_array_equal(dataset[30].labels, two_instances(30).labels)
     assert "cut.mcap is not whole" in dataset.remarks[0]
 
 
 def test_label_without_detection_is_ignored_ground(tmp_path: Path, caplog: Log) -> None:
-    stray = instances(0).labels.copy()
+    stray = two_instances(0).labels.copy()
     stray[0] = 9
     sample = LabelledBag(write_partly(tmp_path / "a.mcap", {0: stray}))[0]
     assert sample.ids.tolist() == [7, 300]
     assert sample.ignore is not None
     np.testing.assert_array_equal(sample.ignore, stray == 9)
-    np.testing.assert_array_equal(sample.labels, instances(0).labels)
+    np.testing.assert_array_equal(sample.labels, two_instances(0).labels)
     assert "a.mcap, frame of 12.000 s: ignored, as there is no detection: [9]" in caplog.text
 
 
@@ -159,9 +159,9 @@ def write_detections(path: Path, *objects: tuple[str, list[tuple[str, float]]]) 
             for name, results in objects
         ]
         array = msgs.Detection2DArray(header=header, detections=detections)
-        picture = result_messages.overlay_message(msgs, header, image(i))
+        picture = result_messages.overlay_message(msgs, header, noise_image(i))
         writer.write("image", picture, stamp_ns(i))
-        labels = result_messages.labels_message(msgs, header, instances(i).labels)
+        labels = result_messages.labels_message(msgs, header, two_instances(i).labels)
         writer.write("ground_truth/labels", labels, stamp_ns(i))
         writer.write("ground_truth/detections", array, stamp_ns(i))
     writer.close()
@@ -183,7 +183,7 @@ def test_object_whose_id_is_no_label_value_is_left_out(tmp_path: Path, odd: str)
     assert dataset.remarks == ("left out: objects whose id is no label value: 3",)
     sample = dataset[1]
     assert sample.ids.tolist() == [300] and sample.ignore is not None
-    np.testing.assert_array_equal(sample.ignore, instances(1).labels == 7)
+    np.testing.assert_array_equal(sample.ignore, two_instances(1).labels == 7)
     truths = list(read_truth(path))
     assert [truth.class_names for truth in truths] == [{300: "car"}] * 3
 
@@ -212,9 +212,9 @@ def test_repeated_stamps_and_damaged_messages_are_counted(tmp_path: Path) -> Non
         writer.add_topic(topic, kind)
     writer.add_topic("/ground_truth/detections", DETECTIONS)
     for i in range(4):
-        header, truth = written_recordings.header(0), instances(i)  # of a clock that stands
+        header, truth = written_recordings.header(0), two_instances(i)  # of a clock that stands
         messages = {
-            "/image": result_messages.overlay_message(writer.msgs, header, image(i)),
+            "/image": result_messages.overlay_message(writer.msgs, header, noise_image(i)),
             "/ground_truth/labels": result_messages.labels_message(
                 writer.msgs, header, truth.labels
             ),
@@ -228,7 +228,7 @@ def test_repeated_stamps_and_damaged_messages_are_counted(tmp_path: Path) -> Non
     writer.close()
     dataset = LabelledBag(tmp_path / "a.mcap")
     assert len(dataset) == 1
-    np.testing.assert_array_equal(dataset[0].frame.image, image(0))
+    np.testing.assert_array_equal(dataset[0].frame.image, noise_image(0))
     (said,) = dataset.remarks
     assert "messages of /image with the stamp of another: 3" in said
     assert "messages of /image that cannot be read: 1" in said

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from small_networks import by_chance
+from small_networks import untrained_checkpoint
 
 from instaseg_ros import cli, files
 from instaseg_ros.checkpoint import Checkpoint, load_checkpoint
@@ -67,7 +67,7 @@ def assert_made_once(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_model_is_made_once(
     own_cache: None, small_profiles: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert_made_once(by_chance("small"), monkeypatch)
+    assert_made_once(untrained_checkpoint("small"), monkeypatch)
 
 
 @needs_openvino
@@ -76,19 +76,19 @@ def test_a_model_is_made_once(
 def test_a_model_of_full_depth_is_made_once(
     profile: str, own_cache: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert_made_once(by_chance(profile), monkeypatch)
+    assert_made_once(untrained_checkpoint(profile), monkeypatch)
 
 
 @needs_openvino
 def test_other_weights_have_their_own_model() -> None:
-    names = {openvino_model._name(by_chance(seed=seed)) for seed in (0, 1, 0)}
+    names = {openvino_model._name(untrained_checkpoint(seed=seed)) for seed in (0, 1, 0)}
     assert len(names) == 2
 
 
 @needs_openvino
 def test_int8_is_not_offered_before_it_is_measured(own_cache: None) -> None:
     with pytest.raises(ConfigError, match="instaseg quantize"):
-        open_runtime(INT8, by_chance())
+        open_runtime(INT8, untrained_checkpoint())
 
 
 @needs_openvino
@@ -109,7 +109,7 @@ def test_without_an_int8_model_that_was_damaged_it_runs_in_floats(
 
 def test_torch_does_not_run_int8() -> None:
     with pytest.raises(ConfigError, match="torch runs fp32"):
-        open_runtime(RuntimeConfig(name="torch", precision="int8"), by_chance())
+        open_runtime(RuntimeConfig(name="torch", precision="int8"), untrained_checkpoint())
 
 
 @needs_nncf

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from metric_scenes import instances, metric_scene
+from metric_scenes import metric_scene, predictions
 
 from instaseg_ros.evaluation.matching import rank, rankings
 from instaseg_ros.evaluation.metrics import breakdown
@@ -43,7 +43,7 @@ def counts(
 ) -> FrameCounts:
     ids = np.unique(truth[truth > 0])
     true_classes, predicted_classes = classes or ([0] * len(ids), [0] * len(scores))
-    found = instances(predicted, np.array(predicted_classes, np.int64), np.array(scores))
+    found = predictions(predicted, np.array(predicted_classes, np.int64), np.array(scores))
     return frame_counts(truth, ids, np.array(true_classes), found, min_pixels=0, **regions)
 
 

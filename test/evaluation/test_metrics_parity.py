@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from metric_scenes import MetricScene, instances, metric_scene
+from metric_scenes import MetricScene, metric_scene, predictions
 
 from instaseg_ros.datasets.cityscapes import CITYSCAPES, VOID, from_cityscapes_ids
 from instaseg_ros.evaluation.metrics.average_precision import average_precision
@@ -140,7 +140,7 @@ def test_coco_ap_of_masks() -> None:
     part[0:20, 0:13] = 1  # IoU 0.65: right at 0.5, 0.55, 0.6, 0.65
     part[40:80, 40:80] = 2
     part[90:100, 5:50] = 3  # on the crowd: neither right nor wrong
-    found = instances(part, np.zeros(3, np.int64), np.array([0.9, 0.8, 0.95]))
+    found = predictions(part, np.zeros(3, np.int64), np.array([0.9, 0.8, 0.95]))
     coco = CocoFrames(["car", "bus"])
     ids, class_ids = np.array([5, 6], np.uint16), np.zeros(2, np.int64)
     coco.add(labels, ids, class_ids, found, None, crowd)
@@ -163,6 +163,6 @@ def test_coco_ap_where_ignored_ground_lies_on_objects() -> None:
     ignore[0:10], ignore[30:60] = True, True  # half of the first, all of the second
     found = np.where(ignore, 0, labels).astype(np.uint16)
     coco = CocoFrames(["car"])
-    seen = instances(found, np.zeros(1, np.int64), np.array([0.9]))
+    seen = predictions(found, np.zeros(1, np.int64), np.array([0.9]))
     coco.add(labels, np.array([1, 2], np.uint16), np.zeros(2, np.int64), seen, ignore)
     assert coco.average_precision()["ap"] == pytest.approx(1)

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from disc_images import write_discs
-from metric_scenes import instances, metric_scene
+from metric_scenes import metric_scene, predictions
 
 from instaseg_ros import cli
 from instaseg_ros.checkpoint import Checkpoint, save_checkpoint
@@ -73,7 +73,7 @@ def test_classes_are_matched_by_name_and_metrics_are_as_on_equal_ones() -> None:
     renamed = {}
     for k, scene in enumerate(data.scenes):
         theirs = np.array([3, 0, 1])[scene.predicted.class_ids]  # their tram is a dog
-        renamed[k] = instances(scene.predicted.labels, theirs, scene.predicted.scores)
+        renamed[k] = predictions(scene.predicted.labels, theirs, scene.predicted.scores)
     found = evaluate(Echo(("bus", "dog", "person", "car"), renamed), data, min_pixels=100)
     assert found.classes.names == ("car", "bus")
     unknown, unlabelled = found.classes.remarks

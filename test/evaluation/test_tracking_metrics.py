@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from metric_scenes import instances, metric_scene
+from metric_scenes import metric_scene, predictions
 from numpy.typing import NDArray
 
 from instaseg_ros import cli
@@ -194,7 +194,7 @@ class Follows:
             order = np.random.default_rng(len(self.seen)).permutation(order)
         lookup = np.concatenate([[0], order]).astype(np.uint16)
         n = len(sample.ids)
-        found = instances(lookup[sample.labels], sample.class_ids, np.ones(n))
+        found = predictions(lookup[sample.labels], sample.class_ids, np.ones(n))
         object.__setattr__(found, "ids", lookup[sample.ids])
         return [Result(found, {"network": 1.0})]
 

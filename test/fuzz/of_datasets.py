@@ -28,8 +28,8 @@ VALUES = (None, True, -1, 0, 1, 1.5, 1e30, -4e7, 2**62, 10**40, "", "1", "\ud800
 def seeds() -> list[bytes]:
     """A letter of the dataset, then its truth. The datasets themselves lie in a folder that lasts
     as long as the process."""
-    root, frames = Path(_FOLDER.name), dataset_layouts.street(FRAMES)
-    squares = [{"segmentation": dataset_layouts.square(2, 2, 9), "bbox": [1, 2, 3, 4]}]
+    root, frames = Path(_FOLDER.name), dataset_layouts.street_samples(FRAMES)
+    squares = [{"segmentation": dataset_layouts.square_polygon(2, 2, 9), "bbox": [1, 2, 3, 4]}]
     runs = [
         {"segmentation": {"size": [*dataset_layouts.SIZE], "counts": [10, 20, 8162]}, "iscrowd": 1}
     ]
@@ -116,8 +116,8 @@ def _with_meta(root: Path, frames: Sequence[Any]) -> Path:
     """The synthetic street's export."""
     listed = []
     for n, sample in enumerate(frames):
-        dataset_layouts.write(root / "images" / f"{n}.png", sample.frame.image)
-        dataset_layouts.write(root / "labels" / f"{n}.png", sample.labels)
+        dataset_layouts.write_image(root / "images" / f"{n}.png", sample.frame.image)
+        dataset_layouts.write_image(root / "labels" / f"{n}.png", sample.labels)
         ids = {"ids": sample.ids.tolist(), "class_ids": sample.class_ids.tolist()}
         listed.append({"file": f"{n}.png", **ids})
     meta = {"class_names": dataset_layouts.CLASS_NAMES, "frames": listed}

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from driver import mutated
 from safetensors.torch import save
-from small_networks import SMALL, by_chance
+from small_networks import SMALL, untrained_checkpoint
 
 from instaseg_ros.checkpoint import FORMAT, HEADER_KEY, describe, description, load_checkpoint
 from instaseg_ros.model.erfnet import PROFILES
@@ -20,7 +20,7 @@ from instaseg_ros.model.erfnet import PROFILES
 
 def seeds() -> list[bytes]:
     PROFILES.update(SMALL)
-    checkpoint = by_chance("small")
+    checkpoint = untrained_checkpoint("small")
     header = {
         "format": FORMAT,
         **description(checkpoint),

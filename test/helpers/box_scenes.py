@@ -10,13 +10,13 @@ from instaseg_ros.methods.box_regression import _true_boxes, raw_outputs
 from instaseg_ros.methods.semantic import semantic_truth
 
 
-def targets(labels: np.ndarray, class_ids: list[int]) -> Targets:
-    """labels: (H, W), 1..K."""
+def targets_of_image(labels: np.ndarray, class_ids: list[int]) -> Targets:
+    """The truth of one image, no pixel of it excused. labels: (H, W), 1..K."""
     whole = torch.from_numpy(labels.astype(np.int64))[None]
     return Targets(whole, [torch.tensor(class_ids, dtype=torch.int64)], whole < 0)
 
 
-def ideal(truth: Targets, n_classes: int, logit: float = 6.0) -> dict[str, torch.Tensor]:
+def perfect_outputs(truth: Targets, n_classes: int, logit: float = 6.0) -> dict[str, torch.Tensor]:
     """What a network says that knows the truth of one image."""
     labels, (class_ids,) = truth.labels[0], truth.class_ids
     y, x = torch.nonzero(labels, as_tuple=True)
@@ -29,7 +29,9 @@ def ideal(truth: Targets, n_classes: int, logit: float = 6.0) -> dict[str, torch
     return {"box": box[None], "semantic": logit * semantic.float()}
 
 
-def street(height: int, width: int, n: int, seed: int = 0) -> tuple[np.ndarray, list[int]]:
+def street_of_ellipses(
+    height: int, width: int, n: int, seed: int = 0
+) -> tuple[np.ndarray, list[int]]:
     """Ellipses, the nearer ones in front; at least 30 pixels of each can be seen."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]

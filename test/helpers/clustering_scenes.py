@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from embedding_scenes import Outputs, scene
+from embedding_scenes import Outputs, assert_same_groups, scene_of_discs
 from torch import Tensor
 
 from instaseg_ros.clustering.ellipses import Groups, reference
@@ -17,10 +17,12 @@ from instaseg_ros.methods import spatial_embedding as method
 SIZES = ((24, 48), (17, 31), (130, 9), (1, 60), (60, 1))
 
 
-def random_scene(number: int) -> tuple[Outputs, DecodeConfig]:
+def random_outputs(number: int) -> tuple[Outputs, DecodeConfig]:
     """The raw outputs of one image, ties and odd values included, and thresholds for it."""
     rng = np.random.default_rng(number)
-    outputs = scene(rng, SIZES[number % 5], 1 + number % 3, 1 + number % 2, number // 5 % 3)
+    outputs = scene_of_discs(
+        rng, SIZES[number % 5], 1 + number % 3, 1 + number % 2, number // 5 % 3
+    )
     return outputs, DecodeConfig(
         seed_threshold=rng.choice([0, 0.5, 0.7, 0.9, 1.0]).item(),
         foreground_threshold=rng.choice([0, 0.3, 0.5, 0.8]).item(),
@@ -31,7 +33,7 @@ def random_scene(number: int) -> tuple[Outputs, DecodeConfig]:
     )
 
 
-def evaluated(*images: Outputs) -> tuple[Tensor, Tensor, Tensor]:
+def embedding_scale_score(*images: Outputs) -> tuple[Tensor, Tensor, Tensor]:
     """Embedding, scale and score (B, c, H, W) of a batch."""
     offset, bandwidth, seed = (
         torch.stack([torch.from_numpy(array) for array in arrays])
@@ -41,15 +43,13 @@ def evaluated(*images: Outputs) -> tuple[Tensor, Tensor, Tensor]:
     return embedding, method.inverse_bandwidth(bandwidth), method.seed_score(seed)
 
 
-def assert_groups_of_oracle(
+def assert_batch_of_oracle(
     maps: Sequence[Tensor], got: Sequence[Groups], config: DecodeConfig
 ) -> int:
     """Every field of every image equal, bit for bit. Returns how many instances there were."""
     count = 0
-    for *image, groups in zip(*maps, got, strict=True):
-        expected = reference.group(*image, config)
-        for name, left, right in zip(Groups._fields, expected, groups, strict=True):
-            assert left.dtype == right.dtype and left.shape == right.shape, name
-            np.testing.assert_array_equal(left, right, err_msg=name)
+    for embedding, scale, score, groups in zip(*maps, got, strict=True):
+        expected = reference.group(embedding, scale, score, config)
+        assert_same_groups(expected, groups)
         count += len(expected.scores)
     return count

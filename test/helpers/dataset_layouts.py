@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,12 +19,13 @@ CITYSCAPES_IDS = {"person": 24, "rider": 25, "car": 26, "truck": 27, "bus": 28}
 KITTI_IDS = {"car": 1, "person": 2}
 
 
-def street(frames: int = 3) -> list[Sample]:
+def street_samples(frames: int = 3) -> list[Sample]:
+    """Frames of the synthetic street, of SIZE, one after the other."""
     data = SyntheticStreet(SIZE, sequences=1, frames_per_sequence=frames, seed=3, depth=False)
     return [data[i] for i in range(frames)]
 
 
-def objects(sample: Sample, class_names: tuple[str, ...]) -> set[tuple[str, bytes]]:
+def classes_and_masks(sample: Sample, class_names: tuple[str, ...]) -> set[tuple[str, bytes]]:
     """Class and mask of each object: what must survive being written and read."""
     return {
         (class_names[k], (sample.labels == i).tobytes())
@@ -30,7 +33,9 @@ def objects(sample: Sample, class_names: tuple[str, ...]) -> set[tuple[str, byte
     }
 
 
-def assert_same(dataset: Dataset, samples: list[Sample], keep=CLASS_NAMES) -> None:
+def assert_holds(
+    dataset: Dataset, samples: list[Sample], keep: Collection[str] = CLASS_NAMES
+) -> None:
     """The dataset has these images, and those of their objects whose class is in `keep`."""
     assert len(dataset) == len(samples)
     for i, sample in enumerate(samples):
@@ -39,19 +44,22 @@ def assert_same(dataset: Dataset, samples: list[Sample], keep=CLASS_NAMES) -> No
         assert read.labels.dtype == read.ids.dtype == np.uint16
         assert read.class_ids.dtype == np.int64
         assert read.ids.tolist() == sorted(set(read.labels.ravel().tolist()) - {0})
-        expected = {o for o in objects(sample, CLASS_NAMES) if o[0] in keep}
-        assert objects(read, dataset.class_names) == expected and expected
+        expected = {o for o in classes_and_masks(sample, CLASS_NAMES) if o[0] in keep}
+        assert classes_and_masks(read, dataset.class_names) == expected and expected
         for file in dataset.files(i):
             assert file.exists()
 
 
-def write(path: Path, image: np.ndarray) -> Path:
+def write_image(path: Path, image: np.ndarray) -> Path:
+    """An image file of the kind that the path's end names: (H, W, 3) RGB, or (H, W) labels."""
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), image[..., ::-1] if image.ndim == 3 else image)
     return path
 
 
-def encoded(sample: Sample, class_of: dict[str, int], number_is_id: bool = False) -> np.ndarray:
+def class_and_number(
+    sample: Sample, class_of: dict[str, int], number_is_id: bool = False
+) -> np.ndarray:
     """Label image of class * 1000 + number, from 0 unless the number is the object's id."""
     values = np.zeros(sample.labels.shape, np.uint16)
     for n, (i, k) in enumerate(zip(sample.ids, sample.class_ids, strict=True)):
@@ -62,31 +70,38 @@ def encoded(sample: Sample, class_of: dict[str, int], number_is_id: bool = False
 
 
 def write_label_images(root: Path, samples: list[Sample], split: str = "") -> Path:
+    """Images and, of the same names, instances as class * 1000 + number; returns `root`."""
     for n, sample in enumerate(samples):
-        write(root / "images" / split / f"{n}.png", sample.frame.image)
-        write(root / "instances" / split / f"{n}.png", encoded(sample, CITYSCAPES_IDS))
+        write_image(root / "images" / split / f"{n}.png", sample.frame.image)
+        write_image(
+            root / "instances" / split / f"{n}.png", class_and_number(sample, CITYSCAPES_IDS)
+        )
     return root
 
 
 def write_cityscapes(root: Path, samples: list[Sample], split: str = "train") -> Path:
+    """The folders of Cityscapes with one town; returns `root`."""
     for n, sample in enumerate(samples):
         name = f"{split}/ulm/ulm_{n:06d}_000019"
-        truth = encoded(sample, CITYSCAPES_IDS)
+        truth = class_and_number(sample, CITYSCAPES_IDS)
         truth[truth == 0] = 7  # road
-        write(root / "leftImg8bit" / f"{name}_leftImg8bit.png", sample.frame.image)
-        write(root / "gtFine" / f"{name}_gtFine_instanceIds.png", truth)
+        write_image(root / "leftImg8bit" / f"{name}_leftImg8bit.png", sample.frame.image)
+        write_image(root / "gtFine" / f"{name}_gtFine_instanceIds.png", truth)
     return root
 
 
 def write_kitti_mots(root: Path, samples: list[Sample], sequence: str, form: str) -> Path:
-    """form: `instances` (PNG) or `instances_txt`."""
+    """A sequence of KITTI MOTS, its first pixels to be ignored; returns `root`.
+
+    form: `instances` (PNG) or `instances_txt`.
+    """
     lines = []
     for t, sample in enumerate(samples):
-        write(root / "training" / "image_02" / sequence / f"{t:06d}.png", sample.frame.image)
-        truth = encoded(sample, KITTI_IDS, number_is_id=True)
+        write_image(root / "training" / "image_02" / sequence / f"{t:06d}.png", sample.frame.image)
+        truth = class_and_number(sample, KITTI_IDS, number_is_id=True)
         truth[:2, :2] = 10_000
         if form == "instances":
-            write(root / form / sequence / f"{t:06d}.png", truth)
+            write_image(root / form / sequence / f"{t:06d}.png", truth)
         for value in np.unique(truth[truth > 0]).tolist():
             rle = mask_api.encode(np.asfortranarray(truth == value, np.uint8))["counts"].decode()
             lines.append(f"{t} {value} {value // 1000} {SIZE[0]} {SIZE[1]} {rle}")
@@ -97,21 +112,26 @@ def write_kitti_mots(root: Path, samples: list[Sample], sequence: str, form: str
 
 
 def write_cvppp(root: Path, samples: list[Sample]) -> Path:
+    """The folder A1 of the leaf segmentation challenge; returns `root`."""
     for n, sample in enumerate(samples, 1):
-        write(root / "A1" / f"plant{n:03d}_rgb.png", sample.frame.image)
-        write(root / "A1" / f"plant{n:03d}_label.png", sample.labels)
+        write_image(root / "A1" / f"plant{n:03d}_rgb.png", sample.frame.image)
+        write_image(root / "A1" / f"plant{n:03d}_label.png", sample.labels)
     return root
 
 
 def write_coco(root: Path, samples: list[Sample], split: str = "train2017") -> Path:
-    """Category ids 10, 20, ...; the even objects as COCO's string, the odd ones as numbers."""
-    images, annotations = [], []
+    """Images and their file of annotations, whose path is returned.
+
+    Category ids 10, 20, ...; the even objects as COCO's string, the odd ones as numbers.
+    """
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for n, sample in enumerate(samples):
-        write(root / split / f"{n}.png", sample.frame.image)
+        write_image(root / split / f"{n}.png", sample.frame.image)
         images.append({"id": 100 + n, "file_name": f"{n}.png", "height": SIZE[0], "width": SIZE[1]})
         for i, k in zip(sample.ids.tolist(), sample.class_ids.tolist(), strict=True):
             mask = np.asfortranarray(sample.labels == i, np.uint8)
-            counts = mask_api.encode(mask)["counts"].decode() if i % 2 == 0 else runs(mask)
+            counts = mask_api.encode(mask)["counts"].decode() if i % 2 == 0 else column_runs(mask)
             annotations.append(
                 {
                     "id": len(annotations),
@@ -129,7 +149,7 @@ def write_coco(root: Path, samples: list[Sample], split: str = "train2017") -> P
     return path
 
 
-def runs(mask: np.ndarray) -> list[int]:
+def column_runs(mask: np.ndarray) -> list[int]:
     """Lengths of the runs of a mask down its columns, zeros first."""
     values = np.concatenate([[0], mask.ravel("F"), [-1]])
     starts = np.flatnonzero(np.diff(values))
@@ -139,7 +159,7 @@ def runs(mask: np.ndarray) -> list[int]:
 
 def write_coco_of_one(root: Path, annotations: list[dict], /, **others: object) -> Path:
     """COCO of one black image; `others` replaces parts of the file."""
-    write(root / "images" / "a.png", np.zeros((*SIZE, 3), np.uint8))
+    write_image(root / "images" / "a.png", np.zeros((*SIZE, 3), np.uint8))
     image = {"id": 7, "file_name": "a.png", "height": SIZE[0], "width": SIZE[1]}
     ground = {"image_id": 7, "category_id": 3, "iscrowd": 0}
     document = {
@@ -153,6 +173,7 @@ def write_coco_of_one(root: Path, annotations: list[dict], /, **others: object) 
     return path
 
 
-def square(left: int, top: int, side: int) -> list[list[int]]:
+def square_polygon(left: int, top: int, side: int) -> list[list[int]]:
+    """A square as COCO's segmentation: one polygon of x, y, x, y, ..."""
     right, bottom = left + side, top + side
     return [[left, top, right, top, right, bottom, left, bottom]]

@@ -21,8 +21,8 @@ QUICK = {
 }
 
 
-def options(values: dict[str, object]) -> list[str]:
-    """As arguments of the command line."""
+def set_options(values: dict[str, object]) -> list[str]:
+    """Options as arguments of the command line, `--set NAME=VALUE`."""
     return [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
 
 

@@ -18,30 +18,41 @@ THREES = dataclasses.replace(SMALL, min_pixels=2)
 
 
 def oracle_groups(outputs: Outputs, config: DecodeConfig) -> Groups:
+    """The groups of the published loop."""
     offset, bandwidth, seed = (torch.from_numpy(array) for array in outputs)
     embedding = method.embed(offset, method.pixel_grid(*seed.shape[1:]))
     scale = method.inverse_bandwidth(bandwidth)
     return reference.group(embedding, scale, method.seed_score(seed), config)
 
 
-def assert_same(outputs: Outputs, config: DecodeConfig) -> Groups:
+def assert_groups_of_oracle(outputs: Outputs, config: DecodeConfig) -> Groups:
     """Every field equal, bit for bit; returns the groups for further questions."""
     expected, got = oracle_groups(outputs, config), method.group(*outputs, config)
-    for name, left, right in zip(Groups._fields, expected, got, strict=True):
-        assert left.dtype == right.dtype and left.shape == right.shape, name
-        np.testing.assert_array_equal(left, right, err_msg=name)
+    assert_same_groups(expected, got)
     return got
 
 
+def assert_same_groups(expected: Groups, got: Groups) -> None:
+    """Every field of one type and shape, and equal bit for bit."""
+    for name in Groups._fields:
+        left, right = getattr(expected, name), getattr(got, name)
+        assert left.dtype == right.dtype and left.shape == right.shape, name
+        np.testing.assert_array_equal(left, right, err_msg=name)
+
+
 def raw_bandwidth(radius_px: float) -> float:
+    """The raw output that makes a disc of this radius of one instance's pixels."""
     return float(np.log(np.log(2) / (radius_px * method.STEP_Y) ** 2)) / method.BANDWIDTH_GAIN
 
 
-def scene(
+def scene_of_discs(
     rng: np.random.Generator, size: tuple[int, int], n_classes: int, n_sigma: int, chaos: int
 ) -> Outputs:
-    """Discs whose pixels point at their centres: 0 neatly, 1 with ties and noise, 2 wildly, with
-    every other value replaced by something a healthy network does not say."""
+    """Discs whose pixels point at their centres.
+
+    chaos: 0 neatly, 1 with ties and noise, 2 wildly, with every other value replaced by something
+    a healthy network does not say.
+    """
     height, width = size
     y, x = np.mgrid[:height, :width].astype(np.float64)
     offset = rng.normal(0, 0.002, (2, height, width)) * (chaos > 0)
@@ -72,7 +83,9 @@ def scene(
     return offset.astype(np.float32), bandwidth.astype(np.float32), seed.astype(np.float32)
 
 
-def flat(height: int, width: int, radius_px: float, logit: float, n_classes: int = 1) -> Outputs:
+def uniform_outputs(
+    height: int, width: int, radius_px: float, logit: float, n_classes: int = 1
+) -> Outputs:
     """No offsets, one bandwidth, one seed output everywhere."""
     return (
         np.zeros((2, height, width), np.float32),
@@ -83,7 +96,7 @@ def flat(height: int, width: int, radius_px: float, logit: float, n_classes: int
 
 def columns_of_three(height: int, width: int) -> Outputs:
     """Every three pixels above each other are an instance, the later the higher its score."""
-    offset, bandwidth, seed = flat(height, width, 0.3, 3)
+    offset, bandwidth, seed = uniform_outputs(height, width, 0.3, 3)
     offset[1] = ((1 - np.arange(height) % 3) * np.float32(method.STEP_Y))[:, None]
     seed[0, 1::3] = np.linspace(4, 5, height // 3 * width).reshape(height // 3, width)
     return offset, bandwidth, seed

@@ -11,7 +11,7 @@ import numpy as np
 HEIGHT, WIDTH = 37, 53
 
 
-def files() -> dict[str, bytes]:
+def files_of_every_kind() -> dict[str, bytes]:
     """A file of each kind, in its variants."""
     noise = np.random.default_rng(1).integers(0, 256, (12, 16, 3), np.uint8)
     color = cv2.resize(noise, (WIDTH, HEIGHT))
@@ -40,10 +40,10 @@ def files() -> dict[str, bytes]:
     }
 
 
-FILES = files()
+FILES = files_of_every_kind()
 
 
-def bombs() -> dict[str, bytes]:
+def absurd_headers() -> dict[str, bytes]:
     """Headers of absurd sizes with hardly anything behind them."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
@@ -86,4 +86,4 @@ def bombs() -> dict[str, bytes]:
     }
 
 
-BOMBS = bombs()
+BOMBS = absurd_headers()

@@ -29,7 +29,7 @@ class MetricScene(NamedTuple):
         return frame_counts(*self, min_pixels)
 
 
-def instances(
+def predictions(
     labels: NDArray[np.uint16], class_ids: NDArray[np.int64], scores: NDArray[np.float32]
 ) -> Instances:
     """Predictions 1..N, some maybe without a pixel."""
@@ -73,7 +73,7 @@ def metric_scene(
     crowd[ignore > 0] = 0
     ids = np.unique(labels[labels > 0])
     class_ids = np.array(classes, np.int64)[ids.astype(int) - 1]
-    predicted = instances(
+    predicted = predictions(
         predicted_labels, np.array(predicted_classes, np.int64), np.array(scores, np.float32)
     )
     return MetricScene(labels, ids, class_ids, predicted, ignore > 0, crowd)

@@ -25,16 +25,19 @@ SMALL_STAGES = (
 SMALL_TAPPED = (1, 2, 3, 4)
 
 
-def by_chance(
+def untrained_checkpoint(
     profile: str = "published", class_names: tuple[str, ...] = ("car", "bus"), seed: int = 0
 ) -> Checkpoint:
-    """profile: of the package; where the fixture `small_profiles` is used, of SMALL too."""
+    """The spatial embedding's network, whose weights are chance.
+
+    profile: of the package; where the fixture `small_profiles` is used, of SMALL too.
+    """
     torch.manual_seed(seed)
     heads = make_method("spatial_embedding", len(class_names), 2).heads
     return Checkpoint(ERFNet(heads, profile).state_dict(), class_names, profile=profile)
 
 
-def remembering(class_names: tuple[str, ...] = ("car", "bus")) -> Checkpoint:
+def checkpoint_with_memory(class_names: tuple[str, ...] = ("car", "bus")) -> Checkpoint:
     """A small network whose memory has something to say: fresh, it is the identity."""
     torch.manual_seed(0)
     method = make_method("spatio_temporal", len(class_names))
@@ -44,14 +47,15 @@ def remembering(class_names: tuple[str, ...] = ("car", "bus")) -> Checkpoint:
     return Checkpoint(network.state_dict(), class_names, method.name, profile="small")
 
 
-def trained_like(network: nn.Module) -> None:
+def randomize_batchnorms(network: nn.Module) -> None:
     """BatchNorms as training could leave them, negative scales included."""
     generator = torch.Generator().manual_seed(0)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            n = module.num_features
+            n, mean, variance = module.num_features, module.running_mean, module.running_var
+            assert mean is not None and variance is not None
             with torch.no_grad():
                 module.weight.copy_(torch.randn(n, generator=generator))
                 module.bias.copy_(torch.randn(n, generator=generator) * 0.2)
-                module.running_mean.copy_(torch.randn(n, generator=generator) * 0.2)
-                module.running_var.copy_(torch.rand(n, generator=generator) + 0.5)
+                mean.copy_(torch.randn(n, generator=generator) * 0.2)
+                variance.copy_(torch.rand(n, generator=generator) + 0.5)

@@ -17,8 +17,8 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from clustering_scenes import assert_groups_of_oracle, random_scene
-from embedding_scenes import SMALL, THREES, Outputs, columns_of_three, flat
+from clustering_scenes import assert_batch_of_oracle, random_outputs
+from embedding_scenes import SMALL, THREES, Outputs, columns_of_three, uniform_outputs
 from torch import Tensor
 
 from instaseg_ros.benchmarks.yardstick import made_to_measure
@@ -45,7 +45,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @triton.jit
-def evaluate(
+def evaluate(  # type: ignore[no-untyped-def]
     offset, bandwidth, seed, lattice_x, lattice_y, embedding, scale, score, width, n_pixels, gain,
     SIGMA: tl.constexpr, CLASSES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -70,7 +70,13 @@ def stacked(*images: Outputs) -> list[Tensor]:
     return [torch.from_numpy(np.stack(arrays)) for arrays in zip(*images, strict=True)]
 
 
+def _first_image(raw: Sequence[Tensor]) -> Outputs:
+    offset, bandwidth, seed = (part[0].float().numpy() for part in raw)
+    return offset, bandwidth, seed
+
+
 def lattice_of(raw: Sequence[Tensor]) -> list[Tensor]:
+    """The pixels' coordinates along x and y, as the method has them."""
     return [torch.from_numpy(axis) for axis in method._lattice(*raw[2].shape[2:])]
 
 
@@ -90,6 +96,7 @@ def maps_of(raw: Sequence[Tensor]) -> list[Tensor]:
 
 
 def clustering(raw: Sequence[Tensor]) -> triton_session.TritonGrouping:
+    """A session for outputs of these shapes, on the CPU."""
     seed = raw[2]
     return triton_session.TritonGrouping(seed.shape, raw[1].shape[1], "cpu", lattice_of(raw))
 
@@ -105,8 +112,8 @@ def groups_of_raw(config: DecodeConfig, raw: Sequence[Tensor], launches: int = 1
         grouping.launch(raw, least_logit, method.BANDWIDTH_GAIN, config)
         found = grouping.groups(grouping.labels.numpy().copy(), grouping.report.numpy().copy())
         fitting = [k for k, groups in enumerate(found) if groups is not None]
-        kept = [found[k] for k in fitting]
-        assert_groups_of_oracle([t[fitting] for t in maps], kept, config)
+        kept = [groups for groups in found if groups is not None]
+        assert_batch_of_oracle([t[fitting] for t in maps], kept, config)
     return found
 
 
@@ -124,8 +131,8 @@ def test_formulas_are_the_methods() -> None:
     embedding, scale, score = maps_of(raw)
     grid = method.pixel_grid(1, row.shape[-1])
     # x reaches 6, where neighbours in float32 lie 5e-7 apart
-    tanh = {"rtol": 0.0, "atol": 5e-7, "equal_nan": True}
-    torch.testing.assert_close(embedding, method.embed(raw[0], grid), **tanh)
+    torch.testing.assert_close(embedding, method.embed(raw[0], grid), rtol=0.0, atol=5e-7,
+                               equal_nan=True)  # fmt: skip
     torch.testing.assert_close(embedding[:, 1], torch.tanh(raw[0][:, 1]), rtol=3e-7, atol=0.0,
                                equal_nan=True)  # fmt: skip
     torch.testing.assert_close(scale, method.inverse_bandwidth(raw[1]), rtol=2e-7, atol=1e-37,
@@ -138,7 +145,7 @@ def test_formulas_are_the_methods() -> None:
 def test_outputs_are_read_as_they_lie(dtype: torch.dtype) -> None:
     """Half precision, channels last, cut out of a larger image and of one tensor with all heads:
     as a network leaves them."""
-    outputs, config = random_scene(71)
+    outputs, config = random_outputs(71)
     (one,) = groups_of_raw(config, [t.to(dtype) for t in stacked(outputs)])
     sizes = [len(array) for array in outputs]
     height, width = outputs[2].shape[1:]
@@ -160,7 +167,7 @@ def test_what_a_network_says_is_clustered_as_on_the_cpu() -> None:
     least_logit = method.least_logit(config.foreground_threshold)
     grouping.launch(raw, least_logit, method.BANDWIDTH_GAIN, config)
     (found,) = grouping.groups(grouping.labels.numpy(), grouping.report.numpy())
-    expected = method.group(*(part[0].float().numpy() for part in raw), config)
+    expected = method.group(*_first_image(raw), config)
     assert found is not None and len(found.scores) == len(expected.scores) == 8
     assert np.count_nonzero(found.labels != expected.labels) <= 2  # on a border, by rounding
     np.testing.assert_array_equal(found.class_ids, expected.class_ids)
@@ -171,7 +178,7 @@ def test_what_a_network_says_is_clustered_as_on_the_cpu() -> None:
 
 @pytest.mark.parametrize("number", range(2))
 def test_kernels_agree_with_the_oracle(number: int) -> None:
-    outputs, config = random_scene(number)
+    outputs, config = random_outputs(number)
     groups_of(config, outputs)
 
 
@@ -180,28 +187,28 @@ def test_kernels_agree_with_the_oracle(number: int) -> None:
 def test_kernels_agree_in_small_steps(numbers: Sequence[int]) -> None:
     found = []
     for number in numbers:
-        outputs, config = random_scene(number)
+        outputs, config = random_outputs(number)
         found += groups_of(config, outputs, launches=2)
     assert sum(len(groups.scores) for groups in found if groups) > 10
 
 
 @SMALL_STEPS
 def test_images_of_a_batch_do_not_mix() -> None:
-    images = [random_scene(number)[0] for number in (32, 62)]  # alike in shape
+    images = [random_outputs(number)[0] for number in (32, 62)]  # alike in shape
     found = groups_of(SMALL, *images, launches=2)
     assert len({groups.labels.tobytes() for groups in found}) == 2
 
 
 @SMALL_STEPS
 def test_equal_seeds_are_taken_in_image_order() -> None:
-    (found,) = groups_of(dataclasses.replace(SMALL, agreement=False), flat(16, 32, 4, 3))
+    (found,) = groups_of(dataclasses.replace(SMALL, agreement=False), uniform_outputs(16, 32, 4, 3))
     assert found.centers[0].tolist() == [0, 0] and len(found.scores) > 5
 
 
 @pytest.mark.parametrize(("left", "kept"), [(25, [1, 0]), (24, [1])])
 @SMALL_STEPS
 def test_contested_pixels_go_to_the_better_instance(left: int, kept: list[int]) -> None:
-    outputs = flat(12, 48, 1e4, 4, n_classes=3)
+    outputs = uniform_outputs(12, 48, 1e4, 4, n_classes=3)
     outputs[2][1, :, :left], outputs[2][1, :, left:] = -4, 5
     outputs[2][2] = -4
     (found,) = groups_of(SMALL, outputs)
@@ -213,14 +220,14 @@ def test_where_there_is_no_room_it_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     """And leaves the image to the CPU."""
     monkeypatch.setattr(triton_session, "SLOTS", 20)
     many = columns_of_three(9, 8)
-    crowd = flat(20, 30, 1e4, 3, n_classes=4)  # more points than two classes' worth
+    crowd = uniform_outputs(20, 30, 1e4, 3, n_classes=4)  # more points than two classes' worth
     for outputs, config in ((many, THREES), (crowd, SMALL)):
         assert groups_of(config, outputs) == [None]
 
 
 @SMALL_STEPS
 def test_fewer_rounds_than_a_chain_of_rivals_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    outputs = flat(12, 48, 1e4, 4, n_classes=3)
+    outputs = uniform_outputs(12, 48, 1e4, 4, n_classes=3)
     outputs[2][1], outputs[2][2] = 5, 6
     outputs[2][:, :, 20:] = -4
     outputs[2][2, :, 5:], outputs[2][1, :, 12:] = -4, -4

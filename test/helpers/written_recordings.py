@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,14 +24,14 @@ HEIGHT, WIDTH = 48, 64
 FIRST_NS, PERIOD_NS = 12_000_000_000, 50_000_000
 
 
-def image(index: int) -> np.ndarray:
+def noise_image(index: int) -> np.ndarray:
     """(HEIGHT, WIDTH, 3) uint8 noise that says which frame it is by its red corner."""
     pixels = np.random.default_rng(index).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     pixels[:8, :8] = index, 0, 0
     return pixels
 
 
-def instances(index: int) -> Instances:
+def two_instances(index: int) -> Instances:
     """Two objects, one of a label value over 255; the second moves with the index."""
     labels = np.zeros((HEIGHT, WIDTH), np.uint16)
     labels[10:20, 5:25] = 300
@@ -52,20 +54,22 @@ class StandInPipeline:
     class_names = CLASS_NAMES
 
     def process(self, frames: list[Frame]) -> list[Result]:
-        return [Result(instances(int(f.image[0, 0, 0])), {"network": 1.5}) for f in frames]
+        return [Result(two_instances(int(f.image[0, 0, 0])), {"network": 1.5}) for f in frames]
 
 
 def stamp_ns(index: int) -> int:
+    """When frame `index` was taken."""
     return FIRST_NS + index * PERIOD_NS
 
 
-def header(index: int):
+def header(index: int) -> Any:
+    """A `std_msgs/Header` of rosbags for frame `index` of the front camera."""
     return make_header(stamp_ns(index), "camera_front")
 
 
-def image_message(index: int) -> bytes:
+def serialized_image(index: int) -> bytes:
     """The image as a serialised sensor_msgs/Image."""
-    message = result_messages.overlay_message(message_classes(), header(index), image(index))
+    message = result_messages.overlay_message(message_classes(), header(index), noise_image(index))
     return bytes(typestore().serialize_cdr(message, IMAGE))
 
 
@@ -76,12 +80,15 @@ def write_with_rosbags(
     with Writer(folder, version=8, storage_plugin=storage) as writer:
         connection = writer.add_connection("/image", msgtype, typestore=typestore())
         for i in range(first, first + count):
-            writer.write(connection, stamp_ns(i), image_message(i))
+            writer.write(connection, stamp_ns(i), serialized_image(i))
     return folder
 
 
-def write_mcap(path: Path, count: int = 12, **options: object) -> Path:
-    """Images beside a channel of JSON, in small chunks, written as the options tell."""
+def write_mcap(path: Path, count: int = 12, **options: Any) -> Path:
+    """Images beside a channel of JSON, in small chunks.
+
+    options: those of mcap's `Writer`, such as the compression.
+    """
     with path.open("wb") as file:
         writer = McapWriter(file, chunk_size=20_000, **options)
         writer.start(profile="")
@@ -90,17 +97,19 @@ def write_mcap(path: Path, count: int = 12, **options: object) -> Path:
         events = writer.register_channel("/events", "json", 0)
         for i in range(count):
             writer.add_message(events, stamp_ns(i), b"{}", stamp_ns(i))
-            writer.add_message(channel, stamp_ns(i), image_message(i), stamp_ns(i))
+            writer.add_message(channel, stamp_ns(i), serialized_image(i), stamp_ns(i))
         writer.finish()
     return path
 
 
 def write_db3(path: Path, count: int = 12) -> Path:
+    """A bare SQLite recording of `count` images, without the metadata of its folder."""
     made = write_with_rosbags(path.with_suffix(""), StoragePlugin.SQLITE3, count)
     return next(made.glob("*.db3")).rename(path)
 
 
 def change_db3(path: Path, *statements: str) -> Path:
+    """Run SQL in a recording, to damage it; returns its path."""
     database = sqlite3.connect(path)
     for statement in statements:
         database.execute(statement)
@@ -109,15 +118,16 @@ def change_db3(path: Path, *statements: str) -> Path:
     return path
 
 
-def assert_frames(frames, indices) -> None:
-    frames = list(frames)
-    assert [f.stamp_ns for f in frames] == [stamp_ns(i) for i in indices]
-    for frame, i in zip(frames, indices, strict=True):
+def assert_frames(frames: Iterable[Frame], indices: Iterable[int]) -> None:
+    """These are the frames of these indices, in this order, pixel for pixel."""
+    got, expected = list(frames), list(indices)
+    assert [f.stamp_ns for f in got] == [stamp_ns(i) for i in expected]
+    for frame, i in zip(got, expected, strict=True):
         assert frame.frame_id == "camera_front"
-        np.testing.assert_array_equal(frame.image, image(i))
+        np.testing.assert_array_equal(frame.image, noise_image(i))
 
 
-def until_broken(source) -> tuple[list[Frame], str]:
+def until_broken(source: Iterable[Frame]) -> tuple[list[Frame], str]:
     """The frames that come before TruncatedInputError, and what it says."""
     frames: list[Frame] = []
     with pytest.raises(TruncatedInputError) as caught:
@@ -131,7 +141,9 @@ def write_bag(path: Path, count: int, topic: str = "/image") -> Path:
     writer.add_topic(topic, IMAGE)
     for i in range(count):
         writer.write(
-            topic, result_messages.overlay_message(writer.msgs, header(i), image(i)), stamp_ns(i)
+            topic,
+            result_messages.overlay_message(writer.msgs, header(i), noise_image(i)),
+            stamp_ns(i),
         )
     writer.close()
     return path
@@ -146,20 +158,23 @@ def write_street_bag(path: Path, count: int) -> Path:
     writer.add_topic("/ground_truth/labels", COMPRESSED)
     writer.add_topic("/ground_truth/detections", DETECTIONS)
     for i in range(count):
-        picture = _png(msgs, i, "rgb8; png compressed bgr8", image(i)[..., ::-1])
+        picture = _png(msgs, i, "rgb8; png compressed bgr8", noise_image(i)[..., ::-1])
         writer.write("/image/compressed", picture, stamp_ns(i))
         depth = result_messages.labels_message(
             msgs, header(i), np.full((HEIGHT, WIDTH), 1500, np.uint16)
         )
         writer.write("/depth", depth, stamp_ns(i))
-        labels = _png(msgs, i, "mono16; png compressed", instances(i).labels)
+        labels = _png(msgs, i, "mono16; png compressed", two_instances(i).labels)
         writer.write("/ground_truth/labels", labels, stamp_ns(i))
-        detections = result_messages.detections_message(msgs, header(i), instances(i), CLASS_NAMES)
+        detections = result_messages.detections_message(
+            msgs, header(i), two_instances(i), CLASS_NAMES
+        )
         writer.write("/ground_truth/detections", detections, stamp_ns(i))
     writer.close()
     return path
 
 
-def _png(msgs, index: int, form: str, pixels: np.ndarray):
+def _png(msgs: Any, index: int, form: str, pixels: np.ndarray) -> Any:
+    """A `CompressedImage` whose format reads `form`."""
     data = cv2.imencode(".png", pixels)[1]
     return msgs.CompressedImage(header=header(index), format=form, data=data)

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from box_scenes import ideal, street, targets
+from box_scenes import perfect_outputs, street_of_ellipses, targets_of_image
 
 from instaseg_ros.config.options.box_regression import DecodeConfig, LossConfig
 from instaseg_ros.evaluation.metrics.average_precision import average_precision
@@ -49,8 +49,8 @@ def test_overlap_of_boxes_by_hand() -> None:
 def one_row(errors: list[list[float]], sizes: list[int]) -> tuple[torch.Tensor, Targets]:
     """Objects side by side in one row, every pixel with its own error in raw units (4)."""
     labels = np.repeat(np.arange(1, len(sizes) + 1), sizes)[None]
-    truth = targets(labels, [0] * len(sizes))
-    raw = ideal(truth, 1)["box"] + torch.tensor(errors).T[None, :, None]
+    truth = targets_of_image(labels, [0] * len(sizes))
+    raw = perfect_outputs(truth, 1)["box"] + torch.tensor(errors).T[None, :, None]
     return raw.requires_grad_(), truth
 
 
@@ -126,10 +126,10 @@ def test_nothing_to_learn_from(what: str, bootstrap_px: int) -> None:
 
 @pytest.mark.parametrize("bootstrap_px", [0, 512])
 def test_ideal_outputs_have_less_loss_than_noise(bootstrap_px: int) -> None:
-    truth = targets(*street(96, 128, 9))
+    truth = targets_of_image(*street_of_ellipses(96, 128, 9))
     method = make_method("box_regression", 3)
     config = dataclasses.replace(LossConfig(), bootstrap_px=bootstrap_px)
-    best = ideal(truth, 3)
+    best = perfect_outputs(truth, 3)
     noise = {name: torch.randn_like(value) for name, value in best.items()}
     low, high = (method.loss(outputs, truth, config) for outputs in (best, noise))
     assert all(low[name] < high[name] for name in ("total", "box", "semantic"))
@@ -137,8 +137,8 @@ def test_ideal_outputs_have_less_loss_than_noise(bootstrap_px: int) -> None:
 
 
 def test_ideal_outputs_decode_to_the_truth() -> None:
-    labels, classes = street(192, 256, 12)
-    found = decode(ideal(targets(labels, classes), 3), 3)
+    labels, classes = street_of_ellipses(192, 256, 12)
+    found = decode(perfect_outputs(targets_of_image(labels, classes), 3), 3)
     pairs = np.unique(np.stack([labels.ravel(), found.labels.ravel()]), axis=1).T
     assert len(pairs) == len(found) + 1 == labels.max() + 1 > 6
     by_truth = dict(pairs[1:].tolist())
@@ -148,15 +148,15 @@ def test_ideal_outputs_decode_to_the_truth() -> None:
 def test_objects_whose_boxes_tell_them_apart_may_touch_and_hide_each_other() -> None:
     labels = np.zeros((64, 96), int)
     labels[10:50, 10:40], labels[20:60, 40:80], labels[35:50, 20:32] = 1, 2, 3
-    found = decode(ideal(targets(labels, [1, 1, 1]), 2), 2)
+    found = decode(perfect_outputs(targets_of_image(labels, [1, 1, 1]), 2), 2)
     pairs = np.unique(np.stack([labels.ravel(), found.labels.ravel()]), axis=1).T
     assert len(pairs) == 4 and found.class_ids.tolist() == [1, 1, 1]
 
 
 def test_a_batch_and_an_empty_image() -> None:
-    labels, classes = street(64, 96, 5)
-    one = ideal(targets(labels, classes), 3)
-    none = ideal(targets(np.zeros_like(labels), []), 3)
+    labels, classes = street_of_ellipses(64, 96, 5)
+    one = perfect_outputs(targets_of_image(labels, classes), 3)
+    none = perfect_outputs(targets_of_image(np.zeros_like(labels), []), 3)
     outputs = {name: torch.cat([none[name], one[name]]) for name in one}
     empty, found = make_method("box_regression", 3).decode(outputs, CONFIG)
     assert len(empty) == 0 and not empty.labels.any()
@@ -176,12 +176,12 @@ def test_a_network_by_chance_is_decoded(strength: float) -> None:
 
 def overfit(steps: int, bootstrap_px: int) -> float:
     """AP50 on four small frames after so many steps on them."""
-    scenes = [street(64, 96, 7, seed) for seed in range(4)]
+    scenes = [street_of_ellipses(64, 96, 7, seed) for seed in range(4)]
     method = make_method("box_regression", 3)
     torch.manual_seed(0)
     colors = torch.rand(4, 8, 3)
     images = [colors[k][labels].permute(2, 0, 1) for k, (labels, _) in enumerate(scenes)]
-    truth = [targets(*scene) for scene in scenes]
+    truth = [targets_of_image(*scene) for scene in scenes]
     batch = Targets(
         torch.cat([t.labels for t in truth]),
         [t.class_ids[0] for t in truth],

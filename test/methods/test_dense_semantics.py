@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from dataset_layouts import street, write, write_cityscapes, write_label_images
+from dataset_layouts import street_samples, write_cityscapes, write_image, write_label_images
 from disc_images import QUICK, write_discs
 
 from instaseg_ros.checkpoint import load_checkpoint
@@ -35,14 +35,14 @@ def dense_labels(labels: np.ndarray) -> np.ndarray:
 
 
 def test_label_images_have_them_in_a_folder_of_their_own(tmp_path: Path) -> None:
-    samples = street(2)
+    samples = street_samples(2)
     root = write_label_images(tmp_path, samples)
     assert (
         semantic_names(open_dataset(root, "all")) == ()
         and open_dataset(root, "all")[0].semantic is None
     )
     for n, sample in enumerate(samples):
-        write(root / "semantic" / f"{n}.png", dense_labels(sample.labels))
+        write_image(root / "semantic" / f"{n}.png", dense_labels(sample.labels))
     dataset = open_dataset(root, "all")
     assert semantic_names(dataset) == NAMES and len(NAMES) == 19
     semantic = dataset[1].semantic
@@ -55,7 +55,7 @@ def test_label_images_have_them_in_a_folder_of_their_own(tmp_path: Path) -> None
 
 
 def test_cityscapes_has_them_among_its_instances(tmp_path: Path) -> None:
-    (sample,) = street(1)
+    (sample,) = street_samples(1)
     dataset = open_dataset(write_cityscapes(tmp_path, [sample]), "train")
     assert semantic_names(dataset) == NAMES
     read = dataset[0]
@@ -66,9 +66,11 @@ def test_cityscapes_has_them_among_its_instances(tmp_path: Path) -> None:
 
 
 def test_a_view_moves_them_with_the_labels(tmp_path: Path) -> None:
-    samples = street(1)
+    samples = street_samples(1)
     root = write_label_images(tmp_path, samples)
-    write(root / "semantic" / "0.png", np.where(samples[0].labels > 0, 26, 0).astype(np.uint8))
+    write_image(
+        root / "semantic" / "0.png", np.where(samples[0].labels > 0, 26, 0).astype(np.uint8)
+    )
     sample = open_dataset(root, "train")[0]
     for seed in range(5):
         rng = np.random.default_rng(seed)
@@ -109,8 +111,8 @@ def dense_discs(root: Path) -> Path:
         labels = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
         assert labels is not None
         cars = np.where(labels > 0, 26000 + labels, 0)
-        write(root / "instances" / file.name, cars.astype(np.uint16))
-        write(root / "semantic" / file.name, np.where(labels > 0, 26, 23).astype(np.uint8))
+        write_image(root / "instances" / file.name, cars.astype(np.uint16))
+        write_image(root / "semantic" / file.name, np.where(labels > 0, 26, 23).astype(np.uint8))
     return root
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_networks import trained_like
+from small_networks import randomize_batchnorms
 from torch import nn
 
 from instaseg_ros.checkpoint import load_checkpoint
@@ -17,7 +17,7 @@ from instaseg_ros.model.erfnet import PROFILES, Downsampler, ERFNet
 def test_downsampler_keeps_the_norm_of_its_pooled_half(channels: tuple[int, int]) -> None:
     torch.manual_seed(0)
     block = Downsampler(*channels).eval()
-    trained_like(block)
+    randomize_batchnorms(block)
     assert (block.bn.weight[-channels[0] :] < 0).any()
     x = torch.rand(2, channels[0], 16, 24) - 0.5
     with torch.inference_mode():
@@ -28,7 +28,7 @@ def test_downsampler_keeps_the_norm_of_its_pooled_half(channels: tuple[int, int]
 def test_folded_network_equals_the_network(profile: str) -> None:
     torch.manual_seed(0)
     network = ERFNet(make_method("spatial_embedding", 3, 2).heads, profile).eval()
-    trained_like(network)
+    randomize_batchnorms(network)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     folded = fold(network)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())

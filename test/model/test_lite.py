@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_networks import by_chance, trained_like
+from small_networks import randomize_batchnorms, untrained_checkpoint
 from torch import Tensor
 
 from instaseg_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -154,7 +154,7 @@ def test_the_trunk_learns_at_its_own_rate(tmp_path: Path) -> None:
 
 def test_from_weights_of_the_profile_everything_is_taken_the_trunk_too(tmp_path: Path) -> None:
     names = ("person", "rider", "car", "truck", "bus")
-    theirs = by_chance("lite", names)
+    theirs = untrained_checkpoint("lite", names)
     save_checkpoint(theirs, tmp_path / "lite.safetensors")
     found = trained(
         tmp_path / "run",
@@ -167,7 +167,7 @@ def test_from_weights_of_the_profile_everything_is_taken_the_trunk_too(tmp_path:
 
 
 def test_from_weights_of_another_profile_the_trunk_is_imagenets(tmp_path: Path) -> None:
-    save_checkpoint(by_chance("fast"), tmp_path / "fast.safetensors")
+    save_checkpoint(untrained_checkpoint("fast"), tmp_path / "fast.safetensors")
     found = trained(
         tmp_path / "run",
         str(tmp_path / "fast.safetensors"),
@@ -213,8 +213,8 @@ def test_images_of_any_size_are_padded(small_lite: Checkpoint, tmp_path: Path) -
 
 
 def test_folding_leaves_no_batchnorm_in_the_trunk() -> None:
-    network = by_chance("lite").network().eval()
-    trained_like(network)
+    network = untrained_checkpoint("lite").network().eval()
+    randomize_batchnorms(network)
     names = [type(module).__name__ for module in fold(network).encoder.modules()]
     assert "BatchNorm2d" not in names and names.count("Conv2d") > 50
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from rosbags.rosbag2 import StoragePlugin, Writer
-from small_networks import by_chance, remembering
+from small_networks import checkpoint_with_memory, untrained_checkpoint
 from written_recordings import write_street_bag
 
 from instaseg_ros import cli
@@ -92,8 +92,8 @@ def contrasted(checkpoint: Checkpoint) -> Checkpoint:
 def weights(small_profiles: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A file of weights of each method."""
     made = {
-        "spatial_embedding": by_chance("small", CLASS_NAMES),
-        "spatio_temporal": remembering(CLASS_NAMES),
+        "spatial_embedding": untrained_checkpoint("small", CLASS_NAMES),
+        "spatio_temporal": checkpoint_with_memory(CLASS_NAMES),
     }
     folder = tmp_path_factory.mktemp("weights")
     for method, checkpoint in made.items():
@@ -158,7 +158,7 @@ def serialized(image: np.ndarray, stamp: int, msgtype: str, camera: str = "camer
 
 def image_folder(path: Path) -> Path:
     for index, image in enumerate(PICTURES, 8):  # 8.png to 12.png
-        dataset_layouts.write(path / f"{index}.png", image)
+        dataset_layouts.write_image(path / f"{index}.png", image)
     return path
 
 
@@ -281,7 +281,7 @@ def test_cameras_that_share_a_recording_have_ids_and_a_memory_of_their_own(
     assert_labels(given[1::2], labelled(pipeline(weights[method], True), mirrored))
 
 
-street = functools.cache(dataset_layouts.street)
+street = functools.cache(dataset_layouts.street_samples)
 DATASETS = {
     "Cityscapes": lambda root: dataset_layouts.write_cityscapes(root, street(), "val"),
     "KITTI MOTS": lambda root: dataset_layouts.write_kitti_mots(

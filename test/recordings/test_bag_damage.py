@@ -11,7 +11,7 @@ from mcap.writer import Writer as McapWriter
 from written_recordings import (
     assert_frames,
     change_db3,
-    image_message,
+    serialized_image,
     stamp_ns,
     until_broken,
     write_bag,
@@ -81,7 +81,7 @@ def test_damaged_chunk_costs_no_other(tmp_path):
 def test_damaged_page_costs_no_other_row(tmp_path):
     bag = write_db3(tmp_path / "bag.db3", 60)
     data = bytearray(bag.read_bytes())
-    position = data.index(image_message(30)[:60]) // 4096 * 4096
+    position = data.index(serialized_image(30)[:60]) // 4096 * 4096
     data[position : position + 4096] = bytes(range(256)) * 16
     bag.write_bytes(data)
     frames, message = until_broken(BagSource(bag))
@@ -118,7 +118,7 @@ def test_chunks_without_an_index_between_others(tmp_path):
         for i in range(6):
             kinds = IndexType.ALL & ~IndexType.MESSAGE if i in (2, 3) else IndexType.ALL
             writer._Writer__index_types = kinds
-            writer.add_message(channel, stamp_ns(i), image_message(i), stamp_ns(i))
+            writer.add_message(channel, stamp_ns(i), serialized_image(i), stamp_ns(i))
         writer.finish()
     assert_frames(BagSource(path), range(6))
 
@@ -131,7 +131,7 @@ def test_messages_come_by_time_where_chunks_overlap(tmp_path):
         schema = writer.register_schema(IMAGE, "ros2msg", b"")
         channel = writer.register_channel("/image", "cdr", schema)
         for i in (3, 0, 5, 1, 9, 2, 4, 8, 6, 7):
-            writer.add_message(channel, stamp_ns(i), image_message(i), stamp_ns(i))
+            writer.add_message(channel, stamp_ns(i), serialized_image(i), stamp_ns(i))
         writer.finish()
     assert_frames(BagSource(path), range(10))
 
@@ -145,7 +145,7 @@ def test_fewer_than_promised_is_said(tmp_path):
         schema = writer.register_schema(IMAGE, "ros2msg", b"")
         channel = writer.register_channel("/image", "cdr", schema)
         for i in range(3):
-            writer.add_message(channel, stamp_ns(i), image_message(i), stamp_ns(i))
+            writer.add_message(channel, stamp_ns(i), serialized_image(i), stamp_ns(i))
         writer._Writer__statistics.channel_message_counts[channel] = 5
         writer.finish()
     source = BagSource(path)
@@ -163,7 +163,7 @@ def test_more_of_one_topic_do_not_make_up_for_another(tmp_path):
         schema = writer.register_schema(IMAGE, "ros2msg", b"")
         left, right = (writer.register_channel(t, "cdr", schema) for t in ("/left", "/right"))
         for channel in (left, left, right):
-            writer.add_message(channel, 1, image_message(0), 1)
+            writer.add_message(channel, 1, serialized_image(0), 1)
         writer._Writer__statistics.channel_message_counts.update({left: 1, right: 2})
         writer.finish()
     with pytest.raises(TruncatedInputError, match="gives 1 of 2 messages of /right, the last"):

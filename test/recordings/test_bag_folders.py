@@ -17,8 +17,8 @@ from rosbags.rosbag2 import StoragePlugin
 from written_recordings import (
     StandInPipeline,
     assert_frames,
-    image,
-    image_message,
+    noise_image,
+    serialized_image,
     stamp_ns,
     until_broken,
     write_bag,
@@ -199,7 +199,7 @@ def test_log_of_a_killed_recorder_is_read(tmp_path, checkpointed, mode):
     database.execute(f"PRAGMA journal_mode={mode}")
     database.execute("PRAGMA wal_autocheckpoint=0")
     for i in range(max(1, checkpointed), 6):
-        values = 1, stamp_ns(i), image_message(i)
+        values = 1, stamp_ns(i), serialized_image(i)
         database.execute("INSERT INTO messages(topic_id, timestamp, data) VALUES (?, ?, ?)", values)
     shutil.copytree(live, killed)
     database.close()
@@ -249,8 +249,10 @@ def test_what_is_no_recording_is_named(tmp_path):
 def test_images_beside_a_recording_are_images(tmp_path):
     write_split(tmp_path / "bag", ["a.mcap"])
     for i in range(2):
-        cv2.imwrite(str(tmp_path / f"{i}.png"), image(i)[..., ::-1])
-    np.testing.assert_array_equal([f.image for f in open_source(tmp_path)], [image(0), image(1)])
+        cv2.imwrite(str(tmp_path / f"{i}.png"), noise_image(i)[..., ::-1])
+    np.testing.assert_array_equal(
+        [f.image for f in open_source(tmp_path)], [noise_image(0), noise_image(1)]
+    )
 
 
 def test_unpacking_is_said(tmp_path, caplog):

@@ -17,7 +17,7 @@ from mcap.writer import Writer as McapWriter
 from written_recordings import (
     assert_frames,
     change_db3,
-    image_message,
+    serialized_image,
     stamp_ns,
     until_broken,
     write_db3,
@@ -62,7 +62,9 @@ def test_message_unpacks_to_no_more_than_is_allowed(tmp_path, monkeypatch):
         channel = writer.register_channel("/image", "cdr", schema)
         bomb = zstandard.compress(bytes(1 << 21))
         unsized = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(1 << 21))
-        for i, data in enumerate([bomb, unsized, bomb[:9], zstandard.compress(image_message(3))]):
+        for i, data in enumerate(
+            [bomb, unsized, bomb[:9], zstandard.compress(serialized_image(3))]
+        ):
             writer.add_message(channel, stamp_ns(i), data, stamp_ns(i))
         writer.finish()
     iterator, errors = iter(BagSource(path)), []

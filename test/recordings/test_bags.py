@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+from pathlib import Path
+
 import numpy as np
 import pytest
 import written_recordings
@@ -12,8 +16,8 @@ from rosbags.rosbag2 import Reader, StoragePlugin
 from written_recordings import (
     CLASS_NAMES,
     assert_frames,
-    image,
-    image_message,
+    noise_image,
+    serialized_image,
     stamp_ns,
     write_bag,
     write_street_bag,
@@ -53,10 +57,32 @@ def test_old_type_names_and_messages_compressed_one_by_one(tmp_path):
         schema = writer.register_schema("sensor_msgs/Image", "ros2msg", b"")
         channel = writer.register_channel("/image", "cdr", schema)
         for i in range(3):
-            data = zstandard.compress(image_message(i))
+            data = zstandard.compress(serialized_image(i))
             writer.add_message(channel, stamp_ns(i), data, stamp_ns(i))
         writer.finish()
     assert_frames(BagSource(path), range(3))
+
+
+def test_tables_of_the_first_recorders(tmp_path: Path) -> None:
+    """As rosbag2 of Dashing (2019) made them: no QoS, no index, no schema's version, old types."""
+    path = tmp_path / "dashing.db3"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.executescript(
+            "CREATE TABLE topics(id INTEGER PRIMARY KEY, name TEXT NOT NULL, type TEXT NOT NULL, "
+            "serialization_format TEXT NOT NULL); "
+            "CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id INTEGER NOT NULL, "
+            "timestamp INTEGER NOT NULL, data BLOB NOT NULL);"
+        )
+        database.execute("INSERT INTO topics VALUES (1, '/text', 'std_msgs/String', 'cdr')")
+        database.execute("INSERT INTO topics VALUES (2, '/image', 'sensor_msgs/Image', 'cdr')")
+        database.execute("INSERT INTO messages VALUES (1, 1, 0, x'00010000')")
+        for i in range(3):
+            row = (i + 2, 2, stamp_ns(i), serialized_image(i))
+            database.execute("INSERT INTO messages VALUES (?, ?, ?, ?)", row)
+        database.commit()
+    source = BagSource(path)
+    assert (source.topic, source.total) == ("/image", 3)
+    assert_frames(source, range(3))
 
 
 def test_camera_is_told_from_depth_and_truth(tmp_path):
@@ -71,7 +97,7 @@ def test_topics_are_listed_where_the_choice_is_open(tmp_path):
         writer.add_topic(f"/{side}/image_raw", IMAGE)
         for i in range(count):
             message = result_messages.overlay_message(
-                writer.msgs, written_recordings.header(i), image(i)
+                writer.msgs, written_recordings.header(i), noise_image(i)
             )
             writer.write(f"/{side}/image_raw", message, stamp_ns(i))
     writer.close()
@@ -88,7 +114,7 @@ def test_damaged_frame_can_be_skipped(tmp_path):
     writer.add_topic("/image", IMAGE)
     for i in range(4):
         message = result_messages.overlay_message(
-            writer.msgs, written_recordings.header(i), image(i)
+            writer.msgs, written_recordings.header(i), noise_image(i)
         )
         if i == 1:
             message.data = message.data[:100]
@@ -156,7 +182,7 @@ def test_truth_is_joined_by_stamp(tmp_path):
     truths = list(read_truth(path))
     assert [truth.stamp_ns for truth in truths] == [stamp_ns(i) for i in range(3)]
     for i, truth in enumerate(truths):
-        np.testing.assert_array_equal(truth.labels, written_recordings.instances(i).labels)
+        np.testing.assert_array_equal(truth.labels, written_recordings.two_instances(i).labels)
         assert truth.class_names == {300: "car", 7: "person"}
     with pytest.raises(InputError, match=r"carries no truth: .*ground_truth/labels"):
         next(read_truth(write_bag(tmp_path / "plain.mcap", 1)))
@@ -168,11 +194,11 @@ def test_truth_without_its_other_half_is_left_out_and_not_kept(tmp_path, monkeyp
     writer.add_topic("/cam/ground_truth/labels", IMAGE)
     writer.add_topic("/cam/ground_truth/detections", bags.DETECTIONS)
     for i in range(5):
-        header, truth = written_recordings.header(i), written_recordings.instances(i)
+        header, truth = written_recordings.header(i), written_recordings.two_instances(i)
         labels = result_messages.labels_message(writer.msgs, header, truth.labels)
         writer.write("/cam/ground_truth/labels", labels, stamp_ns(i))
     for i in (0, 4):  # the first comes too late
-        header, truth = written_recordings.header(i), written_recordings.instances(i)
+        header, truth = written_recordings.header(i), written_recordings.two_instances(i)
         detections = result_messages.detections_message(writer.msgs, header, truth, CLASS_NAMES)
         writer.write("/cam/ground_truth/detections", detections, stamp_ns(4) + i)
     writer.close()
@@ -223,7 +249,9 @@ def test_time_that_no_recording_holds_gives_way_to_the_nearest(tmp_path, caplog)
     writer.add_topic("/image", IMAGE)
     stamps = [-1, 5, (1 << 31) * 10**9 + 7, 1 << 70]
     for stamp in stamps:
-        picture = result_messages.overlay_message(writer.msgs, make_header(stamp, ""), image(0))
+        picture = result_messages.overlay_message(
+            writer.msgs, make_header(stamp, ""), noise_image(0)
+        )
         writer.write("/image", picture, stamp)
     writer.close()
     latest = (1 << 31) * 10**9 - 1

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 import written_recordings
-from written_recordings import StandInPipeline, image, stamp_ns
+from written_recordings import StandInPipeline, noise_image, stamp_ns
 
 from instaseg_ros.config import Config
 from instaseg_ros.errors import ImageError, TruncatedInputError
@@ -42,7 +42,7 @@ class ListSource:
         self.given += 1
         if index in self.bad:
             raise ImageError(f"bad frame {index}")
-        return Frame(image(index), stamp_ns(index))
+        return Frame(noise_image(index), stamp_ns(index))
 
 
 class ListSink:
@@ -78,9 +78,9 @@ def test_every_frame_in_order_into_every_sink():
         assert sink.ended == "closed"
         assert sink.stamps() == [stamp_ns(i) for i in range(20)]
     for i, (frame, result) in enumerate(sinks[0].results):
-        np.testing.assert_array_equal(frame.image, image(i))
+        np.testing.assert_array_equal(frame.image, noise_image(i))
         np.testing.assert_array_equal(
-            result.instances.labels, written_recordings.instances(i).labels
+            result.instances.labels, written_recordings.two_instances(i).labels
         )
 
 
@@ -223,7 +223,7 @@ def test_recording_is_labelled_at_the_time_of_receipt(tmp_path, stamps):
     writer.add_topic("/image", IMAGE)
     for i, stamp in enumerate(stamps):
         message = result_messages.overlay_message(
-            writer.msgs, make_header(stamp, "camera"), image(i)
+            writer.msgs, make_header(stamp, "camera"), noise_image(i)
         )
         writer.write("/image", message, stamp_ns(i))
     writer.close()

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from example_results import CLASS_NAMES, HEADER, INSTANCES, messages
+from example_results import CLASS_NAMES, HEADER, INSTANCES, message_of_each_output
 
 from instaseg_ros.frames import Instances
 from instaseg_ros.recordings import result_messages
@@ -15,7 +15,7 @@ from instaseg_ros.recordings.message_types import message_classes
 
 
 def test_every_topic_has_its_type_and_header():
-    made = messages(message_classes(), HEADER)
+    made = message_of_each_output(message_classes(), HEADER)
     assert made.keys() == result_messages.TOPICS.keys()
     for name, message in made.items():
         assert message.__msgtype__ == result_messages.TOPICS[name].type
@@ -32,7 +32,7 @@ def test_label_image_is_little_endian_mono16():
 
 
 def test_detections_name_label_class_and_box():
-    first, second = messages(message_classes(), HEADER)["detections"].detections
+    first, second = message_of_each_output(message_classes(), HEADER)["detections"].detections
     assert (first.id, second.id) == ("300", "7")
     assert first.results[0].hypothesis.class_id == "car"
     assert second.results[0].hypothesis.score == pytest.approx(0.5)
@@ -51,7 +51,7 @@ def test_the_surest_detection_comes_first():
 
 
 def test_no_score_is_below_what_label_info_says():
-    made = messages(message_classes(), HEADER)
+    made = message_of_each_output(message_classes(), HEADER)
     assert [one.class_name for one in made["label_info"].class_map] == list(CLASS_NAMES)
     assert made["label_info"].threshold == 0
     # As a seed of 0.8 has whose pixels hardly agree: the threshold of seeds is none of scores.

@@ -26,17 +26,17 @@ CONFIG = Config()
 
 
 def frame(index: int) -> Frame:
-    return Frame(written_recordings.image(index), stamp_ns(index), "camera_front")
+    return Frame(written_recordings.noise_image(index), stamp_ns(index), "camera_front")
 
 
 def fill(sink, count: int) -> None:
     for i in range(count):
-        sink.write(frame(i), Result(written_recordings.instances(i)))
+        sink.write(frame(i), Result(written_recordings.two_instances(i)))
 
 
 def expected_overlay(index: int) -> np.ndarray:
     alpha = CONFIG.node.overlay_alpha
-    return overlay(frame(index), written_recordings.instances(index), CLASS_NAMES, alpha)
+    return overlay(frame(index), written_recordings.two_instances(index), CLASS_NAMES, alpha)
 
 
 def test_recording_has_the_topics_of_the_node(tmp_path):
@@ -60,7 +60,7 @@ def test_recording_has_the_topics_of_the_node(tmp_path):
         assert [time_ns for time_ns, _ in messages] == [stamp_ns(i) for i in range(3)]
     for i, (_, message) in enumerate(read[f"/{node}/labels"]):
         np.testing.assert_array_equal(
-            image_to_labels(message), written_recordings.instances(i).labels
+            image_to_labels(message), written_recordings.two_instances(i).labels
         )
         assert message.header == written_recordings.header(i)
     for i, (_, message) in enumerate(read[f"/{node}/overlay"]):
@@ -78,13 +78,13 @@ def test_markers_are_drawn_by_the_camera_info_of_the_recording(tmp_path, frame_i
     info = writer.msgs.CameraInfo(header=header, height=HEIGHT, width=WIDTH, k=k)
     writer.write("/front/camera_info", info, stamp_ns(0))
     image = result_messages.overlay_message(
-        writer.msgs, written_recordings.header(1), written_recordings.image(1)
+        writer.msgs, written_recordings.header(1), written_recordings.noise_image(1)
     )
     writer.write("/front/image_raw", image, stamp_ns(1))
     writer.close()
     [read] = BagSource(tmp_path / "in.mcap")
     sink = open_sink(tmp_path / "out.mcap", CLASS_NAMES, CONFIG)
-    sink.write(read, Result(written_recordings.instances(1)))
+    sink.write(read, Result(written_recordings.two_instances(1)))
     sink.close()
     with Reader(tmp_path / "out.mcap") as reader:
         found = [c for c in reader.connections if c.topic.endswith("/markers")]
@@ -106,7 +106,7 @@ def test_folder_of_pngs(tmp_path):
     sink.close()
     for i in range(2):
         labels = cv2.imread(str(path / "labels" / f"{i:06d}.png"), cv2.IMREAD_UNCHANGED)
-        np.testing.assert_array_equal(labels, written_recordings.instances(i).labels)
+        np.testing.assert_array_equal(labels, written_recordings.two_instances(i).labels)
         picture = cv2.imread(str(path / "overlay" / f"{i:06d}.png"))[..., ::-1]
         np.testing.assert_array_equal(picture, expected_overlay(i))
     lines = [json.loads(line) for line in (path / "detections.jsonl").read_text().splitlines()]
@@ -124,14 +124,14 @@ def test_files_are_named_after_the_images(tmp_path):
     names = ["b", "a.left", "", "b", "B", "../../up"]
     for i, name in enumerate(names):
         named = dataclasses.replace(frame(i), name=name)
-        sink.write(named, Result(written_recordings.instances(i)))
+        sink.write(named, Result(written_recordings.two_instances(i)))
     sink.close()
     lines = [json.loads(line) for line in (path / "detections.jsonl").read_text().splitlines()]
     files = [line["file"] for line in lines]
     assert files == ["b.png", "a.left.png", "000002.png", "b_2.png", "B_3.png", "up.png"]
     for i, file in enumerate(files):
         labels = cv2.imread(str(path / "labels" / file), cv2.IMREAD_UNCHANGED)
-        np.testing.assert_array_equal(labels, written_recordings.instances(i).labels)
+        np.testing.assert_array_equal(labels, written_recordings.two_instances(i).labels)
     assert len(list((path / "overlay").iterdir())) == len(names)
 
 
@@ -160,7 +160,9 @@ def test_overlays_name_ids_while_tracking(tmp_path):
     sink.close()
     picture = cv2.imread(str(tmp_path / "out" / "overlay" / "000000.png"))[..., ::-1]
     alpha = CONFIG.node.overlay_alpha
-    with_ids = overlay(frame(0), written_recordings.instances(0), CLASS_NAMES, alpha, with_ids=True)
+    with_ids = overlay(
+        frame(0), written_recordings.two_instances(0), CLASS_NAMES, alpha, with_ids=True
+    )
     np.testing.assert_array_equal(picture, with_ids)
     assert (picture != expected_overlay(0)).any()
 

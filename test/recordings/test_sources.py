@@ -8,7 +8,7 @@ from fractions import Fraction
 import cv2
 import numpy as np
 import pytest
-from written_recordings import HEIGHT, WIDTH, image, stamp_ns, write_bag
+from written_recordings import HEIGHT, WIDTH, noise_image, stamp_ns, write_bag
 
 from instaseg_ros.config import InputConfig
 from instaseg_ros.errors import ImageError, InputError, TruncatedInputError
@@ -18,7 +18,7 @@ from instaseg_ros.recordings.sources import open_source
 def write_images(folder, names):
     folder.mkdir(exist_ok=True)
     for i, name in enumerate(names):
-        cv2.imwrite(str(folder / name), image(i)[..., ::-1])
+        cv2.imwrite(str(folder / name), noise_image(i)[..., ::-1])
     return folder
 
 
@@ -42,7 +42,7 @@ def write_timed_video(path, times_ms):
         stream.width, stream.height = WIDTH, HEIGHT
         stream.codec_context.time_base = millisecond
         for i, time_ms in enumerate(times_ms):
-            frame = av.VideoFrame.from_ndarray(image(i), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(noise_image(i), format="rgb24")
             frame.pts, frame.time_base = time_ms, millisecond
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -58,14 +58,14 @@ def test_image_folder_is_in_order_of_name(tmp_path):
     assert [frame.name for frame in frames] == ["a", "b", "c"]
     assert [frame.stamp_ns for frame in frames] == [0, 100_000_000, 200_000_000]
     for frame, i in zip(frames, [1, 0, 2], strict=True):
-        np.testing.assert_array_equal(frame.image, image(i))
+        np.testing.assert_array_equal(frame.image, noise_image(i))
 
 
 def test_single_image(tmp_path):
     folder = write_images(tmp_path / "images", ["a.png"])
     [frame] = open_source(folder / "a.png")
     assert frame.frame_id == "a"
-    np.testing.assert_array_equal(frame.image, image(0))
+    np.testing.assert_array_equal(frame.image, noise_image(0))
 
 
 def test_damaged_image_can_be_skipped(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("rclpy")
 
 import numpy as np
-from example_results import HEADER, messages
+from example_results import HEADER, message_of_each_output
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, Image
 
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.ros
 def test_ros_and_recordings_say_the_same():
     header = MESSAGES.Header(frame_id="camera_front")
     header.stamp.sec, header.stamp.nanosec = HEADER.stamp.sec, HEADER.stamp.nanosec
-    theirs = messages(MESSAGES, header)
-    for name, ours in messages(message_classes(), HEADER).items():
+    theirs = message_of_each_output(MESSAGES, header)
+    for name, ours in message_of_each_output(message_classes(), HEADER).items():
         msgtype = result_messages.TOPICS[name].type
         raw = [
             typestore().serialize_cdr(ours, msgtype),

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from small_networks import by_chance, remembering
+from small_networks import checkpoint_with_memory, untrained_checkpoint
 from torch import Tensor
 
 from instaseg_ros.checkpoint import Checkpoint, load_checkpoint
@@ -73,7 +73,7 @@ def test_every_form_of_the_network_runs_here(
     checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture, weights: str
 ) -> None:
     """Where one is left out, the reason is in the message of this test's failure."""
-    found = by_chance("lite") if weights == "lite" else checkpoint
+    found = untrained_checkpoint("lite") if weights == "lite" else checkpoint
     runtime = recorded(CudaRuntime(RuntimeConfig(device="cuda"), found), noise(0))
     assert set(runtime.form_ms[(1, 64, 128, 3)]) == {"eager", "fused", "abreast"}, caplog.text
     (kept,) = runtime._kept._kept.values()
@@ -125,7 +125,7 @@ def test_residual_blocks_fuse_here(
 
 
 def test_a_network_with_a_memory_is_recorded(small_profiles: None) -> None:
-    temporal = remembering()
+    temporal = checkpoint_with_memory()
     runtime = CudaRuntime(RuntimeConfig(device="cuda", precision="fp32"), temporal)
     network, state, past = temporal.network().eval(), None, None
     for seed in range(UNRECORDED + 3):

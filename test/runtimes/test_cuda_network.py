@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_networks import trained_like
+from small_networks import randomize_batchnorms
 from torch import Tensor, nn
 
 from instaseg_ros.checkpoint import Checkpoint
@@ -25,7 +25,7 @@ from instaseg_ros.runtimes.cuda_network import UNIT, PixelsToOutputs, Rearranged
 def folded(profile: str = "published") -> ERFNet:
     torch.manual_seed(0)
     network = ERFNet(make_method("spatial_embedding", 3, 2).heads, profile).eval()
-    trained_like(network)
+    randomize_batchnorms(network)
     return fold(network).to(memory_format=torch.channels_last)
 
 

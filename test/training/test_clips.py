@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dataset_layouts import street, write_kitti_mots
+from dataset_layouts import street_samples, write_kitti_mots
 from disc_images import QUICK, write_discs
 
 from instaseg_ros.checkpoint import load_checkpoint
@@ -33,7 +33,7 @@ CLIPS |= {"train.batch_size": 1, "train.clip_frames": 3, "train.validation_frame
 @pytest.fixture
 def drives(tmp_path: Path) -> Path:
     """KITTI MOTS: two sequences for training, of 5 and of 2 frames, and one to validate on."""
-    frames = street(5)
+    frames = street_samples(5)
     for sequence, count in (("0000", 5), ("0001", 2), ("0002", 4)):
         write_kitti_mots(tmp_path, frames[:count], sequence, "instances")
     return tmp_path

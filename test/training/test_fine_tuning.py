@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from dataset_layouts import street, write_label_images
-from disc_images import QUICK, options, write_discs
+from dataset_layouts import street_samples, write_label_images
+from disc_images import QUICK, set_options, write_discs
 
 from instaseg_ros import cli
 from instaseg_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -33,7 +33,7 @@ def test_ten_images_are_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str
     data, run = write_discs(tmp_path / "data", 10), tmp_path / "run"
     few = {**QUICK, "train.steps": 2, "train.validation_frames": 1, "train.class_name": "disc"}
     command = ["train", str(RECIPES / "finetune.yaml"), "--from", "street-synthetic"]
-    assert cli.main([*command, "--data", str(data), "-o", str(run), *options(few)]) == 0
+    assert cli.main([*command, "--data", str(data), "-o", str(run), *set_options(few)]) == 0
     assert str(run / "weights.safetensors") in capsys.readouterr().out
     weights = load_checkpoint(run / "best.safetensors")
     assert weights.class_names == ("disc",)
@@ -170,7 +170,7 @@ def test_class_weights_by_name_and_by_frequency() -> None:
 
 
 def test_one_name_is_refused_for_several_classes(tmp_path: Path) -> None:
-    write_label_images(tmp_path / "street", street(2))
+    write_label_images(tmp_path / "street", street_samples(2))
     config = merge(load(RECIPES / "street.yaml"), {"train.dataset": str(tmp_path / "street")})
     with pytest.raises(
         ConfigError, match=r"train.class_name: 'car' is for .* has 8: person, rider"

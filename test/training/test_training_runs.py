@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from disc_images import QUICK, write_discs
-from small_networks import by_chance
+from small_networks import untrained_checkpoint
 
 from instaseg_ros.checkpoint import load_checkpoint, save_checkpoint
 from instaseg_ros.config import Config, dump, merge
@@ -170,7 +170,7 @@ def test_a_state_that_no_run_saved_is_named(tmp_path: Path, content: object) -> 
 
 
 def test_best_weights_that_no_run_left_are_named(tmp_path: Path) -> None:
-    save_checkpoint(by_chance(), tmp_path / "best.safetensors")
+    save_checkpoint(untrained_checkpoint(), tmp_path / "best.safetensors")
     with pytest.raises(ConfigError, match="expected weights of this run"):
         mean_ap(tmp_path / "best.safetensors")
 

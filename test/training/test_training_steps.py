@@ -107,6 +107,26 @@ def test_a_run_ends_in_time_and_writes_weights_as_it_goes(
     assert all(t.dtype == torch.float16 for t in weights.tensors.values() if t.is_floating_point())
 
 
+def test_the_average_keeps_its_decay_of_what_it_was() -> None:
+    network, average = torch.nn.BatchNorm2d(1), torch.nn.BatchNorm2d(1)
+    network.weight.data.fill_(3.0)
+    network(torch.ones(1, 1, 2, 2))  # counts as a batch
+    trainer.Average(SimpleNamespace(network=network, average=average)).update(0.75)  # type: ignore[arg-type]
+    assert average.weight.item() == pytest.approx(0.75 * 1 + 0.25 * 3)
+    assert average.num_batches_tracked == network.num_batches_tracked == 1
+
+
+def test_the_average_of_the_first_steps_is_a_short_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the chance that the network began with would stay in it for long."""
+    decays: list[float] = []
+    monkeypatch.setattr(trainer.Average, "update", lambda self, decay: decays.append(decay))
+    options = {**QUICK, "train.dataset": str(write_discs(tmp_path / "data", 2))}
+    train(merge(Config(), {**options, "train.steps": 3, "train.ema_decay": 0.2}), tmp_path / "run")
+    assert decays == pytest.approx([1 / 10, 2 / 11, 0.2])
+
+
 def test_workers_are_as_many_as_cores_and_memory_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "cores", lambda: 16)
     monkeypatch.setattr(memory, "available_bytes", lambda: 100 * WORKER_BYTES)
