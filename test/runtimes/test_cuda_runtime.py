@@ -139,7 +139,7 @@ def test_the_fastest_form_that_is_right_is_taken(
     assert list(runtime.form_ms[(1, *SIZE, 3)]) == ["eager", "fused", "abreast"]
     assert "the refused form of the network is left out: no C++ compiler\n" in caplog.text
     assert "the wrong form of the network is left out: its outputs differ" in caplog.text
-    assert "taken: abreast" in caplog.text
+    assert "chosen: abreast" in caplog.text
 
 
 def test_a_few_shapes_are_kept_and_those_seen_once_record_nothing(
