@@ -229,6 +229,8 @@ def test_uploads_bring_the_images_and_their_mirror_images(
         torch, "empty", lambda *shape, pin_memory=False, **kwargs: empty(*shape, **kwargs)
     )
     uploads = cuda_uploads.Uploads(torch.device("cpu"))
+    with torch.inference_mode():  # its memory is used outside of it too
+        uploads.start(np.zeros((2, 30, 8, 3), np.uint8), mirrored)
     for seed in range(2 * cuda_uploads.SLOTS):
         images = np.concatenate([noise(seed, (30, 8)), noise(seed + 50, (30, 8))])
         pixels = uploads.start(images, mirrored).pixels
