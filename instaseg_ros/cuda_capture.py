@@ -84,6 +84,7 @@ class Recorder:
             except Exception as error:  # from CUDA, cuDNN, Triton or Inductor
                 self.works = False
                 _failed.append(graph)
+                _renew_generator()
                 cause = error.__context__ or error  # the work's error comes before the capture's
                 reason = (str(cause) or repr(cause)).splitlines()[0]
                 log.warning(
@@ -98,3 +99,11 @@ class Recorder:
         recording = Recording(graph, result)
         self._recordings.add(recording)
         return recording
+
+
+def _renew_generator() -> None:
+    """torch leaves random numbers of the current device to a capture that failed, and refuses them
+    to everybody else, such as dropout in training: go on with a copy of their state."""
+    generator = torch.cuda.default_generators[torch.cuda.current_device()]
+    if hasattr(generator, "graphsafe_set_state"):  # torch 2.5
+        generator.graphsafe_set_state(generator.clone_state())

@@ -29,6 +29,18 @@ class StandIn:
         self.underway = 0
         self.most_underway = 0
         self.capture_end: Callable[[], None] = lambda: None
+        # Of the random numbers of two devices, the state that is a failed capture's for good.
+        self.states: list[object] = ["usable", "usable"]
+        self.default_generators = [self.generator(index) for index in range(2)]
+
+    def generator(self, index: int) -> Any:
+        def take(state: object) -> None:
+            self.states[index] = state
+
+        return SimpleNamespace(clone_state=lambda: "usable", graphsafe_set_state=take)
+
+    def current_device(self) -> int:
+        return self.devices[-1].index
 
     @contextlib.contextmanager
     def device(self, device: torch.device) -> Iterator[None]:
@@ -45,6 +57,7 @@ class StandIn:
             device=self.devices[-1], pool=pool, stream=stream, mode=capture_error_mode
         )
         self.captures.append(at)
+        self.states[self.current_device()] = "captured"
         self.underway += 1
         self.most_underway = max(self.underway, self.most_underway)
         try:
@@ -52,6 +65,7 @@ class StandIn:
         finally:
             self.underway -= 1
             self.capture_end()
+            self.states[self.current_device()] = "usable"
             self.stream = before
 
     def current_stream(self) -> str:
@@ -75,7 +89,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     stand_in = StandIn()
     for name in (
         *("device", "graph", "current_stream", "set_stream", "CUDAGraph", "Stream"),
-        "graph_pool_handle",
+        *("graph_pool_handle", "default_generators", "current_device"),
     ):
         monkeypatch.setattr(torch.cuda, name, getattr(stand_in, name))
     return stand_in
@@ -118,6 +132,7 @@ def test_a_failed_capture_leaves_the_stream_and_records_no_more(
     with caplog.at_level(logging.WARNING):
         assert recorder.record(work) is None
     assert cuda.stream == "the caller's" and cuda.devices == [torch.device("cuda", 0)]
+    assert cuda.states == ["usable", "usable"], "dropout would fail from now on"
     (message,) = caplog.messages
     assert message.startswith("the network on cuda:1 cannot be recorded")
     assert ("own reason" in message) == (where != "at its end")

@@ -6,6 +6,7 @@ import json
 import logging
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,6 +57,17 @@ class Found:
             part = self.path.with_suffix(".part")
             part.write_text(json.dumps(self.content), encoding="utf-8")
             part.replace(self.path)
+
+
+@contextmanager
+def going_on(found: Found, name: str, wrong: list[str]) -> Iterator[None]:
+    """A case that raises is reported, and costs no other."""
+    try:
+        yield
+    except Exception as error:
+        traceback.print_exc()
+        found(name, f"{type(error).__name__}: {error}"[:300])
+        wrong.append(name)
 
 
 def sized(height: int, width: int) -> Size:

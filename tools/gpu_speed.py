@@ -21,6 +21,7 @@ from gpu_common import (
     Size,
     by_shape,
     configured,
+    going_on,
     median_ms,
     network_cost,
     sized,
@@ -46,10 +47,12 @@ def bench(found: Found) -> None:
         for (height, width), batch in (((1024, 2048), 1), ((512, 1024), 1), ((1024, 2048), 4))
         for profile in ("published", "fast", "lite")
     ]
+    wrong: list[str] = []
     for profile, size, batch in cases:
-        with weights(profile) as name:
-            row = whole_frame(configured(name), size, batch)
-        found("{}_{}x{}_batch_{}".format(profile, *size, batch), row)
+        case = "{}_{}x{}_batch_{}".format(profile, *size, batch)
+        with going_on(found, case, wrong), weights(profile) as name:
+            found(case, whole_frame(configured(name), size, batch))
+    assert not wrong, f"failed: {', '.join(wrong)}"
 
 
 def whole_frame(config: Config, size: Size, batch: int) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class Uploads:
         self._slots = Recent(lambda shape: _Slots(shape, device))
         self._lock = threading.Lock()
 
+    @torch.inference_mode()  # whatever mode its callers are in: memory made in it is written again
     def start(self, images: NDArray[np.uint8], mirrored: bool = False) -> Uploaded:
         """Start to copy images (B, H, W, 3); they may change when this returns.
 

@@ -206,7 +206,7 @@ class Engine:
                 self._enqueue()
             self._ran = True
         caller.wait_stream(self._stream)
-        return self._outputs
+        return dict(self._outputs)  # whoever called may take some away
 
     def _enqueue(self) -> None:
         """Run on the current stream. Do not record the first run after `_allocate`, in which

@@ -223,6 +223,7 @@ def test_a_failed_capture_leaves_the_stream_and_what_is_recorded_works() -> None
         refused = Recorder(x.device, "waiting").record(lambda: float(x.sum()))  # waits: forbidden
         assert refused is None and torch.cuda.current_stream() == own
     assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    assert 0 < float(torch.rand(1000, device=x.device).mean()) < 1, "random numbers are refused"
     good = Recorder(x.device, "adding")
     y = torch.zeros_like(x)
     recording = good.record(lambda: y.copy_(x + 1))

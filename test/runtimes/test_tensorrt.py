@@ -32,6 +32,7 @@ from instaseg_ros.cuda_capture import Recording
 from instaseg_ros.deploy.export import Order, export, prepare_engine
 from instaseg_ros.errors import ConfigError, EngineError
 from instaseg_ros.files import Cache
+from instaseg_ros.model.temporal import NEXT_STATE
 from instaseg_ros.runtimes import tensorrt_runtime, torch2trt_runtime
 from instaseg_ros.runtimes.comparison import Comparison
 from instaseg_ros.runtimes.onnx_file import cached_onnx
@@ -291,6 +292,8 @@ def test_the_state_goes_in_and_out(
     assert comparison(runtime).relative < 1e-4  # each frame with the state after the last
     forgetful = comparison(lambda images, state=None: runtime(images))
     assert forgetful.relative > 1e-3
+    runtime(comparison.frames[0]).pop(NEXT_STATE)  # as the pipeline does
+    assert NEXT_STATE in runtime(comparison.frames[1])
     (built,) = trt.builds
     assert built.profile is not None
     assert built.profile.shapes["state"] == [(1, 64, 6, 10), (1, 64, 6, 10), (2, 64, 6, 10)]
