@@ -218,7 +218,7 @@ def test_time_that_no_recording_holds_gives_way_to_the_nearest(tmp_path, caplog)
     stamps = [-1, 5, (1 << 31) * 10**9 + 7, 1 << 70]
     for stamp in stamps:
         picture = result_messages.overlay_message(
-            writer.msgs, bags.bag_types.make_header(stamp, ""), image(0)
+            writer.msgs, bags.message_types.make_header(stamp, ""), image(0)
         )
         writer.write("/image", picture, stamp)
     writer.close()
