@@ -180,7 +180,7 @@ def test_object_whose_id_is_no_label_value_is_left_out(tmp_path: Path, odd: str)
     path = write_detections(tmp_path / "a.mcap", ("300", CAR), (odd, PERSON))
     dataset = LabelledBag(path)
     assert dataset.class_names == ("car",) and len(dataset) == 3
-    assert dataset.remarks == ("left out: objects whose id is no label value: 3",)
+    assert dataset.remarks == ("left out: objects whose id is not a label value: 3",)
     sample = dataset[1]
     assert sample.ids.tolist() == [300] and sample.ignore is not None
     np.testing.assert_array_equal(sample.ignore, instances(1).labels == 7)
@@ -201,7 +201,7 @@ def test_object_without_a_class_is_left_out(tmp_path: Path, caplog: Log) -> None
 
 def test_truth_without_any_class_is_refused_with_the_reason(tmp_path: Path) -> None:
     path = write_detections(tmp_path / "a.mcap", ("", CAR), ("7", []))
-    expected = "objects whose id is no label value: 3, objects without a class: 3"
+    expected = "objects whose id is not a label value: 3, objects without a class: 3"
     with pytest.raises(InputError, match=rf"a\.mcap: expected detections whose id .*{expected}"):
         LabelledBag(path)
 
