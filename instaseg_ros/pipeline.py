@@ -148,7 +148,8 @@ class Pipeline:
         fixed = [n for n in {**old, **new} if n not in live and old.get(n) != new.get(n)]
         if fixed:
             raise ConfigError(
-                f"{', '.join(fixed)}: cannot change while the network runs; make another Pipeline"
+                f"{', '.join(fixed)}: expected to stay as it is while the network runs; "
+                "make another Pipeline"
             )
         self.config = config
 

@@ -170,7 +170,7 @@ for _ in range(900):
         ({"decode": {"min_pixels": "7"}}, "decode.min_pixels: expected int"),
         ({"decode": {"first_come": 1}}, "decode.first_come: expected bool"),
         ({"input": {"height": -1}}, "input.height: expected a value from 0"),
-        ({"input": {"mirror": True}}, "input.mirror is not for weights to say"),
+        ({"input": {"mirror": True}}, "input.mirror cannot be set by weights"),
         ({"format": 5}, "expected a header of format"),
     ],
     ids=range(26),

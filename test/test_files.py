@@ -146,7 +146,7 @@ def test_what_is_not_whole_is_not_read_and_written_anew(
         harm(cache.path(name))
         assert cache.read(name) is None
     assert len(caplog.records) == 1
-    assert f"{cache.path('a')} is made anew" in caplog.text
+    assert f"{cache.path('a')} is rebuilt" in caplog.text
     cache.write("a", b"again")
     assert cache.read("a") == b"again"
 

@@ -266,6 +266,6 @@ def _checked(path: Path, recording: Recording) -> Recording:
         else:
             counts = f"{sum(given.values())} messages of {', '.join(names)}"
         last = f", the last received at {last_ns / 1e9:.3f} s" if given else ""
-        raise TruncatedInputError(f"bag {path} is not whole: it has {counts}{last}{why}")
+        raise TruncatedInputError(f"bag {path} is not whole: it gives {counts}{last}{why}")
 
     return dataclasses.replace(recording, messages=messages)

@@ -56,8 +56,8 @@ def changed(config: Config, changes: Iterable[RosParameter], configured: bool) -
     for name, value in ours.items():
         if configured and not leaves[name].live and value != leaves[name].value:
             raise ConfigError(
-                f"{name}: must stay {leaves[name].value!r} while the node is configured, got "
-                f"{value!r}; bring the node to 'unconfigured' first (deactivate, cleanup)"
+                f"{name}: expected to stay {leaves[name].value!r} while the node is configured, "
+                f"got {value!r}; bring the node to 'unconfigured' first (deactivate, cleanup)"
             )
     config = merge(config, ours)
     try:

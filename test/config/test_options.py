@@ -210,5 +210,5 @@ def test_other_weights_bring_the_options_of_their_method(tmp_path: Path) -> None
     assert suited(merge(changed, {"weights": asked.weights})) == load_config(overrides=tracked)
     with pytest.raises(ConfigError, match=r"decode\.agreement"):  # it was for these weights
         suited(merge(Config(), {"weights": other, "decode.agreement": False}))
-    with pytest.raises(ConfigError, match=r"are of discriminative, got box_regression"):
+    with pytest.raises(ConfigError, match=r"are for discriminative, got box_regression"):
         load_config(weights=other, method={"name": "box_regression"})

@@ -42,7 +42,7 @@ def test_objects_of_no_class_are_ignored_and_counted(
     np.testing.assert_array_equal(sample.labels, labels * np.isin(labels, sample.ids))
     if left_out:
         np.testing.assert_array_equal(sample.ignore, (labels > 0) & (sample.labels == 0))
-        assert f"{left_out} object{'s' * (left_out > 1)} of no class of 0 to 0" in caplog.text
+        assert f"{left_out} object{'s' * (left_out > 1)} of a class not in 0 to 0" in caplog.text
     for change in ({"class_names": "car"}, {"class_names": ["car", "car"]}, {"frames": [None]}):
         (tmp_path / "meta.json").write_text(json.dumps({**meta, **change}))
         with pytest.raises(InputError, match=r"meta\.json: expected `class_names` and per frame"):
@@ -133,4 +133,4 @@ def test_masks_of_frames_that_are_not_there_are_counted(tmp_path: Path) -> None:
     (tmp_path / "instances_txt").mkdir()
     (tmp_path / "instances_txt" / "0000.txt").write_text("3 1001 1 64 128 0PP8\n-1 1 1 4 4 0")
     (remark,) = KittiMots(tmp_path).remarks
-    assert remark.startswith("2 masks of a frame that has no image (first: ")
+    assert remark.startswith("2 masks of a frame without an image (first: ")

@@ -135,7 +135,7 @@ def test_label_without_detection_is_ignored_ground(tmp_path: Path, caplog: Log) 
     assert sample.ignore is not None
     np.testing.assert_array_equal(sample.ignore, stray == 9)
     np.testing.assert_array_equal(sample.labels, two_instances(0).labels)
-    assert "a.mcap, frame of 12.000 s: ignored, as there is no detection: [9]" in caplog.text
+    assert "a.mcap, frame of 12.000 s: ignored labels without a detection: [9]" in caplog.text
 
 
 def write_detections(path: Path, *objects: tuple[str, list[tuple[str, float]]]) -> Path:
@@ -180,7 +180,7 @@ def test_object_whose_id_is_no_label_value_is_left_out(tmp_path: Path, odd: str)
     path = write_detections(tmp_path / "a.mcap", ("300", CAR), (odd, PERSON))
     dataset = LabelledBag(path)
     assert dataset.class_names == ("car",) and len(dataset) == 3
-    assert dataset.remarks == ("left out: objects whose id is no label value: 3",)
+    assert dataset.remarks == ("left out: objects whose id is not a label value: 3",)
     sample = dataset[1]
     assert sample.ids.tolist() == [300] and sample.ignore is not None
     np.testing.assert_array_equal(sample.ignore, two_instances(1).labels == 7)
@@ -201,8 +201,10 @@ def test_object_without_a_class_is_left_out(tmp_path: Path, caplog: Log) -> None
 
 def test_truth_without_any_class_is_refused_with_the_reason(tmp_path: Path) -> None:
     path = write_detections(tmp_path / "a.mcap", ("", CAR), ("7", []))
-    expected = "objects whose id is no label value: 3, objects without a class: 3"
-    with pytest.raises(InputError, match=rf"a\.mcap: expected detections whose id .*{expected}"):
+    expected = "objects whose id is not a label value: 3, objects without a class: 3"
+    with pytest.raises(
+        InputError, match=rf"a\.mcap: expected detections with a label value .*{expected}"
+    ):
         LabelledBag(path)
 
 

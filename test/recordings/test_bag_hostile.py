@@ -108,7 +108,7 @@ ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
                 "CREATE VIEW topics AS " + ENDLESS + " SELECT i AS id, '/a' AS "
                 "name, 'b' AS type FROM n WHERE i < 0",
             ],
-            "expected a table 'topics' (no view)",
+            "expected a table 'topics' (not a view)",
         ),
         (
             [

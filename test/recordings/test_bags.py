@@ -258,7 +258,7 @@ def test_time_that_no_recording_holds_gives_way_to_the_nearest(tmp_path, caplog)
     frames = list(BagSource(tmp_path / "a.mcap"))
     assert [f.stamp_ns for f in frames] == [-1, 5, latest, latest]
     assert [f.received_ns for f in frames] == [0, 5, stamps[2], (1 << 63) - 1]
-    assert "2 messages stand at the nearest possible time" in caplog.text
+    assert "2 messages have the nearest possible time" in caplog.text
 
 
 def test_types_are_those_of_a_robot():

@@ -169,7 +169,7 @@ LOSING = replace(WORKING, loss=0.4, recently_dropped=0)
         (Machine(shm_mb=64.0), "--shm-size=512m", "so Fast DDS does without"),
         (PROFILE, "give the camera driver the profile too", "give the camera driver and this node"),
         (PROFILE._replace(shm_mb=64.0), "/dev/shm has 64 MB, too little", "camera driver"),
-        (PROFILE._replace(has_profile=False), "/robot/shm.xml, which is not there", "0.5 MB"),
+        (PROFILE._replace(has_profile=False), "/robot/shm.xml does not exist", "0.5 MB"),
         (Machine("rmw_cyclonedds_cpp"), "a buffer of rmw_cyclonedds_cpp", "Fast DDS"),
         (STARVED, "0.5 MB: give the camera driver and this node", "--shm-size"),
         (STARVED, "waits for a processor 70% of the time", "--shm-size"),

@@ -112,7 +112,7 @@ def test_auto_is_openvino_on_a_cpu_that_has_it(checkpoint: Checkpoint) -> None:
         (True, {"tensorrt"}, False, "auto", "torch", "there is a CUDA device"),
         (True, {"openvino"}, True, "auto", "torch", "there is a CUDA device"),
         (False, {"openvino", "onnx", "onnxruntime"}, False, "fp32", "openvino", "OpenVINO is"),
-        (False, {"openvino", "onnx", "onnxruntime"}, False, "int8", "openvino", "openvino is"),
+        (False, {"openvino", "onnx", "onnxruntime"}, False, "int8", "openvino", "OpenVINO is"),
         (False, {"onnx", "onnxruntime"}, False, "fp32", "onnx", "onnxruntime is installed"),
         (False, {"onnx", "onnxruntime"}, False, "bf16", "torch", "pip install openvino"),
         (False, {"onnxruntime"}, False, "fp32", "torch", "pip install openvino"),
