@@ -31,6 +31,7 @@ class DecodeConfig:
         "its seed's alone",
         live=True,
     )
+    min_score: float = shared.min_score()
 
 
 @dataclass(frozen=True, slots=True)
