@@ -32,9 +32,18 @@ class Threshold(NamedTuple):
 def thresholds(
     frames: Sequence[FrameCounts], class_names: Sequence[str], scores: Sequence[float] = SCORES
 ) -> list[Threshold]:
-    """Each of the scores as the threshold of frames that were found with none: it changes nothing
-    about the objects that it leaves."""
-    return [_threshold(frames, class_names, least) for least in scores]
+    """Each of the scores, in ascending order, as the threshold of frames that were found with none:
+    it changes nothing about the objects that it leaves."""
+    found = np.concatenate([np.zeros(0, np.float32), *(frame.scores for frame in frames)])
+    tried: list[Threshold] = []
+    left_out = -1
+    for least in scores:
+        before, left_out = left_out, int((found < least).sum())
+        if left_out == before:
+            tried.append(tried[-1]._replace(min_score=least))
+        else:
+            tried.append(_threshold(frames, class_names, least))
+    return tried
 
 
 def best(tried: Sequence[Threshold], most_false: float, max_loss: float) -> Threshold:
