@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,13 @@ class Instances:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def rows(self, kept: NDArray[np.bool_]) -> Instances:
+        """Those of the N instances that are kept, (N,) bool; `labels` stays as it is."""
+        values: dict[str, Any] = {
+            f.name: getattr(self, f.name) for f in fields(self) if f.name != "labels"
+        }
+        return replace(self, **{n: v if v is None else v[kept] for n, v in values.items()})
 
     @classmethod
     def empty(cls, height: int, width: int) -> Instances:

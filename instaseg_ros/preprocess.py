@@ -96,9 +96,4 @@ def restore(instances: Instances, geometry: Geometry) -> Instances:
 
 def _with_pixels(instances: Instances) -> Instances:
     kept = np.bincount(instances.labels.ravel(), minlength=2**16)[instances.ids] > 0
-    rows = {
-        field.name: values[kept]
-        for field in dataclasses.fields(instances)
-        if field.name != "labels" and (values := getattr(instances, field.name)) is not None
-    }
-    return dataclasses.replace(instances, **rows)
+    return instances.rows(kept)

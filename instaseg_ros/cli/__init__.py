@@ -29,9 +29,12 @@ from instaseg_ros.errors import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from instaseg_ros.config import Config
 
 PACKAGE = "instaseg_ros"
+WEIGHTS = "safetensors"  # suffix of the files
 PIP_NAMES = {"cv2": "opencv-python-headless"}
 VERBS = {  # verb: module, what it does
     "demo": ("instaseg_ros.cli.demo", "watch the ROS node label a synthetic street"),
@@ -39,6 +42,10 @@ VERBS = {  # verb: module, what it does
     "evaluate": (
         "instaseg_ros.cli.evaluate",
         "measure weights on a dataset, and show where accuracy is lost",
+    ),
+    "calibrate": (
+        "instaseg_ros.cli.calibrate",
+        "find the score that an object needs, from a dataset, and write it into weights",
     ),
     "bench": ("instaseg_ros.cli.bench", "time every stage, beside the published implementation"),
     "export": ("instaseg_ros.cli.export", "write the network as ONNX, OpenVINO IR or an engine"),
@@ -183,6 +190,17 @@ def check_frames(images: str | None) -> None:
         from instaseg_ros.recordings.sources import open_source
 
         open_source(images)
+
+
+def check_weights_output(path: Path, overwrite: bool) -> None:
+    """Raises ConfigError for a file that weights cannot be written to, before they are made."""
+    from instaseg_ros.files import OutputFile
+
+    if path.suffix != f".{WEIGHTS}":
+        raise ConfigError(
+            f"output for {WEIGHTS}: expected a name that ends in .{WEIGHTS}, got {path}"
+        )
+    OutputFile(path, overwrite)
 
 
 def _verb(arguments: Sequence[str]) -> str | None:

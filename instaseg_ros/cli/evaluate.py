@@ -20,7 +20,8 @@ SYNTHETIC_TRACKED = 20  # frames per sequence with --tracking: two seconds
 log = logging.getLogger(__name__)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """What is labelled and counted; `check_data` and `dataset_from` read it."""
     parser.add_argument("data", metavar="DATA", help="`synthetic`, or the path of a dataset")
     parser.add_argument(
         "--split",
@@ -32,9 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--frames",
         type=int,
         metavar="N",
-        help="use at most this many frames, spread over the dataset, with --tracking the first; "
-        f"synthetic: four of each sequence, with --tracking {SYNTHETIC_TRACKED}, default "
-        f"{SYNTHETIC_FRAMES}",
+        help="use at most this many frames, spread over the dataset; synthetic: four of each "
+        f"sequence, default {SYNTHETIC_FRAMES}",
     )
     parser.add_argument("--size", help=f"size of synthetic frames, default {SYNTHETIC_SIZE}")
     parser.add_argument(
@@ -44,6 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave out smaller true objects; default: on streets 100 pixels of a 1024x2048 frame, "
         f"scaled to the frame's size (synthetic: {STREET_LEAST_PX}), otherwise none",
     )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_data_options(parser)
     parser.add_argument(
         "--coco", action="store_true", help="also compute COCO's mask AP (extra `coco`)"
     )
@@ -51,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tracking",
         action="store_true",
         help="follow objects through the dataset's sequences: HOTA, MOTSA, id switches (extra "
-        "`tracking`)",
+        f"`tracking`); --frames are the first, synthetic: {SYNTHETIC_TRACKED} of each sequence",
     )
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     parser.add_argument(
@@ -80,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     from instaseg_ros.files import OutputFile
     from instaseg_ros.pipeline import Pipeline
 
-    dataset = _dataset(args)
+    dataset = dataset_from(args, args.tracking)
     config = config_from(args)
     if args.tracking:
         config = merge(config, {"tracking.enabled": True})
@@ -117,17 +121,21 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check(args: argparse.Namespace) -> None:
+def check_data(args: argparse.Namespace) -> None:
     if args.frames is not None and args.frames < 1:
         raise ConfigError(f"--frames: expected at least 1, got {args.frames}")
-    if args.worst < 0:
-        raise ConfigError(f"--worst: expected at least 0, got {args.worst}")
-    if args.worst and not args.report:
-        raise ConfigError("--worst: choose a folder for the pictures with --report DIR")
     if args.size and args.data != SYNTHETIC:
         raise ConfigError(
             "--size is for synthetic frames; for a dataset, set input.height and input.width"
         )
+
+
+def _check(args: argparse.Namespace) -> None:
+    check_data(args)
+    if args.worst < 0:
+        raise ConfigError(f"--worst: expected at least 0, got {args.worst}")
+    if args.worst and not args.report:
+        raise ConfigError("--worst: choose a folder for the pictures with --report DIR")
     if args.coco:
         from instaseg_ros.evaluation.metrics.coco import require_pycocotools
 
@@ -138,13 +146,13 @@ def _check(args: argparse.Namespace) -> None:
         require_assignment()
 
 
-def _dataset(args: argparse.Namespace) -> Dataset:
+def dataset_from(args: argparse.Namespace, tracking: bool = False) -> Dataset:
     from instaseg_ros.datasets import Sequences, kind_name, open_dataset
     from instaseg_ros.synthetic_street import held_out_street
 
     if args.data != SYNTHETIC:
         dataset = open_dataset(args.data, args.split)
-        if args.tracking and not isinstance(dataset, Sequences):
+        if tracking and not isinstance(dataset, Sequences):
             raise ConfigError(
                 f"--tracking: expected a dataset of sequences in which ids last (synthetic, KITTI "
                 f"MOTS, a recording), got {args.data}: {kind_name(dataset)}, single images"
@@ -153,7 +161,7 @@ def _dataset(args: argparse.Namespace) -> Dataset:
     if args.split != "val":
         raise ConfigError(f"--split: the synthetic street has only val, got {args.split}")
     size = size_from(args.size or SYNTHETIC_SIZE)
-    each = {"per_sequence": SYNTHETIC_TRACKED} if args.tracking else {}
+    each = {"per_sequence": SYNTHETIC_TRACKED} if tracking else {}
     return held_out_street(args.frames or SYNTHETIC_FRAMES, size, **each)
 
 

@@ -7,12 +7,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from instaseg_ros.cli import check_frames, size_from
+from instaseg_ros.cli import WEIGHTS, check_frames, check_weights_output, size_from
 from instaseg_ros.config import Config, merge
 from instaseg_ros.errors import ConfigError
-from instaseg_ros.files import OutputFile
 
-WEIGHTS = "safetensors"
 PRECISIONS = {
     "onnx": "fp32",
     "openvino": "fp32",
@@ -89,13 +87,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _weights(args: argparse.Namespace, precision: str) -> int:
     path = args.output or Path(f"{Path(args.weights).stem}.{WEIGHTS}")
-    if path.suffix != f".{WEIGHTS}":
-        raise ConfigError(
-            f"output for {WEIGHTS}: expected a name that ends in .{WEIGHTS}, got {path}"
-        )
+    check_weights_output(path, args.overwrite)
     if precision == "int8":
         raise ConfigError(f"precision of {WEIGHTS}: expected fp32 or fp16, got {precision}")
-    OutputFile(path, args.overwrite)  # refuses early to replace an output
 
     import torch
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,14 +27,28 @@ def _measure(labels, sizes, boxes, sums):  # type: ignore[no-untyped-def]
                 boxes[k, 3] = max(boxes[k, 3], y + 1)
 
 
+def with_score(instances: Instances, min_score: float) -> Instances:
+    """The instances of at least `min_score`, numbered anew from 1 in their order. The pixels of
+    the others become background."""
+    kept = instances.scores >= min_score
+    if kept.all():
+        return instances
+    rows = instances.rows(kept)
+    ids = np.arange(1, len(rows) + 1, dtype=np.uint16)
+    number = np.zeros(int(instances.ids.max()) + 1, np.uint16)
+    number[rows.ids] = ids
+    return replace(rows, labels=np.take(number, instances.labels, mode="clip"), ids=ids)
+
+
 def labelled_instances(
     labels: NDArray[np.uint16],
     class_ids: NDArray[np.int64],
     scores: NDArray[np.float32],
     min_pixels: int = 0,
+    min_score: float = 0.0,
 ) -> Instances:
-    """The instances of a (H, W) label image with more than `min_pixels` pixels, best first and
-    renumbered.
+    """The instances of a (H, W) label image with more than `min_pixels` pixels and at least
+    `min_score`, best first and renumbered. The pixels of the others become background.
 
     class_ids, scores: (K,) of label k + 1. Centres are centroids, bandwidths 0: for methods that
     predict neither.
@@ -42,7 +58,7 @@ def labelled_instances(
     sizes, sums = np.zeros(count, np.int64), np.zeros((count, 2), np.int64)
     boxes = np.tile(np.array([*labels.shape[::-1], 0, 0], np.int64), (count, 1))
     _measure(np.ascontiguousarray(labels), sizes, boxes, sums)
-    kept = np.flatnonzero(sizes[1:] > min_pixels) + 1
+    kept = np.flatnonzero((sizes[1:] > min_pixels) & (scores >= min_score)) + 1
     kept = kept[np.argsort(-scores[kept - 1], kind="stable")]
     number = np.zeros(count, np.uint16)
     number[kept] = np.arange(1, len(kept) + 1)

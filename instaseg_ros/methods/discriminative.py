@@ -175,7 +175,7 @@ def _found(embedding: Tensor, semantic: Tensor, config: DecodeConfig) -> Instanc
 
     sizes = np.diff(pixels.starts)
     each(cluster, [c for c in np.argsort(-sizes) if sizes[c]])
-    return _merged(pixels.pixels, pixels.scores, owners, embedding.shape[1:])
+    return _merged(pixels.pixels, pixels.scores, owners, embedding.shape[1:], config.min_score)
 
 
 def _merged(
@@ -183,6 +183,7 @@ def _merged(
     scores: NDArray[np.float32],  # (N,)
     owners: Sequence[NDArray[np.integer]],  # by class: 1 + cluster of its pixels, or 0
     size: Sequence[int],
+    min_score: float,
 ) -> Instances:
     """The clusters of all classes as instances of one image."""
     counts = [int(owner.max(initial=0)) for owner in owners]
@@ -199,4 +200,5 @@ def _merged(
     labels = np.zeros(tuple(size), np.uint16)
     labels.ravel()[pixels] = number[owner]
     class_ids = np.repeat(np.arange(len(owners)), counts)
-    return labelled_instances(labels, class_ids[best], score[best].astype(np.float32))
+    scores = score[best].astype(np.float32)
+    return labelled_instances(labels, class_ids[best], scores, min_score=min_score)

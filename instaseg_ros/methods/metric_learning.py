@@ -136,7 +136,9 @@ class MetricLearning:
         size = raw.shape[1], raw.shape[2]
         labels, accepted = similarity.grow_compiled(size, embed_rows, seeds, limits, config)
         scores = scores[found[accepted]]
-        return labelled_instances(labels, class_ids[accepted], scores, config.min_pixels)
+        return labelled_instances(
+            labels, class_ids[accepted], scores, config.min_pixels, config.min_score
+        )
 
     def _seediness(self, masks: Tensor) -> tuple[Tensor, Tensor]:
         """From masks (taus * (C + 1), H, W), each (H, W): the largest probability of an object, and

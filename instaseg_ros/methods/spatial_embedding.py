@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instaseg_ros.clustering.ellipses import MEMBERSHIP, Groups, cpu, gpu
+from instaseg_ros.clustering.label_image import with_score
 from instaseg_ros.frames import Instances
 from instaseg_ros.methods import binned_loss
 from instaseg_ros.methods.base import Targets
@@ -142,7 +143,7 @@ class SpatialEmbedding:
             if groups is None:
                 offset, bandwidth, seed = gpu.on_host(*(output[b].float() for output in raw))
                 groups = group(offset.numpy(), bandwidth.numpy(), seed.numpy(), config)
-            instances.append(_instances(groups))
+            instances.append(with_score(_instances(groups), config.min_score))
         return instances
 
     def loss(

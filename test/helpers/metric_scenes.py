@@ -32,13 +32,17 @@ class MetricScene(NamedTuple):
 def predictions(
     labels: NDArray[np.uint16], class_ids: NDArray[np.int64], scores: NDArray[np.float32]
 ) -> Instances:
-    """Predictions 1..N, some maybe without a pixel."""
+    """Predictions 1..N, some maybe without a pixel; metrics do not ask for boxes."""
+    zeros = np.zeros((len(class_ids), 4), np.float32)
     return dataclasses.replace(
         Instances.empty(*labels.shape),
         labels=labels,
         ids=np.arange(1, len(class_ids) + 1).astype(np.uint16),
         class_ids=class_ids,
         scores=scores.astype(np.float32),
+        boxes_xyxy=zeros,
+        centers_xy=zeros[:, :2],
+        bandwidths=zeros[:, :2],
     )
 
 

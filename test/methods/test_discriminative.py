@@ -147,7 +147,8 @@ def found_in_plain_torch(
         pixels.append(own)
         owners.append(found.owner.numpy())
     chosen = torch.cat(pixels)
-    return method._merged(chosen.numpy(), score[chosen].numpy(), owners, tuple(embedding.shape[1:]))
+    size = tuple(embedding.shape[1:])
+    return method._merged(chosen.numpy(), score[chosen].numpy(), owners, size, config.min_score)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,31 @@ def test_whatever_the_network_says_becomes_instances(name: str, scale: float) ->
     assert len(found) == 2
     for one in found:
         check(one)
+
+
+@every_method
+def test_what_is_less_sure_than_asked_is_left_out(name: str) -> None:
+    """Of equal outputs the others stay as they are, numbered from 1 in their order."""
+    method, options = make_method(name, len(CLASSES)), options_of(name)
+    outputs = outputs_by_chance(method, 1)
+    config = options.DecodeConfig(seed_threshold=0.3, min_pixels=0)
+    (every,) = method.decode(outputs, config)
+    least = float(np.median(every.scores))
+    kept = every.scores >= np.float32(least)
+    assert 0 < kept.sum() < len(kept)
+    (found,) = method.decode(outputs, dataclasses.replace(config, min_score=least))
+    check(found)
+    assert found.ids.tolist() == list(range(1, kept.sum() + 1))
+    for field in ("class_ids", "scores", "boxes_xyxy", "centers_xy", "bandwidths", "embeddings"):
+        rows = getattr(every, field)
+        if rows is not None:
+            np.testing.assert_array_equal(getattr(found, field), rows[kept], field)
+    number = np.zeros(every.ids.max() + 1, np.uint16)
+    number[every.ids[kept]] = found.ids
+    np.testing.assert_array_equal(found.labels, number[every.labels])
+
+    (nothing,) = method.decode(outputs, dataclasses.replace(config, min_score=1.0))
+    assert len(nothing) == 0 and not nothing.labels.any()
 
 
 @every_method

@@ -115,7 +115,11 @@ def _merge(points: Points, hypotheses: Hypotheses, config: DecodeConfig) -> Inst
     labels = np.empty(points.size, np.uint16)
     raster.paint_in_turn(places, rank, ends, members, config.min_new_fraction, labels)
     return labelled_instances(
-        labels, class_ids[best_first], scores[best_first].astype(np.float32), config.min_pixels
+        labels,
+        class_ids[best_first],
+        scores[best_first].astype(np.float32),
+        config.min_pixels,
+        config.min_score,
     )
 
 

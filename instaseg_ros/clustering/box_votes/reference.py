@@ -70,6 +70,7 @@ def group(points: Points, config: DecodeConfig) -> Instances:
         np.array([h.class_id for h in hypotheses], np.int64),
         np.array([h.score for h in hypotheses], np.float32),
         config.min_pixels,
+        config.min_score,
     )
 
 

@@ -21,6 +21,7 @@ class DecodeConfig:
     foreground_threshold: float = shared.foreground_threshold()
     min_pixels: int = shared.min_pixels()
     min_new_fraction: float = shared.min_new_fraction()
+    min_score: float = shared.min_score()
 
 
 @dataclass(frozen=True, slots=True)

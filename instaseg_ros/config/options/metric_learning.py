@@ -21,6 +21,7 @@ class DecodeConfig:
     min_pixels: int = shared.min_pixels()
     min_new_fraction: float = shared.min_new_fraction()
     first_come: bool = shared.first_come()
+    min_score: float = shared.min_score()
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,16 @@ def first_come() -> Any:
     )
 
 
+def min_score() -> Any:
+    return param(
+        0.0,
+        "an instance has at least this score; `instaseg calibrate` finds one for weights",
+        low=0.0,
+        high=1.0,
+        live=True,
+    )
+
+
 # The loss.
 
 

@@ -31,6 +31,7 @@ class DecodeConfig:
         "seed's score alone",
         live=True,
     )
+    min_score: float = shared.min_score()
 
 
 @dataclass(frozen=True, slots=True)
