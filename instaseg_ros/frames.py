@@ -61,10 +61,9 @@ class Instances:
 
     def rows(self, kept: NDArray[np.bool_]) -> Instances:
         """Those of the N instances that are kept, (N,) bool; `labels` stays as it is."""
-        values: dict[str, Any] = {
-            f.name: getattr(self, f.name) for f in fields(self) if f.name != "labels"
-        }
-        return replace(self, **{n: v if v is None else v[kept] for n, v in values.items()})
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "labels"}
+        chosen: dict[str, Any] = {n: v if v is None else v[kept] for n, v in values.items()}
+        return replace(self, **chosen)
 
     @classmethod
     def empty(cls, height: int, width: int) -> Instances:
