@@ -57,7 +57,7 @@ STAGES = (
     Stage("machine", 60, "versions, copy bandwidth, matrix product"),
     Stage("decode", 120, "decoding on the device against the CPU: launched, recorded, replayed"),
     Stage("forms", 90, "forms of the network against float32 on the CPU, replayed three times"),
-    Stage("tests", 150, "pytest -m gpu, without the compiled form"),
+    Stage("tests", 210, "pytest -m gpu, without the compiled form"),
     Stage("sanitizer", 110, "compute-sanitizer memcheck and racecheck of a small decode"),
     Stage("bench", 150, "a whole frame and its parts: profiles, sizes, batches"),
     Stage("profile", 45, "the operations of a frame that take longest"),

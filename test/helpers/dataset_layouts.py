@@ -7,7 +7,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from pycocotools import mask as mask_api
 
 from instaseg_ros.datasets import Dataset, Sample
 from instaseg_ros.synthetic_street import CLASS_NAMES, SyntheticStreet
@@ -80,6 +79,8 @@ def write_cityscapes(root: Path, samples: list[Sample], split: str = "train") ->
 
 def write_kitti_mots(root: Path, samples: list[Sample], sequence: str, form: str) -> Path:
     """form: `instances` (PNG) or `instances_txt`."""
+    from pycocotools import mask as mask_api  # not on every machine with a GPU
+
     lines = []
     for t, sample in enumerate(samples):
         write(root / "training" / "image_02" / sequence / f"{t:06d}.png", sample.frame.image)
@@ -105,6 +106,8 @@ def write_cvppp(root: Path, samples: list[Sample]) -> Path:
 
 def write_coco(root: Path, samples: list[Sample], split: str = "train2017") -> Path:
     """Category ids 10, 20, ...; the even objects as COCO's string, the odd ones as numbers."""
+    from pycocotools import mask as mask_api  # not on every machine with a GPU
+
     images, annotations = [], []
     for n, sample in enumerate(samples):
         write(root / split / f"{n}.png", sample.frame.image)
