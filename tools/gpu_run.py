@@ -43,6 +43,7 @@ LOG_BYTES = 1 << 20  # of each stage, its end
 TAIL_LINES, TAIL_WIDTH = 25, 200  # of a stage that failed, on the console
 COPY_EVERY_S = 10
 WRITE_EVERY_S = 45  # the trainer's weights, so that a minute is lost at most
+KILLED_S = 10  # until a process that was killed has ended
 REHEARSAL = 6  # times its limit a stage may take on a CPU that is not in a hurry
 
 
@@ -152,7 +153,9 @@ def _wait(
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            # What hangs in a driver does not even die: the others go on without waiting for it.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=KILLED_S)
 
 
 def train(results: Results, args: argparse.Namespace, environment: dict[str, str]) -> None:
