@@ -43,6 +43,7 @@ LOG_BYTES = 1 << 20  # kept from the end of each stage's output
 TAIL_LINES, TAIL_WIDTH = 25, 200  # of a failed stage, on the console
 COPY_EVERY_S = 10
 WRITE_EVERY_S = 45  # the trainer's weights, so that at most a minute is lost
+KILLED_S = 10  # seconds a killed process has to end
 REHEARSAL = 6  # factor of the stages' limits on a CPU
 
 
@@ -57,7 +58,7 @@ STAGES = (
     Stage("machine", 60, "versions, copy bandwidth, matrix product"),
     Stage("decode", 120, "decoding on the device against the CPU: launched, recorded, replayed"),
     Stage("forms", 90, "forms of the network against float32 on the CPU, replayed three times"),
-    Stage("tests", 150, "pytest -m gpu, without the compiled form"),
+    Stage("tests", 210, "pytest -m gpu, without the compiled form"),
     Stage("sanitizer", 110, "compute-sanitizer memcheck and racecheck of a small decode"),
     Stage("bench", 150, "a whole frame and its parts: profiles, sizes, batches"),
     Stage("profile", 45, "the operations of a frame that take longest"),
@@ -152,7 +153,9 @@ def _wait(
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            # What hangs in a driver does not even die: the others go on without waiting for it.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=KILLED_S)
 
 
 def train(results: Results, args: argparse.Namespace, environment: dict[str, str]) -> None:

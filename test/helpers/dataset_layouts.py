@@ -9,7 +9,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from pycocotools import mask as mask_api
 
 from instaseg_ros.datasets import Dataset, Sample
 from instaseg_ros.synthetic_street import CLASS_NAMES, SyntheticStreet
@@ -95,6 +94,8 @@ def write_kitti_mots(root: Path, samples: list[Sample], sequence: str, form: str
 
     form: `instances` (PNG) or `instances_txt`.
     """
+    from pycocotools import mask as mask_api  # not on every machine with a GPU
+
     lines = []
     for t, sample in enumerate(samples):
         write_image(root / "training" / "image_02" / sequence / f"{t:06d}.png", sample.frame.image)
@@ -124,6 +125,8 @@ def write_coco(root: Path, samples: list[Sample], split: str = "train2017") -> P
 
     Category ids 10, 20, ...; the even objects as COCO's string, the odd ones as numbers.
     """
+    from pycocotools import mask as mask_api  # not on every machine with a GPU
+
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for n, sample in enumerate(samples):

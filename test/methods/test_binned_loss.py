@@ -132,3 +132,26 @@ def test_nothing_in_it_waits_for_a_gpu() -> None:
         torch.autograd.grad(total, list(outputs.values()))
     assert len(seen.names) > 50
     assert not [name for name in seen.names if any(wait in name for wait in WAITING)]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+def test_a_gpu_finds_the_same_and_is_not_waited_for() -> None:
+    outputs, targets = batch(6, 2, 12, 0.5)
+    config = dataclasses.replace(LossConfig(), lovasz="binned", bootstrap_px=64)
+    method = SpatialEmbedding(3, 2)
+    expected = method.loss(outputs, targets, config)
+    wanted = torch.autograd.grad(expected["total"], list(outputs.values()))
+    device = torch.device("cuda")
+    there = {name: o.detach().to(device).requires_grad_() for name, o in outputs.items()}
+    truth, weights = targets.to(device), torch.ones(3, device=device)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        terms = method.loss(there, truth, config, weights)
+        gradients = torch.autograd.grad(terms["total"], list(there.values()))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for name, value in expected.items():
+        assert terms[name].item() == pytest.approx(value.item(), rel=1e-3), name
+    for name, gradient, want in zip(outputs, gradients, wanted, strict=True):
+        assert (gradient.cpu() - want).norm() < 1e-3 * want.norm(), name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,11 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def both(
-    street: Any, augment: AugmentConfig, which: int = 0, **options: Any
+    street: Any,
+    augment: AugmentConfig,
+    which: int = 0,
+    device: torch.device = CPU,
+    **options: Any,
 ) -> tuple[Batch, Batch]:
     """The same views of the host and of the device."""
     data, root = street[0][which], street[1]
@@ -51,9 +56,9 @@ def both(
     )
     views = ObjectViews(data, object_index(data, root / f"objects{which}.npz"), config)
     host = to_batch([views[i] for i in range(COUNT)], config.min_object_px)
-    drawn = draw(views, range(COUNT), CPU)
-    noise = torch.Generator().manual_seed(0)
-    return host, make_batch(resident(data, CPU), drawn, config, noise)
+    drawn = draw(views, range(COUNT), device)
+    noise = torch.Generator(device).manual_seed(0)
+    return host, make_batch(resident(data, device), drawn, config, noise)
 
 
 def classes_of(batch: Batch) -> list[list[int]]:
@@ -161,3 +166,36 @@ def test_only_the_batched_loss_takes_what_the_device_makes(
     with pytest.raises(ConfigError, match=r"train\.cache: device is for method spatial_embedding"):
         train(config, tmp_path / "run")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+def test_views_made_on_a_gpu_are_those_made_on_a_cpu(street: Any) -> None:
+    augment = dataclasses.replace(STILL, color=0.3, blur=0.5, scale_low=0.5, scale_high=2, flip=0.5)
+    _, expected = both(street, augment)
+    _, found = both(street, augment, device=torch.device("cuda"))
+    assert found.images.is_cuda and found.images.dtype == torch.uint8
+    unlike = (found.images.cpu().int() - expected.images.int()).abs()
+    assert unlike.max() <= 3 and unlike.float().mean() < 0.01
+    for name in ("labels", "ignore", "semantic"):
+        one, other = (getattr(batch.targets, name) for batch in (found, expected))
+        assert (one.cpu() != other).float().mean() < 1e-3, name
+    assert classes_of(found) == classes_of(expected)
+    _, noisy = both(street, dataclasses.replace(STILL, noise=1.0), device=torch.device("cuda"))
+    assert noisy.images.float().std() > 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+@pytest.mark.parametrize("cache", ["none", "device"])
+def test_a_run_trains_validates_and_goes_on_on_a_gpu(tmp_path: Path, cache: str) -> None:
+    data = write_discs(tmp_path / "data", 6)
+    settings = {"train.dataset": str(data), "train.cache": cache, "runtime.device": "cuda"}
+    config = merge(Config(), {**QUICK, **settings})
+    run = tmp_path / "run"
+    for steps in (4, 8):
+        train(merge(config, {"train.steps": steps}), run)
+    rows = losses(run)
+    assert [row["step"] for row in rows] == [*range(1, 9)]
+    assert all(math.isfinite(row["total"]) for row in rows)
+    assert (run / "weights.safetensors").is_file() and (run / "validation.csv").is_file()
