@@ -23,11 +23,15 @@ from instaseg_ros.files import written_whole
 
 log = logging.getLogger(__name__)
 
-KINDS = [("image", "i8"), ("class_id", "i8"), ("pixels", "i8"), ("x", "f8"), ("y", "f8")]
+KINDS = [
+    *(("image", "i8"), ("id", "i8"), ("class_id", "i8"), ("pixels", "i8")),
+    *(("x", "f8"), ("y", "f8"), ("uncut", "?"), ("rows", "i8")),
+]
 
 
 def object_index(dataset: Dataset, cache: Path) -> NDArray[np.void]:
-    """Every object of the dataset, as KINDS: its image, class, size and centroid in pixels.
+    """Every object of the dataset, as KINDS: its image, id, class, size and centroid in pixels,
+    whether the border of the image leaves it whole, and the image's height.
 
     Reads everything once, so that a missing or broken file is named before training starts; what
     was found is kept in the file `cache` until a file of the dataset changes.
@@ -97,13 +101,19 @@ def _fingerprint(dataset: Dataset) -> str:
 
 
 def _read(dataset: Dataset) -> NDArray[np.void]:
-    def of_image(image: int) -> list[tuple[int, int, int, float, float]]:
+    def of_image(image: int) -> list[tuple[float, ...]]:
         sample = dataset[image]
+        rim = (sample.labels[[0, -1]], sample.labels[:, [0, -1]])
+        cut = np.unique(np.concatenate([values.ravel() for values in rim]))
         y, x = np.nonzero(sample.labels)
         owner = sample.labels[y, x]
         sizes, sum_x, sum_y = (np.bincount(owner, w, minlength=1 << 16) for w in (None, x, y))
         return [
-            (image, c, sizes[i], sum_x[i] / sizes[i] + 0.5, sum_y[i] / sizes[i] + 0.5)
+            (
+                *(image, i, c, sizes[i]),
+                *(sum_x[i] / sizes[i] + 0.5, sum_y[i] / sizes[i] + 0.5),
+                *(i not in cut, len(sample.labels)),
+            )
             for i, c in zip(sample.ids, sample.class_ids, strict=True)
             if sizes[i]
         ]
