@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,17 +22,20 @@ from instaseg_ros.datasets import Dataset
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.files import written_whole
 
+MOST_HIDDEN = 0.1  # of the outline of an object that is whole, where nearer ones touch it
+ONE_PIECE = 0.8  # share of its pixels that lie together
+
 log = logging.getLogger(__name__)
 
 KINDS = [
     *(("image", "i8"), ("id", "i8"), ("class_id", "i8"), ("pixels", "i8")),
-    *(("x", "f8"), ("y", "f8"), ("uncut", "?"), ("rows", "i8")),
+    *(("x", "f8"), ("y", "f8"), ("whole", "?"), ("rows", "i8")),
 ]
 
 
 def object_index(dataset: Dataset, cache: Path) -> NDArray[np.void]:
     """Every object of the dataset, as KINDS: its image, id, class, size and centroid in pixels,
-    whether the border of the image leaves it whole, and the image's height.
+    whether the image shows all of it (`_whole`), and the image's height.
 
     Reads everything once, so that a missing or broken file is named before training starts; what
     was found is kept in the file `cache` until a file of the dataset changes.
@@ -103,8 +107,7 @@ def _fingerprint(dataset: Dataset) -> str:
 def _read(dataset: Dataset) -> NDArray[np.void]:
     def of_image(image: int) -> list[tuple[float, ...]]:
         sample = dataset[image]
-        rim = (sample.labels[[0, -1]], sample.labels[:, [0, -1]])
-        cut = np.unique(np.concatenate([values.ravel() for values in rim]))
+        whole = _whole(sample.labels)
         y, x = np.nonzero(sample.labels)
         owner = sample.labels[y, x]
         sizes, sum_x, sum_y = (np.bincount(owner, w, minlength=1 << 16) for w in (None, x, y))
@@ -112,7 +115,7 @@ def _read(dataset: Dataset) -> NDArray[np.void]:
             (
                 *(image, i, c, sizes[i]),
                 *(sum_x[i] / sizes[i] + 0.5, sum_y[i] / sizes[i] + 0.5),
-                *(i not in cut, len(sample.labels)),
+                *(whole[i], len(sample.labels)),
             )
             for i, c in zip(sample.ids, sample.class_ids, strict=True)
             if sizes[i]
@@ -122,3 +125,50 @@ def _read(dataset: Dataset) -> NDArray[np.void]:
         rows = pool.map(of_image, range(len(dataset)))
         everything = tqdm(rows, "reading", len(dataset), leave=False, unit="image")
         return np.array([row for some in everything for row in some], KINDS)
+
+
+def _whole(labels: NDArray[np.uint16]) -> NDArray[np.bool_]:
+    """By label: whether the image shows all of an object, as far as can be told: it does not reach
+    the border, lies in one piece, and hardly touches another that reaches further down and so is
+    nearer. One that shares half of its box, as a bicycle with its rider, does not count."""
+    boxes = boxes_of(labels)
+    outline, hidden = np.zeros((2, 1 << 16), np.int64)
+    for one, other in ((labels[1:], labels[:-1]), (labels[:, 1:], labels[:, :-1])):
+        differ = one != other
+        a, b = one[differ], other[differ]
+        outline += np.bincount(a, minlength=1 << 16) + np.bincount(b, minlength=1 << 16)
+        both = (a > 0) & (b > 0)
+        a, b = a[both], b[both]
+        a, b = np.where(boxes[a, 3] < boxes[b, 3], (a, b), (b, a))  # the nearer one is b
+        apart = (boxes[a, 3] < boxes[b, 3]) & ~belong_together(boxes[a], boxes[b])
+        hidden += np.bincount(a[apart], minlength=1 << 16)
+    height, width = labels.shape
+    whole = hidden <= MOST_HIDDEN * outline
+    whole &= (boxes[:, :2] > 0).all(1) & (boxes[:, 2:] < (width, height)).all(1)
+    for i in np.flatnonzero(whole & (boxes[:, 2] > 0)).tolist():
+        left, top, right, bottom = boxes[i]
+        mask = (labels[top:bottom, left:right] == i).astype(np.uint8)
+        pieces = cv2.connectedComponentsWithStats(mask)[2][1:, cv2.CC_STAT_AREA]
+        whole[i] = pieces.max() >= ONE_PIECE * pieces.sum()
+    return whole
+
+
+def boxes_of(labels: NDArray[np.uint16]) -> NDArray[np.int64]:
+    """(65536, 4) by label: left, top, right, bottom of its pixels, the last two exclusive; zeros of
+    those that are not there."""
+    boxes = np.zeros((1 << 16, 4), np.int64)
+    for axis, plane in enumerate((labels.T, labels)):
+        places, across = np.nonzero(plane)
+        owner = plane[places, across]
+        boxes[owner[::-1], axis] = places[::-1]  # the last one that is written stays
+        boxes[owner, 2 + axis] = places + 1
+    return boxes
+
+
+def belong_together(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(N,) whether boxes (N, 4) share more than half of the smaller one."""
+    shared = np.concatenate(
+        [np.maximum(one[..., :2], other[..., :2]), np.minimum(one[..., 2:], other[..., 2:])], -1
+    )
+    areas = [(b[..., 2:] - b[..., :2]).clip(min=0).prod(-1) for b in (shared, one, other)]
+    return areas[0] > np.minimum(areas[1], areas[2]) / 2

@@ -13,6 +13,7 @@ from instaseg_ros.config import TrainConfig
 from instaseg_ros.datasets import Dataset, Sample
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.training.augment import shrunk
+from instaseg_ros.training.objects import belong_together
 
 Box = NDArray[np.float64]  # (4,) left, top, right, bottom; the last column and row exclusive
 
@@ -49,21 +50,23 @@ class Paste:
     """Puts objects of a dataset into views of it, `train.augment.paste` of them on average.
 
     - Every class is pasted as often, whatever its frequency, but for those of fewer than FEWEST
-      objects. What the border of its image cuts is not pasted.
+      objects. What its image does not show whole (`objects`) is not pasted.
     - Things lie on the same rows as in their own image, so that they keep a size that perspective
       allows; one that is drawn larger reaches further down, as what is nearer does. Of random
-      columns the first is taken where it hides nothing below its foot, and stands on what it stood
-      on. With `augment.turn` there is no up and down, and they lie anywhere.
+      columns the first is taken where its foot is on no object, and on what it stood on; where
+      there is none, it is left out. With `augment.turn` there is no up and down, and it lies
+      anywhere.
     - What touches the object and shares half of a box with it comes along: a bicycle with its
-      rider, what hides a part of it.
-    - It covers what is there: labels, groups, ignored ground, dense classes. An object that keeps
-      less than LEAST_SEEN of its pixels is ignored ground.
+      rider.
+    - It covers what is there: labels, groups, ignored ground, dense classes; but not what reaches
+      further down, which is nearer (with `augment.turn` it lies above all). An object that keeps
+      less than LEAST_SEEN of its pixels is ignored ground, or if it is new, left out.
     """
 
     def __init__(self, dataset: Dataset, objects: NDArray[np.void], config: TrainConfig) -> None:
         frequency = np.maximum(np.bincount(objects["class_id"]), FEWEST)
         self.dataset, self.augment = dataset, config.augment
-        self.objects = objects[objects["uncut"] & (objects["pixels"] >= config.min_object_px)]
+        self.objects = objects[objects["whole"] & (objects["pixels"] >= config.min_object_px)]
         if not len(self.objects):
             raise ConfigError(
                 f"train.augment.paste: {config.dataset} has no object of at least "
@@ -90,14 +93,16 @@ class Paste:
         for one, ratio in list(zip(some[fits], ratios[fits], strict=True))[:wanted]:
             cutout = cut_out(self.dataset[int(one["image"])], int(one["id"]))
             place = self._place(cutout, source, window, ratio, rng)
-            view = pasted(view, cutout, matrix @ place, _seen(source.labels.shape, matrix))
+            if place is not None:
+                seen = _seen(source.labels.shape, matrix)
+                view = pasted(view, cutout, matrix @ place, seen, above_all=self.augment.turn)
         return view
 
     def _place(
         self, cutout: Cutout, source: Sample, window: Box, ratio: float, rng: np.random.Generator
-    ) -> NDArray[np.float64]:
+    ) -> NDArray[np.float64] | None:
         """(3, 3) matrix from pixels of the cutout to those of `source`, whose image is `ratio`
-        times as high as the cutout's."""
+        times as high as the cutout's; None where it finds no place."""
         left, first, right, last = window
         flip = -1 if rng.random() < self.augment.flip else 1
         scale = np.exp(rng.uniform(*np.log(SIZES)))
@@ -109,7 +114,10 @@ class Paste:
         else:
             scale *= ratio
         feet = columns + flip * scale * across, tops + scale * down
-        chosen = int(np.argmax(_free(source, cutout.ground, *feet)))
+        free = _free(source, cutout.ground, *feet)
+        if not free.any():
+            return None
+        chosen = int(np.argmax(free))
         x, y = columns[chosen], tops[chosen]
         return np.array(
             [
@@ -128,8 +136,7 @@ def cut_out(sample: Sample, chosen: int) -> Cutout:
     group, around = [chosen], box
     for other in _touching(sample.labels, chosen, _both(whole, _wider(box, MARGIN))):
         extent = _extent(sample.labels == other)
-        shared = _area(_both(box, extent))
-        if _inside(extent, whole) and shared > min(_area(box), _area(extent)) / 2:
+        if _inside(extent, whole) and belong_together(box, extent):
             group.append(other)
             around = np.concatenate(
                 [np.minimum(around[:2], extent[:2]), np.maximum(around[2:], extent[2:])]
@@ -156,14 +163,25 @@ def cut_out(sample: Sample, chosen: int) -> Cutout:
     )
 
 
-def pasted(view: Sample, cutout: Cutout, matrix: NDArray[np.float64], ground: Box) -> Sample:
+def pasted(
+    view: Sample,
+    cutout: Cutout,
+    matrix: NDArray[np.float64],
+    seen: Box,
+    above_all: bool = False,
+) -> Sample:
     """The view with a cutout in it. matrix: (2, 3), from pixels of the cutout to those of the view;
-    ground: the part of the view that shows an image, beyond which nothing is pasted."""
+    seen: the part of the view that shows an image, beyond which nothing is pasted; above_all: it
+    also covers what is nearer."""
     height, width = view.labels.shape
     number = cv2.warpAffine(cutout.number, matrix, (width, height), flags=cv2.INTER_NEAREST)
-    shown = np.zeros_like(number)
-    shown[_slices(_both(np.array([0, 0, width, height]), ground))] = 1
-    number *= shown
+    inside = np.zeros(number.shape, bool)
+    inside[_slices(_both(np.array([0, 0, width, height]), seen))] = True
+    number *= inside
+    full = np.bincount(number.ravel(), minlength=256)
+    if not above_all:
+        number[_lowest(view.labels)[view.labels] > number.any(1).nonzero()[0].max(initial=0)] = 0
+    number[(np.bincount(number.ravel(), minlength=256) < LEAST_SEEN * full)[number]] = 0
     box = _extent(number > 0)
     if not _area(box):
         return view
@@ -232,6 +250,14 @@ def _free(
     if ground and sample.semantic is not None:
         free &= sample.semantic[place] == ground
     return free
+
+
+def _lowest(labels: NDArray[np.uint16]) -> NDArray[np.int64]:
+    """(65536,) by label its last row; -1 of the ground."""
+    lowest = np.full(1 << 16, -1)
+    rows, columns = np.nonzero(labels)
+    lowest[labels[rows, columns]] = rows  # the last one that is written stays
+    return lowest
 
 
 def _touching(labels: NDArray[np.uint16], chosen: int, near: Box) -> list[int]:
