@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from instaseg_ros import __version__
-from instaseg_ros.datasets import Dataset
+from instaseg_ros.datasets import Dataset, Sample
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.files import written_whole
 
@@ -29,13 +29,15 @@ log = logging.getLogger(__name__)
 
 KINDS = [
     *(("image", "i8"), ("id", "i8"), ("class_id", "i8"), ("pixels", "i8")),
-    *(("x", "f8"), ("y", "f8"), ("whole", "?"), ("rows", "i8")),
+    *(("x", "f8"), ("y", "f8"), ("top", "i8"), ("bottom", "i8"), ("ground", "i8")),
+    *(("whole", "?"), ("image_height", "i8")),
 ]
 
 
 def object_index(dataset: Dataset, cache: Path) -> NDArray[np.void]:
-    """Every object of the dataset, as KINDS: its image, id, class, size and centroid in pixels,
-    whether the image shows all of it (`_whole`), and the image's height.
+    """Every object of the dataset, as KINDS: its image, id, class, size and centroid in pixels, its
+    first row and the one below its last, the dense class that it stands on (0: unknown), whether
+    the image shows all of it (`_whole`), and the image's height.
 
     Reads everything once, so that a missing or broken file is named before training starts; what
     was found is kept in the file `cache` until a file of the dataset changes.
@@ -107,7 +109,8 @@ def _fingerprint(dataset: Dataset) -> str:
 def _read(dataset: Dataset) -> NDArray[np.void]:
     def of_image(image: int) -> list[tuple[float, ...]]:
         sample = dataset[image]
-        whole = _whole(sample.labels)
+        boxes = boxes_of(sample.labels)
+        whole = _whole(sample.labels, boxes)
         y, x = np.nonzero(sample.labels)
         owner = sample.labels[y, x]
         sizes, sum_x, sum_y = (np.bincount(owner, w, minlength=1 << 16) for w in (None, x, y))
@@ -115,6 +118,7 @@ def _read(dataset: Dataset) -> NDArray[np.void]:
             (
                 *(image, i, c, sizes[i]),
                 *(sum_x[i] / sizes[i] + 0.5, sum_y[i] / sizes[i] + 0.5),
+                *(boxes[i, 1], boxes[i, 3], _ground(sample, int(i), boxes[i])),
                 *(whole[i], len(sample.labels)),
             )
             for i, c in zip(sample.ids, sample.class_ids, strict=True)
@@ -127,11 +131,20 @@ def _read(dataset: Dataset) -> NDArray[np.void]:
         return np.array([row for some in everything for row in some], KINDS)
 
 
-def _whole(labels: NDArray[np.uint16]) -> NDArray[np.bool_]:
+def _ground(sample: Sample, chosen: int, box: NDArray[np.int64]) -> int:
+    """The dense class just below the lowest pixel of an object."""
+    if sample.semantic is None:
+        return 0
+    left, _, right, bottom = box
+    lowest = np.flatnonzero(sample.labels[bottom - 1, left:right] == chosen)
+    below = min(bottom + 1, len(sample.labels) - 1)  # the next row may be a rim of it
+    return int(sample.semantic[below, left + lowest[len(lowest) // 2]])
+
+
+def _whole(labels: NDArray[np.uint16], boxes: NDArray[np.int64]) -> NDArray[np.bool_]:
     """By label: whether the image shows all of an object, as far as can be told: it does not reach
     the border, lies in one piece, and hardly touches another that reaches further down and so is
-    nearer. One that shares half of its box, as a bicycle with its rider, does not count."""
-    boxes = boxes_of(labels)
+    nearer. One that belongs together with it does not count."""
     outline, hidden = np.zeros((2, 1 << 16), np.int64)
     for one, other in ((labels[1:], labels[:-1]), (labels[:, 1:], labels[:, :-1])):
         differ = one != other
@@ -166,9 +179,13 @@ def boxes_of(labels: NDArray[np.uint16]) -> NDArray[np.int64]:
 
 
 def belong_together(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(N,) whether boxes (N, 4) share more than half of the smaller one."""
+    """(N,) whether things with these boxes (N, 4) go together, as a rider and the bicycle: they
+    share more than half of the smaller box, and stand as far away: between their last rows there is
+    less than half of the smaller height."""
     shared = np.concatenate(
         [np.maximum(one[..., :2], other[..., :2]), np.minimum(one[..., 2:], other[..., 2:])], -1
     )
     areas = [(b[..., 2:] - b[..., :2]).clip(min=0).prod(-1) for b in (shared, one, other)]
-    return areas[0] > np.minimum(areas[1], areas[2]) / 2
+    height = np.minimum(one[..., 3] - one[..., 1], other[..., 3] - other[..., 1])
+    near = np.abs(one[..., 3] - other[..., 3]) < height / 2
+    return near & (areas[0] > np.minimum(areas[1], areas[2]) / 2)

@@ -20,7 +20,7 @@ Box = NDArray[np.float64]  # (4,) left, top, right, bottom; the last column and 
 SIZES = 0.8, 1.25  # of a pasted object, times its own
 LEAST_SEEN = 0.25  # share of its pixels that an object must keep to stay one
 FEWEST = 100  # objects: a rarer class is pasted as seldom as one of so many, not the same all along
-TRIES = 64  # objects that may be drawn, until enough are of rows that the view shows
+TRIES = 64  # objects that may be drawn until enough find a place in the view
 PLACES = 16  # that are looked at for ground like its own
 MARGIN = 4  # pixels of its image around a cutout
 SOFT_PX = 0.7  # deviation of the smoothing of its edge
@@ -31,8 +31,7 @@ class Cutout(NamedTuple):
 
     image: (h, w, 3) uint8. number: (h, w) uint8, 1..N the objects, 0 elsewhere. class_ids: (N,).
     semantic: (h, w) uint8 as of `Sample`, or None. middle, top: of the chosen object, the column of
-    its middle and its first row. foot_xy: what is just below its lowest pixel; ground: the dense
-    class there, 0 unknown. first_row: `top` in the whole image.
+    its middle and its first row.
     """
 
     image: NDArray[np.uint8]
@@ -41,9 +40,15 @@ class Cutout(NamedTuple):
     semantic: NDArray[np.uint8] | None
     middle: float
     top: int
-    foot_xy: tuple[int, int]
-    ground: int
-    first_row: int
+
+
+class Place(NamedTuple):
+    """Where the upper edge of an object comes to lie in an image: its middle, in pixels; and how
+    much larger it is there than in its own, negative: mirrored."""
+
+    x: float
+    y: float
+    scale: float
 
 
 class Paste:
@@ -54,10 +59,10 @@ class Paste:
     - Things lie on the same rows as in their own image, so that they keep a size that perspective
       allows; one that is drawn larger reaches further down, as what is nearer does. Of random
       columns the first is taken where its foot is on no object, and on what it stood on; where
-      there is none, it is left out. With `augment.turn` there is no up and down, and it lies
-      anywhere.
-    - What touches the object and shares half of a box with it comes along: a bicycle with its
-      rider.
+      there is none, another object is drawn. With `augment.turn` there is no up and down, and it
+      lies anywhere.
+    - What touches the object and belongs together with it (`objects`) comes along: a bicycle with
+      its rider.
     - It covers what is there: labels, groups, ignored ground, dense classes; but not what reaches
       further down, which is nearer (with `augment.turn` it lies above all). An object that keeps
       less than LEAST_SEEN of its pixels is ignored ground, or if it is new, left out.
@@ -82,56 +87,56 @@ class Paste:
         """The view with objects in it. source: what it is a view of; matrix: (2, 3), from pixels of
         `source` to those of the view."""
         wanted = int(self.augment.paste + rng.random())
-        height, width = source.labels.shape
-        whole = np.array([0, 0, width, height])
-        window = _both(whole, _seen(view.labels.shape, _inverse(matrix)))
-        rows = np.searchsorted(self.cumulative, rng.random(TRIES))
-        some = self.objects[np.minimum(rows, len(self.objects) - 1)]
-        ratios = height / some["rows"]
-        y = some["y"] * ratios
-        fits = (window[1] <= y) & (y < window[3]) | self.augment.turn
-        for one, ratio in list(zip(some[fits], ratios[fits], strict=True))[:wanted]:
+        window = _both(_whole(source.labels), _seen(view.labels.shape, _inverse(matrix)))
+        seen = _seen(source.labels.shape, matrix)
+        rows = np.searchsorted(self.cumulative, rng.random(TRIES if wanted else 0))
+        for one in self.objects[np.minimum(rows, len(self.objects) - 1)]:
+            place = self._place(one, source, window, rng)
+            if place is None:
+                continue
             cutout = cut_out(self.dataset[int(one["image"])], int(one["id"]))
-            place = self._place(cutout, source, window, ratio, rng)
-            if place is not None:
-                seen = _seen(source.labels.shape, matrix)
-                view = pasted(view, cutout, matrix @ place, seen, above_all=self.augment.turn)
+            view = pasted(view, cutout, matrix @ _to_source(cutout, place), seen, self.augment.turn)
+            wanted -= 1
+            if not wanted:
+                break
         return view
 
     def _place(
-        self, cutout: Cutout, source: Sample, window: Box, ratio: float, rng: np.random.Generator
-    ) -> NDArray[np.float64] | None:
-        """(3, 3) matrix from pixels of the cutout to those of `source`, whose image is `ratio`
-        times as high as the cutout's; None where it finds no place."""
+        self, one: np.void, source: Sample, window: Box, rng: np.random.Generator
+    ) -> Place | None:
+        """A place for an object in that part of `source`; None where there is none for it."""
         left, first, right, last = window
-        flip = -1 if rng.random() < self.augment.flip else 1
-        scale = np.exp(rng.uniform(*np.log(SIZES)))
-        columns = rng.uniform(left, right, PLACES)
-        tops = np.full(PLACES, cutout.first_row * ratio)
-        across, down = cutout.foot_xy[0] - cutout.middle, cutout.foot_xy[1] - cutout.top
+        height, width = source.labels.shape
+        ratio = 1.0 if self.augment.turn else height / one["image_height"]
+        scale = ratio * np.exp(rng.uniform(*np.log(SIZES)))
+        tall = scale * (one["bottom"] - one["top"])
+        mirrored = rng.random() < self.augment.flip
+        x = rng.uniform(left, right, PLACES)
         if self.augment.turn:
-            tops = rng.uniform(first, last, PLACES) - scale * down / 2
+            y = rng.uniform(first, last, PLACES) - tall / 2
         else:
-            scale *= ratio
-        feet = columns + flip * scale * across, tops + scale * down
-        free = _free(source, cutout.ground, *feet)
+            y = np.full(PLACES, ratio * one["top"])
+        free = (first <= y + tall / 2) & (y + tall / 2 < last)
+        foot = (y + tall + 1).astype(int).clip(0, height - 1), x.astype(int).clip(0, width - 1)
+        free &= source.labels[foot] == 0
+        if one["ground"] and source.semantic is not None and not self.augment.turn:
+            free &= source.semantic[foot] == one["ground"]
         if not free.any():
             return None
         chosen = int(np.argmax(free))
-        x, y = columns[chosen], tops[chosen]
-        return np.array(
-            [
-                [flip * scale, 0, x - flip * scale * cutout.middle],
-                [0, scale, y - scale * cutout.top],
-                [0, 0, 1],
-            ]
-        )
+        return Place(x[chosen], y[chosen], -scale if mirrored else scale)
+
+
+def _to_source(cutout: Cutout, place: Place) -> NDArray[np.float64]:
+    """(3, 3) matrix from pixels of a cutout to those of the image where it has that place."""
+    across, down = place.scale, abs(place.scale)
+    x, y = place.x - across * cutout.middle, place.y - down * cutout.top
+    return np.array([[across, 0, x], [0, down, y], [0, 0, 1]])
 
 
 def cut_out(sample: Sample, chosen: int) -> Cutout:
     """The object with the id `chosen`, and what comes along."""
-    height, width = sample.labels.shape
-    whole = np.array([0, 0, width, height])
+    whole = _whole(sample.labels)
     box = _extent(sample.labels == chosen)
     group, around = [chosen], box
     for other in _touching(sample.labels, chosen, _both(whole, _wider(box, MARGIN))):
@@ -147,19 +152,13 @@ def cut_out(sample: Sample, chosen: int) -> Cutout:
     numbers = np.zeros(1 << 16, np.uint8)
     numbers[group] = np.arange(1, len(group) + 1)
     left, top = int(around[0]), int(around[1])
-    foot = int(np.median(np.flatnonzero(sample.labels[int(box[3]) - 1] == chosen)))
-    below = min(int(box[3]) + 1, height - 1)
-    dense = sample.semantic
     return Cutout(
         sample.frame.image[part],
         numbers[sample.labels[part]],
         sample.class_ids[np.searchsorted(sample.ids, group)],
-        None if dense is None else dense[part],
+        None if sample.semantic is None else sample.semantic[part],
         middle=(box[0] + box[2] - 1) / 2 - left,
         top=int(box[1]) - top,
-        foot_xy=(foot - left, below - top),
-        ground=0 if dense is None else int(dense[below, foot]),
-        first_row=int(box[1]),
     )
 
 
@@ -176,7 +175,7 @@ def pasted(
     height, width = view.labels.shape
     number = cv2.warpAffine(cutout.number, matrix, (width, height), flags=cv2.INTER_NEAREST)
     inside = np.zeros(number.shape, bool)
-    inside[_slices(_both(np.array([0, 0, width, height]), seen))] = True
+    inside[_slices(_both(_whole(number), seen))] = True
     number *= inside
     full = np.bincount(number.ravel(), minlength=256)
     if not above_all:
@@ -185,7 +184,7 @@ def pasted(
     box = _extent(number > 0)
     if not _area(box):
         return view
-    part = _slices(_both(np.array([0, 0, width, height]), _wider(box, MARGIN)))
+    part = _slices(_both(_whole(number), _wider(box, MARGIN)))
     columns, rows = part[1].stop - part[1].start, part[0].stop - part[0].start
     moved = matrix - np.array([[0, 0, part[1].start], [0, 0, part[0].start]])
 
@@ -212,6 +211,7 @@ def pasted(
     labels = with_part(view.labels, np.concatenate([[0], ids]).astype(np.uint16)[number])
     after = np.bincount(labels.ravel(), minlength=1 << 16)
     lost = (after > 0) & (after < LEAST_SEEN * before)
+    lost[0] = False  # the ground is no object
     hidden = lost[labels]
     labels[hidden] = 0
     after[lost] = 0
@@ -237,21 +237,6 @@ def pasted(
     )
 
 
-def _free(
-    sample: Sample, ground: int, x: NDArray[np.float64], y: NDArray[np.float64]
-) -> NDArray[np.bool_]:
-    """Which of the places (N,) are of no object, and of the dense class `ground`, if that is known
-    (0: not)."""
-    height, width = sample.labels.shape
-    column, row = x.astype(int), y.astype(int)
-    free = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    place = row.clip(0, height - 1), column.clip(0, width - 1)
-    free &= sample.labels[place] == 0
-    if ground and sample.semantic is not None:
-        free &= sample.semantic[place] == ground
-    return free
-
-
 def _lowest(labels: NDArray[np.uint16]) -> NDArray[np.int64]:
     """(65536,) by label its last row; -1 of the ground."""
     lowest = np.full(1 << 16, -1)
@@ -274,6 +259,11 @@ def _seen(shape: tuple[int, ...], matrix: NDArray[np.float64]) -> Box:
     corners[:2] = corners[:2] - 0.5  # a pixel's number is its middle
     there = matrix @ corners + 0.5
     return np.concatenate([there.min(1), there.max(1)])
+
+
+def _whole(image: NDArray[Any]) -> Box:
+    height, width = image.shape
+    return np.array([0, 0, width, height], np.float64)
 
 
 def _inverse(matrix: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -90,12 +90,12 @@ def _check_dense(config: TrainConfig, names: tuple[str, ...]) -> None:
 def _check_paste(config: TrainConfig) -> None:
     if config.augment.paste and config.clip_frames > 1:
         raise ConfigError(
-            "train.augment.paste: expected 0 with train.clip_frames above 1, as what is pasted would "
-            f"have to move with its clip; got {config.augment.paste}"
+            "train.augment.paste: expected 0 with train.clip_frames above 1, as what is pasted "
+            f"would have to move with its clip; got {config.augment.paste}"
         )
     if config.augment.paste and config.cache == "device":
         raise ConfigError(
-            f"train.augment.paste: expected 0 with train.cache: device, where views are made "
+            "train.augment.paste: expected 0 with train.cache: device, where views are made "
             f"without it, got {config.augment.paste}; set it to 0, or train.cache to memory"
         )
 
