@@ -33,8 +33,9 @@ def preprocess(
     """Scale images of one size to the configured size and pad right and below to the
     network's stride.
 
-    A side that the configuration leaves at 0 follows the other, so that the image keeps its shape;
-    both follow the magnification.
+    A side that the configuration leaves at 0 follows the other, so that the image keeps its shape.
+    Where both are 0 they follow the magnification, after which the rows lie between `min_height`
+    and `max_height`.
     images: (H, W, 3) uint8 RGB each. Returns (B, H', W', 3) uint8 and the way back.
     Raises ImageError when an image is not of that kind, the sizes differ within the batch, or there
     are more pixels than `config.max_pixels`, before or after.
@@ -68,7 +69,10 @@ def _scaled(camera: tuple[int, int], config: InputConfig) -> tuple[int, int]:
     height, width = camera
     if config.height and config.width:
         return config.height, config.width
-    scale = config.height / height or config.width / width or config.scale
+    scale = config.height / height or config.width / width
+    if not scale:
+        scale = max(config.scale, config.min_height / height)
+        scale = min(scale, (config.max_height or np.inf) / height)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 

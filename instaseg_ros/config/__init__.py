@@ -47,11 +47,21 @@ DEFAULT = options_of(MethodConfig().name)
 
 @dataclass(frozen=True, slots=True)
 class InputConfig:
-    """What the network sees of the camera image: as it is where nothing is set."""
+    """What the network sees of the camera image: as it is where nothing is set, by the user or
+    the weights."""
 
     height: int = param(0, "network input height in pixels; 0: keeps the shape", low=0, high=8192)
     width: int = param(0, "network input width in pixels; 0: keeps the shape", low=0, high=8192)
     scale: float = param(1.0, "magnification, where neither is set", low=0.1, high=8.0)
+    min_height: int = param(
+        0,
+        "where height and width are 0, an image of fewer rows is magnified to so many; 0: none is",
+        low=0,
+        high=8192,
+    )
+    max_height: int = param(
+        0, "likewise, an image of more rows is shrunk to so many; 0: none is", low=0, high=8192
+    )
     mirror: bool = param(False, "mean of the image and its mirror image, in twice the time")
     max_pixels: int = param(
         50_000_000,
