@@ -43,7 +43,7 @@ FORMAT = "instaseg_ros/1"
 HEADER_KEY = "instaseg_ros"
 OUR_LICENCE = "Apache-2.0"
 MAX_CLASSES, MAX_NAME = 1000, 100  # the second in letters
-INPUT_SIZE = {"input.height", "input.width", "input.scale"}
+INPUT_SIZE = {f"input.{name}" for name in ("height", "width", "scale", "min_height", "max_height")}
 SAFE_TORCH = (2, 10)  # with older versions a file can make `weights_only` run code
 PUBLISHED_DECODE = {
     "seed_threshold": 0.9,

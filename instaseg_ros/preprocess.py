@@ -34,7 +34,8 @@ def preprocess(
     multiple of the network's stride.
 
     A side configured as 0 follows the other, so that the image keeps its aspect ratio; if both are
-    0, both follow the magnification.
+    0, both follow the magnification, and then the rows are brought between `min_height` and
+    `max_height`.
 
     images: (H, W, 3) uint8 RGB each. Returns (B, H', W', 3) uint8 and the sizes for `restore`.
     Raises ImageError if an image is not of that kind, the sizes differ within the batch, or there
@@ -69,7 +70,10 @@ def _scaled(camera: tuple[int, int], config: InputConfig) -> tuple[int, int]:
     height, width = camera
     if config.height and config.width:
         return config.height, config.width
-    scale = config.height / height or config.width / width or config.scale
+    scale = config.height / height or config.width / width
+    if not scale:
+        scale = max(config.scale, config.min_height / height)
+        scale = min(scale, (config.max_height or np.inf) / height)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 

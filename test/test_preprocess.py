@@ -52,6 +52,19 @@ def test_one_side_or_a_scale_keeps_the_shape_of_the_image(asked: InputConfig) ->
     assert batch.shape == (1, 24, 40, 3)
 
 
+@pytest.mark.parametrize(
+    ("rows", "seen"), [(200, 240), (240, 240), (300, 300), (512, 512), (1024, 512)]
+)
+def test_an_image_is_scaled_only_to_the_nearest_end_of_the_range(rows: int, seen: int) -> None:
+    asked = InputConfig(min_height=240, max_height=512)
+    _, geometry = preprocess([image(rows, 2 * rows)], asked)
+    assert geometry == ((rows, 2 * rows), (seen, 2 * seen))
+    # A side that is set is the last word; a magnification is not.
+    assert preprocess([image(rows, 8)], dataclasses.replace(asked, height=40))[1].scaled[0] == 40
+    _, geometry = preprocess([image(rows, 8)], dataclasses.replace(asked, scale=0.5))
+    assert geometry.scaled[0] == min(max(rows // 2, 240), 512)
+
+
 def test_labels_boxes_and_centers_come_back_at_camera_size() -> None:
     batch, geometry = preprocess([image(40, 80)], InputConfig(height=10, width=20))
     assert batch.shape == (1, 16, 24, 3)

@@ -56,6 +56,18 @@ class InputConfig:
         0, "network input width in pixels; 0: keep the aspect ratio", low=0, high=8192
     )
     scale: float = param(1.0, "magnification, if neither is set", low=0.1, high=8.0)
+    min_height: int = param(
+        0,
+        "if height and width are 0, magnify images with fewer rows to this many",
+        low=0,
+        high=8192,
+    )
+    max_height: int = param(
+        0,
+        "if height and width are 0, shrink images with more rows to this many; 0: no limit",
+        low=0,
+        high=8192,
+    )
     mirror: bool = param(False, "average with the mirrored image; takes twice the time")
     max_pixels: int = param(
         50_000_000,

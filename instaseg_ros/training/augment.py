@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import cv2
@@ -32,19 +33,31 @@ def random_view(
     size: tuple[int, int],
     config: AugmentConfig,
     rng: np.random.Generator,
+    paste: Callable[[Sample, Sample, NDArray[np.float64]], Sample] | None = None,
 ) -> Sample:
     """A random window of `size` (H, W) that contains the pixel `center_xy` of the sample.
 
     Pixels outside the image are ignored. Objects keep their ids; those outside the window are
-    removed from `ids`.
+    removed from `ids`. paste: puts more objects into it (`paste.Paste`).
     """
-    height, width = size
     scale, matrix = random_window(sample.labels.shape, center_xy, size, config, rng)
+    view = _seen_through(sample, scale, matrix, size)
+    if paste is not None:
+        view = paste(view, sample, matrix)
+    image = photometric(view.frame.image, config, rng)
+    return dataclasses.replace(view, frame=dataclasses.replace(view.frame, image=image))
+
+
+def _seen_through(
+    sample: Sample, scale: float, matrix: NDArray[np.float64], size: tuple[int, int]
+) -> Sample:
+    """The sample through a `random_window`."""
+    height, width = size
 
     def warp(image: NDArray[Any], how: int, border: int = 0) -> NDArray[Any]:
         return cv2.warpAffine(image, matrix, (width, height), flags=how, borderValue=[border] * 4)
 
-    soft = _shrunk(sample.frame.image, scale)
+    soft = shrunk(sample.frame.image, scale)
     labels = warp(sample.labels, cv2.INTER_NEAREST)
     outside = warp(np.zeros(sample.labels.shape, np.uint8), cv2.INTER_NEAREST, 1).astype(bool)
     ignore = outside
@@ -57,7 +70,7 @@ def random_view(
         sample,
         frame=dataclasses.replace(
             sample.frame,
-            image=photometric(warp(soft, cv2.INTER_LINEAR), config, rng),
+            image=warp(soft, cv2.INTER_LINEAR),
             depth=None,
             intrinsics=_through(matrix, sample.frame.intrinsics),
         ),
@@ -159,6 +172,7 @@ def shrinking_blur(scale: float) -> float:
     return 0.4 / scale if scale < 0.7 else 0.0
 
 
-def _shrunk(image: NDArray[np.uint8], scale: float) -> NDArray[Any]:
+def shrunk(image: NDArray[np.uint8], scale: float) -> NDArray[Any]:
+    """The image as smooth as it must be to be shrunk by `scale`."""
     sigma = shrinking_blur(scale)
     return cv2.GaussianBlur(image, (0, 0), sigma) if sigma else image

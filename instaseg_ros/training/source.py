@@ -59,6 +59,7 @@ def open_source(config: TrainConfig, run_dir: Path) -> Source:
         size = config.crop_height, config.crop_width
         held_out = held_out_street(config.validation_frames, size)
         return Source(views, held_out, SyntheticStreet.class_names, None)
+    _check_paste(config)
     train, val = open_splits(config.dataset)
     dense = semantic_names(train)
     _check_dense(config, dense)
@@ -83,6 +84,19 @@ def _check_dense(config: TrainConfig, names: tuple[str, ...]) -> None:
         raise ConfigError(
             f"train.weight_dense: {config.dataset} has no dense classes (Cityscapes has, and label "
             "images with a folder semantic/); set it to 0"
+        )
+
+
+def _check_paste(config: TrainConfig) -> None:
+    if config.augment.paste and config.clip_frames > 1:
+        raise ConfigError(
+            "train.augment.paste: expected 0 with train.clip_frames above 1, as what is pasted "
+            f"would have to move with its clip; got {config.augment.paste}"
+        )
+    if config.augment.paste and config.cache == "device":
+        raise ConfigError(
+            "train.augment.paste: expected 0 with train.cache: device, where views are made "
+            f"without it, got {config.augment.paste}; set it to 0, or train.cache to memory"
         )
 
 

@@ -12,7 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from instaseg_ros import __version__
-from instaseg_ros.checkpoint import Checkpoint, describe, load_checkpoint, save_checkpoint
+from instaseg_ros.checkpoint import (
+    INPUT_SIZE,
+    Checkpoint,
+    describe,
+    load_checkpoint,
+    save_checkpoint,
+)
 from instaseg_ros.config import Config
 from instaseg_ros.config.options.shared import shape_of
 from instaseg_ros.errors import ConfigError
@@ -208,7 +214,11 @@ def checkpoint_of(network: ERFNet, config: Config, class_names: tuple[str, ...])
         config.method.name,
         config.method.profile,
         decode=dataclasses.asdict(config.decode),
-        input={side: getattr(config.input, side) for side in ("height", "width", "scale")},
+        input={
+            name: value
+            for name, value in dataclasses.asdict(config.input).items()
+            if f"input.{name}" in INPUT_SIZE
+        },
         shape=shape_of(config.method),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -15,6 +16,7 @@ from instaseg_ros.errors import ConfigError, InputError
 from instaseg_ros.synthetic_street import SyntheticStreet
 from instaseg_ros.training.augment import random_view
 from instaseg_ros.training.data import Clip
+from instaseg_ros.training.paste import Paste
 
 
 class EndlessStreet(TorchDataset[Clip]):
@@ -59,6 +61,7 @@ class ObjectViews(TorchDataset[Clip]):
         frequency = np.bincount(self.objects["class_id"])
         weight = frequency[self.objects["class_id"]] ** -config.class_balance
         self.cumulative = np.cumsum(weight / weight.sum())
+        self.paste = Paste(dataset, objects, config) if config.augment.paste else None
 
     def chosen(self, index: int) -> tuple[int, tuple[float, float], np.random.Generator]:
         """The image of a view, the position that it shows, and the generator for the rest."""
@@ -71,8 +74,13 @@ class ObjectViews(TorchDataset[Clip]):
         image, center, rng = self.chosen(index)
         size = self.config.crop_height, self.config.crop_width
         first = int(self.starts[image])
+        paste = None
+        if self.paste is not None:  # by another generator: the view is the same but for it
+            own = np.random.default_rng([self.config.seed, index, 1])
+            paste = partial(self.paste, rng=own)
+        augment = self.config.augment
         return [
-            random_view(self.dataset[i], center, size, self.config.augment, copy.deepcopy(rng))
+            random_view(self.dataset[i], center, size, augment, copy.deepcopy(rng), paste)
             for i in range(first, first + self.config.clip_frames)
         ]
 

@@ -80,6 +80,10 @@ def test_the_input_size_comes_from_the_weights_unless_the_user_sets_one(
     assert seen(width=640) == InputConfig(width=640)
     assert seen(scale=0.5) == InputConfig(scale=0.5)
     assert seen(height=0) == InputConfig()  # as the camera
+    path = weights_with(tmp_path / "r.safetensors", input={"min_height": 480, "max_height": 1024})
+    assert seen() == InputConfig(min_height=480, max_height=1024)
+    assert seen(height=320) == InputConfig(height=320)
+    assert seen(max_height=720) == InputConfig(max_height=720)
 
 
 def test_a_pipeline_takes_what_suits_its_weights_from_any_config(particular: str) -> None:

@@ -161,7 +161,8 @@ def test_class_weights_by_name_and_by_frequency() -> None:
     by_name = objects.class_weights({"rider": 2, "train": 4.5}, names, None)
     assert by_name.tolist() == [1, 2, 4.5]
     assert objects.class_weights("equal", names, None).tolist() == [1, 1, 1]
-    seen = np.array([(0, k, 9, 0, 0) for k in [0] * 90 + [1] * 10], objects.KINDS)
+    seen = np.zeros(100, objects.KINDS)
+    seen["class_id"][90:] = 1
     rule = objects.class_weights("log_frequency", names, seen)
     assert (rule[:2] @ torch.tensor([0.9, 0.1])).item() == pytest.approx(1)
     assert (rule[1] / rule[0]).item() == pytest.approx(np.log(2.0) / np.log(1.2))  # 1.1 + share

@@ -27,6 +27,13 @@ class AugmentConfig:
     )
     blur: float = param(0.1, "share of views that are blurred", low=0.0, high=1.0)
     noise: float = param(0.1, "share of views with added noise", low=0.0, high=1.0)
+    paste: float = param(
+        0.0,
+        "whole objects of other images that are pasted into a view, on average, every class as "
+        "often, on the rows of their own image; not with clips, nor with train.cache: device",
+        low=0.0,
+        high=50.0,
+    )
 
 
 @dataclass(frozen=True, slots=True)
