@@ -1,4 +1,4 @@
-"""Copies images to an NVIDIA GPU while it still works on earlier ones."""
+"""Copies images to an NVIDIA GPU through pinned memory, in stripes."""
 
 from __future__ import annotations
 
