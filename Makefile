@@ -29,7 +29,7 @@ test: lint
 	.venv-kilted/$(ROS_SUITE)
 
 slow: jazzy
-	$(UNIT_SUITE) -m "slow and not gpu"
+	$(UNIT_SUITE) -m "slow and not ros and not gpu"
 
 FUZZ_SECONDS ?= 3600
 FUZZ_SEED ?= $(shell date +%s)

@@ -59,6 +59,20 @@ def test_one_rule_for_all_that_is_remembered() -> None:
     assert seen(cameras, 1000, "l") == (tracker, -1, False)  # repeated: no time went by
 
 
+def test_a_state_is_of_use_for_a_second() -> None:
+    cameras = Cameras()
+    seen(cameras, 0, "l")
+    assert seen(cameras, LONGEST_GAP_NS, "l")[1] == 0
+    assert seen(cameras, 2 * LONGEST_GAP_NS + 1, "l")[1] == -1
+
+
+def test_as_many_cameras_are_remembered_as_are_said() -> None:
+    cameras, names = Cameras(), [str(k) for k in range(MOST_CAMERAS)]
+    first = [seen(cameras, 0, name)[0] for name in names]
+    assert [seen(cameras, 1, name)[0] for name in names] == first
+    assert len(cameras) == MOST_CAMERAS
+
+
 def test_cameras_long_unseen_are_forgotten(caplog: pytest.LogCaptureFixture) -> None:
     cameras = Cameras()
     kept = seen(cameras, 0, "kept")[0]

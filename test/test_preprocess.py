@@ -66,9 +66,10 @@ def test_an_image_is_scaled_only_to_the_nearest_end_of_the_range(rows: int, seen
 
 
 def test_labels_boxes_and_centers_come_back_at_camera_size() -> None:
-    batch, geometry = preprocess([image(40, 80)], InputConfig(height=10, width=20))
-    assert batch.shape == (1, 16, 24, 3)
-    small = Instances.empty(10, 20)
+    """Four times as high, twice as wide."""
+    batch, geometry = preprocess([image(40, 80)], InputConfig(height=10, width=40))
+    assert batch.shape == (1, 16, 40, 3)
+    small = Instances.empty(10, 40)
     small.labels[2:4, 5:10] = 300
     found = dataclasses.replace(
         small,
@@ -79,11 +80,11 @@ def test_labels_boxes_and_centers_come_back_at_camera_size() -> None:
     )
     large = restore(found, geometry)
     assert large.labels.shape == (40, 80) and large.labels.dtype == np.uint16
-    assert (large.labels == 300).sum() == 10 * 16
-    assert np.all(large.labels[8:16, 20:40] == 300)
-    assert large.boxes_xyxy.tolist() == [[20, 8, 40, 16]]
-    assert large.centers_xy.tolist() == [[28, 12]]
-    assert large.bandwidths.tolist() == [[8, 4]]
+    assert (large.labels == 300).sum() == 8 * 10
+    assert np.all(large.labels[8:16, 10:20] == 300)
+    assert large.boxes_xyxy.tolist() == [[10, 8, 20, 16]]
+    assert large.centers_xy.tolist() == [[14, 12]]
+    assert large.bandwidths.tolist() == [[4, 4]]
 
 
 def test_an_instance_that_no_pixel_of_the_camera_shows_is_left_out() -> None:

@@ -84,6 +84,8 @@ def test_the_least_iou(tracker: Tracker) -> None:
     assert ids(tracker, scene((0, 0))) == [2]
     tracker.config = dataclasses.replace(tracker.config, min_iou=0.0)
     assert ids(tracker, scene((60, 0))) == [3]  # no pixel in common
+    tracker.config = dataclasses.replace(tracker.config, min_iou=1 / 3)
+    assert ids(tracker, scene((70, 0))) == [3]  # 10 / 30, and that will do
 
 
 @pytest.mark.parametrize(("gone", "back"), [(1, 1), (2, 1), (3, 3)])

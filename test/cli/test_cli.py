@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ import torch
 from rosbags.rosbag2 import Reader
 from written_recordings import write_bag
 
-from instaseg_ros import cli
+from instaseg_ros import cli, errors
 from instaseg_ros.checkpoint import Checkpoint, description, load_checkpoint, save_checkpoint
 from instaseg_ros.methods import make_method
 from instaseg_ros.model.erfnet import ERFNet
@@ -74,6 +75,31 @@ def test_replay_writes_every_output(tmp_path, bag, weights, capsys):
     with Reader(outputs[0]) as reader:
         assert reader.topics["/instaseg_node/labels"].msgcount == 5
     assert len(list((outputs[2] / "labels").iterdir())) == 5
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.TruncatedInputError("it ends at byte 7"), 1),
+        (errors.ImageError("no image"), 1),
+        (OSError(28, "No space left on device"), 1),
+        (errors.InputError("no such recording"), 2),
+        (errors.ConfigError("no such option"), 2),
+        (errors.WeightsError("no such weights"), 2),
+    ],
+)
+def test_what_breaks_on_the_way_ends_with_1_and_what_cannot_be_used_with_2(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    code: int,
+) -> None:
+    def run(args: argparse.Namespace) -> int:
+        raise error
+
+    monkeypatch.setattr(import_module(cli.VERBS["info"][0]), "run", run)
+    assert cli.main(["info", "DATA"]) == code
+    assert capsys.readouterr().err == f"instaseg info: {error}\n"
 
 
 def test_replay_of_a_broken_recording_keeps_what_there_is(tmp_path, bag, weights, capsys):

@@ -125,6 +125,10 @@ def test_both_forms_of_kitti_mots_hold_the_same(tmp_path: Path) -> None:
         ("0 1001 1 64 128", r"line 1: expected `frame id class height width rle`"),
         ("0 1001 1 64 100 PPo1", r"line 1: expected a mask of \(64, 128\) pixels"),
         ("0 1001 1 64 128 11", r"line 1: expected runs that fill 64 x 128 pixels, got 2"),
+        (
+            "0 1001 1 64 128 0PP8\n0 1002 1 64 128 0PP8",
+            "line 2: expected masks that do not overlap, found that of 1002 over that of 1001",
+        ),
         ("0 5001 5 64 128 0PP8", r"0000\.txt: expected ids of 1000 to 2999 or 10000, found \[5001"),
         ("0 70000 1 64 128 0PP8", r"line 1: expected an id of 1 to 10000, found 70000"),
     ],

@@ -115,6 +115,12 @@ def bomb(_: dict[str, Any], files: dict[str, bytes]) -> None:
         (lambda i, f: i["samples"][0].update(fields=["crowd"]), "with the fields"),
         (lambda i, f: i["samples"][0].update(image="/etc/passwd"), "expected an image's suffix"),
         (lambda i, f: i["samples"][0].update(pose=[[1]]), "expected 4 rows of 4 numbers"),
+        (lambda i, f: i["samples"][0].update(class_ids=[0]), "expected a class for each of"),
+        (lambda i, f: i.update(class_names=[]), "expected a class at least"),
+        (lambda i, f: i.update(class_names=["disc", "disc"]), "two alike"),
+        (lambda i, f: i.update(least_px=True), "least_px: expected a number of pixels or null"),
+        (lambda i, f: i.update(shard="0"), "'shard' is no number"),
+        (lambda i, f: i["samples"][0].update(name=7), "a sample of names that are none"),
         (lambda i, f: f.clear(), "found no such file"),
         (bomb, r"expected one channel of \(72, 80\) pixels"),
     ],
@@ -127,6 +133,16 @@ def test_what_a_shard_says_is_not_believed(
     changed(shard, change)
     with pytest.raises(InputError, match=said):
         open_dataset(tmp_path / "packed", "all")[0]
+
+
+def test_shards_of_two_datasets_are_not_mixed(tmp_path: Path) -> None:
+    dataset = open_dataset(write_discs(tmp_path / "data", 8), "all")
+    _, second, *_ = pack(
+        [("", dataset, range(8))], tmp_path / "packed", Packing(shard_bytes=60_000)
+    )
+    changed(second, lambda index, _: index.update(class_names=["coin"]))
+    with pytest.raises(InputError, match=f"{second.name}: is of another dataset than the shards"):
+        open_dataset(tmp_path / "packed", "all")
 
 
 def test_compressed_files_are_refused_before_they_take_memory(tmp_path: Path) -> None:
