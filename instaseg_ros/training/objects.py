@@ -178,7 +178,7 @@ def boxes_of(labels: NDArray[np.uint16]) -> NDArray[np.int64]:
     return boxes
 
 
-def belong_together(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.bool_]:
+def belong_together(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.bool_]:
     """(N,) whether things with these boxes (N, 4) go together, as a rider and the bicycle: they
     share more than half of the smaller box, and stand as far away: between their last rows there is
     less than half of the smaller height."""
