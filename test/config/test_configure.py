@@ -130,7 +130,7 @@ def test_the_public_names_are_there_and_torch_waits_until_it_is_needed() -> None
         "import sys, instaseg_ros\n"
         "from instaseg_ros.checkpoint import describe\n"
         "config = instaseg_ros.load_config(weights='street')\n"
-        "print(config.input.height, len(describe('street').class_names))\n"
+        "print(config.input.min_height, len(describe('street').class_names))\n"
         "assert not {'torch', 'cv2'} & sys.modules.keys()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

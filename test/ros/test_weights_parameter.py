@@ -27,7 +27,7 @@ def test_weights_that_are_set_later_bring_what_suits_them() -> None:
     at_start = load_config(overrides={"decode.min_pixels": 9})
     street = changed(at_start, [Parameter("weights", value="street")], configured=False)
     assert street == load_config(overrides={"weights": "street", "decode.min_pixels": 9})
-    assert street.input.height == 480
+    assert street.input.max_height == 1024
     nobody = changed(street, [Parameter("weights", value="nobody")], configured=False)
     assert nobody.weights == "nobody"
 
@@ -40,10 +40,10 @@ def test_the_parameters_say_what_new_weights_brought(robot: Robot) -> None:
         return [value.integer_value for value in values]
 
     robot.start({"decode.min_pixels": 9})
-    names = "input.height", "decode.min_pixels"
+    names = "input.max_height", "decode.min_pixels"
     assert said(*names) == [0, 9]
     assert robot.set_parameter("weights", "street").successful
-    robot.until(lambda: said(*names) == [480, 9], "the height of these weights")
+    robot.until(lambda: said(*names) == [1024, 9], "the height of these weights")
     assert robot.set_parameter("weights", "street-synthetic").successful
     robot.until(lambda: said(*names) == [0, 9], "the height of those")
     robot.stop()  # killed, its services would stay on the graph, and the next test ask them
