@@ -204,7 +204,11 @@ def test_ctrl_c_while_importing_exits_with_130(tmp_path, what):
 @pytest.mark.parametrize(
     ("what", "code", "said"),
     [
-        ("raise ValueError('odd')", 1, "instaseg replay: ValueError: odd\nThis was not foreseen"),
+        (
+            "raise ValueError('odd')",
+            1,
+            "instaseg replay: ValueError: odd\nThis error is unexpected",
+        ),
         ("raise ModuleNotFoundError('x', name='cv2')", 2, "pip install opencv-python-headless"),
     ],
 )

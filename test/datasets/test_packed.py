@@ -116,11 +116,11 @@ def bomb(_: dict[str, Any], files: dict[str, bytes]) -> None:
         (lambda i, f: i["samples"][0].update(image="/etc/passwd"), "expected an image's suffix"),
         (lambda i, f: i["samples"][0].update(pose=[[1]]), "expected 4 rows of 4 numbers"),
         (lambda i, f: i["samples"][0].update(class_ids=[0]), "expected a class for each of"),
-        (lambda i, f: i.update(class_names=[]), "expected a class at least"),
-        (lambda i, f: i.update(class_names=["disc", "disc"]), "two alike"),
+        (lambda i, f: i.update(class_names=[]), "expected at least one class"),
+        (lambda i, f: i.update(class_names=["disc", "disc"]), "two are equal"),
         (lambda i, f: i.update(least_px=True), "least_px: expected a number of pixels or null"),
         (lambda i, f: i.update(shard="0"), "'shard' is no number"),
-        (lambda i, f: i["samples"][0].update(name=7), "a sample of names that are none"),
+        (lambda i, f: i["samples"][0].update(name=7), "a sample with invalid names"),
         (lambda i, f: f.clear(), "found no such file"),
         (bomb, r"expected one channel of \(72, 80\) pixels"),
     ],
@@ -141,7 +141,9 @@ def test_shards_of_two_datasets_are_not_mixed(tmp_path: Path) -> None:
         [("", dataset, range(8))], tmp_path / "packed", Packing(shard_bytes=60_000)
     )
     changed(second, lambda index, _: index.update(class_names=["coin"]))
-    with pytest.raises(InputError, match=f"{second.name}: is of another dataset than the shards"):
+    with pytest.raises(
+        InputError, match=f"{second.name}: belongs to another dataset than the shards"
+    ):
         open_dataset(tmp_path / "packed", "all")
 
 

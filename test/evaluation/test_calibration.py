@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from metric_scenes import instances, metric_scene
+from metric_scenes import metric_scene, predictions
 
 from instaseg_ros import cli
 from instaseg_ros.checkpoint import load_checkpoint
@@ -39,7 +39,7 @@ def test_false_objects_are_neither_found_nor_excused() -> None:
     labels[:, :10] = 1
     crowd = (np.arange(40) // 10 == 1).astype(np.uint8)[None].repeat(8, 0)
     number = np.repeat(np.arange(1, 5), 10).astype(np.uint16)[None].repeat(8, 0)
-    found = instances(number, np.array([0, 0, 0, 1]), np.array([0.6, 0.7, 0.8, 0.9]))
+    found = predictions(number, np.array([0, 0, 0, 1]), np.array([0.6, 0.7, 0.8, 0.9]))
     truth = labels, np.array([1], np.uint16), np.array([0])
     counts = frame_counts(*truth, found, crowd=crowd, min_pixels=1)
     (whole, strict) = thresholds([counts, counts], NAMES, (0.0, 0.85))

@@ -88,7 +88,7 @@ def test_classes_are_matched_by_name_and_metrics_are_as_on_equal_ones() -> None:
 def test_a_single_class_of_another_name_is_taken_with_a_remark() -> None:
     match = match_classes(("nucleus",), ("cell",))
     assert match.names == ("nucleus",)
-    assert "'nucleus' is taken for the weights' 'cell'" in match.remarks[0]
+    assert "'nucleus' is matched with the weights' 'cell'" in match.remarks[0]
     with pytest.raises(ConfigError, match="dataset has nucleus, the weights know car, bus"):
         match_classes(("nucleus",), ("car", "bus"))
 
@@ -182,7 +182,7 @@ def test_a_folder_of_label_images(
     assert numbers["ms_per_frame"] > 0
     assert numbers["config"]["decode"]["seed_threshold"] == 0.5
     assert len(numbers["weights_hash"]) == 16
-    assert "is taken for the weights' 'car'" in numbers["remarks"][0]
+    assert "is matched with the weights' 'car'" in numbers["remarks"][0]
     assert numbers["min_pixels"] == [1]  # Cityscapes' least size is for streets
     assert not list(tmp_path.glob("*.part*"))
 
@@ -284,7 +284,7 @@ def test_data_without_splits_is_measured_on_what_training_holds_out(
         with caplog.at_level(logging.INFO):
             assert cli.main([*words, *more]) == 0
         assert json.loads(file.read_text())["images"] == images
-    assert "1 of its 12 images are held out for validation (`all` takes all)" in caplog.text
+    assert "1 of its 12 images are held out for validation (`all`: all)" in caplog.text
 
 
 @pytest.mark.parametrize(

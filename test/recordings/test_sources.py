@@ -177,7 +177,7 @@ def test_folder_with_a_recording_in_it_is_a_recording(tmp_path):
 def test_unusable_inputs_say_what_is_accepted(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         open_source(tmp_path / "absent")
-    with pytest.raises(InputError, match=r"images \(\.png.*found none; nor is it a rosbag2"):
+    with pytest.raises(InputError, match=r"images \(\.png.*found none; it is not a rosbag2"):
         open_source(tmp_path)
     (tmp_path / "notes.txt").touch()
     with pytest.raises(InputError, match=r"rosbag2 directory, \.mcap, \.db3, a video"):

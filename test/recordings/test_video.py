@@ -98,7 +98,7 @@ def test_without_pyav_mp4_warns_once_and_webm_names_the_extra(tmp_path, monkeypa
     with caplog.at_level(logging.WARNING):
         path = write(tmp_path / "a.mp4")
     (record,) = caplog.records
-    assert "a.mp4 plays in no browser" in record.message and "'av'" in record.message
+    assert "a.mp4 will not play in browsers" in record.message and "'av'" in record.message
     capture = cv2.VideoCapture(str(path))
     fps, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
     assert count / fps == pytest.approx(2.28, abs=0.04)

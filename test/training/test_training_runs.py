@@ -288,7 +288,7 @@ def test_best_weights_are_those_of_the_best_validation(
 def test_a_run_of_another_network_is_not_resumed(tmp_path: Path) -> None:
     config, _ = config_of(tmp_path, steps=1, batch_size=1)
     train(config, tmp_path / "run")
-    with pytest.raises(ConfigError, match=r"state\.pt is of a run with another network"):
+    with pytest.raises(ConfigError, match=r"state\.pt belongs to a run with another network"):
         train(merge(config, {"method.n_sigma": 1}), tmp_path / "run")
 
 
