@@ -63,7 +63,7 @@ def test_weights_of_another_method_bring_its_options(robot: Robot, tmp_path: Pat
 
     robot.start({"weights": other, "decode.agreement": True, "decode.first_come": False})
     assert not has("agreement") and not has("first_come") and has("foreground_threshold")
-    assert "'decode.first_come' is of method spatial_embedding, metric_learning" in robot.log()
+    assert "'decode.first_come' belongs to method spatial_embedding, metric_learning" in robot.log()
     assert "decode.agreement" not in robot.log()
 
     assert robot.set_parameter("weights", "street").successful
