@@ -148,7 +148,7 @@ def test_ctrl_c_saves_the_state_after_the_step_in_work(tmp_path: Path) -> None:
 def test_ctrl_c_on_a_terminal_reaches_the_workers_too(tmp_path: Path) -> None:
     done = interrupted_run(tmp_path, workers=1)
     assert done.returncode == 130, done.stderr
-    assert "stopped after step 3: the same command goes on" in done.stderr
+    assert "stopped after step 3: the same command continues" in done.stderr
     assert "Traceback" not in done.stderr
 
 
