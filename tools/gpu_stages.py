@@ -61,6 +61,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WATCHED_S = 45  # limit for each tool of compute-sanitizer
 # The largest difference from float32 on the CPU, as a share of a head's largest output.
 TOLERANCES = {"fp32": 1e-3, "fp16": 0.03}
+STEADY = 1e-5  # likewise, between replays: in float32, cuDNN may add in any order
 
 
 def machine(found: Found) -> None:
@@ -165,7 +166,8 @@ def forms(found: Found) -> None:
                 row = _one_form(open_runtime(config, checkpoint), form, image, expected)
                 found(case, row)
                 differs = not row["relative_difference"] <= TOLERANCES[precision]
-                wrong += [case] * differs + [f"{case} replays"] * (not row["replays_equal"])
+                unsteady = not row["replays_difference"] <= STEADY
+                wrong += [case] * differs + [f"{case} replays"] * unsteady
     assert not wrong, f"outputs are not those of float32: {', '.join(wrong)}"
 
 
@@ -183,14 +185,12 @@ def _one_form(
         {head: output.float().cpu().clone() for head, output in runtime(image).items()}
         for _ in range(3)
     ]
-    row["relative_difference"] = max(
-        float((replay[head] - output).abs().max() / output.abs().max().clamp(min=1e-6))
-        for replay in replays
-        for head, output in expected.items()
-    )
-    row["replays_equal"] = all(
-        torch.equal(replay[head], replays[0][head]) for replay in replays for head in replay
-    )
+    for name, reference in (("relative", expected), ("replays", replays[0])):
+        row[f"{name}_difference"] = max(
+            float((replay[head] - output).abs().max() / output.abs().max().clamp(min=1e-6))
+            for replay in replays
+            for head, output in reference.items()
+        )
     return row
 
 

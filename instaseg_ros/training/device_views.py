@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import grid_sample, pad
 from tqdm import tqdm
 
 from instaseg_ros.config import AugmentConfig, TrainConfig
@@ -53,17 +53,18 @@ class Resident(NamedTuple):
 
 
 class Random(NamedTuple):
-    """The random choices for the views of a batch, on the device; and what the host knows of them.
+    """The random choices for the views of a batch, on the device.
 
     image: (B,) int64. numbers: (B, 14) float32: the matrix from pixels of a view to those of its
     image (6), deviation of the smoothing there, saturation, contrast, gain (3), blur, noise.
+    shrunk, blurred, noisy: int64, which views are.
     """
 
     image: Tensor
     numbers: Tensor
-    shrinks: bool
-    blurs: bool
-    noisy: bool
+    shrunk: Tensor
+    blurred: Tensor
+    noisy: Tensor
 
 
 def resident(dataset: Kept, device: torch.device) -> Resident:
@@ -119,12 +120,11 @@ def draw(views: ObjectViews, indices: range, device: torch.device) -> Random:
         images.append(image)
         rows.append([*row, *color])
     numbers = torch.from_numpy(np.array(rows, np.float32))
-    shrinks, blurs, noisy = (bool(numbers[:, k].any()) for k in (6, 12, 13))
-    chosen = torch.tensor(images)
+    some = (torch.nonzero(numbers[:, k]).squeeze(1) for k in (6, 12, 13))
+    drawn = Random(torch.tensor(images), numbers, *some)
     if device.type == "cuda":
-        chosen, numbers = chosen.pin_memory(), numbers.pin_memory()
-    chosen, numbers = (t.to(device, non_blocking=True) for t in (chosen, numbers))
-    return Random(chosen, numbers, shrinks, blurs, noisy)
+        drawn = Random(*(part.pin_memory() for part in drawn))
+    return Random(*(part.to(device, non_blocking=True) for part in drawn))
 
 
 def _drawn(
@@ -200,32 +200,32 @@ def _place(data: Resident, image: Tensor, column: Tensor, row: Tensor, inside: T
 
 def _sampled(data: Resident, drawn: Random, x: Tensor, y: Tensor) -> Tensor:
     """(B, H, W, 3) float32, whole numbers: bilinear, smoothed if a view shrinks its image."""
-    sizes = data.sizes[drawn.image]
-    pixels = data.images.view(-1, 3)
-    sigma = drawn.numbers[:, 6, None, None]
-    total = torch.zeros((), device=x.device)
-    taps = [(t, u) for t in range(3) for u in range(3)] if drawn.shrinks else [(1, 1)]
-    height, width = (sizes[:, k, None, None] for k in (0, 1))
-    for t, u in taps:
-        share = TAP_WEIGHTS[t] * TAP_WEIGHTS[u] if drawn.shrinks else 1.0
-        at_x, at_y = x, y
-        if drawn.shrinks:
-            at_x, at_y = (
-                torch.where(  # smoothing stays inside, like OpenCV's mirrored border
-                    (p >= 0) & (p <= n - 1), (p + TAPS[k] * sigma).clamp(0).minimum(n - 1), p
+    images = data.images[drawn.image].permute(0, 3, 1, 2).float()  # 0 beyond an image's own size
+    sampled = _bilinear(images, x, y)
+    some = drawn.shrunk
+    if len(some):
+        x, y, images = x[some], y[some], images[some]
+        sigma = drawn.numbers[some, 6, None, None]
+        height, width = data.sizes[drawn.image[some]][:, :, None, None].unbind(1)
+        total = torch.zeros((), device=x.device)
+        for t in range(3):
+            for u in range(3):
+                at_x, at_y = (
+                    torch.where(  # smoothing stays inside, like OpenCV's mirrored border
+                        (p >= 0) & (p <= n - 1), (p + TAPS[k] * sigma).clamp(0).minimum(n - 1), p
+                    )
+                    for p, n, k in ((x, width, t), (y, height, u))
                 )
-                for p, n, k in ((x, width, t), (y, height, u))
-            )
-        column, row = at_x.floor(), at_y.floor()
-        right, below = (at_x - column)[..., None], (at_y - row)[..., None]
-        for dx in (0, 1):
-            for dy in (0, 1):
-                c, r = column.long() + dx, row.long() + dy
-                inside = _inside(sizes, c, r)
-                value = pixels[_place(data, drawn.image, c, r, inside)] * inside[..., None]
-                weight = (right if dx else 1 - right) * (below if dy else 1 - below)
-                total = total + share * weight * value
-    return torch.floor(total + 0.5)
+                total = total + TAP_WEIGHTS[t] * TAP_WEIGHTS[u] * _bilinear(images, at_x, at_y)
+        sampled[some] = total
+    return torch.floor(sampled.permute(0, 2, 3, 1) + 0.5).contiguous()
+
+
+def _bilinear(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """(B, 3, H, W): images (B, 3, h, w) at x and y (B, H, W), in pixels; 0 around them."""
+    last_row, last_column = (n - 1 for n in images.shape[2:])
+    place = torch.stack([x * (2 / last_column) - 1, y * (2 / last_row) - 1], 3)
+    return grid_sample(images, place, align_corners=True)
 
 
 def _colored(values: Tensor, drawn: Random, generator: torch.Generator | None) -> Tensor:
@@ -236,11 +236,12 @@ def _colored(values: Tensor, drawn: Random, generator: torch.Generator | None) -
     middle = values.mean((1, 2, 3), keepdim=True)
     values = middle + (values - middle) * numbers[:, 1]
     values = values * drawn.numbers[:, None, None, 9:12]
-    if drawn.blurs:
-        values = _blurred(values, drawn.numbers[:, 12])
-    if drawn.noisy:
-        noise = torch.randn(values.shape, generator=generator, device=values.device)
-        values = values + noise * numbers[:, 6]
+    if len(some := drawn.blurred):
+        values[some] = _blurred(values[some], drawn.numbers[some, 12])
+    if len(some := drawn.noisy):
+        shape = len(some), *values.shape[1:]
+        noise = torch.randn(shape, generator=generator, device=values.device)
+        values[some] += noise * numbers[some, 6]
     return (values + 0.5).clamp(0, 255).to(torch.uint8)
 
 

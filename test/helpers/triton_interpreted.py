@@ -19,12 +19,14 @@ import triton
 import triton.language as tl
 from clustering_scenes import assert_batch_of_oracle, random_outputs
 from embedding_scenes import SMALL, THREES, Outputs, columns_of_three, uniform_outputs
+from loss_batches import batch
 from torch import Tensor
 
 from instaseg_ros.benchmarks.yardstick import made_to_measure
 from instaseg_ros.clustering.ellipses import triton_kernels as kernels
 from instaseg_ros.clustering.ellipses import triton_session
 from instaseg_ros.config.options.spatial_embedding import DecodeConfig
+from instaseg_ros.methods import binned_loss
 from instaseg_ros.methods import spatial_embedding as method
 
 SMALL_STEPS = pytest.mark.usefixtures("small_steps")
@@ -236,3 +238,20 @@ def test_fewer_rounds_than_a_chain_of_rivals_needs(monkeypatch: pytest.MonkeyPat
     assert found.class_ids.tolist() == [2, 1, 0]
     monkeypatch.setattr(triton_session, "ROUNDS", 1)
     assert groups_of(config, outputs) == [None]
+
+
+@pytest.mark.parametrize(("n_sigma", "radius_px", "quality"), [(1, 10, 0.0), (2, 20, 0.9)])
+def test_binned_instance_loss(n_sigma: int, radius_px: float, quality: float) -> None:
+    """With a last block that is not full, and classes padded beyond an image's instances."""
+    outputs, targets = batch(7, n_sigma, radius_px, quality)
+    cut = slice(0, 95)
+    embedding = method.embed(outputs["offset"].detach(), method.pixel_grid(96, 160))[..., cut, :]
+    truth = binned_loss.truth_of(targets.labels[:, cut], targets.ignore[:, cut], targets.class_ids)
+    rng = torch.Generator().manual_seed(1)
+    center = torch.rand(3, 2, 9, generator=rng) * 0.1
+    scale = torch.exp(10 + torch.rand(3, 2, 9, generator=rng))
+    given = embedding.flatten(2), center, scale, truth.own, truth.counted, torch.tensor([9, 4, 1])
+    found, wanted = binned_loss._in_triton(*given), binned_loss._in_torch(*given)
+    assert wanted[0][0] > 0.5
+    for got, want in zip(found, wanted, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5 * float(want.abs().max()))

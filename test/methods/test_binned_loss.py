@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 
 import pytest
 import torch
+from loss_batches import batch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from instaseg_ros.config.options.spatial_embedding import LossConfig
@@ -13,40 +15,6 @@ from instaseg_ros.methods import Targets, binned_loss
 from instaseg_ros.methods.spatial_embedding import SpatialEmbedding
 
 WAITING = ("nonzero", "_local_scalar_dense", "bincount", "unique", "masked_select")
-
-
-def batch(
-    seed: int, n_sigma: int, radius_px: float, quality: float
-) -> tuple[dict[str, torch.Tensor], Targets]:
-    """Three images of 96 x 160 with rectangles of three classes; the last one has none."""
-    rng = torch.Generator().manual_seed(seed)
-    height, width = 96, 160
-    labels = torch.zeros(3, height, width, dtype=torch.int64)
-    offset = torch.zeros(3, 2, height, width)
-    for image, count in ((0, 9), (1, 4)):
-        for k in range(1, count + 1):
-            y, x = (int(torch.randint(0, n - 30, (), generator=rng)) for n in (height, width))
-            h, w = (int(torch.randint(6, 40, (), generator=rng)) for _ in range(2))
-            labels[image, y : y + h, x : x + w] = k
-        for k in range(1, count + 1):
-            y, x = torch.nonzero(labels[image] == k).float().unbind(1)
-            if len(y):  # point to the centre, more or less
-                at = labels[image] == k
-                offset[image, 0, at] = quality * (x.mean() - x) * (2 / 2047)
-                offset[image, 1, at] = quality * (y.mean() - y) * (1 / 1023)
-    noise = 0.004 * torch.randn(offset.shape, generator=rng)
-    raw = torch.log(torch.tensor(0.7 / (radius_px / 1024) ** 2)) / 10
-    outputs = {
-        "offset": offset + noise,
-        "bandwidth": raw + 0.03 * torch.randn(3, n_sigma, height, width, generator=rng),
-        "seed": torch.randn(3, 3, height, width, generator=rng),
-    }
-    for output in outputs.values():
-        output.requires_grad_()
-    ignore = torch.rand(labels.shape, generator=rng) < 0.1
-    ignore[0] |= labels[0] == 2  # an instance of which nothing counts
-    classes = [torch.arange(9) % 3, torch.arange(4) % 3, torch.zeros(0, dtype=torch.int64)]
-    return outputs, Targets(labels, classes, ignore)
 
 
 @pytest.mark.parametrize("learned_center", [False, True])
@@ -155,3 +123,26 @@ def test_a_gpu_finds_the_same_and_is_not_waited_for() -> None:
         assert terms[name].item() == pytest.approx(value.item(), rel=1e-3), name
     for name, gradient, want in zip(outputs, gradients, wanted, strict=True):
         assert (gradient.cpu() - want).norm() < 1e-3 * want.norm(), name
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="triton is not installed")
+@pytest.mark.parametrize("name", ["histogram", "pulls"])
+def test_kernels_compile_for_a_gpu(name: str) -> None:
+    """To machine code, without a GPU, as a first launch would compile them there."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from instaseg_ros.methods import binned_kernels
+
+    kernel = getattr(binned_kernels, name)
+    kinds = {"own": "*i64", "counted": "*u8", "present": "*i64"}
+    signature = {
+        arg: "constexpr" if arg.isupper() else "i32" if arg.startswith("n_") else "*fp32"
+        for arg in kernel.arg_names
+    }
+    source = ASTSource(kernel, signature | kinds, {"BLOCK": 1024, "BINS": binned_loss.BINS})
+    code = triton.compile(
+        source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": True}
+    )
+    assert code.asm["cubin"]
