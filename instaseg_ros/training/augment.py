@@ -29,13 +29,14 @@ class Color(NamedTuple):
 
 def random_view(
     sample: Sample,
-    center_xy: tuple[float, float],
+    center_xy: tuple[float, float] | None,
     size: tuple[int, int],
     config: AugmentConfig,
     rng: np.random.Generator,
     paste: Callable[[Sample, Sample, NDArray[np.float64]], Sample] | None = None,
 ) -> Sample:
-    """A random window of `size` (H, W) that contains the pixel `center_xy` of the sample.
+    """A random window of `size` (H, W) that contains the pixel `center_xy` of the sample, or of any
+    part of it (None).
 
     Pixels outside the image are ignored. Objects keep their ids; those outside the window are
     removed from `ids`. paste: puts more objects into it (`paste.Paste`).
@@ -85,17 +86,19 @@ def _seen_through(
 
 def random_window(
     source: tuple[int, ...],
-    center_xy: tuple[float, float],
+    center_xy: tuple[float, float] | None,
     size: tuple[int, int],
     config: AugmentConfig,
     rng: np.random.Generator,
 ) -> tuple[float, NDArray[np.float64]]:
     """Magnification, and the (2, 3) matrix from pixels of an image of `source` (H, W) to those of a
-    window of `size` that contains `center_xy`."""
+    window of `size` that contains `center_xy`, or a random pixel (None)."""
     height, width = size
+    source_h, source_w = source
+    if center_xy is None:
+        center_xy = source_w * rng.random(), source_h * rng.random()
     scale = float(np.exp(rng.uniform(np.log(config.scale_low), np.log(config.scale_high))))
     turn = _linear(scale, rng.random() < config.flip, int(rng.integers(4)) if config.turn else 0)
-    source_h, source_w = source
     corners = turn @ np.array([[0, source_w, 0, source_w], [0, 0, source_h, source_h]])
     shift = [
         _origin(point, extent, low, high, config.shift, rng)

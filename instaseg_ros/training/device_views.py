@@ -129,7 +129,7 @@ def draw(views: ObjectViews, indices: range, device: torch.device) -> Random:
 
 def _drawn(
     source: tuple[int, int],
-    center: tuple[float, float],
+    center: tuple[float, float] | None,
     size: tuple[int, int],
     config: AugmentConfig,
     rng: np.random.Generator,

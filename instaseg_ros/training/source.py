@@ -14,6 +14,7 @@ from instaseg_ros.config.options import spatio_temporal
 from instaseg_ros.datasets import SYNTHETIC, Dataset, open_dataset, semantic_names
 from instaseg_ros.errors import ConfigError, InputError
 from instaseg_ros.synthetic_street import SyntheticStreet, held_out_street
+from instaseg_ros.training.backgrounds import WithBackgrounds, open_backgrounds
 from instaseg_ros.training.cache import kept
 from instaseg_ros.training.objects import object_index
 from instaseg_ros.training.views import EndlessStreet, ObjectViews, clip_starts
@@ -48,6 +49,7 @@ class Source(NamedTuple):
 
 def open_source(config: TrainConfig, run_dir: Path) -> Source:
     """Open the configured dataset and read all of it once; its index is kept in `run_dir`."""
+    backgrounds = open_backgrounds(config)
     if config.dataset == SYNTHETIC:
         _check_dense(config, ())
         if config.cache != "none":
@@ -55,16 +57,25 @@ def open_source(config: TrainConfig, run_dir: Path) -> Source:
                 "train.cache: the synthetic street is rendered, there is nothing to keep: set it "
                 "to none"
             )
-        views = EndlessStreet(config)
+        if config.anywhere_share:
+            raise ConfigError(
+                "train.anywhere_share: expected 0 for the synthetic street, which is seen whole, "
+                f"got {config.anywhere_share}"
+            )
+        if backgrounds:
+            backgrounds.check()
+        street = EndlessStreet(config, backgrounds)
         size = config.crop_height, config.crop_width
         held_out = held_out_street(config.validation_frames, size)
-        return Source(views, held_out, SyntheticStreet.class_names, None)
+        return Source(street, held_out, SyntheticStreet.class_names, None)
     _check_paste(config)
     train, val = open_splits(config.dataset)
     dense = semantic_names(train)
     _check_dense(config, dense)
     _check_clips(config, train)
     object_index(val, run_dir / "objects_val.npz")
+    if backgrounds:
+        train = WithBackgrounds(train, backgrounds)
     if config.cache != "none":
         train = kept(train)
     objects = object_index(train, run_dir / "objects.npz")
@@ -76,7 +87,8 @@ def open_source(config: TrainConfig, run_dir: Path) -> Source:
                 f"{config.dataset} has {len(names)}: {', '.join(names)}"
             )
         names = (config.class_name,)
-    return Source(ObjectViews(train, objects, config), val, names, objects, dense)
+    views = ObjectViews(train, objects, config, len(backgrounds) if backgrounds else 0)
+    return Source(views, val, names, objects, dense)
 
 
 def _check_dense(config: TrainConfig, names: tuple[str, ...]) -> None:

@@ -198,6 +198,7 @@ def save_weights(
         "train": {
             **dataclasses.asdict(config.train),
             "dataset": Path(config.train.dataset).resolve().name,
+            "backgrounds": Path(config.train.backgrounds).name,
             "teacher": Path(config.train.teacher).name,
         },
         "validation": {name: row._asdict() for name, row in table.items()},

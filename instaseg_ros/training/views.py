@@ -21,18 +21,28 @@ from instaseg_ros.training.paste import Paste
 
 class EndlessStreet(TorchDataset[Clip]):
     """Clip `index` of a run depends only on (seed, index), so a resumed run continues with exactly
-    the frames that an uninterrupted one would see."""
+    the frames that an uninterrupted one would see.
 
-    def __init__(self, config: TrainConfig) -> None:
+    backgrounds: pictures, of which `train.background_share` of the clips are random views.
+    """
+
+    def __init__(self, config: TrainConfig, backgrounds: Dataset | None = None) -> None:
         self.street = SyntheticStreet(
             size=(config.crop_height, config.crop_width), seed=config.seed, depth=False
         )
         self.seed = config.seed
         self.rows = config.horizon_rows or config.crop_height
         self.frames = config.clip_frames
+        self.backgrounds, self.config = backgrounds, config
 
     def __getitem__(self, index: int) -> Clip:
         rng = np.random.default_rng([self.seed, index])
+        if self.backgrounds is not None:
+            own = _generator_of_kind(self.config, index)
+            if own.random() < self.config.background_share:
+                picture = self.backgrounds[int(own.integers(len(self.backgrounds)))]
+                size = self.rows, self.config.crop_width
+                return [random_view(picture, None, size, self.config.augment, rng)]
         return self.street.training_clip(rng, self.frames, self.rows)
 
 
@@ -40,12 +50,22 @@ class ObjectViews(TorchDataset[Clip]):
     """Random views of a dataset, each around an object; they too depend only on (seed, index).
 
     A clip ends with its object's frame if the sequence has enough frames before it, and all its
-    frames are seen through one window. objects: an `object_index` of the dataset.
+    frames are seen through one window. objects: an `object_index` of the dataset. backgrounds: the
+    number of the dataset's last samples that are `Backgrounds`: they have views of their own, on
+    which nothing is pasted. Views that show an object are the same whatever the share of others.
     """
 
-    def __init__(self, dataset: Dataset, objects: NDArray[np.void], config: TrainConfig) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        objects: NDArray[np.void],
+        config: TrainConfig,
+        backgrounds: int = 0,
+    ) -> None:
         self.dataset, self.config = dataset, config
         self.starts = clip_starts(dataset, config.clip_frames)
+        self.images = len(dataset) - backgrounds
+        self.anywhere = np.flatnonzero(self.starts[: self.images] >= 0)
         self.objects = objects[objects["pixels"] >= config.min_object_px]
         if not len(self.objects):
             raise InputError(
@@ -63,19 +83,38 @@ class ObjectViews(TorchDataset[Clip]):
         self.cumulative = np.cumsum(weight / weight.sum())
         self.paste = Paste(dataset, objects, config) if config.augment.paste else None
 
-    def chosen(self, index: int) -> tuple[int, tuple[float, float], np.random.Generator]:
-        """The image of a view, the position that it shows, and the generator for the rest."""
+    def chosen(self, index: int) -> tuple[int, tuple[float, float] | None, np.random.Generator]:
+        """The image of a view, the position that it shows (None: any), and the generator for the
+        rest."""
         rng = np.random.default_rng([self.config.seed, index])
+        image = self._without_object(index)
+        if image is not None:
+            return image, None, rng
         row = int(np.searchsorted(self.cumulative, rng.random()))
         chosen = self.objects[min(row, len(self.objects) - 1)]
         return int(chosen["image"]), (float(chosen["x"]), float(chosen["y"])), rng
+
+    def _without_object(self, index: int) -> int | None:
+        """The image of a view that is not around an object."""
+        background, anywhere = self.config.background_share, self.config.anywhere_share
+        if not background + anywhere:
+            return None
+        own = _generator_of_kind(self.config, index)
+        kind = own.random()
+        if kind < background:
+            return int(own.integers(self.images, len(self.dataset)))
+        if kind < background + anywhere:
+            return int(own.choice(self.anywhere))
+        return None
 
     def __getitem__(self, index: int) -> Clip:
         image, center, rng = self.chosen(index)
         size = self.config.crop_height, self.config.crop_width
         first = int(self.starts[image])
         paste = None
-        if self.paste is not None:  # by another generator: the view is the same but for it
+        if (
+            self.paste is not None and image < self.images
+        ):  # by another generator: the view is the same but for it
             own = np.random.default_rng([self.config.seed, index, 1])
             paste = partial(self.paste, rng=own)
         augment = self.config.augment
@@ -83,6 +122,11 @@ class ObjectViews(TorchDataset[Clip]):
             random_view(self.dataset[i], center, size, augment, copy.deepcopy(rng), paste)
             for i in range(first, first + self.config.clip_frames)
         ]
+
+
+def _generator_of_kind(config: TrainConfig, index: int) -> np.random.Generator:
+    """What decides whether a view shows an object; another than that of the rest of it."""
+    return np.random.default_rng([config.seed, index, 2])
 
 
 def clip_starts(dataset: Dataset, frames: int) -> NDArray[np.int64]:

@@ -62,6 +62,21 @@ class TrainConfig:
     class_balance: float = param(
         0.5, "0: objects as often as they occur; 1: all classes equally often", low=0.0, high=1.0
     )
+    backgrounds: str = param(
+        "",
+        "folder of pictures that show no object of any class, to learn what is none; not with "
+        "clips; empty: none",
+    )
+    background_share: float = param(
+        0.0, "share of views that show a random part of one of train.backgrounds", low=0.0, high=1.0
+    )
+    anywhere_share: float = param(
+        0.0,
+        "share of views around a random place of a random image of the dataset, instead of an "
+        "object; not with the synthetic street, which is seen whole",
+        low=0.0,
+        high=1.0,
+    )
     teacher: str = param(
         "",
         "weights (shipped name or file, of the same method and classes) whose outputs are learned "
