@@ -1,0 +1,180 @@
+"""Imitates cameras: tone curves, colours, lens, weather on the lens, sensor noise, compression.
+
+No pixel moves, so that labels stay right. Effects come in the order of light: air, lens, sensor,
+development, file.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_LEVELS = np.linspace(0, 1, 256)
+
+
+def camera_effects(
+    image: NDArray[np.uint8], strength: float, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """The image (H, W, 3) RGB as another camera in another light might have taken it.
+
+    strength: in [0, 1], scales how often and how far; 0 gives the image itself.
+    """
+    if strength == 0:
+        return image
+
+    def chance(share: float) -> bool:
+        return bool(rng.random() < share * strength)
+
+    night = chance(0.12)
+    if chance(0.15):
+        image = _haze(image, rng)
+    if chance(0.08):
+        image = _rain(image, rng)
+    if chance(0.06):
+        image = _droplets(image, rng)
+    if chance(0.3):
+        image = _vignette(image, rng)
+    image = _colour_matrix(image, strength, rng)
+    image = cv2.LUT(image, _tone_curves(strength, night, rng))
+    if chance(0.35):
+        image = _blur(image, rng)
+    if chance(0.3):
+        image = _resampled(image, rng)
+    if night or chance(0.4):
+        image = _noise(image, rng.uniform(4, 14) if night else rng.uniform(1, 9), rng)
+    if chance(0.3):
+        soft = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.7, 2))
+        amount = rng.uniform(0.3, 1.5)
+        image = cv2.addWeighted(image, 1 + amount, soft, -amount, 0)
+    if chance(0.4):
+        image = _compressed(image, rng)
+    return image
+
+
+def _tone_curves(strength: float, night: bool, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """(1, 256, 3): exposure, white balance, gamma, contrast, black and white point, and a bent curve
+    of each channel, in one table."""
+    exposure = math.exp(strength * rng.uniform(-1.0, 0.7) - (rng.uniform(0.7, 1.6) if night else 0))
+    gamma = math.exp(strength * rng.uniform(-0.5, 0.6))
+    steep = math.exp(strength * rng.uniform(-0.6, 0.7))  # of an S around the middle
+    middle = rng.uniform(0.3, 0.7)
+    black, white = strength * rng.uniform(-0.12, 0.15), 1 + strength * rng.uniform(-0.2, 0.1)
+    balance = np.exp(strength * rng.normal(0, 0.12, 3))
+    bends = strength * rng.normal(0, 0.05, (2, 3))
+    value = np.clip(_LEVELS[:, None] * exposure * balance, 0, 1) ** gamma
+    value = np.clip(middle + steep * (value - middle), 0, 1)
+    value = value + bends[0] * np.sin(math.pi * value) + bends[1] * np.sin(2 * math.pi * value)
+    value = black + (white - black) * value
+    return np.clip(value * 255 + 0.5, 0, 255).astype(np.uint8)[None]
+
+
+def _colour_matrix(
+    image: NDArray[np.uint8], strength: float, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Saturation, sometimes none at all, and hue turned about grey."""
+    saturation = 0.0 if rng.random() < 0.05 * strength else 1 + strength * rng.uniform(-0.8, 0.6)
+    angle = strength * rng.normal(0, 0.12)
+    grey = np.full((3, 3), 1 / 3)
+    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+    turn = math.cos(angle) * (np.eye(3) - grey) + math.sin(angle) * cross
+    return cv2.transform(image, grey + saturation * turn)
+
+
+def _haze(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A bright veil, uneven, as of mist, low sun or a dirty windscreen."""
+    height, width = image.shape[:2]
+    patches = rng.uniform(0.3, 1, (3, 4)).astype(np.float32)
+    veil = cv2.resize(patches, (width, height), interpolation=cv2.INTER_CUBIC)
+    veil = np.clip(veil, 0, 1)[..., None] * np.float32(rng.uniform(0.1, 0.5))
+    tint = rng.uniform(140, 250) + rng.normal(0, 8, 3)
+    return _rounded(image + veil * (tint.astype(np.float32) - image))
+
+
+def _rain(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Bright streaks of one slant."""
+    height, width = image.shape[:2]
+    streaks = np.zeros((height, width), np.uint8)
+    length, slant = rng.uniform(0.03, 0.12) * height, rng.normal(0, 0.25)
+    for x, y, far in rng.random((int(rng.integers(60, 400)), 3)):
+        reach = length * (0.4 + far)
+        start = int(x * width), int(y * height)
+        end = int(x * width + slant * reach), int(y * height + reach)
+        cv2.line(streaks, start, end, int(30 + 60 * far), 1, cv2.LINE_AA)
+    return cv2.add(image, cv2.cvtColor(cv2.GaussianBlur(streaks, (3, 3), 0.7), cv2.COLOR_GRAY2RGB))
+
+
+def _droplets(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Round spots through which the picture is blurred and a little brighter."""
+    height, width = image.shape[:2]
+    spots = np.zeros((height, width), np.uint8)
+    for x, y, size in rng.random((int(rng.integers(3, 25)), 3)):
+        radius = max(1, int(height * (0.01 + 0.05 * size**3)))
+        cv2.circle(spots, (int(x * width), int(y * height)), radius, 255, -1)
+    share = cv2.GaussianBlur(spots, (0, 0), 2)[..., None].astype(np.float32) / 300
+    blurred = cv2.blur(image, (15, 15)).astype(np.float32) + np.float32(rng.uniform(-20, 25))
+    return _rounded(image + share * (blurred - image))
+
+
+def _vignette(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    height, width = image.shape[:2]
+    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None] - np.float32(rng.normal(0, 0.3))
+    x = np.linspace(-1, 1, width, dtype=np.float32) - np.float32(rng.normal(0, 0.3))
+    shade = 1 - np.float32(rng.uniform(0.05, 0.35)) * (x * x + y * y)
+    return _rounded(image * np.maximum(shade, 0)[..., None])
+
+
+def _blur(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Out of focus, or moved."""
+    if rng.random() < 0.65:
+        return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.8))
+    size = int(rng.choice([3, 5, 7, 9]))
+    kernel = np.zeros((size, size), np.float32)
+    angle = rng.normal(0, 0.5) if rng.random() < 0.7 else rng.uniform(0, math.pi)
+    reach = np.array([math.cos(angle), math.sin(angle)]) * (size // 2)
+    middle = size // 2
+    one, two = ((middle + sign * reach + 0.5).astype(int).tolist() for sign in (-1, 1))
+    cv2.line(kernel, one, two, 1.0, 1)
+    return cv2.filter2D(image, -1, kernel / kernel.sum())
+
+
+def _resampled(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Shrunk and magnified again."""
+    height, width = image.shape[:2]
+    scale = rng.uniform(0.4, 0.9)
+    small = (max(1, round(width * scale)), max(1, round(height * scale)))
+    how = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA)
+    less = cv2.resize(image, small, interpolation=how[int(rng.integers(1, 4))])
+    return cv2.resize(less, (width, height), interpolation=how[int(rng.integers(1, 3))])
+
+
+def _noise(
+    image: NDArray[np.uint8], deviation: float, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Grain of all channels alike, or of each, which grows with what is bright or what is dark;
+    fine or, as after a demosaic, coarser."""
+    height, width = image.shape[:2]
+    coarse = rng.random() < 0.5
+    shape = (height // 2 + 1, width // 2 + 1) if coarse else (height, width)
+    channels = 3 if rng.random() < 0.6 else 1
+    grain: NDArray[Any] = rng.standard_normal((*shape, channels), np.float32)
+    if coarse:
+        grain = cv2.resize(grain, (width, height), interpolation=cv2.INTER_CUBIC)
+    grain = grain.reshape(height, width, channels) * np.float32(deviation)
+    slope = np.float32(rng.uniform(-0.6, 0.6) / 255)
+    return _rounded(image + grain * (1 + slope * (image.astype(np.float32) - 128)))
+
+
+def _compressed(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    webp = rng.random() < 0.15
+    quality = int(rng.integers(15, 92))
+    how, what = (".webp", cv2.IMWRITE_WEBP_QUALITY) if webp else (".jpg", cv2.IMWRITE_JPEG_QUALITY)
+    done, data = cv2.imencode(how, image[..., ::-1], [what, quality])
+    return cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1].copy() if done else image
+
+
+def _rounded(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    return np.clip(values + 0.5, 0, 255).astype(np.uint8)
