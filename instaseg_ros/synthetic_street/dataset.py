@@ -135,7 +135,7 @@ def _varied_camera(scene: Scene, size: tuple[int, int], rng: np.random.Generator
         pose = scene.pose(0.0)
         places = np.array([(t.x, -1.0, t.z) for t in scene.things]).reshape(-1, 3) - pose[:3, 3]
         across, down, ahead = (places @ pose[:3, :3]).T
-        least = max(3.5, 0.7 * focal / width * 2)  # nearer ones fill the window
+        least = max(4.0, 2 + 2.5 * focal / width)  # nearer ones fill the window
         near = (ahead > least) & (ahead < 45) & (np.abs(across) < 0.8 * ahead)
         if near.any():
             chosen = int(rng.choice(np.flatnonzero(near)))

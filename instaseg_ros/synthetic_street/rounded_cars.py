@@ -97,8 +97,8 @@ def rounded_car(rng: np.random.Generator) -> tuple[Mesh, float, float]:
     for side in (-1, 1):  # door mirrors
         x, at = side * half[first], z[first] - 0.3
         b.box(x - 0.1, x + 0.1, belt, belt + 0.14, at, at + 0.1, paint if side > 0 else trim)
-    x = width / 2 - 0.1
-    b.quad((-x, 0.17, z[-1]), (x, 0.17, z[-1]), (x, 0.17, z[0]), (-x, 0.17, z[0]), (0.02,) * 3)
+    x, y, front, back = float(half.min()) - 0.1, floor + 0.01, z[0] - 0.2, z[-1] + 0.2
+    b.quad((-x, y, back), (x, y, back), (x, y, front), (-x, y, front), (0.02, 0.02, 0.02))
     return b.build(8), length, width
 
 

@@ -24,12 +24,12 @@ _RANGES = {
     m.FACADE: (0.15, 1.3, 0.2, 0.9, 0.2, 6, tuple(range(6))),
     m.GLASS: (0.3, 1.6, 0.1, 1.0, 0.3, 3, (_NOISE, _WAVES, _BLOTS)),
     m.LEAF: (0.15, 1.2, 0.25, 0.7, 0.5, 5, (_NOISE, _BLOTS)),
-    m.LAMP: (0.5, 1.3, 0.05, 0.3, 1, 5, (_NOISE, _WAVES)),
+    m.LAMP: (0.25, 1.2, 0.05, 0.3, 1, 5, (_NOISE, _WAVES)),
     m.SIGN: (0.4, 1.3, 0.3, 0.9, 1, 8, (_PRINT, _PRINT, _STRIPES, _NOISE, _BLOTS)),
     m.CLOTH: (0.4, 1.2, 0.15, 0.8, 1, 12, tuple(range(6))),
     m.PAINT: (0.6, 1.3, 0.06, 0.5, 0.2, 3, (_NOISE, _WAVES, _WAVES, _BLOTS, _NOISE, _PRINT)),
-    m.CABIN: (0.4, 1.3, 0.06, 0.9, 0.3, 3, (_NOISE, _WAVES, _BLOTS)),
-    m.BAND: (0.4, 1.3, 0.06, 0.9, 0.3, 3, (_NOISE, _WAVES, _BLOTS)),
+    m.CABIN: (0.2, 1.2, 0.06, 0.9, 0.3, 3, (_NOISE, _WAVES, _BLOTS)),
+    m.BAND: (0.3, 1.3, 0.06, 0.9, 0.3, 3, (_NOISE, _WAVES, _BLOTS)),
 }
 
 
@@ -134,8 +134,9 @@ def _multiply(
             else:
                 u = (planes[t, 1, 0] * px + planes[t, 1, 1] * py + planes[t, 1, 2]) * depth
                 v = (planes[t, 2, 0] * px + planes[t, 2, 1] * py + planes[t, 2, 2]) * depth
-            a, b = u * table[kind, row, 7], v * table[kind, row, 8]
-            pixel = max(table[kind, row, 7], table[kind, row, 8]) * depth / fx  # in repetitions
+            along_u, along_v = table[kind, row, 7], table[kind, row, 8]
+            a, b = u * along_u, v * along_v
+            pixel = max(along_u, along_v) * depth / fx  # in repetitions
             share = table[kind, row, 6] * min(1.0, max(0.25, 1.3 - 2 * pixel))
             share *= _height(int(table[kind, row, 9]), a, b)
             air = 1.0 - math.exp(-fog * depth)

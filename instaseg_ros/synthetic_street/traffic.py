@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -15,6 +16,17 @@ CLASS_NAMES = ("person", "rider", "car", "truck", "bus")
 PERSON, RIDER, CAR, TRUCK, BUS = range(5)
 SEEN_M = 60.0  # objects farther than this get no label
 _VEHICLES = {CAR: vehicles.car, TRUCK: vehicles.truck, BUS: vehicles.bus}
+
+
+_VARIANTS = 512
+
+
+@lru_cache(maxsize=3 * _VARIANTS)
+def _varied_vehicle(class_id: int, variant: int) -> tuple[Mesh, float, float]:
+    """One of many vehicles (mesh, length, width), kept as building one takes milliseconds."""
+    rng = np.random.default_rng((variant, class_id))
+    rounded = class_id == CAR and variant % 5
+    return rounded_cars.rounded_car(rng) if rounded else _VEHICLES[class_id](rng)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +70,10 @@ class _Crowd:
     def vehicle(
         self, class_id: int, x: float, z: float, yaw: float, speed: float, base: float = 0.0
     ) -> float:
-        make = _VEHICLES[class_id]
-        if self.varied and class_id == CAR and self.rng.random() < 0.8:
-            make = rounded_cars.rounded_car
-        mesh, length, width = make(self.rng)
+        if self.varied:
+            mesh, length, width = _varied_vehicle(class_id, int(self.rng.integers(_VARIANTS)))
+        else:
+            mesh, length, width = _VEHICLES[class_id](self.rng)
         self.things.append(
             Thing(
                 class_id,

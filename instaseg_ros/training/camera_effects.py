@@ -39,7 +39,7 @@ def camera_effects(
     if chance(0.3):
         image = _vignette(image, rng)
     image = _colour_matrix(image, strength, rng)
-    image = cv2.LUT(image, _tone_curves(strength, night, rng))
+    image = cv2.LUT(image, _tone_curves(float(image.mean()) / 255, strength, night, rng))
     if chance(0.35):
         image = _blur(image, rng)
     if chance(0.3):
@@ -55,18 +55,23 @@ def camera_effects(
     return image
 
 
-def _tone_curves(strength: float, night: bool, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _tone_curves(
+    mean: float, strength: float, night: bool, rng: np.random.Generator
+) -> NDArray[np.uint8]:
     """(1, 256, 3): exposure, white balance, gamma, contrast, black and white point, and a bent curve
-    of each channel, in one table."""
-    exposure = math.exp(strength * rng.uniform(-1.0, 0.7) - (rng.uniform(0.7, 1.6) if night else 0))
-    gamma = math.exp(strength * rng.uniform(-0.5, 0.6))
-    steep = math.exp(strength * rng.uniform(-0.6, 0.7))  # of an S around the middle
-    middle = rng.uniform(0.3, 0.7)
-    black, white = strength * rng.uniform(-0.12, 0.15), 1 + strength * rng.uniform(-0.2, 0.1)
-    balance = np.exp(strength * rng.normal(0, 0.12, 3))
-    bends = strength * rng.normal(0, 0.05, (2, 3))
+    of each channel, in one table.
+
+    mean: of the image, in [0, 1]: exposure aims at another mean, as cameras do.
+    """
+    aim = rng.uniform(0.06, 0.16) if night else math.exp(rng.uniform(math.log(0.15), math.log(0.6)))
+    exposure = min(4.0, aim / max(mean, 0.02)) ** strength
+    gamma = math.exp(strength * rng.uniform(-0.4, 0.4))
+    steep = math.exp(strength * rng.uniform(-0.5, 0.6))  # of an S around the middle
+    black, white = strength * rng.uniform(-0.08, 0.12), 1 + strength * rng.uniform(-0.2, 0.1)
+    balance = np.exp(strength * rng.normal(0, 0.1, 3))
+    bends = strength * rng.normal(0, 0.03, (2, 3))
     value = np.clip(_LEVELS[:, None] * exposure * balance, 0, 1) ** gamma
-    value = np.clip(middle + steep * (value - middle), 0, 1)
+    value = np.clip(aim + steep * (value - aim), 0, 1)
     value = value + bends[0] * np.sin(math.pi * value) + bends[1] * np.sin(2 * math.pi * value)
     value = black + (white - black) * value
     return np.clip(value * 255 + 0.5, 0, 255).astype(np.uint8)[None]
@@ -76,8 +81,8 @@ def _colour_matrix(
     image: NDArray[np.uint8], strength: float, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     """Saturation, sometimes none at all, and hue turned about grey."""
-    saturation = 0.0 if rng.random() < 0.05 * strength else 1 + strength * rng.uniform(-0.8, 0.6)
-    angle = strength * rng.normal(0, 0.12)
+    saturation = 0.0 if rng.random() < 0.05 * strength else 1 + strength * rng.uniform(-0.8, 0.4)
+    angle = strength * rng.normal(0, 0.07)
     grey = np.full((3, 3), 1 / 3)
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
     turn = math.cos(angle) * (np.eye(3) - grey) + math.sin(angle) * cross
@@ -89,7 +94,7 @@ def _haze(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint
     height, width = image.shape[:2]
     patches = rng.uniform(0.3, 1, (3, 4)).astype(np.float32)
     veil = cv2.resize(patches, (width, height), interpolation=cv2.INTER_CUBIC)
-    veil = np.clip(veil, 0, 1)[..., None] * np.float32(rng.uniform(0.1, 0.5))
+    veil = np.clip(veil, 0, 1)[..., None] * np.float32(rng.uniform(0.05, 0.35))
     tint = rng.uniform(140, 250) + rng.normal(0, 8, 3)
     return _rounded(image + veil * (tint.astype(np.float32) - image))
 
