@@ -1,4 +1,4 @@
-"""Builds what stands about in varied streets and is no object: bushes, walls, poles, kiosks, junk."""
+"""Builds what stands about in varied streets and is no object: bushes, walls, poles, junk."""
 
 from __future__ import annotations
 

@@ -183,8 +183,10 @@ def rider(
     helmet: Colour | None,
     sides: int,
 ) -> Mesh:
-    """A bicycle or motorcycle (front towards z) with its rider, if there is a look; `phase` turns the
-    pedals."""
+    """A bicycle or motorcycle (front towards z) with its rider; `phase` turns the pedals.
+
+    look: None: it stands alone.
+    """
     b = Builder()
     dark = (0.04, 0.04, 0.04)
     radius, thick, base = (0.31, 0.075, 0.68) if motor else (0.34, 0.022, 0.53)

@@ -8,30 +8,27 @@ from instaseg_ros.synthetic_street import materials as m
 from instaseg_ros.synthetic_street.geometry import Builder, Colour, Mesh
 from instaseg_ros.synthetic_street.vehicle_parts import CAR_PAINTS, ends, pick, wheels
 
-# Outline from the front (0) to the back (1): shares of length and of height. Between the two numbers
-# at the end, counted in points, lies the cabin.
+# The outline from the front to the back, as shares of length and of height. The cabin lies between
+# the points of _CABIN, which are counted.
 _OUTLINES = {
     "hatchback": (
-        ((0, 0.38), (0.02, 0.5), (0.12, 0.58), (0.26, 0.64), (0.45, 0.96), (0.6, 1.0))
-        + ((0.82, 0.95), (0.96, 0.62), (0.99, 0.55), (1, 0.4)),
-        (3, 7),
+        (0, 0.02, 0.12, 0.26, 0.45, 0.6, 0.82, 0.96, 0.99, 1),
+        (0.38, 0.5, 0.58, 0.64, 0.96, 1.0, 0.95, 0.62, 0.55, 0.4),
     ),
     "saloon": (
-        ((0, 0.38), (0.02, 0.5), (0.12, 0.58), (0.28, 0.65), (0.44, 0.97), (0.56, 1.0))
-        + ((0.7, 0.95), (0.84, 0.7), (0.97, 0.66), (1, 0.42)),
-        (3, 7),
+        (0, 0.02, 0.12, 0.28, 0.44, 0.56, 0.7, 0.84, 0.97, 1),
+        (0.38, 0.5, 0.58, 0.65, 0.97, 1.0, 0.95, 0.7, 0.66, 0.42),
     ),
     "estate": (
-        ((0, 0.38), (0.02, 0.5), (0.1, 0.58), (0.26, 0.65), (0.42, 0.96), (0.55, 1.0))
-        + ((0.88, 0.96), (0.97, 0.64), (0.99, 0.58), (1, 0.4)),
-        (3, 7),
+        (0, 0.02, 0.1, 0.26, 0.42, 0.55, 0.88, 0.97, 0.99, 1),
+        (0.38, 0.5, 0.58, 0.65, 0.96, 1.0, 0.96, 0.64, 0.58, 0.4),
     ),
     "van": (
-        ((0, 0.32), (0.02, 0.42), (0.08, 0.5), (0.16, 0.55), (0.3, 0.93), (0.4, 1.0))
-        + ((0.95, 0.99), (0.985, 0.6), (0.995, 0.5), (1, 0.35)),
-        (3, 7),
+        (0, 0.02, 0.08, 0.16, 0.3, 0.4, 0.95, 0.985, 0.995, 1),
+        (0.32, 0.42, 0.5, 0.55, 0.93, 1.0, 0.99, 0.6, 0.5, 0.35),
     ),
 }
+_CABIN = (3, 7)
 _SIZES = {  # least and most length, width, height in metres; how often
     "hatchback": ((3.5, 4.4), (1.62, 1.85), (1.4, 1.6), 0.34),
     "saloon": ((4.3, 5.1), (1.72, 1.95), (1.35, 1.5), 0.22),
@@ -56,9 +53,9 @@ def rounded_car(rng: np.random.Generator) -> tuple[Mesh, float, float]:
     names = tuple(_SIZES)
     name = names[int(rng.choice(len(names), p=[size[3] for size in _SIZES.values()]))]
     length, width, height = (rng.uniform(*span) for span in _SIZES[name][:3])
-    points, (first, last) = _OUTLINES[name]
-    outline = np.array(points, np.float64)
-    outline[1:-1] += rng.normal(0, (0.012, 0.014), (len(points) - 2, 2))
+    first, last = _CABIN
+    outline = np.array(_OUTLINES[name], np.float64).T
+    outline[1:-1] += rng.normal(0, (0.012, 0.014), (len(outline) - 2, 2))
     outline[:, 0] = np.maximum.accumulate(np.clip(outline[:, 0], 0, 1))
     z = (0.5 - outline[:, 0]) * length
     top = np.minimum(outline[:, 1], 1.02) * height

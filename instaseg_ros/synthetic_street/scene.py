@@ -76,9 +76,7 @@ def _props(
     return props
 
 
-def make_scene(
-    seed: tuple[int, ...], duration_s: float = 0.0, variation: bool = False
-) -> Scene:
+def make_scene(seed: tuple[int, ...], duration_s: float = 0.0, variation: bool = False) -> Scene:
     """The scene of a seed; the camera starts at z = 0 and drives `duration_s`.
 
     variation: patterns on all surfaces, rounder cars, clutter, crowds, groves instead of houses.

@@ -1,4 +1,4 @@
-"""Patterns over what was shaded, for varied streets: stains, stripes, bricks, print, reflections."""
+"""Puts patterns on what was shaded, for varied streets: stains, stripes, bricks, print."""
 
 from __future__ import annotations
 
@@ -125,12 +125,8 @@ def _multiply(
             depth = 1.0 / inverse_depth[py, px]
             if m.ROAD <= kind <= m.GRASS:  # in metres of the ground
                 rx, ry = (px - cx) / fx, (py - cy) / fy
-                u = origin[0] + depth * (
-                    rotation[0, 0] * rx + rotation[1, 0] * ry + rotation[2, 0]
-                )
-                v = origin[2] + depth * (
-                    rotation[0, 2] * rx + rotation[1, 2] * ry + rotation[2, 2]
-                )
+                u = origin[0] + depth * (rotation[0, 0] * rx + rotation[1, 0] * ry + rotation[2, 0])
+                v = origin[2] + depth * (rotation[0, 2] * rx + rotation[1, 2] * ry + rotation[2, 2])
             else:
                 u = (planes[t, 1, 0] * px + planes[t, 1, 1] * py + planes[t, 1, 2]) * depth
                 v = (planes[t, 2, 0] * px + planes[t, 2, 1] * py + planes[t, 2, 2]) * depth

@@ -29,37 +29,38 @@ def camera_effects(
     def chance(share: float) -> bool:
         return bool(rng.random() < share * strength)
 
+    seen: NDArray[Any] = image
     night = chance(0.12)
     if chance(0.15):
-        image = _haze(image, rng)
+        seen = _haze(seen, rng)
     if chance(0.08):
-        image = _rain(image, rng)
+        seen = _rain(seen, rng)
     if chance(0.06):
-        image = _droplets(image, rng)
+        seen = _droplets(seen, rng)
     if chance(0.3):
-        image = _vignette(image, rng)
-    image = _colour_matrix(image, strength, rng)
-    image = cv2.LUT(image, _tone_curves(float(image.mean()) / 255, strength, night, rng))
+        seen = _vignette(seen, rng)
+    seen = _colour_matrix(seen, strength, rng)
+    seen = cv2.LUT(seen, _tone_curves(float(seen.mean()) / 255, strength, night, rng))
     if chance(0.35):
-        image = _blur(image, rng)
+        seen = _blur(seen, rng)
     if chance(0.3):
-        image = _resampled(image, rng)
+        seen = _resampled(seen, rng)
     if night or chance(0.4):
-        image = _noise(image, rng.uniform(4, 14) if night else rng.uniform(1, 9), rng)
+        seen = _noise(seen, rng.uniform(4, 14) if night else rng.uniform(1, 9), rng)
     if chance(0.3):
-        soft = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.7, 2))
+        soft = cv2.GaussianBlur(seen, (0, 0), rng.uniform(0.7, 2))
         amount = rng.uniform(0.3, 1.5)
-        image = cv2.addWeighted(image, 1 + amount, soft, -amount, 0)
+        seen = cv2.addWeighted(seen, 1 + amount, soft, -amount, 0)
     if chance(0.4):
-        image = _compressed(image, rng)
-    return image
+        seen = _compressed(seen, rng)
+    return np.asarray(seen, np.uint8)
 
 
 def _tone_curves(
     mean: float, strength: float, night: bool, rng: np.random.Generator
-) -> NDArray[np.uint8]:
-    """(1, 256, 3): exposure, white balance, gamma, contrast, black and white point, and a bent curve
-    of each channel, in one table.
+) -> NDArray[Any]:
+    """(1, 256, 3) levels: exposure, white balance, gamma, contrast, black and white point, and a
+    bent curve of each channel, in one table.
 
     mean: of the image, in [0, 1]: exposure aims at another mean, as cameras do.
     """
@@ -77,9 +78,7 @@ def _tone_curves(
     return np.clip(value * 255 + 0.5, 0, 255).astype(np.uint8)[None]
 
 
-def _colour_matrix(
-    image: NDArray[np.uint8], strength: float, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def _colour_matrix(image: NDArray[Any], strength: float, rng: np.random.Generator) -> NDArray[Any]:
     """Saturation, sometimes none at all, and hue turned about grey."""
     saturation = 0.0 if rng.random() < 0.05 * strength else 1 + strength * rng.uniform(-0.8, 0.4)
     angle = strength * rng.normal(0, 0.07)
@@ -89,7 +88,7 @@ def _colour_matrix(
     return cv2.transform(image, grey + saturation * turn)
 
 
-def _haze(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+def _haze(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     """A bright veil, uneven, as of mist, low sun or a dirty windscreen."""
     height, width = image.shape[:2]
     patches = rng.uniform(0.3, 1, (3, 4)).astype(np.float32)
@@ -99,7 +98,7 @@ def _haze(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint
     return _rounded(image + veil * (tint.astype(np.float32) - image))
 
 
-def _rain(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+def _rain(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     """Bright streaks of one slant."""
     height, width = image.shape[:2]
     streaks = np.zeros((height, width), np.uint8)
@@ -112,7 +111,7 @@ def _rain(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint
     return cv2.add(image, cv2.cvtColor(cv2.GaussianBlur(streaks, (3, 3), 0.7), cv2.COLOR_GRAY2RGB))
 
 
-def _droplets(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+def _droplets(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     """Round spots through which the picture is blurred and a little brighter."""
     height, width = image.shape[:2]
     spots = np.zeros((height, width), np.uint8)
@@ -124,7 +123,7 @@ def _droplets(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.
     return _rounded(image + share * (blurred - image))
 
 
-def _vignette(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+def _vignette(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     height, width = image.shape[:2]
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None] - np.float32(rng.normal(0, 0.3))
     x = np.linspace(-1, 1, width, dtype=np.float32) - np.float32(rng.normal(0, 0.3))
@@ -132,7 +131,7 @@ def _vignette(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.
     return _rounded(image * np.maximum(shade, 0)[..., None])
 
 
-def _blur(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+def _blur(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     """Out of focus, or moved."""
     if rng.random() < 0.65:
         return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.8))
@@ -146,7 +145,7 @@ def _blur(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint
     return cv2.filter2D(image, -1, kernel / kernel.sum())
 
 
-def _resampled(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+def _resampled(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     """Shrunk and magnified again."""
     height, width = image.shape[:2]
     scale = rng.uniform(0.4, 0.9)
@@ -156,9 +155,7 @@ def _resampled(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np
     return cv2.resize(less, (width, height), interpolation=how[int(rng.integers(1, 3))])
 
 
-def _noise(
-    image: NDArray[np.uint8], deviation: float, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def _noise(image: NDArray[Any], deviation: float, rng: np.random.Generator) -> NDArray[Any]:
     """Grain of all channels alike, or of each, which grows with what is bright or what is dark;
     fine or, as after a demosaic, coarser."""
     height, width = image.shape[:2]
@@ -173,13 +170,14 @@ def _noise(
     return _rounded(image + grain * (1 + slope * (image.astype(np.float32) - 128)))
 
 
-def _compressed(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+def _compressed(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     webp = rng.random() < 0.15
     quality = int(rng.integers(15, 92))
     how, what = (".webp", cv2.IMWRITE_WEBP_QUALITY) if webp else (".jpg", cv2.IMWRITE_JPEG_QUALITY)
     done, data = cv2.imencode(how, image[..., ::-1], [what, quality])
-    return cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1].copy() if done else image
+    read = cv2.imdecode(data, cv2.IMREAD_COLOR) if done else None
+    return image if read is None else cv2.cvtColor(read, cv2.COLOR_BGR2RGB)
 
 
-def _rounded(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+def _rounded(values: NDArray[np.floating[Any]]) -> NDArray[Any]:
     return np.clip(values + 0.5, 0, 255).astype(np.uint8)

@@ -66,6 +66,13 @@ class TrainConfig:
     encoder_rate: float = param(
         1.0, "factor of learning_rate for a pretrained encoder", low=0.0, high=100.0
     )
+    encoder_held: int = param(
+        0,
+        "stages of profile lite's encoder, from the image on, that learn nothing and keep their "
+        "statistics, as rendered images would spoil them; 7: all",
+        low=0,
+        high=7,
+    )
     class_balance: float = param(
         0.5, "0: objects as often as they occur; 1: all classes equally often", low=0.0, high=1.0
     )
