@@ -141,7 +141,8 @@ def _varied_camera(scene: Scene, size: tuple[int, int], rng: np.random.Generator
             chosen = int(rng.choice(np.flatnonzero(near)))
             x, y = across[chosen] / ahead[chosen], down[chosen] / ahead[chosen]
     left, top = rng.uniform(0.15, 0.85) * width, rng.uniform(0.25, 0.75) * height
-    return Camera(height, width, focal, focal * aspect, left - x * focal, top - y * focal * aspect)
+    fx, fy = focal * float(rng.choice([-1, 1])), focal * aspect  # half of the frames are mirrored
+    return Camera(height, width, fx, fy, left - x * fx, top - y * fy)
 
 
 def held_out_street(frames: int, size: tuple[int, int], per_sequence: int = 4) -> SyntheticStreet:

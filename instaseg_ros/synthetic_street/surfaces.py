@@ -132,11 +132,15 @@ def _multiply(
                 v = (planes[t, 2, 0] * px + planes[t, 2, 1] * py + planes[t, 2, 2]) * depth
             along_u, along_v = table[kind, row, 7], table[kind, row, 8]
             a, b = u * along_u, v * along_v
-            pixel = max(along_u, along_v) * depth / fx  # in repetitions
+            pixel = max(along_u, along_v) * depth / abs(fx)  # in repetitions
             share = table[kind, row, 6] * min(1.0, max(0.25, 1.3 - 2 * pixel))
             share *= _height(int(table[kind, row, 9]), a, b)
-            air = 1.0 - math.exp(-fog * depth)
+            air, leaf = 1.0 - math.exp(-fog * depth), 1.0
+            if kind == m.LEAF or kind == m.GRASS:  # fine leaves, dark between them
+                fine = 5.0 if kind == m.LEAF else 11.0
+                chance = random_of(int(math.floor(u * fine)), int(math.floor(v * fine)), q)
+                leaf = 0.2 + 1.5 * chance * chance
             for j in range(3):
-                low, high = table[kind, row, j], table[kind, row, 3 + j]
+                low, high = leaf * table[kind, row, j], leaf * table[kind, row, 3 + j]
                 veil = horizon[j] * air
                 image[py, px, j] = veil + (image[py, px, j] - veil) * (low + (high - low) * share)

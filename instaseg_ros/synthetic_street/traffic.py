@@ -202,6 +202,16 @@ class _Crowd:
             direction, speed = float(rng.choice([-1, 1])), float(rng.uniform(0.9, 1.7))
             x = rng.uniform(-half, half) - direction * speed * meet
             self.person(x, z, direction * math.pi / 2 + rng.normal(0, 0.2), speed, 0.0)
+        for _ in range(int(rng.poisson(2.5)) if self.varied else 0):
+            yaw = rng.uniform(0, 2 * math.pi)
+            speed = 0.0 if rng.random() < 0.5 else float(rng.uniform(0, 5))
+            shares = (0.12, 0.7, 0.1, 0.08)
+            kind = (RIDER, CAR, TRUCK, BUS)[int(rng.choice(4, p=shares))]
+            x, z = rng.uniform(-1.2 * half, 1.2 * half), rng.uniform(9, self.travel + 45)
+            if kind == RIDER:
+                self.rider(x, z, yaw, speed)
+            else:
+                self.vehicle(kind, x, z, yaw, speed)
         if rng.random() < 0.3:
             meet = rng.uniform(0, self.duration_s)
             kind = (RIDER, CAR, TRUCK, BUS)[int(rng.choice(4, p=(0.4, 0.3, 0.15, 0.15)))]
