@@ -117,6 +117,11 @@ class Trunk(nn.Module):
             if stage in TAPPED:
                 self.taps.append(len(self.blocks) - 1)
 
+    def first(self, stages: int) -> list[nn.Module]:
+        """The stem and the blocks of the first `stages` stages; nothing for 0."""
+        blocks = sum(stage[0] for stage in STAGES[:stages])
+        return [self.stem, *self.blocks[:blocks]] if stages else []
+
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.stem(x)
         features = []

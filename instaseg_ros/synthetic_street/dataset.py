@@ -25,6 +25,9 @@ class SyntheticStreet:
 
     size: (H, W) pixels of a frame. Frame `i` is frame i % frames_per_sequence of sequence i //
     frames_per_sequence. Splits never share a seed. Equal arguments give equal samples.
+
+    variation: streets with far more variation of surfaces, shapes, clutter and crowds, to learn for
+    real ones; training frames then also vary in focal length, and most show an object.
     """
 
     class_names: tuple[str, ...] = CLASS_NAMES
@@ -39,6 +42,7 @@ class SyntheticStreet:
         frames_per_sequence: int = 60,
         seed: int = 0,
         depth: bool = True,
+        variation: bool = False,
     ) -> None:
         if split not in _SPLITS:
             raise InputError(f"split: expected one of {', '.join(_SPLITS)}, got {split!r}")
@@ -49,6 +53,7 @@ class SyntheticStreet:
             )
         self.size, self.sequences, self.frames_per_sequence = size, sequences, frames_per_sequence
         self._key, self._depth = (_SPLITS[split], seed), depth
+        self._variation = variation
 
     def __len__(self) -> int:
         return self.sequences * self.frames_per_sequence
@@ -57,7 +62,8 @@ class SyntheticStreet:
         if not 0 <= index < len(self):
             raise IndexError(f"frame {index} of {len(self)}")
         sequence, step = divmod(index, self.frames_per_sequence)
-        scene = _scene((*self._key, 0, sequence), self.frames_per_sequence / _FRAME_RATE_HZ)
+        duration_s = self.frames_per_sequence / _FRAME_RATE_HZ
+        scene = _scene((*self._key, 0, sequence), duration_s, self._variation)
         return self._sample(scene, step, Camera.of_size(*self.size))
 
     def training_sample(self, rng: np.random.Generator, rows: int | None = None) -> Sample:
@@ -74,7 +80,10 @@ class SyntheticStreet:
         """`frames` consecutive frames of one scene and window; see `training_sample`."""
         height, width = self.size
         seed = (*self._key, 1, int(rng.integers(2**62)))
-        scene = make_scene(seed, (frames - 1) / _FRAME_RATE_HZ)
+        scene = make_scene(seed, (frames - 1) / _FRAME_RATE_HZ, self._variation)
+        if self._variation:
+            camera = _varied_camera(scene, (rows or height, width), rng)
+            return [self._sample(scene, step, camera) for step in range(frames)]
         zoom = float(np.exp(rng.uniform(np.log(0.8), np.log(1.3))))
         if rng.random() < 0.5:
             whole, spare = Camera.of_size(height, width), 1 - 1 / zoom
@@ -113,6 +122,27 @@ class SyntheticStreet:
             intrinsics=camera.matrix,
         )
         return Sample(frame, view.labels, ids, class_of[ids], view.ignore, scene.pose(time_s))
+
+
+def _varied_camera(scene: Scene, size: tuple[int, int], rng: np.random.Generator) -> Camera:
+    """A camera of 0.5 to 5 window widths of focal length whose window (H, W) shows an object, or
+    in a fifth of the cases any place around the horizon."""
+    height, width = size
+    focal = width * float(np.exp(rng.uniform(np.log(0.5), np.log(5.0))))
+    aspect = float(np.exp(rng.normal(0, 0.04)))
+    x, y = rng.uniform(-0.35, 0.35), rng.uniform(-0.08, 0.12)  # as a tangent
+    if rng.random() < 0.8:
+        pose = scene.pose(0.0)
+        places = np.array([(t.x, -1.0, t.z) for t in scene.things]).reshape(-1, 3) - pose[:3, 3]
+        across, down, ahead = (places @ pose[:3, :3]).T
+        least = max(4.0, 2 + 2.5 * focal / width)  # nearer ones fill the window
+        near = (ahead > least) & (ahead < 45) & (np.abs(across) < 0.8 * ahead)
+        if near.any():
+            chosen = int(rng.choice(np.flatnonzero(near)))
+            x, y = across[chosen] / ahead[chosen], down[chosen] / ahead[chosen]
+    left, top = rng.uniform(0.15, 0.85) * width, rng.uniform(0.25, 0.75) * height
+    fx, fy = focal * float(rng.choice([-1, 1])), focal * aspect  # half of the frames are mirrored
+    return Camera(height, width, fx, fy, left - x * fx, top - y * fy)
 
 
 def held_out_street(frames: int, size: tuple[int, int], per_sequence: int = 4) -> SyntheticStreet:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -52,6 +52,18 @@ def random_look(rng: np.random.Generator) -> Look:
         skirt=rng.random() < 0.2,
         long_hair=rng.random() < 0.4,
     )
+
+
+def muted(look: Look, rng: np.random.Generator) -> Look:
+    """The look in darker clothes, as most people wear, and of any build."""
+    top, legs, shoes = (
+        (r * dark, g * dark, b * dark)
+        for (r, g, b), dark in zip(
+            (look.top, look.legs, look.shoes), np.exp(rng.uniform(-2.3, 0.1, 3)), strict=True
+        )
+    )
+    girth = look.girth * rng.uniform(0.85, 1.3)
+    return replace(look, top=top, legs=legs, shoes=shoes, girth=girth)
 
 
 def _head(b: Builder, look: Look, neck: Point, s: float, helmet: Colour | None = None) -> None:
@@ -164,14 +176,17 @@ def _ring(b: Builder, y: float, z: float, radius: float, width: float, colour: C
 
 
 def rider(
-    look: Look,
+    look: Look | None,
     phase: float,
     motor: bool,
     paint: Colour,
     helmet: Colour | None,
     sides: int,
 ) -> Mesh:
-    """A bicycle or motorcycle (front towards z) with its rider; `phase` turns the pedals."""
+    """A bicycle or motorcycle (front towards z) with its rider; `phase` turns the pedals.
+
+    look: None: it stands alone.
+    """
     b = Builder()
     dark = (0.04, 0.04, 0.04)
     radius, thick, base = (0.31, 0.075, 0.68) if motor else (0.34, 0.022, 0.53)
@@ -201,7 +216,8 @@ def rider(
             b.limb(p, q, rod, rod, paint)
         b.limb((0, 0.93, -0.34), (0, 0.94, -0.1), 0.07, 0.03, dark)
     b.limb((-0.27, bar[1], bar[2]), (0.27, bar[1], bar[2]), 0.02, 0.02, dark)
-    _mount(b, look, phase, motor, helmet, saddle, bar, pedal)
+    if look is not None:
+        _mount(b, look, phase, motor, helmet, saddle, bar, pedal)
     return b.build(sides)
 
 

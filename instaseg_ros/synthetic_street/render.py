@@ -13,6 +13,7 @@ from instaseg_ros.synthetic_street.geometry import U_SCALE, VARIANT, Builder, Me
 from instaseg_ros.synthetic_street.rasterizer import rasterize
 from instaseg_ros.synthetic_street.scene import DRAWN_M, Scene
 from instaseg_ros.synthetic_street.shading import Eye, Light, Seen, Shade, shade
+from instaseg_ros.synthetic_street.surfaces import patterned
 from instaseg_ros.synthetic_street.traffic import SEEN_M
 from instaseg_ros.synthetic_street.weather import Weather
 
@@ -45,17 +46,18 @@ def _contact_patch(length: float, width: float) -> Mesh:
 
 def _gather(
     scene: Scene, time_s: float, pose: np.ndarray
-) -> tuple[list[Mesh], list[int], list[Mesh]]:
-    """The meshes in the street, the label of each (-1: too far away for one), and the patches of
-    contact shadow."""
+) -> tuple[list[Mesh], list[int], list[int], list[Mesh]]:
+    """The meshes in the street, the label of each (-1: too far away for one), a number of each that
+    lasts, and the patches of contact shadow."""
     here, forward = pose[[0, 2], 3], pose[[0, 2], 2]
-    meshes, labels = [scene.ground, scene.houses], [0, 0]
+    meshes, labels, numbers = [scene.ground, scene.houses], [0, 0], [0, 0]
     patches: list[Mesh] = []
-    for mesh, x, z, yaw in scene.props:
+    for number, (mesh, x, z, yaw) in enumerate(scene.props, 1):
         ahead = (x - here[0]) * forward[0] + (z - here[1]) * forward[1]
         if -3 < ahead < DRAWN_M:
             meshes.append(mesh.placed(x, 0, z, yaw))
             labels.append(0)
+            numbers.append(number)
     for index, thing in enumerate(scene.things):
         x, z = thing.position(time_s)
         ahead = (x - here[0]) * forward[0] + (z - here[1]) * forward[1]
@@ -68,12 +70,13 @@ def _gather(
             continue  # the camera would stand in it
         meshes.append(thing.mesh(time_s, ahead).placed(x, thing.base, z, thing.yaw))
         labels.append(index + 1 if ahead < SEEN_M else -1)
+        numbers.append(len(scene.props) + index + 1)
         patches.append(
             _contact_patch(thing.length, thing.width).placed(
                 x, thing.base + 0.004 * len(patches) % 0.03, z, thing.yaw
             )
         )
-    return meshes, labels, patches
+    return meshes, labels, numbers, patches
 
 
 def _world(meshes: list[Mesh]) -> tuple[np.ndarray, np.ndarray]:
@@ -139,7 +142,7 @@ def render(scene: Scene, time_s: float, camera: Camera, grain_seed: int = 0) -> 
         np.array([camera.fx, camera.fy, camera.cx, camera.cy]),
     )
     shape = (camera.height, camera.width)
-    meshes, mesh_labels, patches = _gather(scene, time_s, pose)
+    meshes, mesh_labels, numbers, patches = _gather(scene, time_s, pose)
     vertices, attributes = _world(meshes)
     scales = np.ascontiguousarray(attributes[:, U_SCALE:VARIANT])
     inverse_depth, surface = np.zeros(shape, np.float32), np.full(shape, -1, np.int32)
@@ -150,14 +153,13 @@ def render(scene: Scene, time_s: float, camera: Camera, grain_seed: int = 0) -> 
         movable = len(scene.ground.vertices) + len(scene.houses.vertices)
         shadow = _shadow(scene.weather.to_sun, vertices[movable:], eye, shape)
     linear = np.empty((*shape, 3), np.float32)
-    shade(
-        Seen(inverse_depth, surface, planes, owners, vertices, attributes),
-        Shade(shadow, *_contact(patches, eye, shape), scene.roofs),
-        _light(scene.weather, time_s),
-        eye,
-        scene.street,
-        linear,
-    )
+    seen = Seen(inverse_depth, surface, planes, owners, vertices, attributes)
+    occlusion = Shade(shadow, *_contact(patches, eye, shape), scene.roofs)
+    light = _light(scene.weather, time_s)
+    shade(seen, occlusion, light, eye, scene.street, linear)
+    if scene.surfaces is not None:
+        of_quad = np.repeat(numbers, [len(mesh.vertices) for mesh in meshes])
+        patterned(linear, seen, of_quad, scene.surfaces, light, eye)
     image = develop(
         linear, scene.weather, time_s, np.random.default_rng((grain_seed, int(time_s * 1000)))
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from instaseg_ros.synthetic_street import scenery
+from instaseg_ros.synthetic_street.clutter import clutter
 from instaseg_ros.synthetic_street.geometry import Mesh
 from instaseg_ros.synthetic_street.patterns import Street
 from instaseg_ros.synthetic_street.traffic import Thing, traffic
@@ -29,6 +30,7 @@ class Scene:
     props: list[tuple[Mesh, float, float, float]]  # mesh, x, z, yaw
     street: Street
     ego: dict[str, float]
+    surfaces: int | None = None  # seed of the patterns on everything; None: none
 
     def pose(self, time_s: float) -> np.ndarray:
         """(4, 4) float64 camera to world; both x right, y down, z forward; the road is y = 0."""
@@ -74,8 +76,11 @@ def _props(
     return props
 
 
-def make_scene(seed: tuple[int, ...], duration_s: float = 0.0) -> Scene:
-    """The scene of a seed; the camera starts at z = 0 and drives `duration_s`."""
+def make_scene(seed: tuple[int, ...], duration_s: float = 0.0, variation: bool = False) -> Scene:
+    """The scene of a seed; the camera starts at z = 0 and drives `duration_s`.
+
+    variation: patterns on all surfaces, rounder cars, clutter, crowds, groves instead of houses.
+    """
     rng = np.random.default_rng(seed)
     ego = {
         "speed": float(rng.uniform(3, 10)),
@@ -91,8 +96,19 @@ def make_scene(seed: tuple[int, ...], duration_s: float = 0.0) -> Scene:
         rng.normal(0, 0.25)
     )
     weather = random_weather(rng)
-    things = traffic(rng, layout, ego, duration_s)
-    houses, roofs = scenery.houses(layout, rng)
+    if variation:
+        weather = replace(
+            weather,
+            noise=weather.noise * rng.uniform(0, 1),
+            fog=weather.fog * rng.uniform(0.2, 2),
+            wetness=weather.wetness if rng.random() < 0.7 else rng.random(),
+            ambient=weather.ambient * np.exp(rng.normal(0, 0.15, 3)),
+            zenith=weather.zenith + (weather.horizon - weather.zenith) * rng.random(),
+        )
+        ego["height"] *= rng.uniform(0.75, 1.3)
+        ego["pitch"] += rng.normal(0, 0.02)
+    things = traffic(rng, layout, ego, duration_s, variation)
+    houses, roofs = scenery.houses(layout, rng, 0.95 if variation else 0.3)
     crossings = [
         float(rng.uniform(6, travel + 60)) if rng.random() < 0.5 else -1e6 for _ in range(2)
     ]
@@ -108,14 +124,8 @@ def make_scene(seed: tuple[int, ...], duration_s: float = 0.0) -> Scene:
         rng.uniform(0.4, 1.2),
         layout.start,
     )
-    return Scene(
-        layout,
-        weather,
-        things,
-        scenery.ground(layout, rng),
-        houses,
-        roofs,
-        _props(rng, layout),
-        street,
-        ego,
-    )
+    ground, props = scenery.ground(layout, rng), _props(rng, layout)
+    surfaces = None
+    if variation:
+        props, surfaces = props + clutter(rng, layout), int(rng.integers(1 << 20))
+    return Scene(layout, weather, things, ground, houses, roofs, props, street, ego, surfaces)

@@ -95,13 +95,18 @@ def ground(layout: Layout, rng: np.random.Generator) -> Mesh:
     return b.build()
 
 
-def houses(layout: Layout, rng: np.random.Generator) -> tuple[Mesh, np.ndarray]:
-    """Both rows of houses, and their heights (2, N) metres by cell along z from `layout.start`."""
+def houses(
+    layout: Layout, rng: np.random.Generator, most_gaps: float = 0.3
+) -> tuple[Mesh, np.ndarray]:
+    """Both rows of houses, and their heights (2, N) metres by cell along z from `layout.start`.
+
+    most_gaps: at most this share of the places is empty.
+    """
     b = Builder()
     cells = int((layout.end + 80 - layout.start) / BUILDING_CELL_M) + 1
     roofs = np.zeros((2, cells), np.float64)
     tall = rng.uniform(7, 22)
-    gaps = rng.uniform(0.03, 0.3)
+    gaps = rng.uniform(0.03, most_gaps)
     for row, side in enumerate((-1, 1)):
         z = layout.start - rng.uniform(0, 10)
         while z < layout.end + 80:

@@ -5,16 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
-from instaseg_ros.synthetic_street import people, scenery, vehicles
+from instaseg_ros.synthetic_street import people, rounded_cars, scenery, vehicles
 from instaseg_ros.synthetic_street.geometry import Mesh
 
 CLASS_NAMES = ("person", "rider", "car", "truck", "bus")
 PERSON, RIDER, CAR, TRUCK, BUS = range(5)
 SEEN_M = 60.0  # objects farther than this get no label
 _VEHICLES = {CAR: vehicles.car, TRUCK: vehicles.truck, BUS: vehicles.bus}
+
+
+_VARIANTS = 512
+
+
+@lru_cache(maxsize=3 * _VARIANTS)
+def _varied_vehicle(class_id: int, variant: int) -> tuple[Mesh, float, float]:
+    """One of many vehicles (mesh, length, width), kept as building one takes milliseconds."""
+    rng = np.random.default_rng((variant, class_id))
+    rounded = class_id == CAR and variant % 5
+    return rounded_cars.rounded_car(rng) if rounded else _VEHICLES[class_id](rng)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +60,20 @@ class _Crowd:
         layout: scenery.Layout,
         ego: dict[str, float],
         duration_s: float,
+        varied: bool,
     ):
+        self.varied = varied
         self.rng, self.layout, self.ego, self.duration_s = rng, layout, ego, duration_s
         self.things: list[Thing] = []
         self.travel = ego["speed"] * duration_s
 
-    def vehicle(self, class_id: int, x: float, z: float, yaw: float, speed: float) -> float:
-        mesh, length, width = _VEHICLES[class_id](self.rng)
+    def vehicle(
+        self, class_id: int, x: float, z: float, yaw: float, speed: float, base: float = 0.0
+    ) -> float:
+        if self.varied:
+            mesh, length, width = _varied_vehicle(class_id, int(self.rng.integers(_VARIANTS)))
+        else:
+            mesh, length, width = _VEHICLES[class_id](self.rng)
         self.things.append(
             Thing(
                 class_id,
@@ -65,12 +84,17 @@ class _Crowd:
                 speed,
                 length,
                 width,
+                base,
             )
         )
         return length
 
+    def look(self) -> people.Look:
+        look = people.random_look(self.rng)
+        return people.muted(look, self.rng) if self.varied else look
+
     def person(self, x: float, z: float, yaw: float, speed: float, base: float) -> None:
-        look, phase = people.random_look(self.rng), float(self.rng.uniform(0, 6.28))
+        look, phase = self.look(), float(self.rng.uniform(0, 6.28))
         stride = min(1.0, speed / 1.2)
 
         def mesh(time_s: float, distance: float) -> Mesh:
@@ -83,7 +107,7 @@ class _Crowd:
     def rider(self, x: float, z: float, yaw: float, speed: float) -> None:
         rng = self.rng
         look, phase, motor = (
-            people.random_look(rng),
+            self.look(),
             float(rng.uniform(0, 6.28)),
             bool(rng.random() < 0.35),
         )
@@ -124,21 +148,37 @@ class _Crowd:
     def parked(self, side: int) -> None:
         rng, z = self.rng, -6.0
         x = side * (self.layout.half_width - 1.05)
-        fill = rng.uniform(0.2, 0.65)
+        fill = rng.uniform(0.2, 0.95 if self.varied else 0.65)
+        if self.varied and rng.random() < 0.25:
+            self.parked_across(side, fill)
+            return
         while z < self.travel + SEEN_M + 8:
             if rng.random() > fill:
                 z += rng.uniform(4, 9)
                 continue
-            kind = (CAR, TRUCK, BUS)[int(rng.choice(3, p=(0.8, 0.13, 0.07)))]
+            shares = (0.93, 0.05, 0.02) if self.varied else (0.8, 0.13, 0.07)
+            kind = (CAR, TRUCK, BUS)[int(rng.choice(3, p=shares))]
             yaw = (0.0 if side > 0 else math.pi) + rng.normal(0, 0.03)
             z += self.vehicle(
                 kind, x - side * (0.15 if kind != CAR else 0.0), z, yaw, 0.0
             ) + rng.uniform(0.9, 2.5)
 
+    def parked_across(self, side: int, fill: float) -> None:
+        """A row of cars at an angle to the road, half on the pavement."""
+        rng, z = self.rng, 0.0
+        x = side * (self.layout.half_width + 0.7)
+        yaw = side * rng.uniform(0.8, 1.57) + (math.pi if rng.random() < 0.5 else 0.0)
+        while z < self.travel + SEEN_M:
+            if rng.random() < fill:
+                turned = yaw + rng.normal(0, 0.04)
+                self.vehicle(CAR, x + rng.normal(0, 0.2), z, turned, 0.0, scenery.KERB_M)
+            z += rng.uniform(2.6, 3.2)
+
     def sidewalks(self) -> None:
         rng = self.rng
+        rate = float(rng.choice([1.6, 4, 9])) if self.varied else 1.6
         for side in (-1, 1):
-            count = int(rng.poisson(1.6 * (1 + self.travel / SEEN_M)))
+            count = int(rng.poisson(rate * (1 + self.travel / SEEN_M)))
             for _ in range(count):
                 z = rng.uniform(4, self.travel + 45)
                 x = side * (self.layout.half_width + rng.uniform(0.7, self.layout.sidewalk - 0.6))
@@ -162,6 +202,16 @@ class _Crowd:
             direction, speed = float(rng.choice([-1, 1])), float(rng.uniform(0.9, 1.7))
             x = rng.uniform(-half, half) - direction * speed * meet
             self.person(x, z, direction * math.pi / 2 + rng.normal(0, 0.2), speed, 0.0)
+        for _ in range(int(rng.poisson(2.5)) if self.varied else 0):
+            yaw = rng.uniform(0, 2 * math.pi)
+            speed = 0.0 if rng.random() < 0.5 else float(rng.uniform(0, 5))
+            shares = (0.12, 0.7, 0.1, 0.08)
+            kind = (RIDER, CAR, TRUCK, BUS)[int(rng.choice(4, p=shares))]
+            x, z = rng.uniform(-1.2 * half, 1.2 * half), rng.uniform(9, self.travel + 45)
+            if kind == RIDER:
+                self.rider(x, z, yaw, speed)
+            else:
+                self.vehicle(kind, x, z, yaw, speed)
         if rng.random() < 0.3:
             meet = rng.uniform(0, self.duration_s)
             kind = (RIDER, CAR, TRUCK, BUS)[int(rng.choice(4, p=(0.4, 0.3, 0.15, 0.15)))]
@@ -176,17 +226,25 @@ class _Crowd:
 
 
 def traffic(
-    rng: np.random.Generator, layout: scenery.Layout, ego: dict[str, float], duration_s: float
+    rng: np.random.Generator,
+    layout: scenery.Layout,
+    ego: dict[str, float],
+    duration_s: float,
+    varied: bool = False,
 ) -> list[Thing]:
-    """All labelled things that the camera can meet while driving for `duration_s`."""
-    crowd = _Crowd(rng, layout, ego, duration_s)
+    """All labelled things that the camera can meet while driving for `duration_s`.
+
+    varied: more cars and of more shapes, crowds, darker clothes, and rows parked at an angle.
+    """
+    crowd = _Crowd(rng, layout, ego, duration_s, varied)
     for lane in range(layout.lanes):
         x = (lane + 0.5) * layout.lane_width
         own = abs(x - ego["x"]) < 1.5
-        mix = (0.1, 0.3, 0.3, 0.3)
+        mix = (0.1, 0.66, 0.12, 0.12) if varied else (0.1, 0.3, 0.3, 0.3)
+        oncoming = (0.1, 0.66, 0.12, 0.12) if varied else (0.1, 0.4, 0.25, 0.25)
         speed = ego["speed"] + (rng.uniform(-0.5, 0.5) if own else rng.uniform(-3, 3))
         crowd.lane(x, 0.0, max(0.0, speed), (9, 40), mix, 9.0 if own else 3.0)
-        crowd.lane(-x, math.pi, rng.uniform(3, 11), (8, 36), (0.1, 0.4, 0.25, 0.25), 6.0)
+        crowd.lane(-x, math.pi, rng.uniform(3, 11), (8, 36), oncoming, 6.0)
     edge = layout.half_width - (layout.parking + 0.75 if layout.parking > 1 else 0.7)
     crowd.lane(edge, 0.0, rng.uniform(2.5, 7), (12, 60), (1, 0, 0, 0), 5.0)
     crowd.lane(-edge, math.pi, rng.uniform(2.5, 7), (18, 80), (1, 0, 0, 0), 5.0)
@@ -195,12 +253,17 @@ def traffic(
         crowd.parked(1)
     crowd.sidewalks()
     crowd.crossing()
-    return _apart(crowd.things, ego, duration_s)
+    return _apart(crowd.things, ego, duration_s, varied)
 
 
-def _apart(things: list[Thing], ego: dict[str, float], duration_s: float) -> list[Thing]:
+def _apart(
+    things: list[Thing], ego: dict[str, float], duration_s: float, rows_across: bool
+) -> list[Thing]:
     """Drop things that would at some time overlap another thing or the ego car. People on foot have
-    priority."""
+    priority.
+
+    rows_across: vehicles that stand across the road may stand side by side.
+    """
     things = sorted(things, key=lambda thing: thing.class_id != PERSON)
     # rows: x and z at time 0, speed along x and z, length, width, whether across the road, whether
     # a person
@@ -228,6 +291,9 @@ def _apart(things: list[Thing], ego: dict[str, float], duration_s: float) -> lis
         room = np.where(others[:, 7] * rows[i, 7], 0.45, 1.15)
         long = (others[:, 4] + rows[i, 4]) / 2
         wide = np.where(others[:, 6] + rows[i, 6] > 0, long, (others[:, 5] + rows[i, 5]) / 2)
+        if rows_across and rows[i, 6] and not rows[i, 2]:
+            beside = (others[:, 6] > 0) & (others[:, 2] == 0) & (others[:, 7] == 0)
+            long = np.where(beside, (others[:, 5] + rows[i, 5]) / 2, long)
         hit = (np.abs(xs[kept] - xs[i]) < (wide * room)[:, None]) & (
             np.abs(zs[kept] - zs[i]) < (long * room)[:, None]
         )

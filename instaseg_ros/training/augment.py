@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from instaseg_ros.config import AugmentConfig
 from instaseg_ros.datasets import Sample
+from instaseg_ros.training.camera_effects import camera_effects
 
 
 class Color(NamedTuple):
@@ -45,7 +46,7 @@ def random_view(
     view = _seen_through(sample, scale, matrix, size)
     if paste is not None:
         view = paste(view, sample, matrix)
-    image = photometric(view.frame.image, config, rng)
+    image = camera_effects(photometric(view.frame.image, config, rng), config.camera, rng)
     return dataclasses.replace(view, frame=dataclasses.replace(view.frame, image=image))
 
 

@@ -68,7 +68,7 @@ def open_source(config: TrainConfig, run_dir: Path) -> Source:
         size = config.crop_height, config.crop_width
         held_out = held_out_street(config.validation_frames, size)
         return Source(street, held_out, SyntheticStreet.class_names, None)
-    _check_paste(config)
+    _check_augment(config)
     train, val = open_splits(config.dataset)
     dense = semantic_names(train)
     _check_dense(config, dense)
@@ -99,7 +99,17 @@ def _check_dense(config: TrainConfig, names: tuple[str, ...]) -> None:
         )
 
 
-def _check_paste(config: TrainConfig) -> None:
+def _check_augment(config: TrainConfig) -> None:
+    if config.variation:
+        raise ConfigError(
+            "train.variation: it is for the rendered street (train.dataset: synthetic); for "
+            f"{config.dataset} set it to false, and train.augment instead"
+        )
+    if config.augment.camera and config.cache == "device":
+        raise ConfigError(
+            "train.augment.camera: expected 0 with train.cache: device, where views are made "
+            f"without it, got {config.augment.camera}; set it to 0, or train.cache to memory"
+        )
     if config.augment.paste and config.clip_frames > 1:
         raise ConfigError(
             "train.augment.paste: expected 0 with train.clip_frames above 1, as what is pasted "

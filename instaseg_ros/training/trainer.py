@@ -98,6 +98,11 @@ def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
         raise ConfigError(
             f"train.encoder: imagenet is for method.profile lite, got {config.method.profile}"
         )
+    if options.encoder_held and not PROFILES[config.method.profile].lite:
+        raise ConfigError(
+            f"train.encoder_held: it is for method.profile lite, got {config.method.profile}; set "
+            "it to 0"
+        )
     clip = options.clip_frames
     if clip > 1 and not make_method(config.method.name, 1).temporal:
         raise ConfigError(
@@ -158,7 +163,11 @@ def _fresh_state(run: Run, init: str | None) -> State:
     parameters = {id(p): p for module in (network, *along) for p in module.parameters()}
     groups: list[dict[str, Any]] = []
     if isinstance(network.encoder, LiteEncoder):
-        trunk = [parameters.pop(id(p)) for p in network.encoder.trunk.parameters()]
+        for module in network.encoder.trunk.first(options.encoder_held):
+            for parameter in module.requires_grad_(False).parameters():
+                parameters.pop(id(parameter))
+        learning = (p for p in network.encoder.trunk.parameters() if p.requires_grad)
+        trunk = [parameters.pop(id(p)) for p in learning]
         groups.append({"params": trunk, "rate": options.encoder_rate})
     groups.insert(0, {"params": list(parameters.values())})
     optimizer = torch.optim.Adam(
@@ -288,6 +297,10 @@ def _check_gradients(run: Run) -> None:
 
 def _training_mode(model: nn.Module, options: TrainConfig) -> None:
     model.train()
+    for module in list(model.modules()):
+        if isinstance(module, LiteEncoder):
+            for held in module.trunk.first(options.encoder_held):
+                held.eval()
     if options.fixed_batchnorm:
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):

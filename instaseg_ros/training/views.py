@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -11,10 +12,11 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset as TorchDataset
 
 from instaseg_ros.config import TrainConfig
-from instaseg_ros.datasets import Dataset, Sequences
+from instaseg_ros.datasets import Dataset, Sample, Sequences
 from instaseg_ros.errors import ConfigError, InputError
 from instaseg_ros.synthetic_street import SyntheticStreet
 from instaseg_ros.training.augment import random_view
+from instaseg_ros.training.camera_effects import camera_effects
 from instaseg_ros.training.data import Clip
 from instaseg_ros.training.paste import Paste
 
@@ -28,9 +30,12 @@ class EndlessStreet(TorchDataset[Clip]):
 
     def __init__(self, config: TrainConfig, backgrounds: Dataset | None = None) -> None:
         self.street = SyntheticStreet(
-            size=(config.crop_height, config.crop_width), seed=config.seed, depth=False
+            size=(config.crop_height, config.crop_width),
+            seed=config.seed,
+            depth=False,
+            variation=config.variation,
         )
-        self.seed = config.seed
+        self.seed, self.camera = config.seed, config.augment.camera
         self.rows = config.horizon_rows or config.crop_height
         self.frames = config.clip_frames
         self.backgrounds, self.config = backgrounds, config
@@ -43,7 +48,14 @@ class EndlessStreet(TorchDataset[Clip]):
                 picture = self.backgrounds[int(own.integers(len(self.backgrounds)))]
                 size = self.rows, self.config.crop_width
                 return [random_view(picture, None, size, self.config.augment, rng)]
-        return self.street.training_clip(rng, self.frames, self.rows)
+        clip = self.street.training_clip(rng, self.frames, self.rows)
+        return [self._seen(sample, index) for sample in clip]
+
+    def _seen(self, sample: Sample, index: int) -> Sample:
+        """The sample as one camera would show all of its clip."""
+        rng = np.random.default_rng([self.seed, index, 1])
+        image = camera_effects(sample.frame.image, self.camera, rng)
+        return replace(sample, frame=replace(sample.frame, image=image))
 
 
 class ObjectViews(TorchDataset[Clip]):

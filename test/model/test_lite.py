@@ -152,6 +152,34 @@ def test_the_trunk_learns_at_its_own_rate(tmp_path: Path) -> None:
     assert 0.5e-4 < moved < 1.5e-3  # Adam's first step is the rate; the file is fp16
 
 
+def test_held_stages_keep_weights_and_statistics_and_the_rest_learns(tmp_path: Path) -> None:
+    found = trained(
+        tmp_path,
+        train__encoder="imagenet",
+        train__encoder_held=2,
+        train__learning_rate=1e-3,
+        train__clip_norm=0.0,
+        train__ema_decay=0.0,
+    )
+    published = imagenet_trunk()
+    first, later = ("stem.", "blocks.0.", "blocks.1.", "blocks.2."), "blocks.3."
+    tensors = {
+        name.removeprefix(TRUNK): tensor
+        for name, tensor in found.tensors.items()
+        if name.startswith(TRUNK) and "batches" not in name
+    }
+    for name, tensor in tensors.items():
+        if name.startswith(first):
+            torch.testing.assert_close(tensor.float(), published[name], rtol=1e-3, atol=1e-4)
+    moved = {name for name, t in tensors.items() if float((t - published[name]).abs().max()) > 2e-4}
+    assert f"{later}bn0.running_mean" in moved and f"{later}project_conv.weight" in moved
+
+
+def test_held_stages_are_of_this_profile(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"train\.encoder_held.*profile lite, got published"):
+        trained(tmp_path, method__profile="published", train__encoder_held=2)
+
+
 def test_from_weights_of_the_profile_everything_is_taken_the_trunk_too(tmp_path: Path) -> None:
     names = ("person", "rider", "car", "truck", "bus")
     theirs = untrained_checkpoint("lite", names)

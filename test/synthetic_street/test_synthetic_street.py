@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -173,3 +174,51 @@ def test_bag_holds_the_truth(
         assert frame.stamp_ns == truth.stamp_ns == sample.frame.stamp_ns
         difference = np.abs(frame.image.astype(int) - sample.frame.image).mean()
         assert difference == 0 if jpeg_quality is None else difference < 8
+
+
+def test_variation_keeps_the_truth_right() -> None:
+    """With it, labels are of things and their classes, everything still lies where its path says,
+    and equal seeds give equal frames."""
+    street = SyntheticStreet(SIZE, depth=False, variation=True)
+    classes, objects = set(), 0
+    for seed in range(12):
+        sample = street.training_sample(np.random.default_rng(seed))
+        again = street.training_sample(np.random.default_rng(seed))
+        np.testing.assert_array_equal(sample.frame.image, again.frame.image)
+        np.testing.assert_array_equal(sample.labels, again.labels)
+        np.testing.assert_array_equal(np.unique(sample.labels[sample.labels > 0]), sample.ids)
+        assert sample.ignore is not None and not (sample.labels[sample.ignore] > 0).any()
+        classes |= set(sample.class_ids.tolist())
+        objects += len(sample.ids)
+    assert {CLASS_NAMES.index("car"), CLASS_NAMES.index("person")} <= classes and objects > 40
+
+
+def test_patterns_change_colours_alone_and_last_through_a_sequence() -> None:
+    scene = make_scene((1, 2, 3), 1.0, variation=True)
+    camera = Camera.of_size(128, 256)
+    with_them = render(scene, 0.0, camera)
+    without = render(replace(scene, surfaces=None), 0.0, camera)
+    other = render(replace(scene, surfaces=(scene.surfaces or 0) + 1), 0.0, camera)
+    for view in (without, other):
+        np.testing.assert_array_equal(with_them.labels, view.labels)
+        np.testing.assert_array_equal(with_them.inverse_depth, view.inverse_depth)
+        assert np.abs(with_them.image.astype(int) - view.image).mean() > 5
+    later = render(scene, 0.1, camera)
+    shared = set(np.unique(with_them.labels)) & set(np.unique(later.labels)) - {0}
+    large = [n for n in shared if min((v.labels == n).sum() for v in (with_them, later)) > 100]
+    assert large
+    for n in large:  # the same thing has the same colours
+        means = [v.image[v.labels == n].mean(0) for v in (with_them, later)]
+        assert np.abs(means[0] - means[1]).max() < 25
+
+
+def test_without_variation_frames_are_those_that_weights_were_measured_on() -> None:
+    """Published figures are of these held-out frames. (Within what CPUs may round differently.)"""
+    street = SyntheticStreet((64, 128), split="val", sequences=3, frames_per_sequence=2)
+    frames = [street[i] for i in range(0, 6, 2)]
+    assert [len(frame.ids) for frame in frames] == [4, 8, 10]
+    pixels = [int((frame.labels > 0).sum()) for frame in frames]
+    np.testing.assert_allclose(pixels, [340, 1755, 1298], atol=8)
+    means = [frame.frame.image.mean() for frame in frames]
+    np.testing.assert_allclose(means, [149.27, 154.3, 112.14], atol=0.3)
+    assert make_scene((1, 2, 3)).surfaces is None

@@ -10,7 +10,7 @@ from instaseg_ros.config.options.schema import param
 
 @dataclass(frozen=True, slots=True)
 class AugmentConfig:
-    """Random views of recorded images; the synthetic street varies by itself."""
+    """Random views of recorded images; of the rendered street, only `camera` applies."""
 
     scale_low: float = param(0.7, "least magnification", low=0.05, high=20.0)
     scale_high: float = param(1.6, "largest magnification", low=0.05, high=20.0)
@@ -27,6 +27,13 @@ class AugmentConfig:
     )
     blur: float = param(0.1, "share of views that are blurred", low=0.0, high=1.0)
     noise: float = param(0.1, "share of views with added noise", low=0.0, high=1.0)
+    camera: float = param(
+        0.0,
+        "strength of what other cameras and weather would do: tone curves, colours, blur, noise, "
+        "night, rain, compression; not with train.cache: device",
+        low=0.0,
+        high=1.0,
+    )
     paste: float = param(
         0.0,
         "whole objects of other images that are pasted into a view, on average, every class as "
@@ -59,6 +66,13 @@ class TrainConfig:
     encoder_rate: float = param(
         1.0, "factor of learning_rate for a pretrained encoder", low=0.0, high=100.0
     )
+    encoder_held: int = param(
+        0,
+        "stages of profile lite's encoder, from the image on, that learn nothing and keep their "
+        "statistics, as rendered images would spoil them; 7: all",
+        low=0,
+        high=7,
+    )
     class_balance: float = param(
         0.5, "0: objects as often as they occur; 1: all classes equally often", low=0.0, high=1.0
     )
@@ -83,6 +97,11 @@ class TrainConfig:
         "beside the ground truth; empty: the ground truth alone",
     )
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    variation: bool = param(
+        False,
+        "rendered streets with far more variation of surfaces, shapes, clutter, crowds and focal "
+        "length, to learn for real ones; what is held out stays as it is",
+    )
     steps: int = param(20_000, "optimiser steps in all", low=1)
     seconds: float = param(
         0.0,
