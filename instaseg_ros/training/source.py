@@ -103,7 +103,7 @@ def _check_augment(config: TrainConfig) -> None:
     if config.variation:
         raise ConfigError(
             "train.variation: it is for the rendered street (train.dataset: synthetic); for "
-            f"{config.dataset} set it to false, and train.augment instead"
+            f"{config.dataset} set it to 0, and train.augment instead"
         )
     if config.augment.camera and config.cache == "device":
         raise ConfigError(

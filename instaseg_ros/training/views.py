@@ -29,11 +29,10 @@ class EndlessStreet(TorchDataset[Clip]):
     """
 
     def __init__(self, config: TrainConfig, backgrounds: Dataset | None = None) -> None:
-        self.street = SyntheticStreet(
-            size=(config.crop_height, config.crop_width),
-            seed=config.seed,
-            depth=False,
-            variation=config.variation,
+        size = config.crop_height, config.crop_width
+        self.plain, self.varied = (
+            SyntheticStreet(size=size, seed=config.seed, depth=False, variation=variation)
+            for variation in (False, True)
         )
         self.seed, self.camera = config.seed, config.augment.camera
         self.rows = config.horizon_rows or config.crop_height
@@ -48,7 +47,9 @@ class EndlessStreet(TorchDataset[Clip]):
                 picture = self.backgrounds[int(own.integers(len(self.backgrounds)))]
                 size = self.rows, self.config.crop_width
                 return [random_view(picture, None, size, self.config.augment, rng)]
-        clip = self.street.training_clip(rng, self.frames, self.rows)
+        own = np.random.default_rng([self.seed, index, 3])
+        street = self.varied if own.random() < self.config.variation else self.plain
+        clip = street.training_clip(rng, self.frames, self.rows)
         return [self._seen(sample, index) for sample in clip]
 
     def _seen(self, sample: Sample, index: int) -> Sample:

@@ -19,7 +19,7 @@ from instaseg_ros.training.views import EndlessStreet
 SIZE = (64, 128)
 
 
-def config(camera: float, variation: bool = False) -> TrainConfig:
+def config(camera: float, variation: float = 0.0) -> TrainConfig:
     return TrainConfig(
         crop_height=SIZE[0],
         crop_width=SIZE[1],
@@ -55,8 +55,8 @@ def test_brightness_colour_sharpness_and_noise_vary_but_shapes_stay() -> None:
     assert upright >= 54
 
 
-@pytest.mark.parametrize("variation", [False, True])
-def test_rendered_views_depend_on_seed_and_index_and_keep_their_labels(variation: bool) -> None:
+@pytest.mark.parametrize("variation", [0.0, 0.5, 1.0])
+def test_rendered_views_depend_on_seed_and_index_and_keep_their_labels(variation: float) -> None:
     plain, seen = EndlessStreet(config(0.0, variation)), EndlessStreet(config(1.0, variation))
     changed = []
     for index in range(4):
@@ -92,7 +92,7 @@ def test_recorded_views_take_it_after_their_own_changes() -> None:
 def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
     recorded = str(tmp_path)
     with pytest.raises(ConfigError, match=r"train\.variation.*rendered street"):
-        open_source(TrainConfig(dataset=recorded, variation=True), tmp_path)
+        open_source(TrainConfig(dataset=recorded, variation=1.0), tmp_path)
     on_device = TrainConfig(dataset=recorded, cache="device", augment=AugmentConfig(camera=0.5))
     with pytest.raises(ConfigError, match=r"train\.augment\.camera.*expected 0"):
         open_source(on_device, tmp_path)

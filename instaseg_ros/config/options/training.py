@@ -97,10 +97,12 @@ class TrainConfig:
         "beside the ground truth; empty: the ground truth alone",
     )
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    variation: bool = param(
-        False,
-        "rendered streets with far more variation of surfaces, shapes, clutter, crowds and focal "
-        "length, to learn for real ones; what is held out stays as it is",
+    variation: float = param(
+        0.0,
+        "share of rendered streets that vary far more, in surfaces, shapes, clutter, crowds and "
+        "focal length, to learn for real ones; what is held out stays as it is",
+        low=0.0,
+        high=1.0,
     )
     steps: int = param(20_000, "optimiser steps in all", low=1)
     seconds: float = param(
