@@ -99,8 +99,8 @@ def _onnx(order: Order, path: Path) -> Run:
 def _openvino(order: Order, path: Path) -> Run:
     """Write the model of `runtime.name: openvino` with unpacked outputs: (batch, H, W, 3) uint8 RGB
     in, one output (batch, C, H, W) for each decoder, named after the heads in its channels, such as
-    "offset+bandwidth", and `dense` if the network has it; a temporal network also has `state` in and
-    `next_state` out."""
+    "offset+bandwidth", and `dense` if the network has it; a temporal network also has `state` in
+    and `next_state` out."""
     try:
         import openvino
     except ModuleNotFoundError as error:

@@ -132,7 +132,7 @@ class SpatialEmbedding:
         """Instances of each image, clustered on the outputs' device (see `clustering`).
 
         outputs: raw `offset` (B, 2, H, W), `bandwidth` (B, n_sigma, H, W), `seed` (B, C, H, W); for
-            `class_vote` also `dense` (B, C, H/8, W/8).
+            `class_vote` also `dense` (B, C, H/8, W/8), of these classes alone.
         """
         raw = [outputs[head.name].detach() for head in self.heads]
         on_gpu: list[Groups | None] = [None] * len(raw[0])
