@@ -190,11 +190,12 @@ class Pipeline:
 
     def _check_vote(self, config: Config) -> None:
         if _votes(config) and not len(self._voters):
-            known = ", ".join(self.checkpoint.dense_names) or "none"
+            known = self.checkpoint.dense_names
+            found = f"one for {', '.join(known)}" if known else "weights without one"
             raise ConfigError(
-                f"decode.class_vote: expected weights with a dense head for each of their classes, "
-                f"got {config.weights} with {known}; set it to false, or train with "
-                "train.weight_dense"
+                f"decode.class_vote: expected a dense head that knows "
+                f"{', '.join(self.class_names)}, got {found}; set it to false, or choose weights "
+                "that were trained with train.weight_dense"
             )
 
     def _for_vote(self, outputs: dict[str, Tensor], config: Config) -> dict[str, Tensor]:

@@ -98,16 +98,14 @@ def test_a_vote_needs_a_dense_head_that_knows_the_classes(
     with_dense: Checkpoint, small: Checkpoint, pipeline: Pipeline
 ) -> None:
     live = merge(pipeline.config, {"decode.class_vote": True})
-    said = (
-        r"decode.class_vote: expected weights with a dense head .* got street-synthetic with none"
-    )
+    said = r"decode.class_vote: expected a dense head that knows person, .*, got weights without"
     with pytest.raises(ConfigError, match=said):
         pipeline.reconfigure(live)
     assert not pipeline.config.decode.class_vote
     with pytest.raises(ConfigError, match=said):
         votes(small)
     of_others = dataclasses.replace(with_dense, class_names=("person", "rider", "tram"))
-    with pytest.raises(ConfigError, match=r"got street-synthetic with road, car, sky, person"):
+    with pytest.raises(ConfigError, match=r"knows person, rider, tram, got one for road, car, sky"):
         votes(of_others)
     plain = votes(of_others, class_vote=False)
     assert plain.infer([frame(0)]).outputs["dense"].shape == (1, 5, 8, 16)

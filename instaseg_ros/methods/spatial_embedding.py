@@ -26,7 +26,7 @@ from instaseg_ros.frames import Instances
 from instaseg_ros.methods import binned_loss
 from instaseg_ros.methods.base import Targets
 from instaseg_ros.methods.bootstrapping import hard_pixels
-from instaseg_ros.methods.class_vote import voted
+from instaseg_ros.methods.class_vote import best_classes, voted
 from instaseg_ros.methods.instance_loss import InstanceLoss, squared_distance
 from instaseg_ros.model.heads import DENSE, Head
 
@@ -140,15 +140,15 @@ class SpatialEmbedding:
             lattice = _lattice(*raw[0].shape[2:])
             logit = least_logit(config.foreground_threshold)
             on_gpu = gpu.group(raw, lattice, logit, BANDWIDTH_GAIN, config)
-        best = outputs[DENSE].argmax(1).short() if config.class_vote else None
         instances = []
         for b, groups in enumerate(on_gpu):
             if groups is None:
                 offset, bandwidth, seed = gpu.on_host(*(output[b].float() for output in raw))
                 groups = group(offset.numpy(), bandwidth.numpy(), seed.numpy(), config)
             found = _instances(groups)
-            if best is not None:
-                found = voted(found, gpu.on_host(best[b])[0].numpy(), self.n_classes)
+            if config.class_vote:
+                (scores,) = gpu.on_host(outputs[DENSE][b].float())
+                found = voted(found, best_classes(scores.numpy()), self.n_classes)
             instances.append(with_score(found, config.min_score))
         return instances
 

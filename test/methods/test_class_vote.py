@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from instaseg_ros.clustering.label_image import labelled_instances
 from instaseg_ros.frames import Instances
-from instaseg_ros.methods.class_vote import voted
+from instaseg_ros.methods.class_vote import best_classes, voted
 
 
 def instances(labels: np.ndarray, class_ids: list[int]) -> Instances:
@@ -45,6 +45,16 @@ def test_cells_at_the_edge_of_an_image_of_odd_sides_count() -> None:
     cells = np.zeros((8, 16), np.int16)
     cells[-1, -1] = 2
     assert voted(instances(labels, [1]), cells, 3).class_ids.tolist() == [2]
+
+
+def test_the_best_class_of_a_cell_is_that_of_the_largest_score() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.integers(-3, 3, (5, 9, 17)).astype(np.float32)  # with ties
+    np.testing.assert_array_equal(best_classes(scores), scores.argmax(0))
+    assert best_classes(scores).dtype == np.int16
+    np.testing.assert_array_equal(best_classes(scores[::-1]), scores[::-1].argmax(0))
+    scores[0] = np.nan
+    assert not best_classes(scores).any(), "no class beats what is not a number"
 
 
 @given(st.integers(0, 10_000))

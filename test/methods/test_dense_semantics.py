@@ -133,12 +133,8 @@ def test_a_training_learns_them_along_and_goes_on(tmp_path: Path) -> None:
     with (tmp_path / "run" / "log.csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file)] == list("123456")
     voting = {"weights": str(weights), "decode.class_vote": True, "runtime.name": "torch"}
-    (found,) = (
-        Pipeline(load_config(overrides=voting))
-        .infer([open_dataset(data, "val")[0].frame])
-        .instances
-    )
-    assert {learned.class_names[k] for k in found.class_ids} <= {"car"}
+    inferred = Pipeline(load_config(overrides=voting)).infer([open_dataset(data, "val")[0].frame])
+    assert inferred.outputs["dense"].shape[1] == 19
 
 
 def apart(file: Path) -> None:
