@@ -2,9 +2,8 @@
 
 One input `images` (batch, H, W, 3) uint8 RGB, with any batch and a fixed size; one float32 output
 (batch, C, H, W) for each head, under its name, and `dense` (batch, C, H/8, W/8) if the network has
-it. A temporal network's state is a second input `state`
-(batch, 64, H/8, W/8) float32, zeros without a past, and a last output `next_state`. Method, heads
-and class names are in the metadata.
+it. A temporal network's state is a second input `state` (batch, 64, H/8, W/8) float32, zeros
+without a past, and a last output `next_state`. Method, heads and class names are in the metadata.
 """
 
 from __future__ import annotations

@@ -156,15 +156,22 @@ def start_from(
                     network.head_parameters(name, channel),
                     other.head_parameters(name, sources[key]),
                 )
-    if network.dense is not None and other.dense is not None:
-        pairs = zip(network.dense.parameters(), other.dense.parameters(), strict=True)
-        for new_dense, old_dense in pairs:
-            for channel, name in enumerate(dense_names):
-                if name in checkpoint.dense_names:
-                    new_dense[channel] = old_dense[checkpoint.dense_names.index(name)]
+    _copy_dense(network, dense_names, other, checkpoint.dense_names)
     known = [name for name in class_names if name in checkpoint.class_names]
     new = [name for name in class_names if name not in known]
     log.info("from %s: %s; new: %s", weights, ", ".join(known) or "none", ", ".join(new) or "none")
+
+
+def _copy_dense(
+    network: ERFNet, names: Sequence[str], other: ERFNet, other_names: Sequence[str]
+) -> None:
+    """Copy the channels of `dense` whose names both have."""
+    if network.dense is None or other.dense is None:
+        return
+    for new, old in zip(network.dense.parameters(), other.dense.parameters(), strict=True):
+        for channel, name in enumerate(names):
+            if name in other_names:
+                new[channel] = old[other_names.index(name)]
 
 
 def _channels_by_class(

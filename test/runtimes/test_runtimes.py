@@ -107,12 +107,19 @@ def test_a_dense_head_is_one_more_output(
 @pytest.mark.parametrize(
     ("precision", "tolerance"), [("fp32", 1e-3), ("bf16", 2e-2), ("fp16", 5e-3)]
 )
+@pytest.mark.parametrize("weights", ["untrained", "with_dense"])
 def test_cuda_outputs_are_those_of_the_network(
-    untrained: Checkpoint, cache: None, images: np.ndarray, precision: str, tolerance: float
+    request: pytest.FixtureRequest,
+    cache: None,
+    images: np.ndarray,
+    weights: str,
+    precision: str,
+    tolerance: float,
 ) -> None:
-    runtime = open_runtime(RuntimeConfig(precision=precision, device="cuda"), untrained)
+    checkpoint = request.getfixturevalue(weights)
+    runtime = open_runtime(RuntimeConfig(precision=precision, device="cuda"), checkpoint)
     assert runtime.name == "torch"
-    expected = float32(untrained, images)
+    expected = float32(checkpoint, images)
     for head, output in runtime(images).items():
         assert output.device.type == "cuda"
         assert (output.cpu() - expected[head]).abs().max() < tolerance, head
