@@ -65,6 +65,8 @@ class Checkpoint:
     decode, input: fields of the method's `DecodeConfig` and of `InputConfig` that suit the weights
         better than the defaults.
     shape: fields of the method's `ShapeConfig` that differ from their defaults.
+    dense_names: the classes of the network's `dense`, in the order of its channels; empty if it has
+        none.
     """
 
     tensors: Mapping[str, Tensor]
@@ -75,6 +77,7 @@ class Checkpoint:
     decode: Mapping[str, Any] = field(default_factory=dict)
     input: Mapping[str, Any] = field(default_factory=dict)
     shape: Mapping[str, Any] = field(default_factory=dict)
+    dense_names: tuple[str, ...] = ()
 
     @property
     def stride(self) -> int:
@@ -97,12 +100,16 @@ class Checkpoint:
 
     def network(self) -> ERFNet:
         """An ERFNet with these weights, float32."""
+        network = self.fresh_network()
+        network.load_state_dict({k: v.float() for k, v in self.tensors.items()})
+        return network
+
+    def fresh_network(self) -> ERFNet:
+        """An ERFNet for such weights, with random ones."""
         from instaseg_ros.model.erfnet import ERFNet
 
         method = self.method()
-        network = ERFNet(method.heads, self.profile, method.temporal)
-        network.load_state_dict({k: v.float() for k, v in self.tensors.items()})
-        return network
+        return ERFNet(method.heads, self.profile, method.temporal, len(self.dense_names))
 
 
 def shipped_weights() -> dict[str, Path]:
@@ -194,13 +201,8 @@ def _described(path: Path, header: Mapping[str, Any]) -> Checkpoint:
         missing = [k for k in ("class_names", "method", "heads") if k not in header]
         if missing:
             raise ConfigError(f"its header has no {', '.join(missing)}")
-        names = header["class_names"]
-        if not (isinstance(names, list) and all(_is_class_name(name) for name in names)):
-            raise ConfigError(
-                f"class_names: expected a list of printable words, got {shown(names)}"
-            )
-        if not 1 <= len(names) <= MAX_CLASSES:
-            raise ConfigError(f"class_names: expected 1 to {MAX_CLASSES}, got {len(names)}")
+        names = _names(header, "class_names")
+        dense_names = _names(header, "dense_names") if "dense_names" in header else ()
         config = merge(Config(), {"method.name": header["method"]})
         parts = {part: header.get(part, {}) for part in ("notes", "decode", "input")}
         for part, content in parts.items():
@@ -222,12 +224,22 @@ def _described(path: Path, header: Mapping[str, Any]) -> Checkpoint:
         raise WeightsError(f"weights {path}: {error}") from error
     return Checkpoint(
         {},
-        tuple(names),
+        names,
         method_name=header["method"],
         profile=header.get("profile", "published"),  # older files have none
         shape=shape,
+        dense_names=dense_names,
         **parts,
     )
+
+
+def _names(header: Mapping[str, Any], entry: str) -> tuple[str, ...]:
+    names = header[entry]
+    if not (isinstance(names, list) and all(_is_class_name(name) for name in names)):
+        raise ConfigError(f"{entry}: expected a list of printable words, got {shown(names)}")
+    if not 1 <= len(names) <= MAX_CLASSES:
+        raise ConfigError(f"{entry}: expected 1 to {MAX_CLASSES}, got {len(names)}")
+    return tuple(names)
 
 
 def _is_class_name(name: object) -> bool:
@@ -325,11 +337,9 @@ def _check_fit(checkpoint: Checkpoint, path: Path) -> None:
     """Raises WeightsError unless the tensors fit the checkpoint's network and are finite."""
     import torch
 
-    from instaseg_ros.model.erfnet import ERFNet
-
-    method, found = checkpoint.method(), checkpoint.tensors
+    found = checkpoint.tensors
     with torch.device("meta"):  # shapes only: no memory, no random numbers
-        expected = ERFNet(method.heads, checkpoint.profile, method.temporal).state_dict()
+        expected = checkpoint.fresh_network().state_dict()
     known = sorted(expected.keys() & found.keys())
     problems = {
         "missing": sorted(expected.keys() - found.keys()),
@@ -372,6 +382,7 @@ def description(checkpoint: Checkpoint) -> dict[str, Any]:
         "profile": checkpoint.profile,
         "heads": [list(head) for head in checkpoint.method().heads],
         "class_names": list(checkpoint.class_names),
+        **({"dense_names": list(checkpoint.dense_names)} if checkpoint.dense_names else {}),
     }
 
 

@@ -12,14 +12,17 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from instaseg_ros.cameras import Camera, Cameras, keep_states, require_different, take_states
 from instaseg_ros.checkpoint import Checkpoint, load_checkpoint
 from instaseg_ros.config import Config, leaves_of, parameters
+from instaseg_ros.config.options import spatial_embedding
 from instaseg_ros.configure import suited
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.frames import Frame, Instances, Result
+from instaseg_ros.model.heads import DENSE
 from instaseg_ros.model.mirror import mean_of_both, with_mirror_images
 from instaseg_ros.model.temporal import NEXT_STATE
 from instaseg_ros.preprocess import Geometry, preprocess, restore
@@ -41,8 +44,9 @@ WARM_UP_FRAMES = 6  # GPU work is recorded after it has run: the network, then d
 class Inferred(NamedTuple):
     """The result of network and clustering for a batch of frames.
 
-    instances: of each frame, at the network's size. outputs: raw outputs (B, C, H, W) by head; the
-    next call overwrites them. trackers: one for each frame's camera; empty without tracking.
+    instances: of each frame, at the network's size. outputs: raw outputs (B, C, H, W) by head, and
+    `dense` (see `ERFNet`) with what was padded; the next call overwrites them. trackers: one for
+    each frame's camera; empty without tracking.
     jumped_back: frame_ids of the cameras whose time jumped back, so that they start afresh.
     """
 
@@ -84,6 +88,8 @@ class Pipeline:
             runtime = open_runtime(config.runtime, checkpoint, size)
         self.runtime = runtime
         self._cameras = Cameras()
+        self._voters = _dense_channels(checkpoint)
+        self._check_vote(config)
         if self.method.temporal and config.input.mirror:
             raise ConfigError(
                 f"input.mirror: {self.method.name} has a memory, which mirror images would "
@@ -122,8 +128,10 @@ class Pipeline:
             outputs = self._run(images, size, mirror, cameras)
         with _timed(stage_ms, "decode"):
             height, width = geometry.scaled
-            outputs = {name: o[..., :height, :width] for name, o in outputs.items()}
-            instances = self.method.decode(outputs, config.decode)
+            outputs = {
+                name: o if name == DENSE else o[..., :height, :width] for name, o in outputs.items()
+            }
+            instances = self.method.decode(self._for_vote(outputs, config), config.decode)
         return Inferred(instances, outputs, geometry, stage_ms, trackers, jumped_back)
 
     def finish(self, inferred: Inferred) -> list[Result]:
@@ -141,7 +149,8 @@ class Pipeline:
     def reconfigure(self, config: Config) -> None:
         """Use `config` from the next frame on.
 
-        Raises ConfigError, and changes nothing, if a parameter differs that is not live.
+        Raises ConfigError, and changes nothing, if a parameter differs that is not live, or the
+        weights lack what one needs.
         """
         live = {leaf.name for leaf in parameters(self.config) if leaf.live}
         old, new = leaves_of(self.config), leaves_of(config)  # two methods have different names
@@ -151,6 +160,7 @@ class Pipeline:
                 f"{', '.join(fixed)}: expected to stay as it is while the network runs; "
                 "make another Pipeline"
             )
+        self._check_vote(config)
         self.config = config
 
     def warm_up(self) -> bool:
@@ -178,6 +188,25 @@ class Pipeline:
         """Forget everything of earlier frames."""
         self._cameras.clear()
 
+    def _check_vote(self, config: Config) -> None:
+        if _votes(config) and not len(self._voters):
+            known = self.checkpoint.dense_names
+            found = f"one for {', '.join(known)}" if known else "weights without one"
+            raise ConfigError(
+                f"decode.class_vote: expected a dense head that knows "
+                f"{', '.join(self.class_names)}, got {found}; set it to false, or choose weights "
+                "that were trained with train.weight_dense"
+            )
+
+    def _for_vote(self, outputs: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
+        """The outputs, `dense` with a channel for each of the weights' classes if they are to
+        vote."""
+        if not _votes(config):
+            return outputs
+        dense = outputs[DENSE]
+        self._voters = self._voters.to(dense.device)
+        return {**outputs, DENSE: dense.index_select(1, self._voters)}
+
     def _run(
         self, images: Any, size: tuple[int, int], mirror: bool, cameras: Sequence[Camera]
     ) -> dict[str, Tensor]:
@@ -194,6 +223,18 @@ class Pipeline:
         outputs = cast(Remembering, self.runtime)(images, past)
         keep_states(cameras, outputs.pop(NEXT_STATE))
         return outputs
+
+
+def _votes(config: Config) -> bool:
+    decode = config.decode
+    return isinstance(decode, spatial_embedding.DecodeConfig) and decode.class_vote
+
+
+def _dense_channels(checkpoint: Checkpoint) -> Tensor:
+    """(C,) int64: for each class, its channel of `dense`; empty unless each has one."""
+    dense, names = checkpoint.dense_names, checkpoint.class_names
+    there = set(names) <= set(dense)
+    return torch.tensor([dense.index(name) for name in names] if there else [], dtype=torch.int64)
 
 
 @contextmanager

@@ -71,6 +71,13 @@ def small(small_profiles: None) -> Checkpoint:
     return untrained_checkpoint("small", ("person", "rider", "car"))
 
 
+@pytest.fixture(scope="session")
+def with_dense(small_profiles: None) -> Checkpoint:
+    """A small network with a dense head, in which the classes stand in another order."""
+    dense_names = ("road", "car", "sky", "person", "rider")
+    return untrained_checkpoint("small", ("person", "rider", "car"), dense_names=dense_names)
+
+
 @pytest.fixture
 def small_lite(small_profiles: None, monkeypatch: pytest.MonkeyPatch) -> Checkpoint:
     """A small network of the profile `lite`, for two classes, whose weights are chance."""

@@ -21,6 +21,7 @@ from instaseg_ros.checkpoint import (
     description,
     load_checkpoint,
     save_checkpoint,
+    weights_hash,
 )
 from instaseg_ros.errors import WeightsError
 from instaseg_ros.methods import make_method
@@ -45,6 +46,26 @@ def test_round_trip_keeps_weights_and_description(tmp_path: Path) -> None:
     image = torch.rand(1, 3, 16, 24)
     for name, output in again.network().eval()(image).items():
         assert torch.equal(output, network(image)[name])
+
+
+def test_a_dense_head_and_its_classes_travel_with_the_weights(
+    with_dense: Checkpoint, tmp_path: Path
+) -> None:
+    path = tmp_path / "w.safetensors"
+    save_checkpoint(with_dense, path)
+    again = load_checkpoint(path)
+    assert again.dense_names == describe(path).dense_names == with_dense.dense_names
+    image = torch.rand(1, 3, 16, 24)
+    dense = again.network().eval()(image)["dense"]
+    assert torch.equal(dense, with_dense.network().eval()(image)["dense"])
+    assert dense.shape == (1, 5, 2, 3)
+    assert weights_hash(again) != weights_hash(replace(again, dense_names=("a", *"bcde")))
+    save_checkpoint(replace(with_dense, dense_names=("road", "car")), path)
+    with pytest.raises(WeightsError, match=r"dense\.weight: expected \(2, 128, 1, 1\), got \(5, "):
+        load_checkpoint(path)
+    save_checkpoint(replace(with_dense, dense_names=()), path)
+    with pytest.raises(WeightsError, match=r"2 unexpected: dense\.bias, dense\.weight"):
+        load_checkpoint(path)
 
 
 def test_half_precision_file_is_under_five_megabytes(tmp_path: Path) -> None:
@@ -160,6 +181,8 @@ for _ in range(900):
         ({"class_names": ["car", ""]}, "class_names: expected a list"),
         ({"class_names": []}, "class_names: expected 1 to 1000, got 0"),
         ({"class_names": ["car"] * 100_000}, "class_names: expected 1 to 1000, got 100000"),
+        ({"dense_names": "car"}, "dense_names: expected a list of printable words"),
+        ({"dense_names": []}, "dense_names: expected 1 to 1000, got 0"),
         ({"class_names": None, "heads": None}, "its header has no class_names, heads"),
         ({"heads": DEEP}, "expected heads"),
         ({"heads": {"seed": 1}}, "expected heads"),
@@ -173,7 +196,7 @@ for _ in range(900):
         ({"input": {"mirror": True}}, "input.mirror cannot be set by weights"),
         ({"format": 5}, "expected a header of format"),
     ],
-    ids=range(26),
+    ids=range(28),
 )
 def test_a_header_is_believed_entry_by_entry(
     tmp_path: Path, changes: dict[str, object], said: str

@@ -69,6 +69,56 @@ def test_live_parameters_are_taken_whole_or_not_at_all(pipeline: Pipeline) -> No
     assert pipeline.config is live
 
 
+def votes(checkpoint: Checkpoint, **more: object) -> Pipeline:
+    """A pipeline in which the pixels vote, and any pixel may be an object."""
+    options = {"class_vote": True, "seed_threshold": 0.1, "min_pixels": 0} | more
+    config = merge(Config(), {"decode": options})
+    runtime = TorchRuntime(RuntimeConfig(device="cpu", precision="fp32"), checkpoint)
+    return Pipeline(config, checkpoint, runtime)
+
+
+def test_the_vote_is_on_classes_by_name(with_dense: Checkpoint) -> None:
+    """In the padding, too, stand cells; and whoever looks gets all the dense classes."""
+    pipeline = votes(with_dense)
+    for name in with_dense.class_names:
+        bias = torch.zeros(5)
+        bias[with_dense.dense_names.index(name)] = 1e4
+        bias[with_dense.dense_names.index("road")] = 1e6  # no class of objects
+        tensors = {**with_dense.tensors, "dense.bias": bias}
+        pipeline = votes(dataclasses.replace(with_dense, tensors=tensors))
+        inferred = pipeline.infer([Frame(frame(0).image[:61, :125])])
+        (found,) = inferred.instances
+        assert len(found)
+        assert {pipeline.class_names[k] for k in found.class_ids} == {name}
+        assert inferred.outputs["dense"].shape == (1, 5, 8, 16)
+        assert inferred.outputs["seed"].shape == (1, 3, 61, 125)
+
+
+def test_a_vote_needs_a_dense_head_that_knows_the_classes(
+    with_dense: Checkpoint, small: Checkpoint, pipeline: Pipeline
+) -> None:
+    live = merge(pipeline.config, {"decode.class_vote": True})
+    said = r"decode.class_vote: expected a dense head that knows person, .*, got weights without"
+    with pytest.raises(ConfigError, match=said):
+        pipeline.reconfigure(live)
+    assert not pipeline.config.decode.class_vote
+    with pytest.raises(ConfigError, match=said):
+        votes(small)
+    of_others = dataclasses.replace(with_dense, class_names=("person", "rider", "tram"))
+    with pytest.raises(ConfigError, match=r"knows person, rider, tram, got one for road, car, sky"):
+        votes(of_others)
+    plain = votes(of_others, class_vote=False)
+    assert plain.infer([frame(0)]).outputs["dense"].shape == (1, 5, 8, 16)
+
+
+def test_a_dense_head_has_a_mirror_image_too(with_dense: Checkpoint) -> None:
+    pipeline = votes(with_dense)
+    pipeline.config = merge(pipeline.config, {"input.mirror": True})
+    turned = Frame(np.ascontiguousarray(frame(0).image[:, ::-1]))
+    here, there = (pipeline.infer([f]).outputs["dense"].clone() for f in (frame(0), turned))
+    torch.testing.assert_close(here, there.flip(3), atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("temporal", [False, True])
 def test_a_network_in_training_is_run_as_it_stands(temporal: bool, small: Checkpoint) -> None:
     checkpoint = checkpoint_with_memory() if temporal else small

@@ -15,6 +15,7 @@ from torch import Tensor
 from instaseg_ros.checkpoint import description
 from instaseg_ros.errors import ConfigError, EngineError, MissingExtraError
 from instaseg_ros.files import OutputFile, publish
+from instaseg_ros.model.heads import DENSE
 from instaseg_ros.model.temporal import NEXT_STATE, STATE, state_shape
 from instaseg_ros.runtimes.comparison import TOLERANCES, Comparison
 from instaseg_ros.runtimes.onnx_file import DTYPES, INPUT, METADATA_KEY, cached_onnx
@@ -98,7 +99,8 @@ def _onnx(order: Order, path: Path) -> Run:
 def _openvino(order: Order, path: Path) -> Run:
     """Write the model of `runtime.name: openvino` with unpacked outputs: (batch, H, W, 3) uint8 RGB
     in, one output (batch, C, H, W) for each decoder, named after the heads in its channels, such as
-    "offset+bandwidth"; a temporal network also has `state` in and `next_state` out."""
+    "offset+bandwidth", and `dense` if the network has it; a temporal network also has `state` in
+    and `next_state` out."""
     try:
         import openvino
     except ModuleNotFoundError as error:
@@ -108,6 +110,8 @@ def _openvino(order: Order, path: Path) -> Run:
     shapes = {0: [-1, *order.size, 3]}
     model.inputs[0].set_names({INPUT})
     names = ["+".join(head.name for head in heads) for heads in network.groups]
+    if network.dense is not None:
+        names.append(DENSE)
     if network.temporal is not None:
         shapes[1] = [-1, *state_shape(1, order.size)[1:]]
         model.inputs[1].set_names({STATE})

@@ -11,10 +11,8 @@ from torch.nn.functional import interpolate
 from instaseg_ros.datasets import Sample
 from instaseg_ros.evaluation.metrics.semantics import confusion, frame_confusion
 from instaseg_ros.evaluation.run import ClassMatch, in_common
-from instaseg_ros.model.heads import STRIDE
+from instaseg_ros.model.heads import DENSE, STRIDE
 from instaseg_ros.pipeline import Inferred
-
-DENSE = "dense"  # raw scores (B, C, H/8, W/8) of a dataset's dense classes, which decoding ignores
 
 
 class PixelClasses:

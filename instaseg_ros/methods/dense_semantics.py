@@ -2,38 +2,25 @@
 
 ERFNet (Romera et al. 2018) first trains its encoder on them, at an eighth of the resolution. Here
 they add a term to the method's loss: what distinguishes a lorry from a house helps to distinguish
-it from a car. Only training needs the layer; weights do not contain it.
+it from a car. Decoding may let them vote on the class of an object (see `class_vote`).
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from instaseg_ros.model.heads import STRIDE
 
-FEATURES = 128  # channels of the encoder
 UNKNOWN = -1
-
-
-class DenseSemantics(nn.Module):
-    """Raw class scores (B, n_classes, H/8, W/8) of the encoder's features (B, 128, H/8, W/8)."""
-
-    def __init__(self, n_classes: int) -> None:
-        super().__init__()
-        self.classify = nn.Conv2d(FEATURES, n_classes, 1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        scores: Tensor = self.classify(features)
-        return scores
 
 
 def dense_loss(scores: Tensor, semantic: Tensor) -> Tensor:
     """Cross-entropy with each class weighted by ERFNet's rule 1 / ln(1.1 + p), p being its share of
     the batch (there: of all images); 0 if no class is known.
 
-    scores: from `DenseSemantics`. semantic: (B, H, W) int64, class + 1, 0 unknown. A feature cell
+    scores: the network's `dense`. semantic: (B, H, W) int64, class + 1, 0 unknown. A feature cell
     has the class of its middle pixel.
     """
     truth = semantic[:, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE] - 1

@@ -26,8 +26,9 @@ from instaseg_ros.frames import Instances
 from instaseg_ros.methods import binned_loss
 from instaseg_ros.methods.base import Targets
 from instaseg_ros.methods.bootstrapping import hard_pixels
+from instaseg_ros.methods.class_vote import best_classes, voted
 from instaseg_ros.methods.instance_loss import InstanceLoss, squared_distance
-from instaseg_ros.model.heads import Head
+from instaseg_ros.model.heads import DENSE, Head
 
 if TYPE_CHECKING:
     from instaseg_ros.config.options.spatial_embedding import DecodeConfig, LossConfig
@@ -130,7 +131,8 @@ class SpatialEmbedding:
     def decode(self, outputs: dict[str, Tensor], config: DecodeConfig) -> list[Instances]:
         """Instances of each image, clustered on the outputs' device (see `clustering`).
 
-        outputs: raw `offset` (B, 2, H, W), `bandwidth` (B, n_sigma, H, W), `seed` (B, C, H, W).
+        outputs: raw `offset` (B, 2, H, W), `bandwidth` (B, n_sigma, H, W), `seed` (B, C, H, W); for
+            `class_vote` also `dense` (B, C, H/8, W/8), of these classes alone.
         """
         raw = [outputs[head.name].detach() for head in self.heads]
         on_gpu: list[Groups | None] = [None] * len(raw[0])
@@ -143,7 +145,11 @@ class SpatialEmbedding:
             if groups is None:
                 offset, bandwidth, seed = gpu.on_host(*(output[b].float() for output in raw))
                 groups = group(offset.numpy(), bandwidth.numpy(), seed.numpy(), config)
-            instances.append(with_score(_instances(groups), config.min_score))
+            found = _instances(groups)
+            if config.class_vote:
+                (scores,) = gpu.on_host(outputs[DENSE][b].float())
+                found = voted(found, best_classes(scores.numpy()), self.n_classes)
+            instances.append(with_score(found, config.min_score))
         return instances
 
     def loss(

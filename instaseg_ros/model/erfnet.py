@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from instaseg_ros.model.heads import STRIDE, Head
+from instaseg_ros.model.heads import DENSE, FEATURES, STRIDE, Head
 from instaseg_ros.model.lite import FINE_CHANNELS, TopDown, Trunk
 from instaseg_ros.model.temporal import NEXT_STATE, TemporalModule
 
@@ -185,10 +185,16 @@ class ERFNet(nn.Module):
 
     Heads that name the same decoder share its last convolution, in the order given.
     profile: one of `PROFILES`. temporal: with a `TemporalModule`.
+    n_dense: above 0, there is an output `dense` (B, n_dense, H/8, W/8) too, raw scores of the
+        pixels' classes, road and sky included. The layer reads the encoder's features.
     """
 
     def __init__(
-        self, heads: Sequence[Head], profile: str = "published", temporal: bool = False
+        self,
+        heads: Sequence[Head],
+        profile: str = "published",
+        temporal: bool = False,
+        n_dense: int = 0,
     ) -> None:
         super().__init__()
         self.heads = tuple(heads)
@@ -207,6 +213,7 @@ class ERFNet(nn.Module):
             for group, n in zip(self.groups, blocks, strict=True)
         )
         self.temporal = TemporalModule() if temporal else None
+        self.dense = nn.Conv2d(FEATURES, n_dense, 1) if n_dense else None
 
     def forward(self, x: Tensor, state: Tensor | None = None, frames: int = 1) -> dict[str, Tensor]:
         """Run the network; a temporal one also returns its memory `next_state` (N, 64, H/8, W/8).
@@ -221,25 +228,28 @@ class ERFNet(nn.Module):
     def decoder_outputs(
         self, x: Tensor, state: Tensor | None = None, frames: int = 1
     ) -> list[Tensor]:
-        """Each decoder's output (B, channels of its heads, H, W); last, a temporal one's state."""
+        """Each decoder's output (B, channels of its heads, H, W); then `dense`, if the network has
+        it; last, a temporal one's state."""
         return self.decode_features(self.encoder(x), state, frames)
 
     def decode_features(
         self, features: Features, state: Tensor | None = None, frames: int = 1
     ) -> list[Tensor]:
         """`decoder_outputs` from the encoder's features."""
-        memory = []
+        further = [] if self.dense is None else [self.dense(features.deep)]
         if self.temporal is not None:
             deep, next_state = self.temporal(features.deep, state, frames)
             features = features._replace(deep=deep)
-            memory.append(next_state)
-        return [*(decoder(features) for decoder in self.decoders), *memory]
+            further.append(next_state)
+        return [*(decoder(features) for decoder in self.decoders), *further]
 
     def split_heads(self, outputs: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Split `decoder_outputs` into heads by name, which are views of their channels."""
+        """Outputs by name, from `decoder_outputs`; heads are views of their channels."""
         heads: dict[str, Tensor] = {}
         if self.temporal is not None:
             *outputs, heads[NEXT_STATE] = outputs
+        if self.dense is not None:
+            *outputs, heads[DENSE] = outputs
         for group, output in zip(self.groups, outputs, strict=True):
             parts = output.split([head.channels for head in group], 1)
             heads.update(zip((head.name for head in group), parts, strict=True))

@@ -1,10 +1,12 @@
-"""Defines a network's heads, and the stride of its features."""
+"""Defines a network's heads, and what its features are."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 STRIDE = 8  # of the encoder's features, in pixels
+FEATURES = 128  # channels of the encoder's features
+DENSE = "dense"  # a network's further output: see `ERFNet.dense`
 
 
 class Head(NamedTuple):

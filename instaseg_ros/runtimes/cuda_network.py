@@ -28,7 +28,8 @@ RUNS = 20  # of a convolution in a row, as a single one would measure its launch
 
 
 class PixelsToOutputs(nn.Module):
-    """(B, H, W, 3) uint8 RGB to the outputs of each decoder, (B, C, H, W) float32.
+    """(B, H, W, 3) uint8 RGB to the outputs of each decoder, (B, C, H, W) float32, and `dense` if
+    the network has it.
 
     For a temporal network, the state is a second input and the next state the last output.
     network: folded, channels-last, in the type it computes in.
@@ -63,6 +64,8 @@ class Rearranged(nn.Module):
             network.decoders = nn.ModuleList(decoders)
         for decoder in decoders:
             decoder.output_conv = _PackedOutput(decoder.output_conv)  # type: ignore[assignment]
+        if network.dense is not None:
+            network.dense = _WholeUnits(network.dense)  # type: ignore[assignment]
         encoder = network.encoder
         if isinstance(encoder, LiteEncoder):
             encoder.trunk.stem = _ImageStem(encoder.trunk.stem)  # type: ignore[assignment]
@@ -322,21 +325,32 @@ def _channels_last(images: Tensor, dtype: torch.dtype, border: int) -> Tensor:
     return pixels.permute(0, 3, 1, 2)
 
 
+class _WholeUnits(nn.Module):
+    """A 1 x 1 convolution that computes a multiple of UNIT channels, and gives those asked for."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.channels = conv.out_channels
+        padding = -self.channels % UNIT
+        assert conv.bias is not None
+        weight = nn.functional.pad(conv.weight, (0, 0, 0, 0, 0, 0, 0, padding))
+        bias = nn.functional.pad(conv.bias, (0, padding))
+        self.conv = _Pointwise(convolution(weight.detach(), bias=bias.detach()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)[:, : self.channels]
+
+
 class _PackedOutput(nn.Module):
     """The last, transposed convolution: (B, 16, h, w) to (B, C, h, 2, w, 2), not contiguous."""
 
     def __init__(self, conv: nn.ConvTranspose2d) -> None:
         super().__init__()
-        own = packed(conv)
         self.channels = conv.out_channels
-        padding = -own.out_channels % UNIT
-        assert own.bias is not None
-        weight = nn.functional.pad(own.weight, (0, 0, 0, 0, 0, 0, 0, padding))
-        bias = nn.functional.pad(own.bias, (0, padding))
-        self.conv = _Pointwise(convolution(weight.detach(), bias=bias.detach()))
+        self.conv = _WholeUnits(packed(conv))
 
     def forward(self, x: Tensor) -> Tensor:
-        squares = self.conv(x)[:, : 4 * self.channels].unflatten(1, (self.channels, 2, 2))
+        squares = self.conv(x).unflatten(1, (self.channels, 2, 2))
         return squares.permute(0, 1, 4, 2, 5, 3)
 
 

@@ -1,9 +1,9 @@
 """Writes the network as an ONNX file, for ONNX Runtime and TensorRT.
 
 One input `images` (batch, H, W, 3) uint8 RGB, with any batch and a fixed size; one float32 output
-(batch, C, H, W) for each head, under its name. A temporal network's state is a second input `state`
-(batch, 64, H/8, W/8) float32, zeros without a past, and a last output `next_state`. Method, heads
-and class names are in the metadata.
+(batch, C, H, W) for each head, under its name, and `dense` (batch, C, H/8, W/8) if the network has
+it. A temporal network's state is a second input `state` (batch, 64, H/8, W/8) float32, zeros
+without a past, and a last output `next_state`. Method, heads and class names are in the metadata.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from instaseg_ros.checkpoint import description, weights_hash
 from instaseg_ros.errors import ConfigError, EngineError, MissingExtraError
 from instaseg_ros.files import Cache
 from instaseg_ros.model.batchnorm import fold
+from instaseg_ros.model.heads import DENSE
 from instaseg_ros.model.temporal import NEXT_STATE, STATE, state_shape
 
 if TYPE_CHECKING:
@@ -49,10 +50,13 @@ def input_names(method: Method) -> list[str]:
     return [INPUT, STATE] if method.temporal else [INPUT]
 
 
-def output_names(method: Method) -> list[str]:
+def output_names(checkpoint: Checkpoint) -> list[str]:
     """The file's outputs, in order."""
-    heads = [head.name for head in method.heads]
-    return [*heads, NEXT_STATE] if method.temporal else heads
+    method = checkpoint.method()
+    names = [head.name for head in method.heads]
+    if checkpoint.dense_names:
+        names.append(DENSE)
+    return [*names, NEXT_STATE] if method.temporal else names
 
 
 class CameraNetwork(nn.Module):
@@ -66,8 +70,7 @@ class CameraNetwork(nn.Module):
     def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
         super().__init__()
         self.network = fold(checkpoint.network()).to(dtype)
-        method = checkpoint.method()
-        self.inputs, self.outputs = input_names(method), output_names(method)
+        self.inputs, self.outputs = input_names(checkpoint.method()), output_names(checkpoint)
         self.dtype = dtype
         self.eval()
 

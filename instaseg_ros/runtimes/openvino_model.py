@@ -122,8 +122,8 @@ def _read(cache: Cache, name: str) -> Any:
 
 def traced(network: ERFNet) -> Any:
     """An openvino.Model from (B, H, W, 3) uint8 to the packed outputs of the decoders (see
-    `PackedNetwork`), (B, H/2, W/2, 4 C) float32; a temporal network's state is a second input and
-    the last output."""
+    `PackedNetwork`), (B, H/2, W/2, 4 C) float32, then `dense` (B, C, H/8, W/8) if the network has
+    it; a temporal network's state is a second input and the last output."""
     import openvino
     from openvino import opset13 as ops
 

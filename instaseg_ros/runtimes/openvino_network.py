@@ -32,8 +32,8 @@ BAND_ROWS = 64  # of packed outputs that one thread unpacks at a time, at most
 class PackedNetwork(nn.Module):
     """Pairs of pixels (B, 6, H, W/2), in [0, 255], to packed outputs of the decoders.
 
-    Packed: (B, 4 C, H/2, W/2), see `rearranged.packed` and `unpack`. A temporal network's state
-    goes in and out unchanged.
+    Packed: (B, 4 C, H/2, W/2), see `rearranged.packed` and `unpack`. The output `dense` is as it
+    is, and a temporal network's state goes in and out unchanged.
     """
 
     def __init__(self, network: ERFNet) -> None:

@@ -73,8 +73,8 @@ class OpenVinoRuntime:
         results = request.infer(inputs, share_inputs=True, share_outputs=True)
         for index, output in enumerate(outputs):
             unpack(results[index], output)
-        next_state = [results[index] for index in range(len(outputs), len(results))]
-        return self._network.split_heads(list(map(torch.from_numpy, [*outputs, *next_state])))
+        further = [results[index] for index in range(len(outputs), len(results))]
+        return self._network.split_heads(list(map(torch.from_numpy, [*outputs, *further])))
 
     def _quantised(self, checkpoint: Checkpoint, otherwise: str) -> Any:
         """The int8 model; None if it is damaged, as labels in another precision are better than

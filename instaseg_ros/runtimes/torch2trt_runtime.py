@@ -45,7 +45,7 @@ class Torch2TrtRuntime(TensorRTRuntime):
         module = self._module()
         module.load_state_dict(module_state(plan, self._checkpoint))
         method = self._checkpoint.method()
-        names = output_names(method)
+        names = output_names(self._checkpoint)
 
         uploads = Uploads(self.device)
 
@@ -74,11 +74,10 @@ def module_state(plan: bytes, checkpoint: Checkpoint) -> dict[str, Any]:
 
     Without the flatteners of newer versions: separate inputs, and a tuple of outputs.
     """
-    method = checkpoint.method()
     return {
         "engine": bytearray(plan),
-        "input_names": input_names(method),
-        "output_names": output_names(method),
+        "input_names": input_names(checkpoint.method()),
+        "output_names": output_names(checkpoint),
     }
 
 

@@ -23,29 +23,22 @@ from instaseg_ros.config import Config
 from instaseg_ros.config.options.shared import shape_of
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.evaluation.metrics.average_precision import AveragePrecision
-from instaseg_ros.evaluation.pixel_classes import DENSE
 from instaseg_ros.files import written_whole
 from instaseg_ros.methods import BACKGROUND, Method
-from instaseg_ros.methods.dense_semantics import DenseSemantics
 from instaseg_ros.methods.depth import EgoMotion
 from instaseg_ros.model.erfnet import ERFNet
+from instaseg_ros.model.heads import DENSE
 from instaseg_ros.training.data import Batch
 
 log = logging.getLogger(__name__)
 
 
 class Learners(nn.Module):
-    """The network and the modules trained with it, whose outputs are `motion`, the camera's, and
-    `dense`, scores of dense classes."""
+    """The network and what is trained with it: a further output is `motion`, the camera's."""
 
-    def __init__(
-        self,
-        network: ERFNet,
-        dense: DenseSemantics | None = None,
-        ego_motion: EgoMotion | None = None,
-    ) -> None:
+    def __init__(self, network: ERFNet, ego_motion: EgoMotion | None = None) -> None:
         super().__init__()
-        self.network, self.ego_motion, self.dense = network, ego_motion, dense
+        self.network, self.ego_motion = network, ego_motion
 
     def forward(
         self,
@@ -59,11 +52,10 @@ class Learners(nn.Module):
         features = self.network.encoder(images)
         decoded = self.network.decode_features(features, state, frames)
         outputs = self.network.split_heads(decoded)
-        if self.dense is not None and self.training:
-            outputs[DENSE] = self.dense(features.deep)
-        elif self.dense is not None:  # bf16 cannot resolve the scores of many classes
+        if self.network.dense is not None and not self.training:
             with torch.autocast(images.device.type, enabled=False):
-                outputs[DENSE] = self.dense(features.deep.float())
+                # bf16 cannot resolve the scores of many classes
+                outputs[DENSE] = self.network.dense(features.deep.float())
         if self.ego_motion is not None and intrinsics is not None:
             with torch.autocast(images.device.type, enabled=False):
                 clips = (x.unflatten(0, (-1, frames)) for x in (images, intrinsics))
@@ -76,14 +68,12 @@ class State:
     """Everything that a step changes.
 
     ego_motion: trained too if depth is learned and the camera's motion is unknown.
-    dense: trained too if a dataset's dense classes are wanted.
     """
 
     network: ERFNet
     average: ERFNet
     optimizer: torch.optim.Optimizer
     ego_motion: EgoMotion | None = None
-    dense: DenseSemantics | None = None
 
     def _parts(self) -> dict[str, Any]:
         fields = (field.name for field in dataclasses.fields(self))
@@ -116,6 +106,10 @@ class State:
             saved = state["optimizer"]["param_groups"]
             for group, own in zip(saved, self.optimizer.param_groups, strict=True):
                 group.update({name: own[name] for name in ("fused", "foreach", "capturable")})
+            if "dense" in state and self.ego_motion is None:  # once trained beside the network
+                for name in ("network", "average"):
+                    for kind, tensor in state["dense"].items():
+                        state[name][kind.replace("classify", "dense")] = tensor
             for name, part in self._parts().items():
                 part.load_state_dict(state[name])
         except Exception as error:
@@ -134,11 +128,12 @@ def start_from(
     class_names: Sequence[str],
     weights: str,
     new_heads: bool = False,
+    dense_names: Sequence[str] = (),
 ) -> None:
     """Copy every block and head of `weights` that fits, and from heads with a channel per class the
     channels of classes with the same name; other channels stay unchanged.
 
-    new_heads: copy no head.
+    new_heads: copy no head. dense_names: the classes of the network's `dense`.
     """
     checkpoint = load_checkpoint(weights)
     other, theirs = checkpoint.network(), checkpoint.method()
@@ -161,9 +156,22 @@ def start_from(
                     network.head_parameters(name, channel),
                     other.head_parameters(name, sources[key]),
                 )
+    _copy_dense(network, dense_names, other, checkpoint.dense_names)
     known = [name for name in class_names if name in checkpoint.class_names]
     new = [name for name in class_names if name not in known]
     log.info("from %s: %s; new: %s", weights, ", ".join(known) or "none", ", ".join(new) or "none")
+
+
+def _copy_dense(
+    network: ERFNet, names: Sequence[str], other: ERFNet, other_names: Sequence[str]
+) -> None:
+    """Copy the channels of `dense` whose names both have."""
+    if network.dense is None or other.dense is None:
+        return
+    for new, old in zip(network.dense.parameters(), other.dense.parameters(), strict=True):
+        for channel, name in enumerate(names):
+            if name in other_names:
+                new[channel] = old[other_names.index(name)]
 
 
 def _channels_by_class(
@@ -188,6 +196,7 @@ def save_weights(
     average: ERFNet,
     config: Config,
     class_names: tuple[str, ...],
+    dense_names: tuple[str, ...],
     step: int,
     table: Mapping[str, AveragePrecision],
 ) -> None:
@@ -203,11 +212,16 @@ def save_weights(
         },
         "validation": {name: row._asdict() for name, row in table.items()},
     }
-    checkpoint = checkpoint_of(average, config, class_names)
+    checkpoint = checkpoint_of(average, config, class_names, dense_names)
     save_checkpoint(dataclasses.replace(checkpoint, notes=notes), path, torch.float16)
 
 
-def checkpoint_of(network: ERFNet, config: Config, class_names: tuple[str, ...]) -> Checkpoint:
+def checkpoint_of(
+    network: ERFNet,
+    config: Config,
+    class_names: tuple[str, ...],
+    dense_names: tuple[str, ...] = (),
+) -> Checkpoint:
     """The checkpoint of a network that is trained as configured."""
     return Checkpoint(
         network.state_dict(),
@@ -221,6 +235,7 @@ def checkpoint_of(network: ERFNet, config: Config, class_names: tuple[str, ...])
             if f"input.{name}" in INPUT_SIZE
         },
         shape=shape_of(config.method),
+        dense_names=dense_names,
     )
 
 

@@ -22,9 +22,10 @@ from instaseg_ros.config.options.shared import shape_of
 from instaseg_ros.errors import ConfigError, InstasegError, require
 from instaseg_ros.evaluation.metrics.average_precision import AveragePrecision
 from instaseg_ros.methods import Method, make_method
-from instaseg_ros.methods.dense_semantics import DenseSemantics, dense_loss
+from instaseg_ros.methods.dense_semantics import dense_loss
 from instaseg_ros.methods.depth import EgoMotion
 from instaseg_ros.model.erfnet import PROFILES, ERFNet, LiteEncoder
+from instaseg_ros.model.heads import DENSE
 from instaseg_ros.model.lite import imagenet_trunk
 from instaseg_ros.runtimes.torch_runtime import autocast, training_precision
 from instaseg_ros.training.data import Batch, shown, to_batch, training_batches
@@ -68,6 +69,11 @@ class Run(NamedTuple):
     class_weights: torch.Tensor
     norms: GradientNorms
     teacher: Teacher | None = None
+
+    @property
+    def dense_names(self) -> tuple[str, ...]:
+        """The dense classes to learn."""
+        return self.source.semantic_names if self.config.train.weight_dense else ()
 
     @property
     def learns_motion(self) -> bool:
@@ -140,27 +146,25 @@ def train(config: Config, run_dir: Path, init: str | None = None) -> Path:
 
 def _fresh_state(run: Run, init: str | None) -> State:
     options = run.config.train
-    network = ERFNet(run.method.heads, run.config.method.profile, run.method.temporal)
+    profile, n_dense = run.config.method.profile, len(run.dense_names)
+    network = ERFNet(run.method.heads, profile, run.method.temporal, n_dense)
     run.method.initialise(network)
-    profile = describe(init).profile if init else ""
-    if isinstance(network.encoder, LiteEncoder) and profile != run.config.method.profile:
+    theirs = describe(init).profile if init else ""
+    if isinstance(network.encoder, LiteEncoder) and theirs != profile:
         if options.encoder == "imagenet":
             network.encoder.trunk.load_state_dict(imagenet_trunk())
         else:
             log.warning("the encoder's trunk is random; train.encoder=imagenet is pretrained")
     if init:
         names = run.source.class_names
-        start_from(network, run.method, names, init, options.new_heads)
+        start_from(network, run.method, names, init, options.new_heads, run.dense_names)
     for module in network.modules():
         if isinstance(module, nn.Dropout2d):
             module.p *= options.dropout
     network.to(run.group.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     ego_motion = EgoMotion().to(run.group.device) if run.learns_motion else None
-    dense = None
-    if options.weight_dense:
-        dense = DenseSemantics(len(run.source.semantic_names)).to(run.group.device)
-    along = [module for module in (ego_motion, dense) if module is not None]
-    parameters = {id(p): p for module in (network, *along) for p in module.parameters()}
+    learners = Learners(network, ego_motion)
+    parameters = {id(p): p for p in learners.parameters()}
     groups: list[dict[str, Any]] = []
     if isinstance(network.encoder, LiteEncoder):
         for module in network.encoder.trunk.first(options.encoder_held):
@@ -176,14 +180,14 @@ def _fresh_state(run: Run, init: str | None) -> State:
         weight_decay=options.weight_decay,
         fused=run.norms.deferred or None,
     )
-    return State(network, copy.deepcopy(network).eval(), optimizer, ego_motion, dense)
+    return State(network, copy.deepcopy(network).eval(), optimizer, ego_motion)
 
 
 def _loop(run: Run, state: State, first_step: int) -> None:
     options, group, source = run.config.train, run.group, run.source
-    learners = Learners(state.network, state.dense, state.ego_motion)
+    learners = Learners(state.network, state.ego_motion)
     model = group.wrap(learners, options.fixed_batchnorm)
-    pipeline = live_pipeline(state.average, run.config, source.class_names, state.dense)
+    pipeline = live_pipeline(state.average, run.config, source.class_names, run.dense_names)
     writes = group.rank == 0
     numbers = TrainingLog(run.directory, first_step, options.tensorboard) if writes else None
     if writes and first_step:
@@ -262,8 +266,8 @@ def _step(
             outputs = model(given, frames=targets.frames, intrinsics=targets.intrinsics)
             taught = run.teacher(given, targets.frames) if run.teacher else None
         terms = run.method.loss(outputs, targets, options, run.class_weights)
-        if "dense" in outputs and targets.semantic is not None:
-            terms["dense"] = dense_loss(outputs["dense"], targets.semantic)
+        if DENSE in outputs and targets.semantic is not None:
+            terms["dense"] = dense_loss(outputs[DENSE], targets.semantic)
             terms["total"] = terms["total"] + options.weight_dense * terms["dense"]
         if taught is not None:
             terms["teacher"] = imitation_loss(outputs, taught, run.method, targets, options)
@@ -355,4 +359,4 @@ def _write_weights(
 ) -> None:
     """Write averaged weights. table: AP on held-out samples; empty if not measured."""
     path, names = run.directory / name, run.source.class_names
-    save_weights(path, average, run.config, names, done, table)
+    save_weights(path, average, run.config, names, run.dense_names, done, table)

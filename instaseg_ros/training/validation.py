@@ -12,7 +12,6 @@ from instaseg_ros.evaluation.metrics.average_precision import AveragePrecision, 
 from instaseg_ros.evaluation.metrics.semantics import mean_iou
 from instaseg_ros.evaluation.pixel_classes import PixelClasses
 from instaseg_ros.evaluation.run import Evaluation, by_number, labelled
-from instaseg_ros.methods.dense_semantics import DenseSemantics
 from instaseg_ros.model.erfnet import ERFNet
 from instaseg_ros.pipeline import Pipeline
 from instaseg_ros.runtimes.torch_runtime import LiveRuntime, training_precision
@@ -30,12 +29,13 @@ class Validation(NamedTuple):
 
 
 def live_pipeline(
-    network: ERFNet, config: Config, class_names: tuple[str, ...], dense: DenseSemantics | None
+    network: ERFNet, config: Config, class_names: tuple[str, ...], dense_names: tuple[str, ...]
 ) -> Pipeline:
     """The pipeline for a network in training; each call uses its current weights."""
     precision = training_precision(next(network.parameters()).device)
-    runtime = LiveRuntime(Learners(network, dense).eval(), precision)
-    return Pipeline(config, checkpoint_of(network, config, class_names), runtime)
+    runtime = LiveRuntime(Learners(network).eval(), precision)
+    checkpoint = checkpoint_of(network, config, class_names, dense_names)
+    return Pipeline(config, checkpoint, runtime)
 
 
 def validate(pipeline: Pipeline, source: Source, options: TrainConfig, group: Group) -> Validation:

@@ -98,7 +98,7 @@ def assert_folded(checkpoint: Checkpoint) -> None:
             assert Comparison(checkpoint, size)(run).relative < 1e-5
 
 
-@pytest.mark.parametrize("weights", ["small", "small_lite", "temporal"])
+@pytest.mark.parametrize("weights", ["small", "small_lite", "with_dense", "temporal"])
 def test_files_have_no_batch_norm(request: pytest.FixtureRequest, weights: str) -> None:
     assert_folded(with_statistics(request.getfixturevalue(weights)))
 
@@ -162,6 +162,25 @@ def test_openvino_ir_is_what_the_runtime_runs(order: Order, tmp_path: Path) -> N
     assert told["class_names"] == ["person", "rider", "car"]
     with pytest.raises(ConfigError, match=r"net\.xml exists: choose another name"):
         export(order, "openvino", tmp_path / "net.xml")
+
+
+def test_a_dense_head_is_one_more_output(
+    with_dense: Checkpoint, cache: None, tmp_path: Path
+) -> None:
+    openvino = pytest.importorskip("openvino")
+    order = Order(with_dense, SIZE, RuntimeConfig(precision="fp32"))
+    export(order, "openvino", tmp_path / "net.xml")
+    model = openvino.Core().read_model(tmp_path / "net.xml")
+    assert [output.any_name for output in model.outputs] == ["offset+bandwidth", "seed", "dense"]
+    assert model.outputs[2].partial_shape.to_string() == "[?,5,6,10]"
+    export(order, "onnx", tmp_path / "net.onnx")
+    outputs = onnx.load(tmp_path / "net.onnx").graph.output
+    assert [(output.name, shape(output)) for output in outputs[3:]] == [
+        ("dense", ["batch", 5, 6, 10])
+    ]
+    save_module(b"engine", with_dense, tmp_path / "engine.pth")
+    state = torch.load(tmp_path / "engine.pth", weights_only=True)
+    assert state["output_names"] == ["offset", "bandwidth", "seed", "dense"]
 
 
 def test_what_differs_from_torch_is_not_kept(

@@ -18,7 +18,13 @@ from instaseg_ros import cli, files
 from instaseg_ros.checkpoint import Checkpoint, load_checkpoint
 from instaseg_ros.config import RuntimeConfig
 from instaseg_ros.config.options.spatial_embedding import DecodeConfig
-from instaseg_ros.deploy.quantize import Order, calibration_images, keep_quantised, quantize
+from instaseg_ros.deploy.quantize import (
+    Order,
+    calibration_images,
+    keep_quantised,
+    quantize,
+    sensitive,
+)
 from instaseg_ros.deploy.quantize_onnx import quantised_onnx
 from instaseg_ros.deploy.quantize_onnx import sensitive as sensitive_convolutions
 from instaseg_ros.errors import ConfigError, EngineError
@@ -138,8 +144,16 @@ def test_int8_is_measured_and_kept(
 TENSORRT = Order(None, (64, 128), frames=2, check_frames=1, target="tensorrt")
 
 
+@needs_openvino
+def test_what_makes_the_outputs_stays_in_floats(with_dense: Checkpoint, cache: None) -> None:
+    model = openvino_model.model_of(with_dense, with_dense.network().eval())
+    last = [node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution"]
+    (dense,) = (n for n in last if n.get_output_partial_shape(0)[1].get_length() == 5)
+    assert dense.get_friendly_name() in sensitive(model)
+
+
 @needs_onnx
-@pytest.mark.parametrize("weights", ["small", "small_lite"])
+@pytest.mark.parametrize("weights", ["small", "small_lite", "with_dense"])
 def test_the_int8_file_is_what_tensorrt_reads(
     request: pytest.FixtureRequest, cache: None, weights: str
 ) -> None:

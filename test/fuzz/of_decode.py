@@ -45,6 +45,7 @@ def feed(data: bytes, folder: Path) -> None:
         "min_new_fraction": (seed % 5) / 4,
         "first_come": bool(seed & 1),
         "agreement": bool(seed & 2),
+        "class_vote": bool(seed & 4),
     }
     config = options_of(name).DecodeConfig()
     known = {n: value for n, value in thresholds.items() if hasattr(config, n)}
@@ -55,6 +56,8 @@ def feed(data: bytes, folder: Path) -> None:
         odd = rng.random(values.shape) < (0, 0, 0.01, 0.5)[oddness % 4]
         values[odd] = rng.choice(ODD, int(odd.sum()))
         outputs[head.name] = torch.from_numpy(values.astype(np.float32))
+    cells = rng.normal(0, 1, (1, 1 + classes % 3, *(-(-side // 8) for side in size)))
+    outputs["dense"] = torch.from_numpy(cells.astype(np.float32))
     (found,) = method.decode(outputs, config)
     assert found.labels.shape == size and found.labels.dtype == np.uint16
     assert set(np.unique(found.labels)) - {0} <= set(found.ids.tolist()), "a label without id"

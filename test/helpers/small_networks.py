@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -26,15 +28,18 @@ SMALL_TAPPED = (1, 2, 3, 4)
 
 
 def untrained_checkpoint(
-    profile: str = "published", class_names: tuple[str, ...] = ("car", "bus"), seed: int = 0
+    profile: str = "published",
+    class_names: tuple[str, ...] = ("car", "bus"),
+    seed: int = 0,
+    dense_names: tuple[str, ...] = (),
 ) -> Checkpoint:
     """The spatial embedding's network, whose weights are chance.
 
     profile: of the package; where the fixture `small_profiles` is used, of SMALL too.
     """
     torch.manual_seed(seed)
-    heads = make_method("spatial_embedding", len(class_names), 2).heads
-    return Checkpoint(ERFNet(heads, profile).state_dict(), class_names, profile=profile)
+    checkpoint = Checkpoint({}, class_names, profile=profile, dense_names=dense_names)
+    return replace(checkpoint, tensors=checkpoint.fresh_network().state_dict())
 
 
 def checkpoint_with_memory(class_names: tuple[str, ...] = ("car", "bus")) -> Checkpoint:

@@ -142,3 +142,19 @@ def test_thin_images(height: int, width: int) -> None:
     (found,) = SpatialEmbedding(3, 2).decode(outputs, PUBLISHED)
     assert len(found) == (height * width > 128)
     assert found.labels.shape == (height, width)
+
+
+def test_pixels_vote_on_the_class_if_they_are_asked() -> None:
+    outputs = paint_discs(64, 128, [(30, 30, 14, 0.8, 4.0), (90, 40, 14, 0.8, 4.0)])
+    others = torch.full_like(outputs["seed"], -30).expand(1, 2, 64, 128)
+    outputs["seed"] = torch.cat([outputs["seed"], others], 1)
+    outputs["dense"] = torch.zeros(1, 3, 8, 16)
+    outputs["dense"][:, 1, :, :8] = outputs["dense"][:, 2, :, 8:] = 0.5
+    method = SpatialEmbedding(3, 1)
+    (plain,) = method.decode(outputs, DecodeConfig())
+    (asked,) = method.decode(outputs, DecodeConfig(class_vote=True))
+    assert plain.class_ids.tolist() == [0, 0]
+    assert asked.class_ids.tolist() == [1 + int(x > 60) for x in asked.centers_xy[:, 0]]
+    assert sorted(asked.class_ids) == [1, 2]
+    np.testing.assert_array_equal(asked.labels, plain.labels)
+    np.testing.assert_array_equal(asked.scores, plain.scores)

@@ -120,3 +120,23 @@ def test_a_network_starts_from_all_of_its_own_kind(profile: str) -> None:
     target.start_from(source)
     theirs = source.state_dict()
     assert all(torch.equal(t, theirs[name]) for name, t in target.state_dict().items())
+
+
+@pytest.mark.parametrize("temporal", [False, True])
+def test_a_dense_head_reads_the_encoders_features(temporal: bool) -> None:
+    torch.manual_seed(0)
+    heads = make_method("spatial_embedding", 2, 2).heads
+    network = ERFNet(heads, "fast", temporal, n_dense=7).eval()
+    images = torch.rand(2, 3, 32, 48)
+    with torch.inference_mode():
+        outputs = network(images)
+        expected = network.dense(network.encoder(images).deep)
+        state = {"next_state": (2, 64, 4, 6)} if temporal else {}
+        assert {name: tuple(output.shape) for name, output in outputs.items()} == {
+            "offset": (2, 2, 32, 48),
+            "bandwidth": (2, 2, 32, 48),
+            "seed": (2, 2, 32, 48),
+            "dense": (2, 7, 4, 6),
+            **state,
+        }
+    assert torch.equal(outputs["dense"], expected)

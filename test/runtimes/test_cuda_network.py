@@ -22,9 +22,10 @@ from instaseg_ros.runtimes.aot_inductor import key, load_or_compile
 from instaseg_ros.runtimes.cuda_network import UNIT, PixelsToOutputs, Rearranged, Verdicts, fuse
 
 
-def folded(profile: str = "published") -> ERFNet:
+def folded(profile: str = "published", n_dense: int = 0) -> ERFNet:
     torch.manual_seed(0)
-    network = ERFNet(make_method("spatial_embedding", 3, 2).heads, profile).eval()
+    heads = make_method("spatial_embedding", 3, 2).heads
+    network = ERFNet(heads, profile, n_dense=n_dense).eval()
     randomize_batchnorms(network)
     return fold(network).to(memory_format=torch.channels_last)
 
@@ -58,7 +59,7 @@ def test_a_rearranged_network_is_the_network(
     monkeypatch: pytest.MonkeyPatch, profile: str, side_by_side: bool, fused: bool
 ) -> None:
     monkeypatch.setattr(torch, "cudnn_convolution_add_relu", relu_of_sum_stand_in)
-    network, images = folded(profile), pixels()
+    network, images = folded(profile, n_dense=5), pixels()
     module = Rearranged(network, side_by_side).to(memory_format=torch.channels_last)
     verdicts: Verdicts = {}
     if fused:
@@ -84,7 +85,7 @@ def test_a_rearranged_network_remembers(temporal: Checkpoint, side_by_side: bool
 def test_matrix_units_get_whole_channels() -> None:
     """Of all but the transposed convolutions between the resolutions, and the unused head."""
     for profile in PROFILES:
-        network = Rearranged(folded(profile)).network
+        network = Rearranged(folded(profile, n_dense=19)).network
         for name, conv in network.named_modules():
             if isinstance(conv, nn.Conv2d) and name != "encoder.output_conv.conv":
                 assert conv.in_channels % UNIT == conv.out_channels % UNIT == 0, (profile, name)

@@ -102,12 +102,18 @@ def runners(runtime: CudaRuntime) -> list[bool]:
 
 
 @pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "not recorded"])
+@pytest.mark.parametrize("weights", ["small", "with_dense"])
 def test_each_frame_has_the_networks_outputs(
-    cpu: None, small: Checkpoint, monkeypatch: pytest.MonkeyPatch, recorded: bool
+    cpu: None,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    weights: str,
+    recorded: bool,
 ) -> None:
     """Before a shape is recorded, when it is, and after; and where nothing can be recorded."""
     monkeypatch.setattr(RecorderStandIn, "works", recorded)
-    runtime, plain = opened(small), TorchRuntime(RuntimeConfig(precision="fp32"), small)
+    checkpoint: Checkpoint = request.getfixturevalue(weights)
+    runtime, plain = opened(checkpoint), TorchRuntime(RuntimeConfig(precision="fp32"), checkpoint)
     earlier: list[dict[str, Tensor]] = []
     for seed in range(UNRECORDED + 3):
         outputs, expected = runtime(noise(seed)), plain(noise(seed))

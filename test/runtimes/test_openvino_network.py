@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from small_networks import randomize_batchnorms
 from torch import Tensor
 
-from instaseg_ros.checkpoint import Checkpoint
 from instaseg_ros.config import RuntimeConfig
 from instaseg_ros.methods import make_method
 from instaseg_ros.model.erfnet import PROFILES, ERFNet
@@ -36,7 +35,8 @@ def as_pairs(images: NDArray[np.uint8]) -> Tensor:
 @pytest.mark.parametrize("profile", PROFILES)
 def test_packed_outputs_are_those_of_the_network(profile: str) -> None:
     torch.manual_seed(0)
-    network = ERFNet(make_method("spatial_embedding", 3, 2).heads, profile).eval()
+    heads = make_method("spatial_embedding", 3, 2).heads
+    network = ERFNet(heads, profile, n_dense=5).eval()
     randomize_batchnorms(network)
     if not PROFILES[profile].lite:
         assert (network.encoder.initial_block.bn.weight[-3:] < 0).any()  # of pooled channels
@@ -44,7 +44,8 @@ def test_packed_outputs_are_those_of_the_network(profile: str) -> None:
     with torch.inference_mode():
         expected = network.decoder_outputs(torch.from_numpy(images).permute(0, 3, 1, 2) / 255)
         packed = PackedNetwork(network).eval()(as_pairs(images))
-    for one, output in zip(packed, expected, strict=True):
+    torch.testing.assert_close(packed[-1], expected[-1], check_stride=False)  # `dense`, as it is
+    for one, output in zip(packed[:-1], expected[:-1], strict=True):
         assert one.shape == (2, 4 * output.shape[1], 32, 48)
         # Random weights make outputs of any size: 1e-5 of that size.
         size = output.abs().max().item()
@@ -80,15 +81,20 @@ def test_unpacking_is_the_pixel_shuffle(dtype: torch.dtype, half_rows: int) -> N
 
 @pytest.mark.skipif(not CAN_BF16, reason="needs OpenVINO on a CPU with bfloat16")
 @pytest.mark.xdist_group("converting")
-def test_no_convolution_falls_back_to_float32(small: Checkpoint, cache: None) -> None:
-    runtime = OpenVinoRuntime(RuntimeConfig(precision="bf16"), small)
+@pytest.mark.parametrize("weights", ["small", "with_dense"])
+def test_no_convolution_falls_back_to_float32(
+    request: pytest.FixtureRequest, weights: str, cache: None
+) -> None:
+    checkpoint = request.getfixturevalue(weights)
+    runtime = OpenVinoRuntime(RuntimeConfig(precision="bf16"), checkpoint)
     request, _ = runtime._compile((1, 64, 96, 3))
     layers = request.get_compiled_model().get_runtime_model().get_ordered_ops()
-    infos = [layer.get_rt_info() for layer in layers]
+    infos = [(layer, layer.get_rt_info()) for layer in layers]
     precisions = [
         info["outputPrecisions"].value
-        for info in infos
+        for layer, info in infos
         if info["layerType"].value in ("Convolution", "Deconvolution")
-    ]
+        and layer.get_output_partial_shape(0)[1].get_length() != len(checkpoint.dense_names)
+    ]  # the dense head's own output is float32
     assert len(precisions) > 20
     assert set(precisions) == {"bf16"}

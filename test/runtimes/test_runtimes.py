@@ -52,16 +52,16 @@ def float32(checkpoint: Checkpoint, images: np.ndarray) -> dict[str, torch.Tenso
         return checkpoint.network().eval()(pixels)
 
 
-@pytest.mark.parametrize(
-    ("name", "precision", "tolerance"),
-    [
-        ("torch", "fp32", 1e-5),
-        ("torch", "bf16", 2e-2),
-        pytest.param("openvino", "fp32", 1e-5, marks=needs_openvino),
-        pytest.param("openvino", "bf16", 2e-2, marks=needs_openvino),
-        pytest.param("onnx", "fp32", 1e-5, marks=needs_onnx),
-    ],
-)
+ON_A_CPU = [
+    ("torch", "fp32", 1e-5),
+    ("torch", "bf16", 2e-2),
+    pytest.param("openvino", "fp32", 1e-5, marks=needs_openvino),
+    pytest.param("openvino", "bf16", 2e-2, marks=needs_openvino),
+    pytest.param("onnx", "fp32", 1e-5, marks=needs_onnx),
+]
+
+
+@pytest.mark.parametrize(("name", "precision", "tolerance"), ON_A_CPU)
 def test_outputs_are_those_of_the_network(
     checkpoint: Checkpoint,
     images: np.ndarray,
@@ -82,17 +82,44 @@ def test_outputs_are_those_of_the_network(
     assert (one["seed"] - expected["seed"][1:]).abs().max() < tolerance
 
 
+@pytest.mark.parametrize(("name", "precision", "tolerance"), ON_A_CPU)
+def test_a_dense_head_is_one_more_output(
+    with_dense: Checkpoint,
+    cache: None,
+    images: np.ndarray,
+    name: str,
+    precision: str,
+    tolerance: float,
+) -> None:
+    runtime = open_runtime(RuntimeConfig(name=name, precision=precision, device="cpu"), with_dense)
+    wanted = float32(with_dense, images)
+    outputs = runtime(images)
+    assert set(outputs) == {"offset", "bandwidth", "seed", "dense"}
+    assert outputs["dense"].shape == (2, 5, 6, 10)
+    for head, output in outputs.items():
+        assert output.dtype == torch.float32
+        assert (output - wanted[head]).abs().max() < tolerance, head
+    assert (runtime(images[1:])["dense"] - wanted["dense"][1:]).abs().max() < tolerance
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 @pytest.mark.parametrize(
     ("precision", "tolerance"), [("fp32", 1e-3), ("bf16", 2e-2), ("fp16", 5e-3)]
 )
+@pytest.mark.parametrize("weights", ["untrained", "with_dense"])
 def test_cuda_outputs_are_those_of_the_network(
-    untrained: Checkpoint, cache: None, images: np.ndarray, precision: str, tolerance: float
+    request: pytest.FixtureRequest,
+    cache: None,
+    images: np.ndarray,
+    weights: str,
+    precision: str,
+    tolerance: float,
 ) -> None:
-    runtime = open_runtime(RuntimeConfig(precision=precision, device="cuda"), untrained)
+    checkpoint = request.getfixturevalue(weights)
+    runtime = open_runtime(RuntimeConfig(precision=precision, device="cuda"), checkpoint)
     assert runtime.name == "torch"
-    expected = float32(untrained, images)
+    expected = float32(checkpoint, images)
     for head, output in runtime(images).items():
         assert output.device.type == "cuda"
         assert (output.cpu() - expected[head]).abs().max() < tolerance, head

@@ -46,9 +46,9 @@ SIZE = (48, 80)
 
 
 @pytest.fixture(scope="module")
-def written(small: Checkpoint, temporal: Checkpoint, cache: None) -> None:
+def written(small: Checkpoint, with_dense: Checkpoint, temporal: Checkpoint, cache: None) -> None:
     """The ONNX files, written while torch.cuda is what it is: torch imports parts for it."""
-    for checkpoint in (small, temporal):
+    for checkpoint in (small, with_dense, temporal):
         cached_onnx(checkpoint, SIZE, "fp32")
 
 
@@ -261,7 +261,7 @@ def test_torch2trt_gives_the_output_of_a_single_head_as_it_is(
     with_stand_in(StandInTensorRT())
     runtime = Torch2TrtRuntime(CONFIG, small)
     runtime.device = torch.device("cpu")
-    monkeypatch.setattr(torch2trt_runtime, "output_names", lambda method: ["seed"])
+    monkeypatch.setattr(torch2trt_runtime, "output_names", lambda checkpoint: ["seed"])
     plan = TensorRTRuntime(CONFIG, small).engine(SIZE).plan
     outputs = runtime.load(plan)(np.zeros((1, *SIZE, 3), np.uint8), None)
     assert {name: output.shape for name, output in outputs.items()} == {"seed": (1, 3, *SIZE)}
@@ -276,6 +276,19 @@ def test_torch2trt_runs_the_same_engine(small: Checkpoint, with_stand_in: Instal
     assert Comparison(small, SIZE)(runtime).relative < 1e-4
     TensorRTRuntime(CONFIG, small).engine(SIZE)
     assert len(trt.builds) == 1
+
+
+@pytest.mark.parametrize("kind", [TensorRTRuntime, Torch2TrtRuntime])
+def test_a_dense_head_is_one_more_output(
+    with_dense: Checkpoint, with_stand_in: Install, kind: type[TensorRTRuntime]
+) -> None:
+    with_stand_in(StandInTensorRT())
+    runtime = kind(CONFIG, with_dense)
+    runtime.device = torch.device("cpu")
+    assert Comparison(with_dense, SIZE)(runtime).relative < 1e-4
+    outputs = runtime(np.zeros((2, *SIZE, 3), np.uint8))
+    assert list(outputs) == ["offset", "bandwidth", "seed", "dense"]
+    assert outputs["dense"].shape == (2, 5, 6, 10)
 
 
 @pytest.mark.parametrize("kind", [TensorRTRuntime, Torch2TrtRuntime])

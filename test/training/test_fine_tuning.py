@@ -199,3 +199,21 @@ def test_a_view_of_the_published_recipe_is_a_window_centred_on_its_object(tmp_pa
         ):
             assert (whole[y : y + 64, x : x + 64] == part).all()
         assert view.ignore is not None and not view.ignore.any()
+
+
+def test_dense_classes_are_taken_over_by_name(with_dense: Checkpoint, tmp_path: Path) -> None:
+    file = tmp_path / "old.safetensors"
+    save_checkpoint(with_dense, file)
+    method, names = with_dense.method(), ("car", "fence", "road")
+    old = with_dense.network().dense
+    assert old is not None
+    for new_heads in (False, True):
+        new = ERFNet(method.heads, with_dense.profile, n_dense=3)
+        assert new.dense is not None
+        before = new.dense.weight.clone()
+        start_from(new, method, with_dense.class_names, str(file), new_heads, names)
+        for channel, source in ((0, 1), (2, 0)):
+            expected = before[channel] if new_heads else old.weight[source]
+            assert torch.equal(new.dense.weight[channel], expected)
+            assert torch.equal(new.dense.bias[channel], old.bias[source]) != new_heads
+        assert torch.equal(new.dense.weight[1], before[1])

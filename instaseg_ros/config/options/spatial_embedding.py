@@ -31,6 +31,12 @@ class DecodeConfig:
         "seed's score alone",
         live=True,
     )
+    class_vote: bool = param(
+        False,
+        "an instance has the class that most of its pixels have in the dense head, for weights "
+        "with one (train.weight_dense); false: that of its seed",
+        live=True,
+    )
     min_score: float = shared.min_score()
 
 

@@ -137,7 +137,10 @@ class TrainConfig:
         0.999, "decay of the averaged weights; 0: no averaging", low=0.0, high=1.0
     )
     weight_dense: float = param(
-        0.0, "weight of a dataset's dense classes, as an extra task; 0: not learned", low=0.0
+        0.0,
+        "weight of a dataset's dense classes, as an extra task, for decode.class_vote; 0: not "
+        "learned",
+        low=0.0,
     )
     weight_teacher: float = param(1.0, "weight of the teacher's outputs, if any", low=0.0)
     foreground_weight: float = param(
