@@ -147,11 +147,14 @@ class Pipeline:
         return [Result(one, dict(stage_ms)) for one in instances]
 
     def reconfigure(self, config: Config) -> None:
-        """Use `config` from the next frame on.
+        """Use `config` from the next frame on. Raises ConfigError, and changes nothing, if `check`
+        does."""
+        self.check(config)
+        self.config = config
 
-        Raises ConfigError, and changes nothing, if a parameter differs that is not live, or the
-        weights lack what one needs.
-        """
+    def check(self, config: Config) -> None:
+        """Raise ConfigError if a parameter differs that is not live, or the weights lack what one
+        needs."""
         live = {leaf.name for leaf in parameters(self.config) if leaf.live}
         old, new = leaves_of(self.config), leaves_of(config)  # two methods have different names
         fixed = [n for n in {**old, **new} if n not in live and old.get(n) != new.get(n)]
@@ -161,7 +164,6 @@ class Pipeline:
                 "make another Pipeline"
             )
         self._check_vote(config)
-        self.config = config
 
     def warm_up(self) -> bool:
         """Process noise: first calls compile, record and allocate, and no camera should wait.

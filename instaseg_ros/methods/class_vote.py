@@ -1,8 +1,9 @@
 """Lets the pixels vote on the classes of instances.
 
-The rule is Panoptic-DeepLab's (Cheng et al. 2020, arXiv 1911.10194): instances are grouped without
-regard to class, and each has the class that most of its pixels have in a dense semantic head. Here
-only the classes of instances can be voted for, and a tie leaves an instance the class of its seed.
+The idea is Panoptic-DeepLab's (Cheng et al. 2020, arXiv 1911.10194): instances are grouped without
+regard to class, and each has the class that most of its pixels have in a dense semantic head. Ours:
+only classes of instances can be voted for, and without a majority of more than half of its pixels
+an instance keeps the class of its seed.
 """
 
 from __future__ import annotations
@@ -17,34 +18,28 @@ from instaseg_ros.model.heads import STRIDE
 from instaseg_ros.numba_cache import compile_all, kernel
 
 
-def best_classes(scores: NDArray[np.float32]) -> NDArray[np.int16]:
-    """(h, w): the first of the largest channels of (C, h, w)."""
-    compile_all()
-    best = np.zeros(scores.shape[1:], np.int16)
-    _find_best(np.ascontiguousarray(scores), best)
-    return best
+def voted(instances: Instances, scores: NDArray[np.float32]) -> Instances:
+    """The instances, each with the class of more than half of its pixels, where there is one;
+    nothing else changes.
 
-
-def voted(instances: Instances, cells: NDArray[np.int16], n_classes: int) -> Instances:
-    """The instances, each with the class of most of its pixels; nothing else changes.
-
-    cells: (H/8, W/8), rounded up or more, the class of each cell, 0 to n_classes - 1.
+    scores: (C, H/8, W/8), the sides rounded up or more: of each class of instances.
     """
     if not len(instances):
         return instances
     compile_all()
-    votes = np.zeros((int(instances.ids.max()) + 1, n_classes), np.int64)
+    cells = np.zeros(scores.shape[1:], np.int16)
+    _find_best(np.ascontiguousarray(scores), cells)
+    votes = np.zeros((int(instances.ids.max()) + 1, len(scores)), np.int64)
     _count(instances.labels, cells, votes)
     own = votes[instances.ids]  # (N, C)
-    others = own.argmax(1)
-    rows = np.arange(len(own))
-    more = own[rows, others] > own[rows, instances.class_ids]
-    return replace(instances, class_ids=np.where(more, others, instances.class_ids))
+    most = own.max(1) * 2 > own.sum(1)
+    return replace(instances, class_ids=np.where(most, own.argmax(1), instances.class_ids))
 
 
 @kernel("void(float32[:,:,::1], int16[:,::1])")
 def _find_best(scores, best):  # type: ignore[no-untyped-def]
-    """`best_classes` into zeros. Five times as fast as argmax over the first dimension."""
+    """The first of the largest channels of (C, h, w), into zeros (h, w): five times as fast as
+    argmax over the first dimension."""
     for y in range(scores.shape[1]):
         top = scores[0, y].copy()
         for c in range(1, scores.shape[0]):

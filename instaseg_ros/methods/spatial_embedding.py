@@ -26,7 +26,7 @@ from instaseg_ros.frames import Instances
 from instaseg_ros.methods import binned_loss
 from instaseg_ros.methods.base import Targets
 from instaseg_ros.methods.bootstrapping import hard_pixels
-from instaseg_ros.methods.class_vote import best_classes, voted
+from instaseg_ros.methods.class_vote import voted
 from instaseg_ros.methods.instance_loss import InstanceLoss, squared_distance
 from instaseg_ros.model.heads import DENSE, Head
 
@@ -148,7 +148,7 @@ class SpatialEmbedding:
             found = _instances(groups)
             if config.class_vote:
                 (scores,) = gpu.on_host(outputs[DENSE][b].float())
-                found = voted(found, best_classes(scores.numpy()), self.n_classes)
+                found = voted(found, scores.numpy())
             instances.append(with_score(found, config.min_score))
         return instances
 

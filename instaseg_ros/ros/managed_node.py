@@ -129,7 +129,9 @@ class InstasegNode(LifecycleNode):
     def _check_parameters(self, changes: Iterable[Parameter]) -> SetParametersResult:
         fixed = self.lifecycle not in ("unconfigured", "finalized")
         try:
-            parameters.changed(self.config, changes, fixed)
+            config = parameters.changed(self.config, changes, fixed)
+            if session := self._session:
+                session.pipeline.check(config)
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
         if not HAS_AFTERWARDS:

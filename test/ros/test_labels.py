@@ -203,6 +203,7 @@ def test_thresholds_change_live(robot: Robot, camera):
         ("node.image_transport", "compressed", "node.image_transport: expected to stay 'raw'"),
         ("decode.seed_threshold", "high", "decode.seed_threshold: expected float, got str 'high'"),
         ("decode.min_pixels", 0.5, "decode.min_pixels: expected int, got float 0.5"),
+        ("decode.class_vote", True, "expected a dense head that knows red, green, blue, got wei"),
     ],
 )
 def test_bad_values_are_refused_with_a_reason(robot: Robot, camera, name, value, reason):

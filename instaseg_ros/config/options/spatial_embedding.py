@@ -33,8 +33,8 @@ class DecodeConfig:
     )
     class_vote: bool = param(
         False,
-        "an instance has the class that most of its pixels have in the dense head, for weights "
-        "with one (train.weight_dense); false: that of its seed",
+        "an instance has the class that more than half of its pixels have in the dense head, else "
+        "its seed's; for weights trained with train.weight_dense",
         live=True,
     )
     min_score: float = shared.min_score()
