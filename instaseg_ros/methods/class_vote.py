@@ -2,8 +2,8 @@
 
 The idea is Panoptic-DeepLab's (Cheng et al. 2020, arXiv 1911.10194): instances are grouped without
 regard to class, and each has the class that most of its pixels have in a dense semantic head. Ours:
-only classes of instances can be voted for, and without a majority of more than half of its pixels
-an instance keeps the class of its seed.
+only classes of instances can be voted for, without a majority of more than half of its pixels an
+instance keeps the class of its seed, and the surer the vote, the higher its score.
 """
 
 from __future__ import annotations
@@ -18,22 +18,25 @@ from instaseg_ros.model.heads import STRIDE
 from instaseg_ros.numba_cache import compile_all, kernel
 
 
-def voted(instances: Instances, scores: NDArray[np.float32]) -> Instances:
-    """The instances, each with the class of more than half of its pixels, where there is one;
-    nothing else changes.
+def voted(instances: Instances, dense: NDArray[np.float32]) -> Instances:
+    """The instances, each with the class of more than half of its pixels, where there is one, and
+    with its score times the root of the share of its pixels that have its class. Nothing else
+    changes.
 
-    scores: (C, H/8, W/8), the sides rounded up or more: of each class of instances.
+    dense: raw scores (C, H/8, W/8), the sides rounded up or more: of each class of instances.
     """
     if not len(instances):
         return instances
     compile_all()
-    cells = np.zeros(scores.shape[1:], np.int16)
-    _find_best(np.ascontiguousarray(scores), cells)
-    votes = np.zeros((int(instances.ids.max()) + 1, len(scores)), np.int64)
+    cells = np.zeros(dense.shape[1:], np.int16)
+    _find_best(np.ascontiguousarray(dense), cells)
+    votes = np.zeros((int(instances.ids.max()) + 1, len(dense)), np.int64)
     _count(instances.labels, cells, votes)
-    own = votes[instances.ids]  # (N, C)
-    most = own.max(1) * 2 > own.sum(1)
-    return replace(instances, class_ids=np.where(most, own.argmax(1), instances.class_ids))
+    share = votes[instances.ids] / np.maximum(votes[instances.ids].sum(1, keepdims=True), 1)
+    class_ids = np.where(share.max(1) > 0.5, share.argmax(1), instances.class_ids)
+    agreed = np.sqrt(share[np.arange(len(share)), class_ids])
+    scores = (instances.scores * agreed).astype(np.float32)
+    return replace(instances, class_ids=class_ids, scores=scores)
 
 
 @kernel("void(float32[:,:,::1], int16[:,::1])")

@@ -147,8 +147,8 @@ class SpatialEmbedding:
                 groups = group(offset.numpy(), bandwidth.numpy(), seed.numpy(), config)
             found = _instances(groups)
             if config.class_vote:
-                (scores,) = gpu.on_host(outputs[DENSE][b].float())
-                found = voted(found, scores.numpy())
+                (dense,) = gpu.on_host(outputs[DENSE][b].float())
+                found = voted(found, dense.numpy())
             instances.append(with_score(found, config.min_score))
         return instances
 

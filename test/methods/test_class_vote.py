@@ -16,7 +16,9 @@ from instaseg_ros.methods.class_vote import voted
 
 def instances(labels: np.ndarray, class_ids: list[int]) -> Instances:
     classes = np.array(class_ids, np.int64)
-    return labelled_instances(labels.astype(np.uint16), classes, np.ones(len(classes), np.float32))
+    return labelled_instances(
+        labels.astype(np.uint16), classes, np.full(len(classes), 0.9, np.float32)
+    )
 
 
 def one_hot(cells: np.ndarray, n_classes: int) -> np.ndarray:
@@ -32,8 +34,10 @@ def test_the_class_is_that_of_most_pixels() -> None:
     found = voted(before, one_hot(np.array([[3, 1]]), 4))
     assert found.class_ids.tolist() == [3, 1]
     for field in dataclasses.fields(Instances):
-        if field.name not in ("class_ids", "embeddings"):
+        if field.name not in ("class_ids", "scores", "embeddings"):
             assert getattr(found, field.name) is getattr(before, field.name)
+    assert found.scores.dtype == np.float32
+    assert found.scores == pytest.approx([0.9 * (40 / 65) ** 0.5, 0.9])
 
 
 @pytest.mark.parametrize("own", [0, 1, 2])
@@ -68,3 +72,5 @@ def test_it_is_the_plain_count(seed: int) -> None:
         counts = np.bincount(of_pixels[before.labels == k], minlength=n_classes)
         expected = counts.argmax() if counts.max() > counts.sum() / 2 else own
         assert found.class_ids[found.ids == k] == expected
+        share = counts[expected] / counts.sum()
+        assert found.scores[found.ids == k] == pytest.approx(0.9 * share**0.5)

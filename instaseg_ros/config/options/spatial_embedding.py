@@ -34,7 +34,7 @@ class DecodeConfig:
     class_vote: bool = param(
         False,
         "an instance has the class that more than half of its pixels have in the dense head, else "
-        "its seed's; for weights trained with train.weight_dense",
+        "its seed's, and is the surer, the more agree; for weights trained with train.weight_dense",
         live=True,
     )
     min_score: float = shared.min_score()
