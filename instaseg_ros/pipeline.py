@@ -219,7 +219,7 @@ class Pipeline:
         if not self.method.temporal:
             outputs = self.runtime(images)
             if mirror:
-                outputs = mean_of_both(outputs, self.method.mirror_turns)
+                outputs = mean_of_both(outputs, self.method.mirror_turns, self.method.through_tanh)
             return outputs
         past = take_states(cameras, size)
         outputs = cast(Remembering, self.runtime)(images, past)

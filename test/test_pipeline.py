@@ -18,6 +18,7 @@ from instaseg_ros.errors import ConfigError, ImageError
 from instaseg_ros.frames import Frame
 from instaseg_ros.methods import METHODS, make_method
 from instaseg_ros.model.erfnet import ERFNet
+from instaseg_ros.model.mirror import mean_of_both
 from instaseg_ros.model.mirror import with_mirror_images
 from instaseg_ros.pipeline import WARM_UP_SIZE, Pipeline
 from instaseg_ros.runtimes.tensorrt_runtime import TensorRTRuntime
@@ -229,6 +230,22 @@ def test_with_its_mirror_image_a_frame_and_its_mirror_image_are_one(
         for channel in pipeline.method.mirror_turns.get(head, ()):
             there[:, channel] *= -1
         torch.testing.assert_close(here, there, atol=1e-4, rtol=1e-4)
+
+
+def test_a_constant_in_all_offsets_changes_nothing_in_the_mean_with_the_mirror_image() -> None:
+    """A network with a learned centre may add one, as it moves pixels and centre alike."""
+    rng = torch.Generator().manual_seed(0)
+    moved = 0.2 * torch.randn(1, 2, 4, 6, generator=rng)  # tanh of the offset
+    mirrored = moved.flip(3) * torch.tensor([-1.0, 1.0])[:, None, None]
+    method = make_method("spatial_embedding", 1)
+    means = []
+    for constant in (0.0, 0.3):
+        shift = torch.tensor([constant, 0.0])[:, None, None]
+        offset = torch.atanh(torch.cat([moved, mirrored]) + shift)
+        both = mean_of_both({"offset": offset}, method.mirror_turns, method.through_tanh)
+        means.append(both["offset"].tanh())
+    torch.testing.assert_close(means[0], moved)
+    torch.testing.assert_close(means[1], moved)
 
 
 def test_what_remembers_has_no_mirror_image(tmp_path: Path) -> None:

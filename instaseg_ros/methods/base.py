@@ -65,6 +65,8 @@ class Method(Protocol):
     class_channels: Mapping[str, Sequence[int]]
     # By head, the channels that point along x, whose sign flips in a mirror image.
     mirror_turns: Mapping[str, Sequence[int]]
+    # The heads whose outputs are used through tanh, and so are averaged there.
+    through_tanh: Sequence[str]
 
     def initialise(self, network: ERFNet) -> None:
         """Set a new network's heads to good starting values for training."""

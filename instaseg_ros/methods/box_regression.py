@@ -83,6 +83,7 @@ class BoxRegression:
         )
         self.class_channels: Mapping[str, Sequence[int]] = {"semantic": channel_classes(n_classes)}
         self.mirror_turns: Mapping[str, Sequence[int]] = {"box": (0,)}
+        self.through_tanh: Sequence[str] = ()
 
     def initialise(self, network: ERFNet) -> None:
         """Start from boxes of UNIT_PX around every pixel, mostly background."""

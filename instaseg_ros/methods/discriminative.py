@@ -72,6 +72,7 @@ class Discriminative:
         )
         self.class_channels: Mapping[str, Sequence[int]] = {"semantic": channel_classes(n_classes)}
         self.mirror_turns: Mapping[str, Sequence[int]] = {}
+        self.through_tanh: Sequence[str] = ()
 
     def initialise(self, network: ERFNet) -> None:
         """Start with a tenth of the pixels as objects. The embedding stays random: instances that

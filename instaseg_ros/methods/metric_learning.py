@@ -96,6 +96,7 @@ class MetricLearning:
             "masks": channel_classes(n_classes) * len(TAUS)
         }
         self.mirror_turns: Mapping[str, Sequence[int]] = {}
+        self.through_tanh: Sequence[str] = ()
 
     def initialise(self, network: ERFNet) -> None:
         """Start from the bare position (other channels stay random), and from no objects."""

@@ -119,6 +119,7 @@ class SpatialEmbedding:
         )
         self.class_channels: Mapping[str, Sequence[int]] = {"seed": range(n_classes)}
         self.mirror_turns: Mapping[str, Sequence[int]] = {"offset": (0,)}
+        self.through_tanh: Sequence[str] = ("offset",)
 
     def initialise(self, network: ERFNet) -> None:
         """Start with zero offsets and a bandwidth of about six pixels."""

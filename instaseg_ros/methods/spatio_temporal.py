@@ -59,6 +59,7 @@ class SpatioTemporal:
         self.heads: tuple[Head, ...] = embedding, Head("depth", 1, embedding.decoder), semantic
         self.class_channels: Mapping[str, Sequence[int]] = self._of_frames.class_channels
         self.mirror_turns: Mapping[str, Sequence[int]] = {}
+        self.through_tanh: Sequence[str] = ()
 
     def initialise(self, network: ERFNet) -> None:
         """Start as `discriminative` does, with everything INITIAL_M away."""

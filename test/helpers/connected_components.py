@@ -52,6 +52,7 @@ class ConnectedComponents:
         )
         self.class_channels: Mapping[str, Sequence[int]] = {"score": range(n_classes)}
         self.mirror_turns: Mapping[str, Sequence[int]] = {}
+        self.through_tanh: Sequence[str] = ()
 
     def initialise(self, network: ERFNet) -> None:
         """Leave the network unchanged."""
