@@ -18,8 +18,7 @@ from instaseg_ros.errors import ConfigError, ImageError
 from instaseg_ros.frames import Frame
 from instaseg_ros.methods import METHODS, make_method
 from instaseg_ros.model.erfnet import ERFNet
-from instaseg_ros.model.mirror import mean_of_both
-from instaseg_ros.model.mirror import with_mirror_images
+from instaseg_ros.model.mirror import mean_of_both, with_mirror_images
 from instaseg_ros.pipeline import WARM_UP_SIZE, Pipeline
 from instaseg_ros.runtimes.tensorrt_runtime import TensorRTRuntime
 from instaseg_ros.runtimes.torch_runtime import LiveRuntime, TorchRuntime
