@@ -9,7 +9,8 @@ import argparse
 import os
 from pathlib import Path
 
-from instaseg_ros.config import load, parse_assignments
+from instaseg_ros.checkpoint import describe
+from instaseg_ros.config import load, merge, parse_assignments, read
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", type=Path, help="run directory (default: runs/NAME of the config)"
     )
     parser.add_argument("--data", help="dataset to train on, instead of the config's")
-    parser.add_argument("--from", dest="init", metavar="WEIGHTS", help="weights to start from")
+    parser.add_argument(
+        "--from",
+        dest="init",
+        metavar="WEIGHTS",
+        help="weights to start from, whose profile is taken unless one is given",
+    )
     parser.add_argument(
         "--check", action="store_true", help="read every file of the dataset, without training"
     )
@@ -34,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
     if args.data:
         overrides["train.dataset"] = args.data
     config = load(args.config, overrides)
+    if args.init and "method.profile" not in read(args.config) | overrides:
+        config = merge(config, {"method.profile": describe(args.init).profile})
     if args.check:
         from instaseg_ros.cli.info import check
 

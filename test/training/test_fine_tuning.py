@@ -47,6 +47,17 @@ def test_ten_images_are_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert statistics and all(torch.equal(kept[name], old[name]) for name in statistics)
 
 
+@pytest.mark.parametrize("given", ["", "published"])
+def test_the_initial_weights_bring_their_profile(given: str, tmp_path: Path) -> None:
+    data, run = write_discs(tmp_path / "data", 3), tmp_path / "run"
+    few = {**QUICK, "train.steps": 1, "train.validation_frames": 1}
+    if given:
+        few["method.profile"] = given
+    command = ["train", str(RECIPES / "finetune.yaml"), "--from", "street-synthetic-fast"]
+    assert cli.main([*command, "--data", str(data), "-o", str(run), *set_options(few)]) == 0
+    assert load_checkpoint(run / "weights.safetensors").profile == (given or "fast")
+
+
 @pytest.mark.parametrize(("count", "held"), [(25, ["09", "19"]), (10, ["09"]), (3, ["02"])])
 def test_every_tenth_image_is_held_out(
     count: int, held: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
