@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -17,9 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from instaseg_ros.checkpoint import Checkpoint, save_checkpoint
 from instaseg_ros.config import Config, merge
-from instaseg_ros.methods import make_method
 from instaseg_ros.model.batchnorm import fold
 from instaseg_ros.model.erfnet import ERFNet
 from instaseg_ros.runtimes.cuda_runtime import CudaRuntime
@@ -70,6 +67,14 @@ def going_on(found: Found, name: str, wrong: list[str]) -> Iterator[None]:
         wrong.append(name)
 
 
+# Shipped weights, by profile.
+WEIGHTS = {
+    "published": "street-synthetic",
+    "fast": "street-synthetic-fast",
+    "lite": "street-synthetic-lite",
+}
+
+
 def sized(height: int, width: int) -> Size:
     return (height, width) if CUDA else (height // 8, width // 8)
 
@@ -78,23 +83,6 @@ def street(size: Size, frames: int = 1) -> list[NDArray[np.uint8]]:
     """Held-out frames (H, W, 3) of the synthetic street."""
     drawn = SyntheticStreet(size, split="val", sequences=frames, frames_per_sequence=1, depth=False)
     return [drawn[index].frame.image for index in range(frames)]
-
-
-@contextmanager
-def weights(profile: str) -> Iterator[str]:
-    """Shipped weights of a profile, or random ones if there are none."""
-    shipped = {"published": "street-synthetic", "fast": "street-synthetic-fast"}
-    if profile in shipped:
-        yield shipped[profile]
-        return
-    method = make_method("spatial_embedding", N_CLASSES, 2)
-    torch.manual_seed(0)
-    network = ERFNet(method.heads, profile)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"{profile}-by-chance.safetensors")
-        names = SyntheticStreet.class_names[:N_CLASSES]
-        save_checkpoint(Checkpoint(network.state_dict(), names, profile=profile), path)
-        yield str(path)
 
 
 def configured(weights: str) -> Config:

@@ -17,6 +17,7 @@ from gpu_common import (
     CUDA,
     DEVICE,
     ROUNDS,
+    WEIGHTS,
     Found,
     Size,
     by_shape,
@@ -27,7 +28,6 @@ from gpu_common import (
     sized,
     street,
     times_ms,
-    weights,
 )
 from numpy.typing import NDArray
 
@@ -50,13 +50,14 @@ def bench(found: Found) -> None:
     wrong: list[str] = []
     for profile, size, batch in cases:
         case = "{}_{}x{}_batch_{}".format(profile, *size, batch)
-        with going_on(found, case, wrong), weights(profile) as name:
-            found(case, whole_frame(configured(name), size, batch))
+        with going_on(found, case, wrong):
+            found(case, whole_frame(configured(WEIGHTS[profile]), size, batch))
     # cuDNN's choice of algorithms, which is a thread's own, may time the loading of the first ones.
     profile, size, batch = cases[0]
     case = "first_case_again"
-    with going_on(found, case, wrong), weights(profile) as name, ThreadPoolExecutor(1) as pool:
-        found(case, pool.submit(whole_frame, configured(name), size, batch).result())
+    with going_on(found, case, wrong), ThreadPoolExecutor(1) as pool:
+        again = pool.submit(whole_frame, configured(WEIGHTS[profile]), size, batch)
+        found(case, again.result())
     assert not wrong, f"failed: {', '.join(wrong)}"
 
 

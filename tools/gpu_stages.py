@@ -31,6 +31,7 @@ from gpu_common import (
     DEVICE,
     N_CLASSES,
     WARM_UP,
+    WEIGHTS,
     Found,
     NotRun,
     Remarks,
@@ -41,7 +42,6 @@ from gpu_common import (
     product_rate,
     sized,
     street,
-    weights,
 )
 from numpy.typing import NDArray
 
@@ -153,8 +153,7 @@ def forms(found: Found) -> None:
     wrong: list[str] = []
     cases = [("published", "fp16"), ("published", "fp32"), ("lite", "fp16"), ("lite", "fp32")]
     for profile, precision in cases if CUDA else [("published", "fp32"), ("lite", "fp32")]:
-        with weights(profile) as name:
-            checkpoint = load_checkpoint(name)
+        checkpoint = load_checkpoint(WEIGHTS[profile])
         image = street(sized(256, 512))[0][None]
         with torch.inference_mode():
             pixels = torch.from_numpy(image).permute(0, 3, 1, 2) / 255
