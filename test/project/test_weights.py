@@ -41,7 +41,7 @@ def test_weights_are_small_and_say_where_they_come_from(name: str) -> None:
     [
         ("street-synthetic", "mean", 0.8),
         ("street-synthetic-fast", "mean", 0.8),
-        ("street-synthetic-lite", "mean", 0.5),
+        ("street-synthetic-lite", "car", 0.7),
         ("street", "car", 0.15),  # it knows photographs
     ],
 )
