@@ -105,21 +105,18 @@ def _check_augment(config: TrainConfig) -> None:
             "train.variation: it is for the rendered street (train.dataset: synthetic); for "
             f"{config.dataset} set it to 0, and train.augment instead"
         )
-    if config.augment.camera and config.cache == "device":
-        raise ConfigError(
-            "train.augment.camera: expected 0 with train.cache: device, where views are made "
-            f"without it, got {config.augment.camera}; set it to 0, or train.cache to memory"
-        )
     if config.augment.paste and config.clip_frames > 1:
         raise ConfigError(
             "train.augment.paste: expected 0 with train.clip_frames above 1, as what is pasted "
             f"would have to move with its clip; got {config.augment.paste}"
         )
-    if config.augment.paste and config.cache == "device":
-        raise ConfigError(
-            "train.augment.paste: expected 0 with train.cache: device, where views are made "
-            f"without it, got {config.augment.paste}; set it to 0, or train.cache to memory"
-        )
+    for name in ("camera", "paste"):
+        strength = getattr(config.augment, name)
+        if strength and config.cache == "device":
+            raise ConfigError(
+                f"train.augment.{name}: expected 0 with train.cache: device, where views are made "
+                f"without it, got {strength}; set it to 0, or train.cache to memory"
+            )
 
 
 def _check_clips(config: TrainConfig, dataset: Dataset) -> None:
