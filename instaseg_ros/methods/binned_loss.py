@@ -6,8 +6,6 @@ bins; everything else is as in `spatial_embedding`, up to rounding.
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from instaseg_ros.clustering.ellipses import gpu
 from instaseg_ros.methods.bootstrapping import hard_pixels
 
 if TYPE_CHECKING:
@@ -146,7 +145,7 @@ class BinnedInstanceLoss(torch.autograd.Function):
         counted: Tensor,
         n: Tensor,
     ) -> Tensor:
-        find = _in_triton if embedding.is_cuda and _has_triton() else _in_torch
+        find = _in_triton if embedding.is_cuda and gpu.runs_triton(embedding.device) else _in_torch
         value, by_embedding, by_center, by_scale = find(embedding, center, scale, own, counted, n)
         share = (1 / n)[:, None, None]
         ctx.save_for_backward(by_embedding * share, by_center * share, by_scale * share)
@@ -224,11 +223,6 @@ def _falls(table: Tensor) -> Tensor:
     fall_own = (1 / before + 1 / after) / 2
     fall_other = (size - hits + own / 2) / (before * after)
     return (torch.stack([fall_own, fall_other], 2) * (size > 0)[:, :, None]).flip(3)
-
-
-@functools.cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
 
 
 def _portions(n_instances: int, n_pixels: int) -> list[slice]:

@@ -66,7 +66,7 @@ def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_triton_works_here() -> None:
-    assert gpu._triton(torch.device("cuda", 0)), "the log says why it does not"
+    assert gpu.runs_triton(torch.device("cuda", 0)), "the log says why it does not"
 
 
 @pytest.mark.parametrize("objects", [5, 30, 100, 300])
@@ -101,7 +101,7 @@ def test_outputs_are_read_as_the_network_leaves_them(dtype: torch.dtype) -> None
 
 
 def test_without_triton_the_cpu_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "_triton", lambda device: False)
+    monkeypatch.setattr(gpu, "runs_triton", lambda device: False)
     called = count_calls(monkeypatch)
     made = scene(30)
     method = SpatialEmbedding(N_CLASSES, 2)

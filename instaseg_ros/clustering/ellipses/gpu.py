@@ -53,7 +53,7 @@ def group(
     """
     device = outputs[0].device
     with torch.cuda.device(device):
-        if not _triton(device):
+        if not runs_triton(device):
             return [None] * len(outputs[0])
         return _session(outputs, lattice).group(outputs, least_logit, gain, config)
 
@@ -147,7 +147,7 @@ def _recorder(device: torch.device) -> Recorder:
 
 
 @functools.cache
-def _triton(device: torch.device) -> bool:
+def runs_triton(device: torch.device) -> bool:
     """Whether Triton works here: it can be imported, and the kernels compile and run."""
     try:
         from instaseg_ros.clustering.ellipses.triton_session import check
