@@ -161,8 +161,10 @@ def dataset_from(args: argparse.Namespace, tracking: bool = False) -> Dataset:
     if args.split != "val":
         raise ConfigError(f"--split: the synthetic street has only val, got {args.split}")
     size = size_from(args.size or SYNTHETIC_SIZE)
-    each = {"per_sequence": SYNTHETIC_TRACKED} if tracking else {}
-    return held_out_street(args.frames or SYNTHETIC_FRAMES, size, **each)
+    frames = args.frames or SYNTHETIC_FRAMES
+    if tracking:
+        return held_out_street(frames, size, SYNTHETIC_TRACKED)
+    return held_out_street(frames, size)
 
 
 def _plain_json(facts: dict[str, object]) -> str:
