@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 from array import array
 from types import ModuleType, SimpleNamespace
@@ -342,6 +343,70 @@ def test_depth_in_metres_and_millimetres(big):
         LABELS / 1000,
         rtol=1e-6,
     )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0, -2])
+def test_depth_that_says_nothing_is_unknown(value):
+    metres = np.full((HEIGHT, WIDTH), 3, np.float32)
+    metres[1, 2] = value
+    depth = image_messages.image_to_depth(message("32FC1", metres.astype("<f4")))
+    assert depth[1, 2] == 0 and (depth == 3).sum() == HEIGHT * WIDTH - 1
+
+
+def compressed_depth(samples, form, a=0.0, b=0.0):
+    """A message of compressed_depth_image_transport: an enum, two floats and a PNG."""
+    png = cv2.imencode(".png", samples)[1].tobytes()
+    return SimpleNamespace(format=form, data=struct.pack("<iff", 0, a, b) + png)
+
+
+@pytest.mark.parametrize("form", ["16UC1; compressedDepth", "16UC1; compressedDepth png"])
+def test_compressed_depth_in_millimetres(form):
+    depth = image_messages.compressed_to_depth(compressed_depth(LABELS, form))
+    np.testing.assert_allclose(depth, LABELS / 1000, rtol=1e-6)
+
+
+def test_compressed_depth_in_metres_is_kept_as_inverse_depth():
+    metres = np.linspace(0.5, 9.9, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
+    a = 100 * 101.0  # for the transport's depth_quantization of 100 and depth_max of 10
+    b = 1 - a / 10
+    inverse = (a / metres + b).astype(np.uint16)
+    inverse[2, 3] = 0  # unknown
+    depth = image_messages.compressed_to_depth(
+        compressed_depth(inverse, "32FC1; compressedDepth png", a, b)
+    )
+    assert depth.dtype == np.float32 and depth[2, 3] == 0
+    metres[2, 3] = 0
+    np.testing.assert_allclose(depth, metres, rtol=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"format": "16UC1; compressedDepth rvl"}, "compressedDepth.format to png"),
+        ({"data": b"123"}, "header of 12 bytes and a PNG, got 3"),
+        ({"data": bytes(12) + b"\x89PNG\r\n\x1a\n"}, "breaks off"),
+        ({"data": bytes(12) + compressed("", ".png", RGB).data}, r"uint8 of \(6, 8, 3\)"),
+        ({"format": "jpeg"}, "expected lossless PNG, got format 'jpeg'"),
+    ],
+)
+def test_other_compressed_depth_is_refused(changes, expected):
+    msg = compressed_depth(LABELS, "16UC1; compressedDepth png")
+    for name, value in changes.items():
+        setattr(msg, name, value)
+    with pytest.raises(ImageError, match=expected):
+        image_messages.compressed_to_depth(msg)
+
+
+def test_depth_images_are_bounded():
+    metres = np.ones((HEIGHT, WIDTH), "<f4")
+    for use, msg in (
+        (image_messages.image_to_depth, message("32FC1", metres)),
+        (image_messages.compressed_to_depth, compressed_depth(LABELS, "16UC1; compressedDepth")),
+    ):
+        with pytest.raises(ImageError, match="got 8 x 6"):
+            use(msg, HEIGHT * WIDTH - 1)
+    with pytest.raises(ImageError, match="32FC1 or 16UC1 or mono16, got 'rgb8'"):
+        image_messages.image_to_depth(message("rgb8", RGB))
 
 
 def camera_info(k, size=(480, 640), roi=(0, 0, 0, 0)):
