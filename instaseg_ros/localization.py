@@ -67,8 +67,8 @@ def locate(
     means, spreads, boxes = np.zeros((count, 3)), np.zeros((count, 3, 3)), np.zeros((count, 2, 3))
     area = _pixel_area(rays)
     _measure(
-        labels, depth, depth.view(np.int32), rays, pixels, ends, known, max(min_pixels, 1), area,
-        _EDGES, used, medians, ranges, means, spreads, boxes,
+        labels, depth, rays, pixels, ends, known, max(min_pixels, 1), area, _EDGES,
+        used, medians, ranges, means, spreads, boxes,
     )  # fmt: skip
     kept = used >= max(min_pixels, 1)
     return Locations(
@@ -82,6 +82,25 @@ def locate(
         ranges_m=ranges[kept],
         depth_pixels=used[kept],
     )
+
+
+def object_points(
+    instances: Instances,
+    locations: Locations,
+    depth: NDArray[np.float32],
+    rays: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+    """The visible points of the located instances, (N, 3) metres in the camera's optical frame, and
+    the id (N,) of the instance of each; row by row of the image."""
+    ranges = np.zeros((1 << 16, 2), np.float32)
+    ranges[locations.ids] = locations.ranges_m
+    y, x = np.nonzero(instances.labels)
+    ids, z = instances.labels[y, x], depth[y, x]
+    near, far = ranges[ids].T
+    counts = (z > 0) & (near <= z) & (z <= far)  # background has no range
+    y, x, z = y[counts], x[counts], z[counts]
+    points = np.column_stack([rays[y, x] * z[:, None], z])
+    return points.astype(np.float32, copy=False), ids[counts]
 
 
 @functools.lru_cache(maxsize=8)
@@ -205,18 +224,22 @@ def _deviation(counts, middle, edges, wanted):
     return reach
 
 
-@kernel("void(int32[::1], int32[::1], float32[::1], float64, int64[::1], float64[::1])")
-def _depths(bits, pixels, edges, size_px, counts, found):
+@kernel("void(float32[::1], int32[::1], float32[::1], float64, int64[::1], float64[::1])")
+def _depths(depth, pixels, edges, size_px, counts, found):
     """Find the median depth of some pixels, and the nearest and farthest that count as the
     object's, which is as large as `size_px` at 1 m (found (3,)). counts: scratch (bins,)."""
     first, last = edges.view(np.int32)[0] >> _SHIFT, counts.shape[0] - 1
+    bits = depth.view(np.int32)
     counts[:] = 0
     for pixel in pixels:
         counts[min(max((bits[pixel] >> _SHIFT) - first, 0), last)] += 1
     half = 0.5 * pixels.shape[0]
     middle = _bin_at(counts, half)
-    share = (half - counts[:middle].sum()) / max(counts[middle], 1)
-    median = edges[middle] + share * (edges[middle + 1] - edges[middle])
+    total = 0.0
+    for pixel in pixels:
+        if (bits[pixel] >> _SHIFT) - first == middle:
+            total += depth[pixel]
+    median = total / counts[middle]
     reach = SPREAD * _deviation(counts, middle, edges, half)
     size = median * size_px
     found[0] = median
@@ -274,12 +297,12 @@ def _describe(points, inside, cells, mean, spread, box):
 
 
 @kernel(
-    "void(uint16[:,::1], float32[:,::1], int32[:,::1], float32[:,:,::1], int32[::1], int64[::1],"
+    "void(uint16[:,::1], float32[:,::1], float32[:,:,::1], int32[::1], int64[::1],"
     " int64[::1], int64, float64, float32[::1], int64[::1], float64[::1], float64[:,::1],"
     " float64[:,::1], float64[:,:,::1], float64[:,:,::1])"
 )
 def _measure(
-    labels, depth, bits, rays, pixels, starts, known, min_pixels, pixel_area,
+    labels, depth, rays, pixels, starts, known, min_pixels, pixel_area,
     edges, used, medians, ranges, means, spreads, boxes,
 ):  # fmt: skip
     """Measure each instance of at least `min_pixels` pixels of known depth, by MOST_PIXELS of
@@ -297,7 +320,7 @@ def _measure(
         some = chosen[:taken]
         inside = _inside_first(names, labels.shape[1], some)
         size_px = np.sqrt(known[row] * pixel_area)
-        _depths(bits.reshape(-1), some[:inside], edges, size_px, counts, found)
+        _depths(values, some[:inside], edges, size_px, counts, found)
         medians[row], ranges[row, 0], ranges[row, 1] = found[0], found[1], found[2]
         n = n_inside = 0
         for k in range(taken):

@@ -87,6 +87,46 @@ class InputConfig:
         low=0,
         high=65535,
     )
+    rectified: bool = param(
+        False,
+        "what images are: true: rectified, so that camera_info's P holds for them; false: as the "
+        "camera makes them, its K holds, and the lens' distortion is not corrected",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DepthConfig:
+    """Depth images beside the camera's, from which the node tells where objects are in space."""
+
+    enabled: bool = param(
+        False, "subscribe to `depth`, and publish where objects are in space (detections_3d)"
+    )
+    transport: str = param(
+        "raw",
+        "raw: subscribe to `depth`; compressedDepth: to `depth/compressedDepth`",
+        choices=("raw", "compressedDepth"),
+    )
+    slop_ms: float = param(
+        20.0,
+        "an image takes the depth of its exact stamp, else the nearest that is at most this far",
+        low=0.0,
+        high=10_000.0,
+        live=True,
+    )
+    wait_ms: float = param(
+        100.0,
+        "labels are not held up: for this long after them, an image's depth may still come",
+        low=0.0,
+        high=10_000.0,
+        live=True,
+    )
+    min_pixels: int = param(
+        20,
+        "objects with fewer pixels of known depth are left out of what is said about space",
+        low=1,
+        high=1_000_000,
+        live=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +276,7 @@ class Config:
         check=check_cameras,
     )
     input: InputConfig = field(default_factory=InputConfig)
+    depth: DepthConfig = field(default_factory=DepthConfig)
     decode: Any = field(default_factory=DEFAULT.DecodeConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)

@@ -106,7 +106,7 @@ class BagSource:
             image = image.copy()
         info, matrix = self._camera_info, None
         if info is not None and info.header.frame_id == header.frame_id:
-            matrix = image_messages.camera_matrix(info, image.shape[:2])
+            matrix = image_messages.camera_matrix(info, image.shape[:2], self._config.rectified)
         return Frame(
             image,
             message_types.stamp_ns(header),

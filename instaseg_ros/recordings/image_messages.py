@@ -49,6 +49,7 @@ class CameraInfo(Protocol):
     height: int
     width: int
     k: Any
+    p: Any
     roi: Any
 
 
@@ -206,11 +207,19 @@ def compressed_to_depth(
     return _metres(depth)
 
 
-def camera_matrix(info: CameraInfo, size: tuple[int, int]) -> NDArray[np.float64] | None:
+def camera_matrix(
+    info: CameraInfo, size: tuple[int, int], rectified: bool = False
+) -> NDArray[np.float64] | None:
     """(3, 3) camera matrix in pixels of an image of `size` (height, width), which may be binned,
-    cropped or scaled; None if the camera is not calibrated."""
+    cropped or scaled; None if the camera is not calibrated.
+
+    rectified: of the rectified image, from P; else from K, without the lens' distortion.
+    """
     height, width = info.roi.height or info.height, info.roi.width or info.width
-    matrix = np.array(info.k, np.float64).reshape(3, 3)
+    if rectified:
+        matrix = np.array(info.p, np.float64).reshape(3, 4)[:, :3].copy()
+    else:
+        matrix = np.array(info.k, np.float64).reshape(3, 3)
     if not (height and width and np.isfinite(matrix).all() and matrix[0, 0] > 0 < matrix[1, 1]):
         return None
     matrix[:2, 2] -= info.roi.x_offset, info.roi.y_offset

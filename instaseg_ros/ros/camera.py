@@ -10,6 +10,7 @@ from rclpy.node import Node
 from rclpy.qos import qos_policy_name_from_kind
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
 
 from instaseg_ros.config import InputConfig, NodeConfig
 from instaseg_ros.frames import Frame
@@ -33,6 +34,7 @@ class Camera:
     name: below which the topics are, such as `front/image`; empty: `image`.
     on_image: called by the executor with each message and the newest CameraInfo, or None.
     on_lost: called with a number of images that were published but never arrived.
+    rectified: as `input.rectified`.
     """
 
     def __init__(
@@ -42,8 +44,10 @@ class Camera:
         config: NodeConfig,
         on_image: Callable[[Any, CameraInfo | None], None],
         on_lost: Callable[[int], None],
+        rectified: bool = False,
     ) -> None:
         self._node = node
+        self._rectified = rectified
         self._on_image = on_image
         self._on_lost = on_lost
         self._info: CameraInfo | None = None
@@ -87,7 +91,7 @@ class Camera:
             publishers=publishers,
             elsewhere=() if publishers else self._elsewhere(),
             incompatible_policy=self._images.incompatible_policy,
-            camera_info=f"{self._infos.topic}: {_described(self._info)}",
+            camera_info=f"{self._infos.topic}: {described(self._info, self._rectified)}",
             machine=machine,
         )
 
@@ -136,11 +140,14 @@ def _info_topic(node: Node, name: str, image_topic: str) -> str:
     return f"{image_topic.rpartition('/')[0]}/camera_info"
 
 
-def _described(info: CameraInfo | None) -> str:
+def described(info: CameraInfo | None, rectified: bool = True) -> str:
+    """A camera_info in a few words, and whether it says more than is used of it."""
     if info is None:
         return "none yet"
-    calibrated = "" if info.k[0] else ", not calibrated"
-    return f"{info.width} x {info.height}, frame_id '{info.header.frame_id}'{calibrated}"
+    remark = "" if info.k[0] else ", not calibrated"
+    if not rectified and any(info.d):
+        remark += ", whose lens distortion is not corrected (input.rectified)"
+    return f"{info.width} x {info.height}, frame_id '{info.header.frame_id}'{remark}"
 
 
 class FollowingSubscription:
@@ -232,8 +239,12 @@ def to_frame(message: Any, config: InputConfig, camera_info: CameraInfo | None =
     to_rgb = compressed_to_rgb if isinstance(message, CompressedImage) else image_to_rgb
     image = to_rgb(message, config)
     header = message.header
-    stamp_ns = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec  # may be before 1970
     if camera_info is None or camera_info.header.frame_id != header.frame_id:
-        return Frame(image, stamp_ns, header.frame_id)
-    matrix = camera_matrix(camera_info, image.shape[:2])
-    return Frame(image, stamp_ns, header.frame_id, intrinsics=matrix)
+        return Frame(image, stamp_ns(header), header.frame_id)
+    matrix = camera_matrix(camera_info, image.shape[:2], config.rectified)
+    return Frame(image, stamp_ns(header), header.frame_id, intrinsics=matrix)
+
+
+def stamp_ns(header: Header) -> int:
+    """Nanoseconds of a message's stamp, which may be before 1970."""
+    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)

@@ -97,7 +97,7 @@ def _whole(
 
 def _verdict(health: Health) -> tuple[int, str]:
     """The first of these that applies: cannot start, not active, no image, bad image, no labels,
-    too few labels, late labels, all well."""
+    too few labels, late labels, no depth, all well."""
     statistics, limits = health.statistics, health.limits
     if health.failure:
         return ERROR, health.failure
@@ -122,6 +122,8 @@ def _verdict(health: Health) -> tuple[int, str]:
         health.input, statistics, limits
     ):
         return WARN, f"{slow}. {said}"
+    if statistics.depth and (why := statistics.depth.why(limits.stale_after_s)):
+        return WARN, f"{said}. Objects are not located: {why}"
     return OK, said
 
 
@@ -224,6 +226,8 @@ def _values(health: Health) -> dict[str, str]:
     for stage, (median, p99) in statistics.latency_ms.items():
         values[f"{stage} p50 (ms)"] = f"{median:.2f}"
         values[f"{stage} p99 (ms)"] = f"{p99:.2f}"
+    if statistics.depth:
+        values |= statistics.depth.values()
     return values
 
 

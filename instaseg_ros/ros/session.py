@@ -21,6 +21,7 @@ from instaseg_ros.ros.machine import MachineWatch
 from instaseg_ros.ros.newest_frame_queue import NewestFrameQueue
 from instaseg_ros.ros.reasons import Input
 from instaseg_ros.ros.statistics import Snapshot
+from instaseg_ros.ros.transforms import Transforms
 from instaseg_ros.runtimes import Runtime, Uploading
 
 ADAPT_EVERY_S = 0.25
@@ -51,12 +52,19 @@ class Session:
                 f"not warmed up: {self.pipeline.runtime.name} builds for one image size at a time, "
                 "and input.height and input.width are not both set; the first image waits for it"
             )
+        if config.depth.enabled:
+            from instaseg_ros.ros import depth
+
+            depth.warm_up()
         self.started = False
+        self._transforms: Transforms | None = None
         self._machine = MachineWatch(get_rmw_implementation_identifier())
         self._channels: list[CameraChannel] = []
         try:
             for name in config.cameras:
-                self._channels.append(CameraChannel(node, name, self.pipeline.class_names))
+                self._channels.append(
+                    CameraChannel(node, name, self.pipeline.class_names, config.depth.enabled)
+                )
         except Exception:  # a bad override: channels made before must not stay
             self.close()
             raise
@@ -74,22 +82,24 @@ class Session:
 
     def start(self) -> None:
         """Subscribe to the cameras. Raises ConfigError for a bad QoS override."""
-        config = self.pipeline.config.node
+        config = self.pipeline.config
         # After `stop` the executor may hold subscriptions and timer for a while, but not the
         # network: channels know nothing of it, and a closed queue forgets its work.
         queue = self._queue = NewestFrameQueue[Received](
             self._label,
-            lambda received: received.channel.drop(),
-            Slots(self._largest, config.batch_wait_ms / 1e3 or None),
+            lambda received: received.channel.drop(received),
+            Slots(self._largest, config.node.batch_wait_ms / 1e3 or None),
         )
+        self._transforms = Transforms(self._node) if config.depth.enabled else None
         started: list[CameraChannel] = []
         try:
             for channel in self._channels:
-                channel.start(config, queue.offer)
+                channel.start(config, queue.offer, self._transforms)
                 started.append(channel)
         except Exception:
             for channel in started:
                 channel.stop()
+            self._stop_transforms()
             queue.close()
             raise
         # The graph is watched in real time, even if ROS time stands still.
@@ -112,12 +122,18 @@ class Session:
         self._node.destroy_timer(self._timer)
         for channel in self._channels:
             channel.stop()
+        self._stop_transforms()
         self._queue.close(timeout_s)
 
     def close(self) -> None:
         """Destroy the publishers; an image still in work is not published."""
         for channel in self._channels:
             channel.close()
+
+    def _stop_transforms(self) -> None:
+        if self._transforms is not None:
+            self._transforms.close()
+            self._transforms = None
 
     def _label(self, batch: list[Received]) -> Iterator[Callable[[], None]]:
         """Find the instances; yields the rest of the work, publishing, for another thread.

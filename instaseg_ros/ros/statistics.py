@@ -6,8 +6,12 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from instaseg_ros.ros.depth_statistics import DepthSnapshot
 
 WINDOW_FRAMES = 300  # latency percentiles cover this many newest frames
 WINDOW_S = 5.0  # rates and losses cover this many seconds
@@ -41,6 +45,7 @@ class Snapshot:
     trouble: why the newest processed image was refused or failed; empty if it was labelled.
     last_trouble: the newest such reason, even if images are labelled again.
     latency_ms: stage -> (median, 99th percentile) over the newest WINDOW_FRAMES labelled images.
+    depth: what became of their depth; None if the node does not subscribe to any.
     """
 
     counts: Counts = field(default_factory=Counts)
@@ -57,6 +62,7 @@ class Snapshot:
     trouble: str = ""
     last_trouble: str = ""
     latency_ms: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    depth: DepthSnapshot | None = None
 
 
 class Statistics:

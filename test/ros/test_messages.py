@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("rclpy")
 
 import numpy as np
-from example_results import HEADER, message_of_each_output
+from example_results import HEADER, message_of_each_depth_output, message_of_each_output
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, Image
 
@@ -20,12 +20,14 @@ from instaseg_ros.ros.messages import MESSAGES
 pytestmark = pytest.mark.ros
 
 
-def test_ros_and_recordings_say_the_same():
+@pytest.mark.parametrize("made", [message_of_each_output, message_of_each_depth_output])
+def test_ros_and_recordings_say_the_same(made):
     header = MESSAGES.Header(frame_id="camera_front")
     header.stamp.sec, header.stamp.nanosec = HEADER.stamp.sec, HEADER.stamp.nanosec
-    theirs = message_of_each_output(MESSAGES, header)
-    for name, ours in message_of_each_output(message_classes(), HEADER).items():
-        msgtype = result_messages.TOPICS[name].type
+    theirs = made(MESSAGES, header)
+    topics = {**result_messages.TOPICS, **result_messages.DEPTH_TOPICS}
+    for name, ours in made(message_classes(), HEADER).items():
+        msgtype = topics[name].type
         raw = [
             typestore().serialize_cdr(ours, msgtype),
             serialize_message(theirs[name]),
