@@ -30,10 +30,7 @@ ARGUMENTS = {
         "camera topic, without the suffix of a transport; with several cameras, that of each, "
         f"with {CAMERA} for its name; by default {CAMERA}/image_raw",
     ),
-    "depth": (
-        "",
-        "topic of depth images, to locate objects in space; names of cameras as in image",
-    ),
+    "depth": ("", "depth topic, to locate objects in space; several cameras: as for image"),
     "cameras": ("", "names of several cameras: front,left,right; empty: as in the parameter file"),
     "namespace": ("", "namespace of the node"),
     "config": (PathJoinSubstitution([CONFIG, "instaseg.yaml"]), "parameter file"),

@@ -337,3 +337,41 @@ def test_tf2_is_asked_where_it_is_installed(monkeypatch: pytest.MonkeyPatch):
     assert transforms.pose("camera", "unknown") == (None, "tf2 says: frame does not exist")
     transforms.close()
     assert log == [("camera", "depth_camera", 0), ("camera", "unknown", 0), "unregistered"]
+
+
+def test_several_cameras_have_depth_each(robot: Robot, network):
+    robot.unplug()
+    parameters = {**network, "depth.enabled": True, "depth.wait_ms": 3000}
+    robot.start({**parameters, "cameras": ["left", "right"], "node.autostart": True})
+    found: dict[str, list[Detection3DArray]] = {"left": [], "right": []}
+    for name, images in found.items():
+        robot.listen(Detection3DArray, f"{NODE}/{name}/detections_3d", images.append, RELIABLE)
+    cameras = {name: robot.camera(f"/{name}/image") for name in found}
+    depths = {name: robot.camera(f"/{name}/depth") for name in found}
+    for name in found:
+        robot.camera(f"/{name}/camera_info", LATCHED, CameraInfo).publish(INFO)
+    for camera in (*cameras.values(), *depths.values()):
+        robot.await_match(camera, QoSReliabilityPolicy.RELIABLE)
+    infos = {"camera info": "320 x 192", "depth topic": "/{}/depth"}
+
+    def informed() -> bool:
+        said = {s.name: {v.key: v.value for v in s.values} for s in robot.diagnostics[-3:]}
+        return all(
+            part.format(name) in said.get(f"{NODE}: camera {name}", {}).get(key, "")
+            for name in found
+            for key, part in infos.items()
+        )
+
+    robot.until(informed, "camera_info of both cameras")
+    header = robot.publish(cameras["left"], image_message(IMAGE))
+    cameras["right"].publish(stamped(image_message(IMAGE), header))
+    for name, nearer in (("left", 1.0), ("right", 0.5)):
+        depth = image_message((depth_m() * nearer).astype("<f4"), "32FC1")
+        depths[name].publish(stamped(depth, header))
+    for name, nearer in (("left", 1.0), ("right", 0.5)):
+        (message,) = robot.until(lambda name=name: found[name], f"places of {name}")
+        away_m = {
+            one.results[0].hypothesis.class_id: one.results[0].pose.pose.position.z
+            for one in message.detections
+        }
+        assert away_m == {name: pytest.approx(m * nearer) for name, m in DISTANCES_M.items()}
