@@ -111,7 +111,7 @@ def test_a_depth_topic_turns_depth_on(launch):
     assert node.remappings == [("image", "/front/rgb"), ("depth", "/front/depth")]
     (node,) = launch(cameras="front,left", depth="/{camera}/depth").processes
     assert node.remappings[2:] == [("front/depth", "/front/depth"), ("left/depth", "/left/depth")]
-    with pytest.raises(ValueError, match="depth: expected a topic with {camera}"):
+    with pytest.raises(ValueError, match=r"depth: expected a topic with \{camera\}"):
         launch(cameras="front,left", depth="/depth")
 
 

@@ -409,11 +409,11 @@ def test_depth_images_are_bounded():
         image_messages.image_to_depth(message("rgb8", RGB))
 
 
-def camera_info(k, size=(480, 640), roi=(0, 0, 0, 0)):
+def camera_info(k, size=(480, 640), roi=(0, 0, 0, 0), p=None):
     """roi: x, y, height, width, as in the message zeros for all of the image."""
     x, y, height, width = roi
     region = SimpleNamespace(x_offset=x, y_offset=y, height=height, width=width)
-    return SimpleNamespace(height=size[0], width=size[1], k=k, roi=region)
+    return SimpleNamespace(height=size[0], width=size[1], k=k, p=p, roi=region)
 
 
 K = np.array([500.0, 0, 320, 0, 400, 240, 0, 0, 1])
@@ -438,3 +438,13 @@ def test_camera_matrix_in_pixels_of_the_image(info, size, expected):
     else:
         np.testing.assert_allclose(matrix, np.reshape(expected, (3, 3)))
         np.testing.assert_array_equal(info.k, K)  # the message is untouched
+
+
+def test_the_matrix_of_a_rectified_image_is_in_p():
+    p = np.array([450.0, 0, 310, -54, 0, 380, 235, 0, 0, 0, 1, 0])  # of a stereo pair's right one
+    info = camera_info(K, p=p)
+    np.testing.assert_array_equal(image_messages.camera_matrix(info, (480, 640)), K.reshape(3, 3))
+    matrix = image_messages.camera_matrix(info, (240, 320), rectified=True)
+    np.testing.assert_allclose(matrix, [[225, 0, 155], [0, 190, 117.5], [0, 0, 1]])
+    assert info.p[0] == 450 and info.p[3] == -54  # the message is untouched
+    assert image_messages.camera_matrix(camera_info(K, p=np.zeros(12)), (480, 640), True) is None

@@ -14,7 +14,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from instaseg_ros.config import InputConfig
 from instaseg_ros.recordings import result_messages
 from instaseg_ros.recordings.message_types import message_classes, typestore
-from instaseg_ros.ros.camera import to_frame
+from instaseg_ros.ros.camera import described, to_frame
 from instaseg_ros.ros.messages import MESSAGES
 
 pytestmark = pytest.mark.ros
@@ -68,6 +68,18 @@ def test_intrinsics_are_those_of_the_image_that_came(info: CameraInfo):
     info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = 100, 40, 320, 240
     assert intrinsics(image(240, 320), info) == [400, 500, 220, 200]
     assert intrinsics(image(120, 160), info) == [200, 250, 110, 100]
+
+
+def test_rectification_is_stated_and_what_is_not_used_is_said(info: CameraInfo):
+    info.p = [390.0, 0.0, 300.0, 0.0, 0.0, 490.0, 230.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    message = image(480, 640)
+    for rectified, focal_px in ((False, 400), (True, 390)):
+        matrix = to_frame(message, InputConfig(rectified=rectified), info).intrinsics
+        assert matrix is not None and matrix[0, 0] == focal_px
+        assert "distortion" not in described(info, rectified)
+    info.d = [-0.3, 0.1, 0.0, 0.0, 0.0]
+    assert "lens distortion is not corrected (input.rectified)" in described(info, False)
+    assert "distortion" not in described(info, True)
 
 
 def test_intrinsics_that_say_nothing_are_none(info: CameraInfo):
