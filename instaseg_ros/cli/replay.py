@@ -32,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=".mcap (the node's topics), .mp4 or .webm (overlay), or a folder (PNGs); repeatable",
     )
     parser.add_argument("--topic", help="image topic, for a recording that has several")
+    parser.add_argument(
+        "--depth", metavar="TOPIC", help="depth images of a recording, to locate objects in space"
+    )
     parser.add_argument("--limit", type=_count, metavar="N", help="stop after N frames")
     parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
     add_config_options(parser)
@@ -48,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
     from instaseg_ros.recordings.replay import replay
     from instaseg_ros.recordings.sources import open_source
 
-    source = open_source(args.input, args.topic, config.input)
+    slop_ms = config.depth.slop_ms
+    source = open_source(args.input, args.topic, config.input, args.depth, slop_ms)
     for output in map(Path, args.output):
         if output.exists() and output.samefile(args.input):
             raise ConfigError(f"output {output} is the input; choose another name")

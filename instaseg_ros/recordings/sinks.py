@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from instaseg_ros.config import Config
 from instaseg_ros.errors import ConfigError, InstasegError
 from instaseg_ros.files import OutputFile
-from instaseg_ros.frames import Frame, Instances, Result
+from instaseg_ros.frames import Frame, Instances, Locations, Result
 from instaseg_ros.recordings import result_messages
 from instaseg_ros.recordings.video import VideoFile
 from instaseg_ros.visualization import overlay
@@ -60,7 +60,8 @@ def open_sink(
 
 
 class BagSink:
-    """A recording with the node's topics: labels, detections, label_info, overlay and markers."""
+    """A recording with the node's topics: labels, detections, label_info, overlay and markers; from
+    the first frame with depth on also detections_3d, and markers at their distance."""
 
     def __init__(
         self, path: Path, class_names: Sequence[str], config: Config, overwrite: bool
@@ -73,6 +74,8 @@ class BagSink:
         self._overlay = _overlay_of(class_names, config)
         self._writer = BagWriter(path, overwrite)
         self._is_first = True
+        self._min_pixels = config.depth.min_pixels
+        self._knows_depth = False
         for name, topic in result_messages.TOPICS.items():
             self._writer.add_topic(_topic(name), topic.type, topic.latched)
 
@@ -82,14 +85,19 @@ class BagSink:
         msgs, names, instances = self._writer.msgs, self._class_names, result.instances
         header = make_header(frame.stamp_ns, frame.frame_id)
         picture = self._overlay(frame, instances)
+        locations = self._locate(frame, instances)
         messages = {
             "labels": result_messages.labels_message(msgs, header, instances.labels),
             "detections": result_messages.detections_message(msgs, header, instances, names),
             "overlay": result_messages.overlay_message(msgs, header, picture),
             "markers": result_messages.markers_message(
-                msgs, header, instances, names, frame.intrinsics
+                msgs, header, instances, names, frame.intrinsics, locations
             ),
         }
+        if locations is not None:
+            messages["detections_3d"] = result_messages.detections_3d_message(
+                msgs, header, instances, locations, names
+            )
         if self._is_first:  # latched
             info = result_messages.label_info_message(msgs, header, names)
             messages["label_info"] = info
@@ -98,6 +106,19 @@ class BagSink:
         received_ns = frame.stamp_ns if frame.received_ns is None else frame.received_ns
         for name, message in messages.items():
             self._writer.write(_topic(name), message, received_ns)
+
+    def _locate(self, frame: Frame, instances: Instances) -> Locations | None:
+        """Where the instances of a frame with depth are."""
+        if frame.depth is None or frame.intrinsics is None:
+            return None
+        from instaseg_ros.localization import locate, pinhole_rays
+
+        if not self._knows_depth:
+            topic = result_messages.DEPTH_TOPICS["detections_3d"]
+            self._writer.add_topic(_topic("detections_3d"), topic.type, topic.latched)
+            self._knows_depth = True
+        rays = pinhole_rays(frame.intrinsics, frame.depth.shape)
+        return locate(instances, frame.depth, rays, self._min_pixels)
 
     def close(self) -> None:
         self._writer.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from rclpy.node import Node
@@ -17,12 +16,7 @@ from instaseg_ros.errors import ImageError
 from instaseg_ros.frames import Frame, Instances, Locations
 from instaseg_ros.localization import locate, pinhole_rays
 from instaseg_ros.numba_cache import compile_all
-from instaseg_ros.recordings.image_messages import (
-    camera_matrix,
-    compressed_to_depth,
-    image_to_depth,
-)
-from instaseg_ros.registration import View, registered
+from instaseg_ros.recordings.depth_images import Depth, with_depth
 from instaseg_ros.ros.camera import FollowingSubscription, below, described, stamp_ns
 from instaseg_ros.ros.depth_pairing import DepthPairing, Nearest
 from instaseg_ros.ros.depth_statistics import SUFFIX, DepthSnapshot, DepthStatistics
@@ -32,13 +26,6 @@ from instaseg_ros.ros.transforms import Transforms
 
 LOG_EVERY_S = 5.0
 PATIENCE_S = 1.0  # for the image in work when the camera is stopped
-
-
-class Depth(NamedTuple):
-    """A depth message, and the newest camera_info of its camera or None."""
-
-    message: Any
-    camera_info: CameraInfo | None
 
 
 class Found(NamedTuple):
@@ -156,7 +143,7 @@ class DepthStage:
                 f"{config.slop_ms:g} ms (depth.slop_ms)"
             )
             return None
-        frame = with_depth(found.frame, nearest.depth, self._transforms, found.config)
+        frame = with_depth(found.frame, nearest.depth, found.config.input, self._transforms.pose)
         assert frame.depth is not None and frame.intrinsics is not None
         rays = pinhole_rays(frame.intrinsics, frame.depth.shape)
         locations = locate(found.instances, frame.depth, rays, config.min_pixels)
@@ -177,29 +164,6 @@ class DepthStage:
 def warm_up() -> None:
     """Compile what locates objects, which may take seconds the first time."""
     compile_all()
-
-
-def with_depth(frame: Frame, depth: Depth, transforms: Transforms, config: Config) -> Frame:
-    """The frame with a depth message's depth in its own pixels. Raises ImageError, with what is
-    missing."""
-    if frame.intrinsics is None:
-        raise ImageError(
-            f"image: expected a calibrated camera_info of its frame '{frame.frame_id}'; publish it "
-            "beside the images"
-        )
-    message, info = depth
-    to_depth = compressed_to_depth if isinstance(message, CompressedImage) else image_to_depth
-    values = to_depth(message, config.input.max_pixels)
-    frame_id, size = message.header.frame_id, values.shape
-    if info is not None and info.header.frame_id == frame_id:
-        source = View(frame_id, size, camera_matrix(info, size, config.input.rectified))
-    else:
-        source = View(frame_id, size)
-    target = View(frame.frame_id, frame.image.shape[:2], frame.intrinsics)
-    pose, why = None, ""
-    if frame_id not in ("", frame.frame_id):
-        pose, why = transforms.pose(frame.frame_id, frame_id)
-    return replace(frame, depth=registered(values, source, target, pose, why))
 
 
 def _info_topic(node: Node, name: str, depth_topic: str) -> str:

@@ -24,11 +24,11 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import MarkerArray
 
-from instaseg_ros.config import Config
+from instaseg_ros.config import InputConfig
 from instaseg_ros.errors import ImageError
 from instaseg_ros.frames import Frame
+from instaseg_ros.recordings.depth_images import Depth, with_depth
 from instaseg_ros.recordings.result_messages import POINT
-from instaseg_ros.ros.depth import Depth, with_depth
 from instaseg_ros.ros.transforms import MISSING, Transforms, matrix
 
 pytestmark = pytest.mark.ros
@@ -267,14 +267,12 @@ def test_compressed_depth(robot: Robot, watch: Watch, network):
     check(*locate(robot, watch, (camera, depth), message))
 
 
-class Rig:
-    """Stands in for Transforms: a depth camera 10 cm to the right of the image's."""
-
-    def pose(self, target: str, source: str) -> tuple[np.ndarray, str]:
-        assert (target, source) == ("camera", "depth_camera")
-        transform = Transform()
-        transform.translation.x = 0.1
-        return matrix(transform), ""
+def rig(target: str, source: str) -> tuple[np.ndarray, str]:
+    """The pose of a depth camera 10 cm to the right of the image's."""
+    assert (target, source) == ("camera", "depth_camera")
+    transform = Transform()
+    transform.translation.x = 0.1
+    return matrix(transform), ""
 
 
 def test_depth_of_another_camera_is_projected_by_the_transform_between_them():
@@ -284,14 +282,14 @@ def test_depth_of_another_camera_is_projected_by_the_transform_between_them():
     info.header.frame_id = "depth_camera"
     wall = image_message(np.full(SIZE, 5, "<f4"), "32FC1")
     wall.header.frame_id = "depth_camera"
-    seen = with_depth(frame, Depth(wall, info), Rig(), Config()).depth
+    seen = with_depth(frame, Depth(wall, info), InputConfig(), rig).depth
     assert seen is not None
     left, right = seen[:, :5], seen[:, 7:]
     assert (left == 0).all() and (right == 5).all()  # 0.1 m at 5 m are 6 pixels
     with pytest.raises(ImageError, match=r"transform between these frames is missing \(tf2_ros"):
-        with_depth(frame, Depth(wall, info), SimpleNamespace(pose=_no_tf), Config())
+        with_depth(frame, Depth(wall, info), InputConfig(), _no_tf)
     with pytest.raises(ImageError, match="expected a calibrated camera_info of its frame 'camera'"):
-        with_depth(Frame(IMAGE, frame_id="camera"), Depth(wall, info), Rig(), Config())
+        with_depth(Frame(IMAGE, frame_id="camera"), Depth(wall, info), InputConfig(), rig)
 
 
 def _no_tf(target: str, source: str) -> tuple[None, str]:
