@@ -26,7 +26,7 @@ class Transforms:
         self._buffer: Any = None
         if tf2_ros is not None:
             self._buffer = tf2_ros.Buffer()
-            self._listener = tf2_ros.TransformListener(self._buffer, node)
+            self._listener = tf2_ros.TransformListener(self._buffer, node, spin_thread=False)
 
     def pose(self, target: str, source: str) -> tuple[Pose | None, str]:
         """(4, 4) from the coordinates of the frame `source` to those of `target`, the newest known,

@@ -327,7 +327,12 @@ def test_tf2_is_asked_where_it_is_installed(monkeypatch: pytest.MonkeyPatch):
             return SimpleNamespace(transform=transform)
 
     listener = SimpleNamespace(unregister=lambda: log.append("unregistered"))
-    module = SimpleNamespace(Buffer=Buffer, TransformListener=lambda buffer, node: listener)
+
+    def listen(buffer: Any, node: Any, *, spin_thread: bool) -> Any:
+        assert not spin_thread  # the node has an executor
+        return listener
+
+    module = SimpleNamespace(Buffer=Buffer, TransformListener=listen)
     monkeypatch.setattr("instaseg_ros.ros.transforms.tf2_ros", module)
     transforms = Transforms(SimpleNamespace())
     pose, why = transforms.pose("camera", "depth_camera")
