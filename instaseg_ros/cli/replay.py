@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="OUT",
         action="append",
         required=True,
-        help=".mcap (the node's topics), .mp4 or .webm (overlay), or a folder (PNGs); repeatable",
+        help=".mcap (the node's topics), .mp4 or .webm (overlay), .json (COCO dataset), "
+        ".txt (KITTI MOTS), or a folder (PNGs); repeatable",
     )
     parser.add_argument("--topic", help="image topic, for a recording that has several")
     parser.add_argument("--limit", type=_count, metavar="N", help="stop after N frames")

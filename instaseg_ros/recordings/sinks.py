@@ -21,6 +21,7 @@ from instaseg_ros.errors import ConfigError, InstasegError
 from instaseg_ros.files import OutputFile
 from instaseg_ros.frames import Frame, Instances, Result
 from instaseg_ros.recordings import result_messages
+from instaseg_ros.recordings.annotation_files import CocoSink, KittiMotsSink, unused_name
 from instaseg_ros.recordings.video import VideoFile
 from instaseg_ros.visualization import overlay
 
@@ -40,7 +41,8 @@ class Sink(Protocol):
 def open_sink(
     path: str | Path, class_names: Sequence[str], config: Config, overwrite: bool = False
 ) -> Sink:
-    """Open the sink for an output path: `.mcap`, `.mp4`, `.webm`, or a folder if it has no suffix.
+    """Open the sink for an output path: `.mcap`, `.mp4`, `.webm`, `.json` (COCO), `.txt` (KITTI
+    MOTS), or a folder if it has no suffix.
 
     Raises ConfigError if it exists and `overwrite` is false, or it is of another kind.
     """
@@ -49,12 +51,15 @@ def open_sink(
         ".mcap": BagSink,
         ".mp4": VideoSink,
         ".webm": VideoSink,
+        ".json": CocoSink,
+        ".txt": KittiMotsSink,
         "": FolderSink,
     }
     if path.suffix not in kinds:
         raise ConfigError(
             f"output {path}: expected a name that ends in .mcap (recording), .mp4 or .webm (video "
-            "of the overlay), or has no suffix (folder of PNGs)"
+            "of the overlay), .json (COCO dataset) or .txt (KITTI MOTS), or has no suffix (folder "
+            "of PNGs)"
         )
     return kinds[path.suffix](path, class_names, config, overwrite)
 
@@ -122,21 +127,11 @@ class FolderSink:
         self._lines = (self._output.part / DETECTIONS_FILE).open("w", encoding="utf-8")
 
     def write(self, frame: Frame, result: Result) -> None:
-        name = self._name(frame)
+        name = unused_name(frame, self._names, ".png")
         picture = self._overlay(frame, result.instances)
         _write_png(self._output.part / "labels" / name, result.instances.labels)
         _write_png(self._output.part / "overlay" / name, picture[..., ::-1])
         self._lines.write(json.dumps({"file": name, **self._described(frame, result)}) + "\n")
-
-    def _name(self, frame: Frame) -> str:
-        """The name of the frame's files; with a number if taken, as for a.jpg after a.png."""
-        stem = Path(frame.name).name or f"{len(self._names):06d}"
-        name, number = f"{stem}.png", 1
-        while name.lower() in self._names:
-            number += 1
-            name = f"{stem}_{number}.png"
-        self._names.add(name.lower())
-        return name
 
     def _described(self, frame: Frame, result: Result) -> dict[str, object]:
         instances = result.instances
