@@ -139,6 +139,7 @@ class FollowingSubscription:
     """Subscribes to `topic`, newest message only, until `close`; `adapt` follows the publishers.
 
     receive: called by the executor with each message and rclpy's information about it.
+    depth: how many messages may wait. raw: messages come as serialized bytes.
     topic: resolved name. incompatible_policy: for which a publisher was rejected, or empty.
     """
 
@@ -149,11 +150,14 @@ class FollowingSubscription:
         topic: str,
         receive: Callable[[Any, dict[str, Any]], None],
         reliability: str = "auto",
+        depth: int = 1,
+        raw: bool = False,
     ) -> None:
         self._node = node
         self._message_class = message_class
         self._name = topic
         self._receive = receive
+        self._depth, self._raw = depth, raw
         self.message_type = f"sensor_msgs/msg/{message_class.__name__}"
         self.topic = node.resolve_topic_name(topic)
         self._settings = qos.settings(node, self.topic, reliability)
@@ -199,8 +203,9 @@ class FollowingSubscription:
             self._message_class,
             self._name,
             receive,
-            qos.input_profile(self.quality),
+            qos.input_profile(self.quality, self._depth),
             qos_overriding_options=qos.INPUT_OVERRIDES,
+            raw=self._raw,
         )
         events = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos)
         try:

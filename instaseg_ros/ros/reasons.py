@@ -102,7 +102,7 @@ def why_silent(source: Input) -> str:
         )
     if publisher.quality.reliability == "best_effort" and source.message_type == IMAGE:
         return (
-            f"{said} arrives. {_large_images(source.machine)}. Or it is idle: ros2 topic hz "
+            f"{said} arrives. {large_images(source.machine)}. Or it is idle: ros2 topic hz "
             f"{source.topic}"
         )
     return f"{said} arrives: see whether it publishes at all with ros2 topic hz {source.topic}"
@@ -113,7 +113,7 @@ def why_lost(source: Input, statistics: Snapshot) -> str:
     held_up = why_held_up(source.machine)
     best_effort = source.quality.reliability == "best_effort"
     if best_effort and statistics.image_bytes > LARGE_BYTES:
-        large = _large_images(source.machine)
+        large = large_images(source.machine)
         return f"{large}. {held_up}" if held_up else large
     if held_up:
         return held_up
@@ -181,7 +181,7 @@ def _listed(topics: Sequence[str]) -> str:
     return ", ".join(topics[:SHOWN_TOPICS]) + (f" and {more} more" if more > 0 else "")
 
 
-def _large_images(machine: Machine) -> str:
+def large_images(machine: Machine) -> str:
     """Why large best-effort images are lost between processes."""
     if "fastrtps" not in machine.middleware:
         return (

@@ -284,12 +284,18 @@ def test_a_full_disk_is_named_once():
         (["export", "street", "--to", "safetensors", "-o", "TAKEN.mcap"], "ends in .safetensors"),
         (["doctor", "--images", "absent"], "input absent: no such file"),
         (["doctor", "--json", "FOLDER"], "output FOLDER is not replaced: expected a file"),
+        (["doctor", "--bundle", "OUT.zip"], "--bundle: expected together with --live"),
+        (["doctor", "--image", "/front"], "--image: expected together with --live"),
+        (["doctor", "--live", "0.5"], "--live: expected 1 to 3600 seconds, got 0.5"),
+        (["doctor", "--live", "nan"], "--live: expected 1 to 3600 seconds, got nan"),
+        (["doctor", "--live", "--bundle", "OUT.tar"], "ends in .zip, got OUT.tar"),
+        (["doctor", "--live", "--with-pictures"], "with --bundle FILE.zip"),
         (["quantize", "--images", "absent"], "input absent: no such file"),
         (["bench", "--json", "FOLDER"], "output FOLDER is not replaced: expected a file"),
         (["bench", "--sweep", "FOLDER"], "output FOLDER is not replaced: expected a file"),
         (["bench", "--methods", "street", "--data", "absent"], "absent"),
     ],
-    ids=range(13),
+    ids=range(19),
 )
 def test_what_is_wrong_is_told_before_the_network_loads(
     tmp_path, bag, words, said, monkeypatch, capsys
