@@ -88,6 +88,7 @@ def _examine_runtimes(args: argparse.Namespace) -> int:
     output = OutputFile(args.json, overwrite=True) if args.json else None
 
     from instaseg_ros.checkpoint import load_checkpoint
+    from instaseg_ros.contract import written
     from instaseg_ros.deploy.doctor import examine, table
 
     checkpoint = load_checkpoint(config.weights)
@@ -102,6 +103,7 @@ def _examine_runtimes(args: argparse.Namespace) -> int:
     print(table(report))
     if output:
         facts = {
+            **written("doctor"),
             "size": args.size,
             "versions": report.versions,
             "findings": [_plain(finding) for finding in report.findings],

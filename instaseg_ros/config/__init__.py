@@ -26,6 +26,7 @@ from instaseg_ros.config.options.schema import (
 )
 from instaseg_ros.config.options.shared import MethodConfig
 from instaseg_ros.config.options.training import AugmentConfig, TrainConfig
+from instaseg_ros.contract import INTERFACE, check_interface
 from instaseg_ros.errors import ConfigError
 
 __all__ = [
@@ -195,6 +196,9 @@ class Config:
         parameter, and ignored when configs are compared.
     """
 
+    interface: int = param(
+        INTERFACE, "version of topics and parameters for which these are written"
+    )
     weights: str = param(
         "street-synthetic", "a shipped name, a .safetensors file, or a published .pth checkpoint"
     )
@@ -206,6 +210,10 @@ class Config:
     method: MethodConfig = field(default_factory=DEFAULT.ShapeConfig)
     train: TrainConfig = field(default_factory=DEFAULT.LossConfig)
     suited_to: str = field(default="", repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for parameters that are written for another interface."""
+        check_interface(self.interface)
 
     def for_method(self, name: str) -> Config:
         """The same config for another method: options that both have keep their values, the rest

@@ -19,6 +19,8 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.lifecycle.node import LifecycleState
 from rclpy.parameter import Parameter
 
+from instaseg_ros import __version__
+from instaseg_ros.contract import INTERFACE
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.recordings.result_messages import NODE_NAME
 from instaseg_ros.ros import parameters
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from instaseg_ros.ros.session import Session
 
 DIAGNOSE_EVERY_S = 1.0
+SOFTWARE = {"version": __version__, "interface": str(INTERFACE)}
 # Called after ROS has set parameters, hence not for refused ones. Not in Humble.
 HAS_AFTERWARDS = hasattr(LifecycleNode, "add_post_set_parameters_callback")
 
@@ -152,9 +155,9 @@ class InstasegNode(LifecycleNode):
             self.set_parameters(stale)  # which comes here again, with nothing to do
 
     def _diagnose(self) -> None:
-        facts: dict[str, Any] = {}
+        facts: dict[str, Any] = {"engine": SOFTWARE}
         if self._session:
-            facts["engine"] = self._session.engine()
+            facts["engine"] = SOFTWARE | self._session.engine()
             if self._session.started:
                 facts["input"], facts["statistics"] = self._session.describe()
         if self.lifecycle == "configuring":

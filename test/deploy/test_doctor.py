@@ -60,6 +60,7 @@ def test_every_candidate_is_measured_or_has_a_reason(examined, capsys) -> None:
         assert "torch sees no such device" in found["tensorrt", "cuda", "fp16"]["trouble"]
         assert found["tensorrt", "cuda", "fp16"]["p50_ms"] is None
     assert "abacus" in found["abacus", "cpu", "fp32"]["trouble"]
+    assert report["format"] == "instaseg_ros doctor 1"
     assert report["auto"]["trouble"] == ""
     assert report["auto"]["why"]
     assert report["versions"]["torch"] == torch.__version__

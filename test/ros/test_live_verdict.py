@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from instaseg_ros.config import NodeConfig
+from instaseg_ros.contract import format_of
 from instaseg_ros.files import OutputFile
 from instaseg_ros.ros.diagnostics import ERROR, OK, WARN
 from instaseg_ros.ros.live import bundle
@@ -402,7 +403,7 @@ def test_the_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_pictur
         *((f"image-{START_NS}.png",) if with_pictures else ()),
     }
     told = json.loads(content["report.json"])
-    assert told["format"] == bundle.FORMAT and told["go"] is True
+    assert told["format"] == format_of("live report") and told["go"] is True
     assert told["latency_ms"]["/instaseg_node/labels"]["labelled"] == COUNT
     assert told["versions"] == {"instaseg_ros": "0.1.0"}
     assert json.loads(content["instaseg_node/parameters.json"])["weights"] == "~/mine.safetensors"

@@ -19,18 +19,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from instaseg_ros.contract import written
 from instaseg_ros.errors import InstasegError
 from instaseg_ros.files import OutputFile
 from instaseg_ros.ros.live.observed import Arrival, Observed, answered, frozen_s, timing
 from instaseg_ros.ros.live.verdict import Verdict
 
-FORMAT = "instaseg_ros live report 1"
-
 
 def report(observed: Observed, verdict: Verdict, about: Mapping[str, Any]) -> dict[str, Any]:
     """Verdict, figures, machine and what nodes said, for JSON. about: further entries."""
     return {
-        "format": FORMAT,
+        **written("live report"),
         "go": verdict.go,
         "verdict": verdict.line,
         "findings": [finding._asdict() for finding in verdict.findings],
