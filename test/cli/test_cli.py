@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -333,3 +334,17 @@ def test_published_weights_become_safetensors(tmp_path, capsys):
     assert all(torch.equal(t, again.tensors[name]) for name, t in before.tensors.items())
     assert cli.main(words) == 2
     assert "exists" in capsys.readouterr().err
+
+
+def test_messages_go_above_the_progress_bar(monkeypatch, capsys):
+    from instaseg_ros.cli.replay import _log_above_bars
+
+    root = logging.getLogger()
+    plain = logging.StreamHandler(sys.stderr)
+    plain.setFormatter(logging.Formatter("said: %(message)s"))
+    monkeypatch.setattr(root, "handlers", [plain])
+    with _log_above_bars():
+        assert plain not in root.handlers
+        root.warning("inside")
+    assert root.handlers == [plain]
+    assert capsys.readouterr().err == "said: inside\n"
