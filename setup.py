@@ -20,6 +20,7 @@ data_files = [
     (f"share/{PACKAGE}/launch", glob("launch/*.py")),
     (f"share/{PACKAGE}/config", glob("config/*.*")),
     (f"share/{PACKAGE}/config/train", glob("config/train/*.yaml")),
+    (f"share/{PACKAGE}/config/sros2", glob("config/sros2/*.xml")),
 ]
 if "bdist_wheel" in sys.argv:
     # pip puts executables into bin/ and ignores setup.cfg; `ros2 run` looks in lib/<package>.
