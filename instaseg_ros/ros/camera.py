@@ -9,7 +9,6 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.qos import qos_policy_name_from_kind
 from rclpy.subscription import Subscription
-from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from instaseg_ros.config import InputConfig, NodeConfig
@@ -17,7 +16,7 @@ from instaseg_ros.frames import Frame
 from instaseg_ros.recordings.image_messages import camera_matrix, compressed_to_rgb, image_to_rgb
 from instaseg_ros.ros import qos
 from instaseg_ros.ros.losses import LossCounter
-from instaseg_ros.ros.machine import MachineWatch
+from instaseg_ros.ros.machine import Machine
 from instaseg_ros.ros.reasons import SUFFIX, TRANSPORTS, Input, Publisher
 
 try:
@@ -31,6 +30,7 @@ MESSAGE_CLASSES = {"raw": Image, "compressed": CompressedImage}
 class Camera:
     """Subscribes to the image topic, and to `camera_info`, until `close`.
 
+    name: below which the topics are, such as `front/image`; empty: `image`.
     on_image: called by the executor with each message and the newest CameraInfo, or None.
     on_lost: called with a number of images that were published but never arrived.
     """
@@ -38,6 +38,7 @@ class Camera:
     def __init__(
         self,
         node: Node,
+        name: str,
         config: NodeConfig,
         on_image: Callable[[Any, CameraInfo | None], None],
         on_lost: Callable[[int], None],
@@ -47,20 +48,20 @@ class Camera:
         self._on_lost = on_lost
         self._info: CameraInfo | None = None
         self._losses = LossCounter()
-        self._machine = MachineWatch(get_rmw_implementation_identifier())
         # Like image_transport, append the suffix to the topic that `image` is remapped to.
-        base = node.resolve_topic_name("image")
+        image = below(name, "image")
+        base = node.resolve_topic_name(image)
         compressed = config.image_transport == "compressed"
         self._images = FollowingSubscription(
             node,
             MESSAGE_CLASSES[config.image_transport],
-            f"{base}{SUFFIX}" if compressed else "image",
+            f"{base}{SUFFIX}" if compressed else image,
             self._receive,
             config.input_reliability,
         )
         try:
             self._infos = FollowingSubscription(
-                node, CameraInfo, _info_topic(node, base), self._receive_info
+                node, CameraInfo, _info_topic(node, name, base), self._receive_info
             )
         except Exception:  # a bad override
             self._images.close()
@@ -76,17 +77,18 @@ class Camera:
             self._losses.restart()
         self._infos.adapt()
 
-    def describe(self) -> Input:
+    def describe(self, machine: Machine) -> Input:
         """The input, for diagnostics."""
+        publishers = self._images.publishers()
         return Input(
             topic=self._images.topic,
             message_type=self._images.message_type,
             quality=self._images.quality,
-            publishers=self._images.publishers(),
-            elsewhere=self._elsewhere(),
+            publishers=publishers,
+            elsewhere=() if publishers else self._elsewhere(),
             incompatible_policy=self._images.incompatible_policy,
             camera_info=f"{self._infos.topic}: {_described(self._info)}",
-            machine=self._machine.look(),
+            machine=machine,
         )
 
     def close(self) -> None:
@@ -120,10 +122,16 @@ class Camera:
         )
 
 
-def _info_topic(node: Node, image_topic: str) -> str:
+def below(name: str, topic: str) -> str:
+    """A camera's topic: below its name, if it has one."""
+    return f"{name}/{topic}" if name else topic
+
+
+def _info_topic(node: Node, name: str, image_topic: str) -> str:
     """`camera_info` if it is remapped, else beside the images, as in image_transport."""
-    remapped = node.resolve_topic_name("camera_info")
-    if remapped != node.resolve_topic_name("camera_info", only_expand=True):
+    info = below(name, "camera_info")
+    remapped = node.resolve_topic_name(info)
+    if remapped != node.resolve_topic_name(info, only_expand=True):
         return remapped
     return f"{image_topic.rpartition('/')[0]}/camera_info"
 

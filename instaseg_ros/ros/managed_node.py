@@ -24,7 +24,7 @@ from instaseg_ros.contract import INTERFACE
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.recordings.result_messages import NODE_NAME
 from instaseg_ros.ros import parameters
-from instaseg_ros.ros.diagnostics import Health, diagnose
+from instaseg_ros.ros.diagnostics import Health, diagnose_cameras
 from instaseg_ros.ros.logs import RosHandler
 from instaseg_ros.ros.messages import diagnostic_array
 from instaseg_ros.ros.transitions import beside, serve_transitions, transition
@@ -47,7 +47,15 @@ class InstasegNode(LifecycleNode):
     """
 
     def __init__(self) -> None:
-        super().__init__(NODE_NAME, automatically_declare_parameters_from_overrides=True)
+        try:
+            super().__init__(NODE_NAME, automatically_declare_parameters_from_overrides=True)
+        except ValueError as error:
+            if "PARAMETER_NOT_SET" not in str(error):
+                raise
+            raise ConfigError(
+                "a parameter is an empty list or nothing at all, which ROS refuses; give it a "
+                "value or leave it out (cameras: [''] is one camera without a name)"
+            ) from error
         self.lifecycle = "unconfigured"
         self.failure = ""
         self._session: Session | None = None
@@ -155,14 +163,17 @@ class InstasegNode(LifecycleNode):
             self.set_parameters(stale)  # which comes here again, with nothing to do
 
     def _diagnose(self) -> None:
-        facts: dict[str, Any] = {"engine": SOFTWARE}
+        cameras: dict[str, Any] = dict.fromkeys(self.config.cameras)
+        engine = dict(SOFTWARE)
         if self._session:
-            facts["engine"] = SOFTWARE | self._session.engine()
+            engine |= self._session.engine()
             if self._session.started:
-                facts["input"], facts["statistics"] = self._session.describe()
-        if self.lifecycle == "configuring":
-            facts["doing"] = self._logs.newest
-        health = Health(self.lifecycle, self.config.node, self.failure, **facts)
-        name = f"{self.get_fully_qualified_name()}: instance segmentation"
-        message = diagnostic_array(name, diagnose(health), self.get_clock().now())
-        self._health_publisher.publish(message)
+                cameras = self._session.describe()
+        doing = self._logs.newest if self.lifecycle == "configuring" else ""
+        health = Health(self.lifecycle, self.config.node, self.failure, doing, engine)
+        own = self.get_fully_qualified_name()
+        statuses = {
+            f"{own}: camera {name}" if name else f"{own}: instance segmentation": diagnosis
+            for name, diagnosis in diagnose_cameras(health, cameras).items()
+        }
+        self._health_publisher.publish(diagnostic_array(statuses, self.get_clock().now()))

@@ -10,7 +10,7 @@ import yaml
 from small_networks import SMALL
 
 from instaseg_ros.checkpoint import FORMAT, Checkpoint, description
-from instaseg_ros.config import Config, parameters
+from instaseg_ros.config import Config, parameters, plain
 from instaseg_ros.config.options import METHODS
 from instaseg_ros.contract import INTERFACE
 from instaseg_ros.model.erfnet import PROFILES
@@ -68,7 +68,7 @@ def kept_parameters() -> str:
     tree: dict[str, Any] = {}
     for parameter in node_parameters():
         group, _, name = parameter.name.rpartition(".")
-        (tree.setdefault(group, {}) if group else tree)[name] = parameter.value
+        (tree.setdefault(group, {}) if group else tree)[name] = plain(parameter.value)
     return str(yaml.safe_dump({f"/**/{NODE_NAME}": {"ros__parameters": tree}}, sort_keys=False))
 
 

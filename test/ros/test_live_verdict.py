@@ -75,7 +75,7 @@ def robot() -> Observed:
     )
     labels = LabelsSeen("/instaseg_node/labels", arrivals(later_s=0.15), (NODE,), [3] * COUNT)
     told = [Status(101.0 + k, OK, "10.0 of 10.0 images/s labelled", ACTIVE) for k in range(9)]
-    node = NodeSeen("/instaseg_node", told, {"weights": "street"})
+    node = NodeSeen("/instaseg_node", {"": told}, {"weights": "street"})
     return Observed(
         100.0,
         110.2,
@@ -162,11 +162,15 @@ def no_node(seen: Observed) -> None:
 
 def inactive(seen: Observed) -> None:
     told = Status(109.0, OK, "inactive: nothing is processed", {"lifecycle state": "inactive"})
-    seen.nodes[0].statuses.append(told)
+    seen.nodes[0].statuses[""].append(told)
 
 
 def in_error(seen: Observed) -> None:
-    seen.nodes[0].statuses.append(Status(109.0, ERROR, "no image for 3.1 s", ACTIVE))
+    seen.nodes[0].statuses[""].append(Status(109.0, ERROR, "no image for 3.1 s", ACTIVE))
+
+
+def one_camera_in_error(seen: Observed) -> None:
+    seen.nodes[0].statuses["camera left"] = [Status(109.0, ERROR, "no image yet", ACTIVE)]
 
 
 def no_labels(seen: Observed) -> None:
@@ -207,6 +211,7 @@ def two_nodes(seen: Observed) -> None:
         (no_node, "instaseg_node: no such node speaks on /diagnostics"),
         (inactive, "activate it: ros2 lifecycle set /instaseg_node activate"),
         (in_error, "/instaseg_node: no image for 3.1 s"),
+        (one_camera_in_error, "/instaseg_node, camera left: no image yet"),
         (no_labels, "/instaseg_node/labels: no labels came in 10 s"),
         (labels_stopped, "/instaseg_node/labels: no labels for 5.1 s"),
         (too_few, "/instaseg_node/labels: 0.50 labels/s, fewer than 1"),
@@ -272,11 +277,11 @@ def elsewhere(seen: Observed) -> None:
 
 
 def once_in_error(seen: Observed) -> None:
-    seen.nodes[0].statuses[2] = Status(103.0, ERROR, "newest image not labelled", ACTIVE)
+    seen.nodes[0].statuses[""][2] = Status(103.0, ERROR, "newest image not labelled", ACTIVE)
 
 
 def warns(seen: Observed) -> None:
-    seen.nodes[0].statuses.append(Status(109.0, WARN, "labels come 1.5 s after", ACTIVE))
+    seen.nodes[0].statuses[""].append(Status(109.0, WARN, "labels come 1.5 s after", ACTIVE))
 
 
 def full_shared_memory(seen: Observed) -> None:

@@ -83,8 +83,13 @@ def write_bundle(
     for node in observed.nodes:
         name = _file_name(node.name)
         said = [
-            {"seconds": one.heard_s - observed.start_s, **_without_key(one._asdict(), "heard_s")}
-            for one in node.statuses
+            {
+                "seconds": one.heard_s - observed.start_s,
+                "about": part,
+                **_without_key(one._asdict(), "heard_s"),
+            }
+            for part, statuses in node.statuses.items()
+            for one in statuses
         ]
         files[f"{name}/diagnostics.json"] = to_json(said).encode()
         files[f"{name}/parameters.json"] = to_json(node.parameters).encode()

@@ -46,7 +46,8 @@ from instaseg_ros.ros.messages import MESSAGES
 from instaseg_ros.ros.reasons import TRANSPORTS
 
 NAME = "instaseg_doctor"
-SPOKEN = "instance segmentation"  # in the name of the status that the node publishes
+STATE = "lifecycle state"  # which only statuses of this package have
+ONLY = "instance segmentation"  # in the name of the status of a node with one camera
 LOOK_EVERY_S = 0.5  # at the graph
 GRACE_S = 3.0  # for nodes and topics to be discovered
 PICTURE_EVERY_S = 1.0  # per camera; the rest of the images is only counted and compared
@@ -279,13 +280,13 @@ class Listener(Node):
 
     def _diagnose(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            name, _, what = status.name.partition(": ")
-            if not what.startswith(SPOKEN):
-                continue
-            node = self._nodes.get(name) or self._meet(name)
             values = {value.key: value.value for value in status.values}
+            if STATE not in values:
+                continue
+            name, _, part = status.name.partition(": ")
+            node = self._nodes.get(name) or self._meet(name)
             told = Status(time.monotonic(), status.level[0], status.message, values)
-            _keep(node.statuses, told)
+            _keep(node.statuses.setdefault("" if part == ONLY else part, []), told)
 
     def _meet(self, name: str) -> NodeSeen:
         """A new node: ask it for its parameters."""

@@ -83,10 +83,11 @@ class Status(NamedTuple):
 
 @dataclass(slots=True)
 class NodeSeen:
-    """A node of this package. parameters: None if it did not tell them."""
+    """A node of this package. statuses: by the part of it that they are about, such as "camera
+    front"; empty: the node with one camera. parameters: None if it did not tell them."""
 
     name: str
-    statuses: list[Status] = field(default_factory=list)
+    statuses: dict[str, list[Status]] = field(default_factory=dict)
     parameters: dict[str, object] | None = None
 
 

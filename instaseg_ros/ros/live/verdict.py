@@ -235,28 +235,27 @@ def _about_nodes(observed: Observed) -> Iterator[Finding]:
 
 
 def _about_node(node: NodeSeen, observed: Observed) -> Iterator[Finding]:
-    if not node.statuses:
-        yield Finding(ERROR, node.name, "it publishes labels, but says nothing on /diagnostics")
-        return
-    newest = node.statuses[-1]
-    lifecycle = newest.values.get("lifecycle state", "active")
-    if newest.level >= ERROR:
-        yield Finding(ERROR, node.name, newest.message)
-    elif lifecycle != "active":
-        activate = f"; activate it: ros2 lifecycle set {node.name} activate"
-        idle = lifecycle in ("inactive", "unconfigured")
-        yield Finding(ERROR, node.name, newest.message + (activate if idle else ""))
-    elif newest.level >= WARN:
-        yield Finding(WARN, node.name, newest.message)
-    earlier = [one for one in node.statuses[:-1] if one.level > max(newest.level, WARN - 1)]
-    if earlier:
-        worst = max(earlier, key=lambda one: one.level)
-        yield Finding(
-            WARN,
-            node.name,
-            f"{len(earlier)} of {len(node.statuses)} times it said worse, such as "
-            f"{observed.end_s - worst.heard_s:.0f} s before the end: {worst.message}",
-        )
+    for part, statuses in node.statuses.items():
+        about = f"{node.name}, {part}" if part else node.name
+        newest = statuses[-1]
+        state = newest.values["lifecycle state"]
+        if newest.level >= ERROR:
+            yield Finding(ERROR, about, newest.message)
+        elif state != "active":
+            activate = f"; activate it: ros2 lifecycle set {node.name} activate"
+            idle = state in ("inactive", "unconfigured")
+            yield Finding(ERROR, about, newest.message + (activate if idle else ""))
+        elif newest.level >= WARN:
+            yield Finding(WARN, about, newest.message)
+        earlier = [one for one in statuses[:-1] if one.level > max(newest.level, WARN - 1)]
+        if earlier:
+            worst = max(earlier, key=lambda one: one.level)
+            yield Finding(
+                WARN,
+                about,
+                f"{len(earlier)} of {len(statuses)} times it said worse, such as "
+                f"{observed.end_s - worst.heard_s:.0f} s before the end: {worst.message}",
+            )
 
 
 def _about_labels(labels: LabelsSeen, observed: Observed, limits: NodeConfig) -> Iterator[Finding]:
