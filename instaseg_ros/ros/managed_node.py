@@ -25,6 +25,7 @@ from instaseg_ros.errors import ConfigError
 from instaseg_ros.recordings.result_messages import NODE_NAME
 from instaseg_ros.ros import parameters
 from instaseg_ros.ros.diagnostics import Health, diagnose_cameras
+from instaseg_ros.ros.distributions import FOLLOWS_PARAMETERS, free_state_machine
 from instaseg_ros.ros.logs import RosHandler
 from instaseg_ros.ros.messages import diagnostic_array
 from instaseg_ros.ros.transitions import beside, serve_transitions, transition
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 DIAGNOSE_EVERY_S = 1.0
 SOFTWARE = {"version": __version__, "interface": str(INTERFACE)}
-# Called after ROS has set parameters, hence not for refused ones. Not in Humble.
-HAS_AFTERWARDS = hasattr(LifecycleNode, "add_post_set_parameters_callback")
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +65,7 @@ class InstasegNode(LifecycleNode):
         package.addHandler(self._logs)
         self.config = parameters.declare(self)
         self.add_on_set_parameters_callback(self._check_parameters)
-        if HAS_AFTERWARDS:
+        if FOLLOWS_PARAMETERS:
             self.add_post_set_parameters_callback(self._follow)
         serve_transitions(self)
         self._health_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
@@ -121,8 +120,7 @@ class InstasegNode(LifecycleNode):
     def destroy_node(self) -> None:
         """Leave the graph at once."""
         super().destroy_node()
-        # rclpy forgets the state machine, which would keep the node alive as long as this object.
-        self._state_machine.destroy_when_not_in_use()
+        free_state_machine(self)
 
     def release(self, timeout_s: float | None = None) -> None:
         """Release everything from configure and activate, waiting up to `timeout_s` for an image
@@ -145,7 +143,7 @@ class InstasegNode(LifecycleNode):
                 session.pipeline.check(config)
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        if not HAS_AFTERWARDS:
+        if not FOLLOWS_PARAMETERS:
             self._take_over(changes)
         return SetParametersResult(successful=True)
 

@@ -28,6 +28,7 @@ from instaseg_ros.config import InputConfig
 from instaseg_ros.errors import ConfigError, ImageError
 from instaseg_ros.recordings.image_messages import compressed_to_rgb, image_to_rgb
 from instaseg_ros.ros.camera import MESSAGE_CLASSES, FollowingSubscription
+from instaseg_ros.ros.distributions import sequence_of
 from instaseg_ros.ros.live.machine import processes, shared_memory
 from instaseg_ros.ros.live.observed import (
     MAX_ARRIVALS,
@@ -340,11 +341,8 @@ class Ear(FollowingSubscription):
 
     def lost(self, about: dict[str, Any]) -> int:
         """The number of messages that are now known to be lost, from rclpy's facts about one."""
-        number = about.get("publication_sequence_number")
-        sender = about.get("publisher_gid")
-        if number is None:  # Humble
-            return 0
-        return self.losses.arrived(number, sender and bytes(sender["data"]))
+        number, sender = sequence_of(about)
+        return 0 if number is None else self.losses.arrived(number, sender)
 
 
 def _keep(items: list[Any], item: Any) -> None:
