@@ -180,6 +180,8 @@ def check_machine() -> None:
 
 
 def make_venv(venv: Path) -> None:
+    if venv.is_symlink():  # what it leads to would be emptied, be it another checkout's
+        sys.exit(f"\nset-up: {venv} is a link to {venv.resolve()}: remove the link first")
     base = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
     run([base if base.exists() else sys.executable, "-m", "venv", "--clear", venv])
 

@@ -98,6 +98,15 @@ def test_only_what_changed_is_done_again(workshop: Workshop) -> None:
     assert workshop.run() == []
 
 
+def test_an_environment_that_is_a_link_is_not_emptied(tmp_path: Path) -> None:
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "kept").touch()
+    (tmp_path / ".venv").symlink_to(tmp_path / "others")
+    with pytest.raises(SystemExit, match="is a link to"):
+        load_script().make_venv(tmp_path / ".venv")
+    assert (tmp_path / "others" / "kept").exists()
+
+
 def test_hashes_are_checked_where_they_are_asked_for(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
