@@ -27,12 +27,13 @@ SETTINGS = [
 @contextmanager
 def small_profiles() -> Iterator[None]:
     """The profiles of SMALL, as the kept weights have them, are profiles of the package."""
+    before = dict(PROFILES)
     PROFILES.update(SMALL)
     try:
         yield
     finally:
-        for name in SMALL:
-            del PROFILES[name]
+        PROFILES.clear()
+        PROFILES.update(before)
 
 
 def headers() -> dict[str, Any]:
