@@ -32,12 +32,12 @@ from instaseg_ros.config import Config
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.frames import Frame, Instances
 from instaseg_ros.pipeline import WARM_UP_FRAMES, Pipeline
+from instaseg_ros.processor import processor_name
 from instaseg_ros.recordings import result_messages as messages
 from instaseg_ros.recordings.image_messages import image_to_rgb
 from instaseg_ros.runtimes import Runtime
 from instaseg_ros.runtimes.torch_runtime import synchronise
 from instaseg_ros.tables import text_table
-from instaseg_ros.threads import processor_name
 
 STAGES = ("convert", "preprocess", "network", "decode", "label_image", "messages")
 log = logging.getLogger(__name__)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instaseg_ros.config import Config
+from instaseg_ros.contract import format_of
 from instaseg_ros.errors import ConfigError, InstasegError
 from instaseg_ros.files import OutputFile
 from instaseg_ros.frames import Frame, Instances, Result
@@ -26,6 +27,7 @@ from instaseg_ros.recordings.video import VideoFile
 from instaseg_ros.visualization import overlay
 
 DETECTIONS_FILE = "detections.jsonl"
+DESCRIBED = {"format": format_of("detections")}
 
 
 class Sink(Protocol):
@@ -131,7 +133,9 @@ class FolderSink:
         picture = self._overlay(frame, result.instances)
         _write_png(self._output.part / "labels" / name, result.instances.labels)
         _write_png(self._output.part / "overlay" / name, picture[..., ::-1])
-        self._lines.write(json.dumps({"file": name, **self._described(frame, result)}) + "\n")
+        self._lines.write(
+            json.dumps({**DESCRIBED, "file": name, **self._described(frame, result)}) + "\n"
+        )
 
     def _described(self, frame: Frame, result: Result) -> dict[str, object]:
         instances = result.instances

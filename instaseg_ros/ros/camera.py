@@ -9,21 +9,21 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.qos import qos_policy_name_from_kind
 from rclpy.subscription import Subscription
-from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from instaseg_ros.config import InputConfig, NodeConfig
 from instaseg_ros.frames import Frame
 from instaseg_ros.recordings.image_messages import camera_matrix, compressed_to_rgb, image_to_rgb
 from instaseg_ros.ros import qos
+from instaseg_ros.ros.distributions import (
+    SubscriptionEventCallbacks,
+    UnsupportedEventTypeError,
+    sequence_of,
+    with_info,
+)
 from instaseg_ros.ros.losses import LossCounter
-from instaseg_ros.ros.machine import MachineWatch
+from instaseg_ros.ros.machine import Machine
 from instaseg_ros.ros.reasons import SUFFIX, TRANSPORTS, Input, Publisher
-
-try:
-    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
-except ImportError:  # Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 MESSAGE_CLASSES = {"raw": Image, "compressed": CompressedImage}
 
@@ -31,6 +31,7 @@ MESSAGE_CLASSES = {"raw": Image, "compressed": CompressedImage}
 class Camera:
     """Subscribes to the image topic, and to `camera_info`, until `close`.
 
+    name: below which the topics are, such as `front/image`; empty: `image`.
     on_image: called by the executor with each message and the newest CameraInfo, or None.
     on_lost: called with a number of images that were published but never arrived.
     """
@@ -38,6 +39,7 @@ class Camera:
     def __init__(
         self,
         node: Node,
+        name: str,
         config: NodeConfig,
         on_image: Callable[[Any, CameraInfo | None], None],
         on_lost: Callable[[int], None],
@@ -47,20 +49,20 @@ class Camera:
         self._on_lost = on_lost
         self._info: CameraInfo | None = None
         self._losses = LossCounter()
-        self._machine = MachineWatch(get_rmw_implementation_identifier())
         # Like image_transport, append the suffix to the topic that `image` is remapped to.
-        base = node.resolve_topic_name("image")
+        image = below(name, "image")
+        base = node.resolve_topic_name(image)
         compressed = config.image_transport == "compressed"
         self._images = FollowingSubscription(
             node,
             MESSAGE_CLASSES[config.image_transport],
-            f"{base}{SUFFIX}" if compressed else "image",
+            f"{base}{SUFFIX}" if compressed else image,
             self._receive,
             config.input_reliability,
         )
         try:
             self._infos = FollowingSubscription(
-                node, CameraInfo, _info_topic(node, base), self._receive_info
+                node, CameraInfo, _info_topic(node, name, base), self._receive_info
             )
         except Exception:  # a bad override
             self._images.close()
@@ -76,17 +78,18 @@ class Camera:
             self._losses.restart()
         self._infos.adapt()
 
-    def describe(self) -> Input:
+    def describe(self, machine: Machine) -> Input:
         """The input, for diagnostics."""
+        publishers = self._images.publishers()
         return Input(
             topic=self._images.topic,
             message_type=self._images.message_type,
             quality=self._images.quality,
-            publishers=self._images.publishers(),
-            elsewhere=self._elsewhere(),
+            publishers=publishers,
+            elsewhere=() if publishers else self._elsewhere(),
             incompatible_policy=self._images.incompatible_policy,
             camera_info=f"{self._infos.topic}: {_described(self._info)}",
-            machine=self._machine.look(),
+            machine=machine,
         )
 
     def close(self) -> None:
@@ -95,11 +98,9 @@ class Camera:
         self._infos.close()
 
     def _receive(self, message: Any, about: dict[str, Any]) -> None:
-        number = about.get("publication_sequence_number")  # absent in Humble
-        if number is not None:
-            sender = about.get("publisher_gid")  # from Kilted on
-            if lost := self._losses.arrived(number, sender and bytes(sender["data"])):
-                self._on_lost(lost)
+        number, sender = sequence_of(about)
+        if number is not None and (lost := self._losses.arrived(number, sender)):
+            self._on_lost(lost)
         self._on_image(message, self._info)
 
     def _receive_info(self, message: CameraInfo, about: dict[str, Any]) -> None:
@@ -120,10 +121,16 @@ class Camera:
         )
 
 
-def _info_topic(node: Node, image_topic: str) -> str:
+def below(name: str, topic: str) -> str:
+    """A camera's topic: below its name, if it has one."""
+    return f"{name}/{topic}" if name else topic
+
+
+def _info_topic(node: Node, name: str, image_topic: str) -> str:
     """`camera_info` if it is remapped, else beside the images, as in image_transport."""
-    remapped = node.resolve_topic_name("camera_info")
-    if remapped != node.resolve_topic_name("camera_info", only_expand=True):
+    info = below(name, "camera_info")
+    remapped = node.resolve_topic_name(info)
+    if remapped != node.resolve_topic_name(info, only_expand=True):
         return remapped
     return f"{image_topic.rpartition('/')[0]}/camera_info"
 
@@ -139,6 +146,7 @@ class FollowingSubscription:
     """Subscribes to `topic`, newest message only, until `close`; `adapt` follows the publishers.
 
     receive: called by the executor with each message and rclpy's information about it.
+    depth: how many messages may wait. raw: messages come as serialized bytes.
     topic: resolved name. incompatible_policy: for which a publisher was rejected, or empty.
     """
 
@@ -149,11 +157,14 @@ class FollowingSubscription:
         topic: str,
         receive: Callable[[Any, dict[str, Any]], None],
         reliability: str = "auto",
+        depth: int = 1,
+        raw: bool = False,
     ) -> None:
         self._node = node
         self._message_class = message_class
         self._name = topic
         self._receive = receive
+        self._depth, self._raw = depth, raw
         self.message_type = f"sensor_msgs/msg/{message_class.__name__}"
         self.topic = node.resolve_topic_name(topic)
         self._settings = qos.settings(node, self.topic, reliability)
@@ -193,14 +204,14 @@ class FollowingSubscription:
 
     def _subscribe(self) -> Subscription:
         self.incompatible_policy = ""
-        receive: Any = self._receive  # rclpy's type hints lack the second argument
         subscribe = functools.partial(
             self._node.create_subscription,
             self._message_class,
             self._name,
-            receive,
-            qos.input_profile(self.quality),
+            with_info(self._receive),
+            qos.input_profile(self.quality, self._depth),
             qos_overriding_options=qos.INPUT_OVERRIDES,
+            raw=self._raw,
         )
         events = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos)
         try:

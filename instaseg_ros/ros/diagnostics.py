@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
 from typing import NamedTuple
 
 from instaseg_ros.config import NodeConfig
 from instaseg_ros.ros.reasons import Input, why_held_up, why_lost, why_silent, why_slow
-from instaseg_ros.ros.statistics import WINDOW_S, Snapshot
+from instaseg_ros.ros.statistics import WINDOW_S, Counts, Snapshot
 
 OK, WARN, ERROR = 0, 1, 2  # levels of diagnostic_msgs/DiagnosticStatus
 
@@ -47,6 +47,52 @@ def diagnose(health: Health) -> Diagnosis:
     """Level, message and values for /diagnostics."""
     level, message = _verdict(health)
     return Diagnosis(level, message, _values(health))
+
+
+def diagnose_cameras(
+    health: Health, cameras: Mapping[str, tuple[Input, Snapshot] | None]
+) -> dict[str, Diagnosis]:
+    """The diagnosis of each camera by name, and under "" that of the node as a whole.
+
+    health: of the node. cameras: input and statistics by name, None while there is no subscription.
+    A node with one camera without a name has one diagnosis, with everything in it.
+    """
+    of_camera = {
+        name: health if facts is None else replace(health, input=facts[0], statistics=facts[1])
+        for name, facts in cameras.items()
+    }
+    if "" in of_camera:
+        return {"": diagnose(of_camera[""])}
+    diagnoses = {name: diagnose(replace(one, engine={})) for name, one in of_camera.items()}
+    snapshots = [facts[1] for facts in cameras.values() if facts is not None]
+    whole = _whole(health, diagnoses, snapshots) if snapshots else diagnose(health)
+    return {"": whole, **diagnoses}
+
+
+def _whole(
+    health: Health, diagnoses: Mapping[str, Diagnosis], snapshots: Sequence[Snapshot]
+) -> Diagnosis:
+    """The node with its cameras: as bad as the worst of them, which it names."""
+    level = max(diagnosis.level for diagnosis in diagnoses.values())
+    rate_in_hz, rate_out_hz = (
+        sum(getattr(snapshot, rate) for snapshot in snapshots)
+        for rate in ("rate_in_hz", "rate_out_hz")
+    )
+    message = f"{len(diagnoses)} cameras: {rate_out_hz:.1f} of {rate_in_hz:.1f} images/s labelled"
+    if level > OK:
+        name, worst = next(item for item in diagnoses.items() if item[1].level == level)
+        bad = sum(diagnosis.level > OK for diagnosis in diagnoses.values())
+        message = f"{bad} of {message}. {name}: {worst.message}"
+    counts = Counts(*map(sum, zip(*(astuple(s.counts) for s in snapshots), strict=True)))
+    values = {
+        "lifecycle state": health.lifecycle,
+        **health.engine,
+        "cameras": ", ".join(diagnoses),
+        **_counted(counts),
+        "rate in (Hz)": f"{rate_in_hz:.2f}",
+        "rate out (Hz)": f"{rate_out_hz:.2f}",
+    }
+    return Diagnosis(level, message, values)
 
 
 def _verdict(health: Health) -> tuple[int, str]:
@@ -165,14 +211,8 @@ def _values(health: Health) -> dict[str, str]:
     if statistics.image_size:
         height, width = statistics.image_size
         values["image size"] = f"{width} x {height}"
-    counts = statistics.counts
     values |= {
-        "images received": str(counts.received),
-        "images labelled": str(counts.labelled),
-        "images dropped while busy": str(counts.dropped),
-        "images lost on the way": str(counts.lost),
-        "images refused": str(counts.refused),
-        "images failed": str(counts.failed),
+        **_counted(statistics.counts),
         "last refusal or failure": statistics.last_trouble,
         "rate in (Hz)": f"{statistics.rate_in_hz:.2f}",
         "rate out (Hz)": f"{statistics.rate_out_hz:.2f}",
@@ -185,3 +225,14 @@ def _values(health: Health) -> dict[str, str]:
         values[f"{stage} p50 (ms)"] = f"{median:.2f}"
         values[f"{stage} p99 (ms)"] = f"{p99:.2f}"
     return values
+
+
+def _counted(counts: Counts) -> dict[str, str]:
+    return {
+        "images received": str(counts.received),
+        "images labelled": str(counts.labelled),
+        "images dropped while busy": str(counts.dropped),
+        "images lost on the way": str(counts.lost),
+        "images refused": str(counts.refused),
+        "images failed": str(counts.failed),
+    }

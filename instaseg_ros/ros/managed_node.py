@@ -19,10 +19,13 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.lifecycle.node import LifecycleState
 from rclpy.parameter import Parameter
 
+from instaseg_ros import __version__
+from instaseg_ros.contract import INTERFACE
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.recordings.result_messages import NODE_NAME
 from instaseg_ros.ros import parameters
-from instaseg_ros.ros.diagnostics import Health, diagnose
+from instaseg_ros.ros.diagnostics import Health, diagnose_cameras
+from instaseg_ros.ros.distributions import FOLLOWS_PARAMETERS, free_state_machine
 from instaseg_ros.ros.logs import RosHandler
 from instaseg_ros.ros.messages import diagnostic_array
 from instaseg_ros.ros.transitions import beside, serve_transitions, transition
@@ -31,8 +34,7 @@ if TYPE_CHECKING:
     from instaseg_ros.ros.session import Session
 
 DIAGNOSE_EVERY_S = 1.0
-# Called after ROS has set parameters, hence not for refused ones. Not in Humble.
-HAS_AFTERWARDS = hasattr(LifecycleNode, "add_post_set_parameters_callback")
+SOFTWARE = {"version": __version__, "interface": str(INTERFACE)}
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,15 @@ class InstasegNode(LifecycleNode):
     """
 
     def __init__(self) -> None:
-        super().__init__(NODE_NAME, automatically_declare_parameters_from_overrides=True)
+        try:
+            super().__init__(NODE_NAME, automatically_declare_parameters_from_overrides=True)
+        except ValueError as error:
+            if "PARAMETER_NOT_SET" not in str(error):
+                raise
+            raise ConfigError(
+                "a parameter is an empty list or nothing at all, which ROS refuses; give it a "
+                "value or leave it out (cameras: [''] is one camera without a name)"
+            ) from error
         self.lifecycle = "unconfigured"
         self.failure = ""
         self._session: Session | None = None
@@ -55,7 +65,7 @@ class InstasegNode(LifecycleNode):
         package.addHandler(self._logs)
         self.config = parameters.declare(self)
         self.add_on_set_parameters_callback(self._check_parameters)
-        if HAS_AFTERWARDS:
+        if FOLLOWS_PARAMETERS:
             self.add_post_set_parameters_callback(self._follow)
         serve_transitions(self)
         self._health_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
@@ -110,8 +120,7 @@ class InstasegNode(LifecycleNode):
     def destroy_node(self) -> None:
         """Leave the graph at once."""
         super().destroy_node()
-        # rclpy forgets the state machine, which would keep the node alive as long as this object.
-        self._state_machine.destroy_when_not_in_use()
+        free_state_machine(self)
 
     def release(self, timeout_s: float | None = None) -> None:
         """Release everything from configure and activate, waiting up to `timeout_s` for an image
@@ -134,7 +143,7 @@ class InstasegNode(LifecycleNode):
                 session.pipeline.check(config)
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        if not HAS_AFTERWARDS:
+        if not FOLLOWS_PARAMETERS:
             self._take_over(changes)
         return SetParametersResult(successful=True)
 
@@ -152,14 +161,17 @@ class InstasegNode(LifecycleNode):
             self.set_parameters(stale)  # which comes here again, with nothing to do
 
     def _diagnose(self) -> None:
-        facts: dict[str, Any] = {}
+        cameras: dict[str, Any] = dict.fromkeys(self.config.cameras)
+        engine = dict(SOFTWARE)
         if self._session:
-            facts["engine"] = self._session.engine()
+            engine |= self._session.engine()
             if self._session.started:
-                facts["input"], facts["statistics"] = self._session.describe()
-        if self.lifecycle == "configuring":
-            facts["doing"] = self._logs.newest
-        health = Health(self.lifecycle, self.config.node, self.failure, **facts)
-        name = f"{self.get_fully_qualified_name()}: instance segmentation"
-        message = diagnostic_array(name, diagnose(health), self.get_clock().now())
-        self._health_publisher.publish(message)
+                cameras = self._session.describe()
+        doing = self._logs.newest if self.lifecycle == "configuring" else ""
+        health = Health(self.lifecycle, self.config.node, self.failure, doing, engine)
+        own = self.get_fully_qualified_name()
+        statuses = {
+            f"{own}: camera {name}" if name else f"{own}: instance segmentation": diagnosis
+            for name, diagnosis in diagnose_cameras(health, cameras).items()
+        }
+        self._health_publisher.publish(diagnostic_array(statuses, self.get_clock().now()))

@@ -54,8 +54,9 @@ class Input:
     """The image subscription and what the ROS graph says about it.
 
     topic: resolved name. message_type: IMAGE or COMPRESSED. quality: what is requested.
-    elsewhere: (topic, type) of other published images. incompatible_policy: QoS policy for which a
-    publisher was rejected, or empty. camera_info: its topic and what was received there.
+    elsewhere: (topic, type) of other published images, looked up if there is no publisher.
+    incompatible_policy: QoS policy for which a publisher was rejected, or empty. camera_info: its
+    topic and what was received there.
     """
 
     topic: str
@@ -102,7 +103,7 @@ def why_silent(source: Input) -> str:
         )
     if publisher.quality.reliability == "best_effort" and source.message_type == IMAGE:
         return (
-            f"{said} arrives. {_large_images(source.machine)}. Or it is idle: ros2 topic hz "
+            f"{said} arrives. {large_images(source.machine)}. Or it is idle: ros2 topic hz "
             f"{source.topic}"
         )
     return f"{said} arrives: see whether it publishes at all with ros2 topic hz {source.topic}"
@@ -113,7 +114,7 @@ def why_lost(source: Input, statistics: Snapshot) -> str:
     held_up = why_held_up(source.machine)
     best_effort = source.quality.reliability == "best_effort"
     if best_effort and statistics.image_bytes > LARGE_BYTES:
-        large = _large_images(source.machine)
+        large = large_images(source.machine)
         return f"{large}. {held_up}" if held_up else large
     if held_up:
         return held_up
@@ -181,7 +182,7 @@ def _listed(topics: Sequence[str]) -> str:
     return ", ".join(topics[:SHOWN_TOPICS]) + (f" and {more} more" if more > 0 else "")
 
 
-def _large_images(machine: Machine) -> str:
+def large_images(machine: Machine) -> str:
     """Why large best-effort images are lost between processes."""
     if "fastrtps" not in machine.middleware:
         return (

@@ -1,59 +1,65 @@
-"""Turns a camera's image messages into published labels. Imports torch."""
+"""Turns the cameras' image messages into published labels. Imports torch."""
 
 from __future__ import annotations
 
-import time
 import traceback
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import groupby
+from typing import NamedTuple
 
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
-from std_msgs.msg import Header
+from rclpy.utilities import get_rmw_implementation_identifier
 
 from instaseg_ros.config import Config
-from instaseg_ros.errors import ImageError
-from instaseg_ros.frames import Frame, Result
-from instaseg_ros.pipeline import Pipeline
-from instaseg_ros.ros.camera import Camera, to_frame
+from instaseg_ros.frames import Frame
+from instaseg_ros.pipeline import Inferred, Pipeline
+from instaseg_ros.ros.batching import BATCH_SIZES, Slots, batch_sizes, batches
+from instaseg_ros.ros.channel import LOG_EVERY_S, CameraChannel, Received
+from instaseg_ros.ros.machine import MachineWatch
 from instaseg_ros.ros.newest_frame_queue import NewestFrameQueue
-from instaseg_ros.ros.publishers import ResultPublishers
 from instaseg_ros.ros.reasons import Input
-from instaseg_ros.ros.statistics import Snapshot, Statistics
+from instaseg_ros.ros.statistics import Snapshot
+from instaseg_ros.runtimes import Runtime, Uploading
 
-CLOCKS_AGREE_MS = 10_000  # a header stamp older than this, or in the future, is from another clock
-LOG_EVERY_S = 5.0
 ADAPT_EVERY_S = 0.25
 
 
-class Received(NamedTuple):
-    """An image message, when the node received it in `time.perf_counter()` seconds, and the newest
-    CameraInfo or None."""
+class _Image(NamedTuple):
+    """A message that became a frame, and what that took in milliseconds by stage."""
 
-    message: Any
-    time_s: float
-    camera_info: Any
+    received: Received
+    frame: Frame
+    before_ms: dict[str, float]
 
 
 class Session:
     """The pipeline with ROS messages at both ends.
 
-    Configure makes it and warms up network and publishers. Between `start` and `stop` it is
-    subscribed to the camera, and two threads label and publish.
+    Configure makes it and warms up network and publishers. Between `start` and `stop` its channels,
+    one for each camera, are subscribed, and two threads label and publish.
     """
 
     def __init__(self, node: LifecycleNode, config: Config) -> None:
         self._node = node
         self._logger = node.get_logger()
         self.pipeline = Pipeline(config)
-        if not self.pipeline.warm_up():
+        self._largest = largest_batch(config, self.pipeline.runtime)
+        if not self.pipeline.warm_up(batch_sizes(self._largest)):
             self._logger.info(
                 f"not warmed up: {self.pipeline.runtime.name} builds for one image size at a time, "
                 "and input.height and input.width are not both set; the first image waits for it"
             )
         self.started = False
-        self._closed = False
-        self._publishers = ResultPublishers(node, self.pipeline.class_names)
+        self._machine = MachineWatch(get_rmw_implementation_identifier())
+        self._channels: list[CameraChannel] = []
+        try:
+            for name in config.cameras:
+                self._channels.append(CameraChannel(node, name, self.pipeline.class_names))
+        except Exception:  # a bad override: channels made before must not stay
+            self.close()
+            raise
 
     def engine(self) -> dict[str, str]:
         """Facts about the computation, for diagnostics."""
@@ -62,113 +68,130 @@ class Session:
             "weights": self.pipeline.config.weights,
             "runtime": runtime.name,
             "precision": runtime.precision,
+            "largest batch": str(self._largest),
             "classes": ", ".join(self.pipeline.class_names),
         }
 
     def start(self) -> None:
-        """Publish the class names, and subscribe. Raises ConfigError for a bad QoS override."""
-        self._publishers.publish_label_info()
-        statistics = self._statistics = Statistics(time.perf_counter())
+        """Subscribe to the cameras. Raises ConfigError for a bad QoS override."""
+        config = self.pipeline.config.node
+        # After `stop` the executor may hold subscriptions and timer for a while, but not the
+        # network: channels know nothing of it, and a closed queue forgets its work.
         queue = self._queue = NewestFrameQueue[Received](
-            self._label, lambda: statistics.dropped(time.perf_counter())
+            self._label,
+            lambda received: received.channel.drop(),
+            Slots(self._largest, config.batch_wait_ms / 1e3 or None),
         )
-
-        # After `stop` the executor may hold the subscription for a while, but not the network.
-        def receive(message: Any, camera_info: Any) -> None:
-            now_s = time.perf_counter()
-            statistics.received(now_s, len(message.data))
-            queue.offer(Received(message, now_s, camera_info))
-
-        def lose(count: int) -> None:
-            statistics.lost(time.perf_counter(), count)
-
+        started: list[CameraChannel] = []
         try:
-            self._camera = Camera(self._node, self.pipeline.config.node, receive, lose)
+            for channel in self._channels:
+                channel.start(config, queue.offer)
+                started.append(channel)
         except Exception:
+            for channel in started:
+                channel.stop()
             queue.close()
             raise
         # The graph is watched in real time, even if ROS time stands still.
         self._timer = self._node.create_timer(
-            ADAPT_EVERY_S, self._camera.adapt, clock=Clock(clock_type=ClockType.STEADY_TIME)
+            ADAPT_EVERY_S,
+            partial(_adapt, self._channels),
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
         self.started = True
 
-    def describe(self) -> tuple[Input, Snapshot]:
-        """The input and its statistics, for diagnostics, while started."""
-        return self._camera.describe(), self._statistics.snapshot(time.perf_counter())
+    def describe(self) -> dict[str, tuple[Input, Snapshot]]:
+        """For each camera, by name, the input and its statistics, for diagnostics, while
+        started."""
+        machine = self._machine.look()
+        return {channel.name: channel.describe(machine) for channel in self._channels}
 
     def stop(self, timeout_s: float | None = None) -> None:
         """Unsubscribe, and wait up to `timeout_s` for the images in work."""
         self.started = False
         self._node.destroy_timer(self._timer)
-        self._camera.close()
+        for channel in self._channels:
+            channel.stop()
         self._queue.close(timeout_s)
 
     def close(self) -> None:
         """Destroy the publishers; an image still in work is not published."""
-        self._closed = True
-        self._publishers.close()
+        for channel in self._channels:
+            channel.close()
 
-    def _label(self, received: Received) -> Callable[[], None] | None:
-        """Find the instances; returns the rest of the work, publishing, for another thread.
+    def _label(self, batch: list[Received]) -> Iterator[Callable[[], None]]:
+        """Find the instances; yields the rest of the work, publishing, for another thread.
 
         An image that cannot be used is counted, logged and skipped.
         """
-        start = time.perf_counter()
+        config = self.pipeline.config
+        images = list(filter(None, (self._convert(received, config) for received in batch)))
+        batch.clear()  # the frames have what is needed
+        images.sort(key=_size)  # of one size, the longest waiting stays first
+        for _, alike in groupby(images, _size):
+            for some in batches(list(alike), self._largest):
+                yield from self._infer(some, config)
+
+    def _convert(self, received: Received, config: Config) -> _Image | None:
         try:
-            config = self.pipeline.config
-            frame = to_frame(received.message, config.input, received.camera_info)
-            before_ms = {
-                "wait": (start - received.time_s) * 1e3,
-                "convert": (time.perf_counter() - start) * 1e3,
-            }
-            inferred = self.pipeline.infer([frame])
+            return _Image(received, *received.channel.convert(received, config.input))
+        except Exception as error:
+            received.channel.report(error)
+            return None
+
+    def _infer(self, images: list[_Image], config: Config) -> Iterator[Callable[[], None]]:
+        """Network and clustering for images of one size."""
+        try:
+            inferred = self.pipeline.infer([image.frame for image in images])
             for camera in inferred.jumped_back:
                 self._logger.info(
                     f"image stamps of camera '{camera}' jumped back: forgetting its earlier "
-                    "frames; if this goes on, two publishers share this frame_id",
+                    "frames; if this goes on, two publishers share this "
+                    f"{'topic' if images[0].frame.camera else 'frame_id'}",
                     throttle_duration_sec=LOG_EVERY_S,
                 )
         except Exception as error:
-            self._report(error)
-            return None
-
-        def publish() -> None:
-            try:
-                (result,) = self.pipeline.finish(inferred)
-                result.stage_ms.update(before_ms)
-                self._publish(received.message.header, frame, result, received.time_s, config)
-            except Exception as error:
-                self._report(error)
-
-        return publish
-
-    def _publish(
-        self, header: Header, frame: Frame, result: Result, received_s: float, config: Config
-    ) -> None:
-        if self._closed:
-            return
-        start = time.perf_counter()
-        self._publishers.publish_labels(header, result.instances)
-        published = time.perf_counter()
-        stage_ms = {
-            **result.stage_ms,
-            "publish": (published - start) * 1e3,
-            "total": (published - received_s) * 1e3,
-        }
-        since_stamp_ms = (self._node.get_clock().now().nanoseconds - frame.stamp_ns) / 1e6
-        if 0 <= since_stamp_ms < CLOCKS_AGREE_MS:
-            stage_ms["since stamp"] = since_stamp_ms
-        height, width = frame.image.shape[:2]
-        self._statistics.labelled(published, stage_ms, (height, width))
-        self._publishers.publish_drawings(header, frame, result.instances, config)
-
-    def _report(self, error: Exception) -> None:
-        """Count and log an error; whatever happens to one image, the next one is processed."""
-        if isinstance(error, ImageError):
-            self._statistics.refused(str(error))
-            self._logger.warning(f"image refused: {error}", throttle_duration_sec=LOG_EVERY_S)
+            if len(images) == 1:
+                images[0].received.channel.report(error)
+                return
+            self._logger.warning(
+                f"a batch of {len(images)} images failed; trying them one by one:\n"
+                + "".join(traceback.format_exception(error)),
+                throttle_duration_sec=LOG_EVERY_S,
+            )
         else:
-            self._statistics.failed(f"{type(error).__name__}: {error}")
-            trace = "".join(traceback.format_exception(error))
-            self._logger.error(f"image not labelled:\n{trace}", throttle_duration_sec=LOG_EVERY_S)
+            yield partial(self._publish, images, inferred, config)
+            return
+        for image in images:
+            yield from self._infer([image], config)
+
+    def _publish(self, images: list[_Image], inferred: Inferred, config: Config) -> None:
+        """Publish what was found in each image of a batch, whatever becomes of the others."""
+        for image, found in zip(images, inferred.apart(), strict=True):
+            channel = image.received.channel
+            try:
+                (result,) = self.pipeline.finish(found)
+                result.stage_ms.update(image.before_ms)
+                channel.publish(image.received, image.frame, result, config)
+            except Exception as error:
+                channel.report(error)
+
+
+def largest_batch(config: Config, runtime: Runtime) -> int:
+    """Most images that the network is to see at once: as configured, else as the runtime likes."""
+    largest = config.node.largest_batch
+    if not largest:
+        on_gpu = isinstance(runtime, Uploading)
+        images = 2 if config.input.mirror else 1  # for each frame
+        engine = max(1, config.runtime.engine.max_batch // images)
+        largest = min(BATCH_SIZES[0], engine) if on_gpu else 1
+    return min(largest, len(config.cameras))
+
+
+def _size(image: _Image) -> tuple[int, ...]:
+    return image.frame.image.shape
+
+
+def _adapt(channels: Iterable[CameraChannel]) -> None:
+    for channel in channels:
+        channel.adapt()
