@@ -40,6 +40,7 @@ from instaseg_ros.runtimes import (
     open_runtime,
     prepares_for_minutes,
 )
+from instaseg_ros.runtimes.openvino_runtime import OpenVinoRuntime
 from instaseg_ros.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -188,7 +189,8 @@ class Pipeline:
         the configuration does not fix the size.
         """
         size = (self.config.input.height, self.config.input.width)
-        if not all(size):
+        is_known = all(size)
+        if not is_known:
             if prepares_for_minutes(self.runtime):
                 return False
             size = WARM_UP_SIZE
@@ -203,6 +205,8 @@ class Pipeline:
             for _ in range(times):
                 self.process(frames)
         self.reset()
+        if not is_known and isinstance(self.runtime, OpenVinoRuntime):
+            self.runtime.forget()  # 50 to 100 MB for each number of frames
         return True
 
     def reset(self) -> None:

@@ -199,6 +199,29 @@ def test_warming_up_is_for_the_configured_size(pipeline: Pipeline) -> None:
     assert seen == [WARM_UP_SIZE, (64, 128)]
 
 
+def test_a_warm_up_calls_the_network_with_every_number_of_frames(pipeline: Pipeline) -> None:
+    seen, runtime = [], pipeline.runtime
+
+    def noting(images: np.ndarray) -> dict[str, torch.Tensor]:
+        seen.append(len(images))
+        return runtime(images)
+
+    pipeline.runtime = noting
+    assert with_input(pipeline, 32, 64).warm_up((2, 1))
+    assert seen == [2, 1]
+
+
+def test_frames_of_a_batch_can_be_finished_one_by_one(pipeline: Pipeline) -> None:
+    pipeline.reconfigure(merge(pipeline.config, {"tracking.enabled": True}))
+    frames = [dataclasses.replace(frame(seed), camera=str(seed)) for seed in range(3)]
+    together = pipeline.process(frames)
+    pipeline.reset()
+    for one, alone in zip(together, pipeline.infer(frames).apart(), strict=True):
+        (result,) = pipeline.finish(alone)
+        np.testing.assert_array_equal(result.instances.labels, one.instances.labels)
+        assert result.stage_ms.keys() == one.stage_ms.keys()
+
+
 @pytest.mark.parametrize(("height", "width"), [(0, 0), (64, 0)])
 def test_no_engine_is_built_for_a_size_that_nobody_named(
     pipeline: Pipeline, height: int, width: int

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from instaseg_ros.config import NodeConfig
-from instaseg_ros.ros.diagnostics import ERROR, OK, WARN, Health, diagnose
+from instaseg_ros.ros.diagnostics import ERROR, OK, WARN, Health, diagnose, diagnose_cameras
 from instaseg_ros.ros.machine import Machine, MachineWatch
 from instaseg_ros.ros.reasons import COMPRESSED, IMAGE, Input, Publisher, Quality
 from instaseg_ros.ros.statistics import Counts, Snapshot
@@ -51,6 +51,41 @@ def test_working_node():
     assert values["images dropped while busy"] == "2"
     assert values["network p50 (ms)"] == "80.00"
     assert values["network p99 (ms)"] == "90.00"
+
+
+def test_several_cameras_are_diagnosed_one_by_one_and_together():
+    node = Health("active", LIMITS, engine={"runtime": "torch"})
+    source = replace(INPUT, topic="/left/image", publishers=())
+    cameras = {"front": (INPUT, WORKING), "left": (source, SILENT)}
+    found = diagnose_cameras(node, cameras)
+    assert list(found) == ["", "front", "left"]
+    assert found["front"] == diagnose(health())
+    assert found["left"].level == ERROR
+    level, message, values = found[""]
+    assert level == ERROR
+    assert message.startswith("1 of 2 cameras: 8.0 of 10.0 images/s labelled. left: no image yet")
+    assert values["runtime"] == "torch"
+    assert values["cameras"] == "front, left"
+    assert values["images labelled"] == "18"
+    assert "runtime" not in found["front"].values
+    well = diagnose_cameras(node, dict.fromkeys(("front", "left"), (INPUT, WORKING)))
+    assert well[""][:2] == (OK, "2 cameras: 16.0 of 20.0 images/s labelled")
+    assert well[""].values["images dropped while busy"] == "4"
+
+
+def test_cameras_of_an_inactive_node_are_as_well_as_the_node():
+    inactive = Health("inactive", LIMITS, engine={"runtime": "torch"})
+    found = diagnose_cameras(inactive, {"front": None, "left": None})
+    assert {level for level, _, _ in found.values()} == {OK}
+    assert all(message.startswith("inactive: ") for _, message, _ in found.values())
+    assert found[""].values["runtime"] == "torch"
+
+
+def test_a_camera_without_a_name_and_its_node_are_one():
+    node = Health("active", LIMITS, engine={"runtime": "torch"})
+    found = diagnose_cameras(node, {"": (INPUT, WORKING)})
+    assert found == {"": diagnose(health(engine={"runtime": "torch"}))}
+    assert diagnose_cameras(Health("inactive", LIMITS), {"": None})[""].level == OK
 
 
 def test_inactive_node_is_well():
