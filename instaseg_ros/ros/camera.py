@@ -31,6 +31,7 @@ MESSAGE_CLASSES = {"raw": Image, "compressed": CompressedImage}
 class Camera:
     """Subscribes to the image topic, and to `camera_info`, until `close`.
 
+    name: below which the topics are, such as `front/image`; empty: `image`.
     on_image: called by the executor with each message and the newest CameraInfo, or None.
     on_lost: called with a number of images that were published but never arrived.
     """
@@ -38,6 +39,7 @@ class Camera:
     def __init__(
         self,
         node: Node,
+        name: str,
         config: NodeConfig,
         on_image: Callable[[Any, CameraInfo | None], None],
         on_lost: Callable[[int], None],
@@ -49,18 +51,19 @@ class Camera:
         self._losses = LossCounter()
         self._machine = MachineWatch(get_rmw_implementation_identifier())
         # Like image_transport, append the suffix to the topic that `image` is remapped to.
-        base = node.resolve_topic_name("image")
+        image = below(name, "image")
+        base = node.resolve_topic_name(image)
         compressed = config.image_transport == "compressed"
         self._images = FollowingSubscription(
             node,
             MESSAGE_CLASSES[config.image_transport],
-            f"{base}{SUFFIX}" if compressed else "image",
+            f"{base}{SUFFIX}" if compressed else image,
             self._receive,
             config.input_reliability,
         )
         try:
             self._infos = FollowingSubscription(
-                node, CameraInfo, _info_topic(node, base), self._receive_info
+                node, CameraInfo, _info_topic(node, name, base), self._receive_info
             )
         except Exception:  # a bad override
             self._images.close()
@@ -120,10 +123,16 @@ class Camera:
         )
 
 
-def _info_topic(node: Node, image_topic: str) -> str:
+def below(name: str, topic: str) -> str:
+    """A camera's topic: below its name, if it has one."""
+    return f"{name}/{topic}" if name else topic
+
+
+def _info_topic(node: Node, name: str, image_topic: str) -> str:
     """`camera_info` if it is remapped, else beside the images, as in image_transport."""
-    remapped = node.resolve_topic_name("camera_info")
-    if remapped != node.resolve_topic_name("camera_info", only_expand=True):
+    info = below(name, "camera_info")
+    remapped = node.resolve_topic_name(info)
+    if remapped != node.resolve_topic_name(info, only_expand=True):
         return remapped
     return f"{image_topic.rpartition('/')[0]}/camera_info"
 

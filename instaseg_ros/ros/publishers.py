@@ -12,14 +12,16 @@ from instaseg_ros.config import Config
 from instaseg_ros.frames import Frame, Instances
 from instaseg_ros.recordings import result_messages
 from instaseg_ros.ros import qos
+from instaseg_ros.ros.camera import below
 from instaseg_ros.ros.messages import MESSAGES
 from instaseg_ros.visualization import overlay
 
 
 class ResultPublishers:
-    """Lifecycle publishers of all `result_messages.TOPICS`, below the node's own name."""
+    """Lifecycle publishers of all `result_messages.TOPICS`, below the node's own name and, if it
+    has one, the camera's."""
 
-    def __init__(self, node: LifecycleNode, class_names: Sequence[str]) -> None:
+    def __init__(self, node: LifecycleNode, class_names: Sequence[str], camera: str = "") -> None:
         self._node = node
         self._class_names = class_names
         self._publishers: dict[str, LifecyclePublisher] = {}
@@ -27,7 +29,7 @@ class ResultPublishers:
             for name, topic in result_messages.TOPICS.items():
                 self._publishers[name] = node.create_lifecycle_publisher(
                     getattr(MESSAGES, topic.type.rpartition("/")[2]),
-                    f"~/{name}",
+                    f"~/{below(camera, name)}",
                     qos.LATCHED if topic.latched else qos.RESULTS,
                     qos_overriding_options=QoSOverridingOptions.with_default_policies(),
                 )

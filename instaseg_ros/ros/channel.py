@@ -1,0 +1,124 @@
+"""One camera of the node: its images in, its outputs out, its counts."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from rclpy.lifecycle import LifecycleNode
+
+from instaseg_ros.config import Config, InputConfig, NodeConfig
+from instaseg_ros.errors import ImageError
+from instaseg_ros.frames import Frame, Result
+from instaseg_ros.ros.camera import Camera, to_frame
+from instaseg_ros.ros.publishers import ResultPublishers
+from instaseg_ros.ros.reasons import Input
+from instaseg_ros.ros.statistics import Snapshot, Statistics
+
+CLOCKS_AGREE_MS = 10_000  # a header stamp older than this, or in the future, is from another clock
+LOG_EVERY_S = 5.0
+
+
+class Received(NamedTuple):
+    """An image message, when the node received it in `time.perf_counter()` seconds, and the newest
+    CameraInfo or None."""
+
+    message: Any
+    time_s: float
+    camera_info: Any
+
+
+class CameraChannel:
+    """What the node has of one camera: publishers until `close`; between `start` and `stop` the
+    subscription and the counts. Whatever happens to an image of this camera is counted here, once.
+
+    name: the camera's, below which its topics are; empty for the only camera of a node.
+    """
+
+    def __init__(self, node: LifecycleNode, name: str, class_names: Sequence[str]) -> None:
+        self.name = name
+        self._node = node
+        self._logger = node.get_logger()
+        self._closed = False
+        self._publishers = ResultPublishers(node, class_names, name)
+
+    def start(self, config: NodeConfig, offer: Callable[[Received], None]) -> None:
+        """Publish the class names, and pass each image that arrives on to `offer`. Raises
+        ConfigError for a bad QoS override."""
+        self._publishers.publish_label_info()
+        statistics = self._statistics = Statistics(time.perf_counter())
+
+        def receive(message: Any, camera_info: Any) -> None:
+            now_s = time.perf_counter()
+            statistics.received(now_s, len(message.data))
+            offer(Received(message, now_s, camera_info))
+
+        def lose(count: int) -> None:
+            statistics.lost(time.perf_counter(), count)
+
+        self._camera = Camera(self._node, self.name, config, receive, lose)
+
+    def adapt(self) -> None:
+        """Adapt to the current publishers; call this a few times per second while started."""
+        self._camera.adapt()
+
+    def describe(self) -> tuple[Input, Snapshot]:
+        """The input and its statistics, for diagnostics, while started."""
+        return self._camera.describe(), self._statistics.snapshot(time.perf_counter())
+
+    def stop(self) -> None:
+        """Unsubscribe."""
+        self._camera.close()
+
+    def close(self) -> None:
+        """Destroy the publishers; an image still in work is not published."""
+        self._closed = True
+        self._publishers.close()
+
+    def drop(self) -> None:
+        """Count an image that a newer one has replaced."""
+        self._statistics.dropped(time.perf_counter())
+
+    def convert(self, received: Received, config: InputConfig) -> tuple[Frame, dict[str, float]]:
+        """The frame of a message, and what its first stages took in milliseconds. Raises ImageError
+        if it is unreadable."""
+        start = time.perf_counter()
+        frame = to_frame(received.message, config, received.camera_info)
+        stage_ms = {
+            "wait": (start - received.time_s) * 1e3,
+            "convert": (time.perf_counter() - start) * 1e3,
+        }
+        return frame, stage_ms
+
+    def publish(self, received: Received, frame: Frame, result: Result, config: Config) -> None:
+        """Publish what was found in an image, and count it."""
+        if self._closed:
+            return
+        header = received.message.header
+        start = time.perf_counter()
+        self._publishers.publish_labels(header, result.instances)
+        published = time.perf_counter()
+        stage_ms = {
+            **result.stage_ms,
+            "publish": (published - start) * 1e3,
+            "total": (published - received.time_s) * 1e3,
+        }
+        since_stamp_ms = (self._node.get_clock().now().nanoseconds - frame.stamp_ns) / 1e6
+        if 0 <= since_stamp_ms < CLOCKS_AGREE_MS:
+            stage_ms["since stamp"] = since_stamp_ms
+        height, width = frame.image.shape[:2]
+        self._statistics.labelled(published, stage_ms, (height, width))
+        self._publishers.publish_drawings(header, frame, result.instances, config)
+
+    def report(self, error: Exception) -> None:
+        """Count and log an error; whatever happens to one image, the next one is processed."""
+        image = f"image of camera {self.name}" if self.name else "image"
+        if isinstance(error, ImageError):
+            self._statistics.refused(str(error))
+            self._logger.warning(f"{image} refused: {error}", throttle_duration_sec=LOG_EVERY_S)
+        else:
+            self._statistics.failed(f"{type(error).__name__}: {error}")
+            trace = "".join(traceback.format_exception(error))
+            self._logger.error(f"{image} not labelled:\n{trace}", throttle_duration_sec=LOG_EVERY_S)
