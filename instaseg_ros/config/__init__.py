@@ -180,6 +180,24 @@ class NodeConfig:
         high=3600.0,
         live=True,
     )
+    enabled: bool = param(
+        True, "label images; the service ~/enable sets it. false: images are ignored", live=True
+    )
+    latency_budget_ms: float = param(
+        0.0,
+        "diagnostics warn when one image in a hundred is labelled later than this after its stamp; "
+        "0: off",
+        low=0.0,
+        high=60_000.0,
+        live=True,
+    )
+    rate_floor_hz: float = param(
+        0.0,
+        "diagnostics warn when fewer images per second are labelled, whatever the reason; 0: off",
+        low=0.0,
+        high=1000.0,
+        live=True,
+    )
     overlay_alpha: float = param(
         0.5, "opacity of the instance colours in the overlay", low=0.0, high=1.0, live=True
     )
