@@ -18,13 +18,16 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.lifecycle.node import LifecycleState
 from rclpy.parameter import Parameter
+from std_msgs.msg import String
+from std_srvs.srv import SetBool
 
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.recordings.result_messages import NODE_NAME
 from instaseg_ros.ros import parameters
-from instaseg_ros.ros.diagnostics import Health, diagnose
+from instaseg_ros.ros.diagnostics import Health, diagnose, status
 from instaseg_ros.ros.logs import RosHandler
 from instaseg_ros.ros.messages import diagnostic_array
+from instaseg_ros.ros.qos import LATCHED
 from instaseg_ros.ros.transitions import beside, serve_transitions, transition
 
 if TYPE_CHECKING:
@@ -59,6 +62,10 @@ class InstasegNode(LifecycleNode):
             self.add_post_set_parameters_callback(self._follow)
         serve_transitions(self)
         self._health_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
+        self._status_publisher = self.create_publisher(String, "~/status", LATCHED)
+        self._status = ""
+        self.create_service(SetBool, "~/enable", self._enable)
+        self.announce()
         clock = Clock(clock_type=ClockType.STEADY_TIME)  # runs even if ROS time stands still
         self._health_timer = self.create_timer(DIAGNOSE_EVERY_S, self._diagnose, clock=clock)
 
@@ -81,7 +88,7 @@ class InstasegNode(LifecycleNode):
         with self._taking_over:
             self._session = session
             if self.config != config:  # live parameters were set meanwhile
-                session.pipeline.reconfigure(self.config)
+                session.reconfigure(self.config)
         log.info("configured: %s", ", ".join(f"{k} {v}" for k, v in session.engine().items()))
 
     @transition("activating", leads_to="active")
@@ -142,7 +149,7 @@ class InstasegNode(LifecycleNode):
         with self._taking_over:
             before, self.config = self.config, parameters.changed(self.config, changes, False)
             if self._session and self.config != before:
-                self._session.pipeline.reconfigure(self.config)
+                self._session.reconfigure(self.config)
         parameters.redeclare(self, self.config)
 
     def _follow(self, changes: Iterable[Parameter]) -> None:
@@ -151,7 +158,24 @@ class InstasegNode(LifecycleNode):
         if stale := parameters.stale(self, self.config):
             self.set_parameters(stale)  # which comes here again, with nothing to do
 
-    def _diagnose(self) -> None:
+    def announce(self) -> None:
+        """Publish the word for ~/status if it has changed."""
+        self._tell(self._health())
+
+    def _tell(self, health: Health) -> None:
+        before, self._status = self._status, status([health])
+        if self._status != before:
+            self._status_publisher.publish(String(data=self._status))
+
+    def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        """Answer ~/enable: set node.enabled."""
+        (result,) = self.set_parameters([Parameter("node.enabled", value=bool(request.data))])
+        self.announce()
+        response.success = result.successful
+        response.message = result.reason or self._status
+        return response
+
+    def _health(self) -> Health:
         facts: dict[str, Any] = {}
         if self._session:
             facts["engine"] = self._session.engine()
@@ -159,7 +183,11 @@ class InstasegNode(LifecycleNode):
                 facts["input"], facts["statistics"] = self._session.describe()
         if self.lifecycle == "configuring":
             facts["doing"] = self._logs.newest
-        health = Health(self.lifecycle, self.config.node, self.failure, **facts)
+        return Health(self.lifecycle, self.config.node, self.failure, **facts)
+
+    def _diagnose(self) -> None:
+        health = self._health()
         name = f"{self.get_fully_qualified_name()}: instance segmentation"
         message = diagnostic_array(name, diagnose(health), self.get_clock().now())
         self._health_publisher.publish(message)
+        self._tell(health)

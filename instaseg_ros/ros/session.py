@@ -73,6 +73,12 @@ class Session:
         (channel,) = self._channels
         return channel.describe()
 
+    def reconfigure(self, config: Config) -> None:
+        """Use `config` from the next image on; see `Pipeline.reconfigure`."""
+        self.pipeline.reconfigure(config)
+        for channel in self._channels:
+            channel.config = config.node
+
     def stop(self, timeout_s: float | None = None) -> None:
         """Unsubscribe, and wait up to `timeout_s` for the images in work."""
         self.started = False
@@ -93,6 +99,9 @@ class Session:
         """
         try:
             config = self.pipeline.config
+            if not config.node.enabled:
+                channel.ignore()
+                return None
             frame, before_ms = channel.convert(received, config.input)
             inferred = self.pipeline.infer([frame])
             for camera in inferred.jumped_back:
