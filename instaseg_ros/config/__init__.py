@@ -55,7 +55,14 @@ class InputConfig:
     width: int = param(
         0, "network input width in pixels; 0: keep the aspect ratio", low=0, high=8192
     )
-    scale: float = param(1.0, "magnification, if neither is set", low=0.1, high=8.0)
+    scale: float = param(
+        1.0,
+        "magnification, if neither is set, within min_height and max_height; 0.5: the network sees "
+        "half of the camera's rows and columns",
+        low=0.1,
+        high=8.0,
+        live=True,
+    )
     min_height: int = param(
         0,
         "if height and width are 0, magnify images with fewer rows to this many",

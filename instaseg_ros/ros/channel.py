@@ -120,7 +120,7 @@ class CameraChannel:
         if 0 <= since_stamp_ms < CLOCKS_AGREE_MS:
             stage_ms["since stamp"] = since_stamp_ms
         height, width = frame.image.shape[:2]
-        self._statistics.labelled(published, stage_ms, (height, width))
+        self._statistics.labelled(published, stage_ms, (height, width), result.network_size)
         self._publishers.publish_drawings(header, frame, result.instances, config)
 
     def report(self, error: Exception) -> None:

@@ -194,6 +194,21 @@ def test_thresholds_change_live(robot: Robot, camera):
     assert robot.set_parameter("decode.foreground_threshold", 0.5).successful
 
 
+def test_scale_changes_live(robot: Robot, camera):
+    image = scene(384, 640)
+    robot.label(camera, image_message(image))
+    robot.await_diagnosed(image_size_for_the_network="640 x 384")
+    assert robot.set_parameter("input.scale", 0.5).successful
+    labels, _ = robot.label(camera, image_message(image))
+    robot.await_diagnosed(image_size="640 x 384", image_size_for_the_network="320 x 192")
+    ids = label_image(labels)
+    assert ids.max() == 3
+    assert np.array_equal(ids, ids[::2, ::2].repeat(2, 0).repeat(2, 1))  # of half the resolution
+    assert robot.set_parameter("input.scale", 1.0).successful
+    labels, _ = robot.label(camera, image_message(image))
+    robot.await_diagnosed(image_size_for_the_network="640 x 384")
+
+
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
