@@ -142,7 +142,13 @@ class RuntimeConfig:
         "auto: the fastest the device supports; int8: the model made by `instaseg quantize`",
         choices=("auto", "fp32", "bf16", "fp16", "int8"),
     )
-    threads: int = param(0, "CPU threads of the network; 0: all cores", low=0, high=1024)
+    threads: int = param(
+        0,
+        "CPU threads of the network, and of what is done with its outputs; 0: as many as there are "
+        "cores for this process",
+        low=0,
+        high=1024,
+    )
     compiled: bool = param(
         False, "torch on CUDA: also try AOTInductor, which compiles for minutes at the first start"
     )
@@ -165,6 +171,18 @@ class NodeConfig:
         "auto",
         "reliability of the image subscription; auto: the publisher's",
         choices=("auto", "reliable", "best_effort"),
+    )
+    cpus: str = param(
+        "",
+        "processors for all threads of the node, such as 0-2,6 (for one alone: 3-3); '': all that "
+        "it was started with",
+    )
+    niceness: int = param(
+        0,
+        "nice value of the threads that compute, not of those that receive images: 19 gives way to "
+        "all other programs, below 0 needs the right to it; 0: as started",
+        low=-20,
+        high=19,
     )
     stale_after_s: float = param(
         2.0,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from instaseg_ros.config import NodeConfig
+from instaseg_ros.ros.gpu import Gpu
 from instaseg_ros.ros.reasons import (
     Input,
     why_held_up,
@@ -41,7 +42,8 @@ class Health:
     lifecycle: label of the lifecycle state. limits: thresholds for late, stale and slow.
     failure: why the last transition failed, or empty. doing: current step while configuring, which
     may take minutes. engine: facts about the computation (runtime, precision, weights, ...).
-    input: None while there is no subscription.
+    gpu: the one that computes, None if there is none or it cannot be observed. input: None while
+    there is no subscription.
     """
 
     lifecycle: str
@@ -49,6 +51,7 @@ class Health:
     failure: str = ""
     doing: str = ""
     engine: Mapping[str, str] = field(default_factory=dict)
+    gpu: Gpu | None = None
     input: Input | None = None
     statistics: Snapshot = field(default_factory=Snapshot)
 
@@ -100,9 +103,14 @@ def _verdict(health: Health) -> tuple[int, str, str]:
     if late := _no_labels(health.input, statistics, limits):
         return late
     said = _labelling(statistics)
-    for judge in (_over_budget, _below_floor, _too_few, _too_late):
-        if slow := judge(health.input, statistics, limits):
-            return WARN, TOO_SLOW, f"{slow}. {said}"
+    slow = (
+        _over_budget(health.input, statistics, limits, health.gpu)
+        or _below_floor(health.input, statistics, limits)
+        or _too_few(health.input, statistics, limits)
+        or _too_late(health.input, statistics, limits)
+    )
+    if slow:
+        return WARN, TOO_SLOW, f"{slow}. {said}"
     if lost := _lost(health.input, statistics):
         return WARN, LABELLING, f"{lost}. {said}"
     return OK, LABELLING, said
@@ -144,7 +152,7 @@ def _no_labels(
     return ERROR, TOO_SLOW, said
 
 
-def _over_budget(source: Input, statistics: Snapshot, limits: NodeConfig) -> str:
+def _over_budget(source: Input, statistics: Snapshot, limits: NodeConfig, gpu: Gpu | None) -> str:
     """How late labels are, if that is over the budget, and why; else empty."""
     of = SINCE_STAMP if SINCE_STAMP in statistics.latency_ms else TOTAL
     median_ms, p99_ms = statistics.latency_ms.get(of, (0.0, 0.0))
@@ -155,7 +163,8 @@ def _over_budget(source: Input, statistics: Snapshot, limits: NodeConfig) -> str
     after = "their image's stamp" if of == SINCE_STAMP else "their image came"
     return (
         f"labels come {p99_ms:.0f} ms (p99; median {median_ms:.0f} ms) after {after}, more than "
-        f"{budget_ms:g} ms (node.latency_budget_ms). {why_over_budget(statistics, source.machine)}"
+        f"{budget_ms:g} ms (node.latency_budget_ms). "
+        f"{why_over_budget(statistics, source.machine, gpu)}"
     )
 
 
@@ -221,7 +230,7 @@ def _too_late(source: Input, statistics: Snapshot, limits: NodeConfig) -> str:
 
 
 def _values(health: Health) -> dict[str, str]:
-    values = {"lifecycle state": health.lifecycle, **health.engine}
+    values = {"lifecycle state": health.lifecycle, **health.engine, **_gpu_values(health.gpu)}
     source, statistics = health.input, health.statistics
     if source is None:
         return values
@@ -265,4 +274,18 @@ def _values(health: Health) -> dict[str, str]:
             f"{trend.before_ms.get(TOTAL, 0.0):.1f} ms {trend.minutes} min ago, "
             f"{trend.now_ms.get(TOTAL, 0.0):.1f} ms now ({trend.change(TOTAL):+.0%})"
         )
+    return values
+
+
+def _gpu_values(gpu: Gpu | None) -> dict[str, str]:
+    values: dict[str, str] = {}
+    if gpu is None:
+        return values
+    if gpu.memory_mb is not None:
+        values["GPU memory (MB)"] = "{:.0f} of {:.0f}".format(*gpu.memory_mb)
+    if gpu.temperature_c is not None:
+        values["GPU temperature (°C)"] = str(gpu.temperature_c)
+    if gpu.clock_mhz is not None:
+        values["GPU clock (MHz)"] = "{} of {}".format(*gpu.clock_mhz)
+    values["GPU slowed down by"] = gpu.slowed_by
     return values

@@ -28,6 +28,7 @@ from instaseg_ros.ros.diagnostics import Health, diagnose, status
 from instaseg_ros.ros.logs import RosHandler
 from instaseg_ros.ros.messages import diagnostic_array
 from instaseg_ros.ros.qos import LATCHED
+from instaseg_ros.ros.scheduling import be_nice, use_processors
 from instaseg_ros.ros.transitions import beside, serve_transitions, transition
 
 if TYPE_CHECKING:
@@ -79,12 +80,16 @@ class InstasegNode(LifecycleNode):
 
     @transition("configuring", leads_to="inactive")
     def on_configure(self, state: LifecycleState) -> None:
+        config = self.config
+        # First, as engines count their processors once, and their threads begin like this one.
+        use_processors(config.node.cpus)
+        be_nice(config.node.niceness)
         log.info("importing torch")
         # Not at the top: it takes seconds, and the node should be on the graph before that.
         from instaseg_ros.ros.session import Session
 
-        config = self.config
         session = Session(self, config)
+        use_processors(config.node.cpus)  # again: an engine may have spread its threads
         with self._taking_over:
             self._session = session
             if self.config != config:  # live parameters were set meanwhile
@@ -178,7 +183,7 @@ class InstasegNode(LifecycleNode):
     def _health(self) -> Health:
         facts: dict[str, Any] = {}
         if self._session:
-            facts["engine"] = self._session.engine()
+            facts["engine"], facts["gpu"] = self._session.engine(), self._session.gpu()
             if self._session.started:
                 facts["input"], facts["statistics"] = self._session.describe()
         if self.lifecycle == "configuring":

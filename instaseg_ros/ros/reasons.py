@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from instaseg_ros.ros.gpu import Gpu
 from instaseg_ros.ros.machine import PROFILE_VARIABLES, Machine
 from instaseg_ros.ros.statistics import SINCE_STAMP, TOTAL, Snapshot
 
@@ -144,11 +145,14 @@ def why_slow(statistics: Snapshot, machine: Machine) -> str:
     return _costliest(inside)
 
 
-def why_over_budget(statistics: Snapshot, machine: Machine) -> str:
+def why_over_budget(statistics: Snapshot, machine: Machine, gpu: Gpu | None = None) -> str:
     """The stage that costs most in the latest labels, and what has become slower."""
-    reason = why_held_up(machine) or _costliest(statistics.slowest_ms)
-    grown = _why_grown(statistics)
-    return f"{reason}. {grown}" if grown else reason
+    reasons = (
+        why_held_up(machine) or _costliest(statistics.slowest_ms),
+        _why_grown(statistics),
+        _why_gpu_slow(gpu),
+    )
+    return ". ".join(filter(None, reasons))
 
 
 def _costliest(stage_ms: Mapping[str, float]) -> str:
@@ -170,6 +174,15 @@ def _why_grown(statistics: Snapshot) -> str:
     most = max(grown, key=lambda stage: grown[stage], default=TOTAL)
     hot = ": a hot processor or GPU slows down" if most in ("network", "decode") else ""
     return f"It was {trend.before_ms[TOTAL]:.0f} ms {trend.minutes} min ago; {most} grew most{hot}"
+
+
+def _why_gpu_slow(gpu: Gpu | None) -> str:
+    """What keeps the GPU's clock down; empty if nothing does."""
+    if gpu is None or not gpu.slowed_by:
+        return ""
+    clock = "" if gpu.clock_mhz is None else " to {} of {} MHz".format(*gpu.clock_mhz)
+    heat = "" if gpu.temperature_c is None else f", at {gpu.temperature_c} °C"
+    return f"{gpu.slowed_by.capitalize()} slows the GPU down{clock}{heat}"
 
 
 def why_held_up(machine: Machine) -> str:

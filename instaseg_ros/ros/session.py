@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 
+import torch
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 
 from instaseg_ros.config import Config
 from instaseg_ros.pipeline import Pipeline
 from instaseg_ros.ros.channel import LOG_EVERY_S, CameraChannel, Received
+from instaseg_ros.ros.gpu import Gpu, GpuWatch
 from instaseg_ros.ros.newest_frame_queue import NewestFrameQueue
 from instaseg_ros.ros.reasons import Input
 from instaseg_ros.ros.statistics import Snapshot
+from instaseg_ros.runtimes import Runtime
 
 ADAPT_EVERY_S = 0.25
 
@@ -34,6 +37,7 @@ class Session:
                 f"not warmed up: {self.pipeline.runtime.name} builds for one image size at a time, "
                 "and input.height and input.width are not both set; the first image waits for it"
             )
+        self._gpu = _gpu_watch(self.pipeline.runtime)
         self.started = False
         self._channels = [CameraChannel(node, "", self.pipeline.class_names)]
 
@@ -46,6 +50,10 @@ class Session:
             "precision": runtime.precision,
             "classes": ", ".join(self.pipeline.class_names),
         }
+
+    def gpu(self) -> Gpu | None:
+        """The GPU that computes; None on a processor, and where it cannot be observed."""
+        return self._gpu.look() if self._gpu else None
 
     def start(self) -> None:
         """Subscribe to the cameras. Raises ConfigError for a bad QoS override."""
@@ -128,3 +136,11 @@ class Session:
 def _adapt(channels: Iterable[CameraChannel]) -> None:
     for channel in channels:
         channel.adapt()
+
+
+def _gpu_watch(runtime: Runtime) -> GpuWatch | None:
+    device = getattr(runtime, "device", None)
+    if not isinstance(device, torch.device) or device.type != "cuda":
+        return None
+    properties = torch.cuda.get_device_properties(device)
+    return GpuWatch(str(getattr(properties, "uuid", "")))  # torch 2.1 has none

@@ -6,6 +6,7 @@ import pytest
 
 from instaseg_ros.config import NodeConfig
 from instaseg_ros.ros.diagnostics import ERROR, OK, WARN, Health, diagnose, status
+from instaseg_ros.ros.gpu import Gpu
 from instaseg_ros.ros.machine import Machine, MachineWatch
 from instaseg_ros.ros.reasons import COMPRESSED, IMAGE, Input, Publisher, Quality
 from instaseg_ros.ros.statistics import Counts, Snapshot
@@ -334,6 +335,25 @@ def test_over_budget_says_what_has_grown(stage, said):
     assert values["trend"] == "100.0 ms 10 min ago, 140.0 ms now (+40%)"
     steady = replace(statistics, trend=Trend(10, before, before))
     assert "min ago;" not in judged(BUDGET, steady).message
+
+
+def test_a_gpu_that_is_held_down_is_named():
+    hot = Gpu((3072.0, 8192.0), 91, (900, 1980), "heat")
+    over = replace(MANY, latency_ms={"network": (130.0, 140.0), "total": (140.0, 150.0)})
+    level, message, values = diagnose(
+        Health("active", BUDGET, input=INPUT, statistics=over, gpu=hot)
+    )
+    assert level == WARN
+    assert "Heat slows the GPU down to 900 of 1980 MHz, at 91 °C. " in message
+    assert values["GPU memory (MB)"] == "3072 of 8192"
+    assert values["GPU temperature (°C)"] == "91"
+    assert values["GPU clock (MHz)"] == "900 of 1980"
+    assert values["GPU slowed down by"] == "heat"
+    level, message, values = diagnose(health(gpu=Gpu()))
+    assert level == OK
+    assert values["GPU slowed down by"] == ""
+    assert "GPU temperature (°C)" not in values
+    assert not any("GPU" in name for name in diagnose(health()).values)
 
 
 FLOOR = replace(LIMITS, rate_floor_hz=9.0)
