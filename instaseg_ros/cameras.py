@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from instaseg_ros.config import TrackingConfig
+from instaseg_ros.config import MOST_CAMERAS, TrackingConfig
 from instaseg_ros.errors import ImageError
 from instaseg_ros.frames import Frame
 from instaseg_ros.model.temporal import state_shape
@@ -17,7 +17,6 @@ from instaseg_ros.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
-MOST_CAMERAS = 32  # remembered; a temporal network's state takes 8 MB for a 2 MP camera
 LONGEST_GAP_NS = 1_000_000_000  # our choice: after a second, moving objects have left their place
 
 
@@ -39,7 +38,7 @@ class Camera:
 
 
 class Cameras:
-    """All cameras seen, identified by the `frame_id` of their frames.
+    """All cameras seen, identified by the `camera` of their frames, or else their `frame_id`.
 
     A stamp earlier than that of the camera's last frame means that time jumped back (a recording
     restarted, a clock was set): everything about this camera, and only this one, is forgotten.
@@ -70,13 +69,14 @@ class Cameras:
         self._kept.clear()
 
     def _of(self, frame: Frame) -> Camera:
-        camera = self._kept.pop(frame.frame_id, None)
+        name = name_of(frame)
+        camera = self._kept.pop(name, None)
         if camera is None or frame.stamp_ns < camera.stamp_ns:
             camera = Camera(frame.stamp_ns, jumped_back=camera is not None)
         else:
             camera.since_ns = frame.stamp_ns - camera.stamp_ns
             camera.stamp_ns, camera.jumped_back = frame.stamp_ns, False
-        self._kept[frame.frame_id] = camera
+        self._kept[name] = camera
         if len(self._kept) > MOST_CAMERAS:
             self._forget_longest_unseen()
         return camera
@@ -94,12 +94,17 @@ class Cameras:
             )
 
 
+def name_of(frame: Frame) -> str:
+    """What identifies the frame's camera."""
+    return frame.camera or frame.frame_id
+
+
 def require_different(frames: Sequence[Frame]) -> None:
     """Raises ImageError for two frames of one camera, as the second needs the first one's state."""
-    names = [frame.frame_id for frame in frames]
+    names = [name_of(frame) for frame in frames]
     if len(set(names)) < len(names):
         raise ImageError(
-            f"batch: expected frames of different cameras, got frame_id {names}; the method "
+            f"batch: expected frames of different cameras, got {names}; the method "
             "remembers each camera's last frame, so pass frames of one camera one by one"
         )
 

@@ -20,6 +20,7 @@ class Frame:
     intrinsics: (3, 3) float64 camera matrix in pixels of `image`; None when unknown.
     received_ns: when a recorder received it, nanoseconds; None if not from a recording.
     name: name of the image's file, without suffix; empty if it has no file of its own.
+    camera: name by which its camera is remembered from frame to frame; empty: `frame_id`.
     """
 
     image: NDArray[np.uint8]
@@ -29,6 +30,7 @@ class Frame:
     intrinsics: NDArray[np.float64] | None = None
     received_ns: int | None = None
     name: str = ""
+    camera: str = ""
 
 
 @dataclass(frozen=True, slots=True)

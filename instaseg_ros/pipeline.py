@@ -15,7 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from instaseg_ros.cameras import Camera, Cameras, keep_states, require_different, take_states
+from instaseg_ros.cameras import (
+    Camera,
+    Cameras,
+    keep_states,
+    name_of,
+    require_different,
+    take_states,
+)
 from instaseg_ros.checkpoint import Checkpoint, load_checkpoint
 from instaseg_ros.config import Config, leaves_of, parameters
 from instaseg_ros.config.options import spatial_embedding
@@ -47,7 +54,7 @@ class Inferred(NamedTuple):
     instances: of each frame, at the network's size. outputs: raw outputs (B, C, H, W) by head, and
     `dense` (see `ERFNet`) with what was padded; the next call overwrites them. trackers: one for
     each frame's camera; empty without tracking.
-    jumped_back: frame_ids of the cameras whose time jumped back, so that they start afresh.
+    jumped_back: the cameras whose time jumped back, so that they start afresh.
     """
 
     instances: list[Instances]
@@ -56,6 +63,13 @@ class Inferred(NamedTuple):
     stage_ms: dict[str, float]
     trackers: list[Tracker]
     jumped_back: tuple[str, ...]
+
+    def apart(self) -> list[Inferred]:
+        """The result for each frame alone, in order, to `finish` one by one."""
+        return [
+            self._replace(instances=[one], trackers=self.trackers[n : n + 1])
+            for n, one in enumerate(self.instances)
+        ]
 
 
 class Pipeline:
@@ -123,7 +137,7 @@ class Pipeline:
         cameras = self._cameras.of(frames)
         trackers = self._cameras.trackers(cameras, config.tracking)
         pairs = zip(frames, cameras, strict=True)
-        jumped_back = tuple(frame.frame_id for frame, camera in pairs if camera.jumped_back)
+        jumped_back = tuple(name_of(frame) for frame, camera in pairs if camera.jumped_back)
         with _timed(stage_ms, "network"):
             outputs = self._run(images, size, mirror, cameras)
         with _timed(stage_ms, "decode"):
@@ -166,9 +180,10 @@ class Pipeline:
         self._check_scale(config)
         self._check_vote(config)
 
-    def warm_up(self) -> bool:
+    def warm_up(self, batches: Sequence[int] = (1,)) -> bool:
         """Process noise: first calls compile, record and allocate, and no camera should wait.
 
+        batches: the numbers of frames that `process` is going to be called with.
         Returns False without running anything if the runtime takes minutes for each image size and
         the configuration does not fix the size.
         """
@@ -182,8 +197,11 @@ class Pipeline:
         )
         # Not black: on an empty image a faulty kernel may look right.
         noise = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-        for _ in range(WARM_UP_FRAMES if isinstance(self.runtime, Uploading) else 1):
-            self.process([Frame(noise)])
+        times = WARM_UP_FRAMES if isinstance(self.runtime, Uploading) else 1
+        for batch in batches:
+            frames = [Frame(noise, camera=str(n)) for n in range(batch)]
+            for _ in range(times):
+                self.process(frames)
         self.reset()
         return True
 

@@ -7,6 +7,7 @@ the ROS parameters, `config/instaseg.yaml` and the command line's `--set` are de
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, is_dataclass, replace
@@ -22,7 +23,9 @@ from instaseg_ros.config.options.schema import (
     dump,
     param,
     parameters,
+    plain,
     replaced,
+    shown,
 )
 from instaseg_ros.config.options.shared import MethodConfig
 from instaseg_ros.config.options.training import AugmentConfig, TrainConfig
@@ -39,10 +42,13 @@ __all__ = [
     "merge",
     "parameters",
     "parse_assignments",
+    "plain",
     "read",
 ]
 
 DEFAULT = options_of(MethodConfig().name)
+MOST_CAMERAS = 32  # whose past is kept; a temporal network's state takes 8 MB for a 2 MP camera
+CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")  # part of a ROS topic that is not hidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +161,17 @@ class RuntimeConfig:
     engine: EngineConfig = field(default_factory=EngineConfig)
 
 
+def check_cameras(names: tuple[str, ...]) -> None:
+    """Raise ConfigError unless these are names for a node's cameras."""
+    fit = all(CAMERA_NAME.fullmatch(name) for name in names) and len(set(names)) == len(names)
+    if names != ("",) and not (fit and 0 < len(names) <= MOST_CAMERAS):
+        raise ConfigError(
+            f"expected 1 to {MOST_CAMERAS} different names, each a letter followed by at most 62 "
+            f"letters, digits and underscores, or [''] for one camera without a name, got "
+            f"{shown(list(names))}"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
     """The ROS node around the pipeline."""
@@ -183,6 +200,20 @@ class NodeConfig:
         "all other programs, below 0 needs the right to it; 0: as started",
         low=-20,
         high=19,
+    )
+    largest_batch: int = param(
+        0,
+        "most images, of different cameras, that the network sees at once; 0: one on a CPU, whose "
+        "time for an image batches do not shorten, up to four on a GPU",
+        low=0,
+        high=8,
+    )
+    batch_wait_ms: float = param(
+        0.0,
+        "an image waits at most this long for those of other cameras to fill the batch, and only "
+        "for cameras whose next one is due; 0: half the time that a batch takes",
+        low=0.0,
+        high=10_000.0,
     )
     stale_after_s: float = param(
         2.0,
@@ -240,6 +271,12 @@ class Config:
 
     weights: str = param(
         "street-synthetic", "a shipped name, a .safetensors file, or a published .pth checkpoint"
+    )
+    cameras: tuple[str, ...] = param(
+        ("",),
+        "names of the node's cameras, such as [front, left], for NAME/image and ~/NAME/labels; "
+        "['']: one camera without a name, for `image` and `~/labels`",
+        check=check_cameras,
     )
     input: InputConfig = field(default_factory=InputConfig)
     decode: Any = field(default_factory=DEFAULT.DecodeConfig)

@@ -9,7 +9,6 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.qos import qos_policy_name_from_kind
 from rclpy.subscription import Subscription
-from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from instaseg_ros.config import InputConfig, NodeConfig
@@ -17,7 +16,7 @@ from instaseg_ros.frames import Frame
 from instaseg_ros.recordings.image_messages import camera_matrix, compressed_to_rgb, image_to_rgb
 from instaseg_ros.ros import qos
 from instaseg_ros.ros.losses import LossCounter
-from instaseg_ros.ros.machine import MachineWatch
+from instaseg_ros.ros.machine import Machine
 from instaseg_ros.ros.reasons import SUFFIX, TRANSPORTS, Input, Publisher
 
 try:
@@ -49,7 +48,6 @@ class Camera:
         self._on_lost = on_lost
         self._info: CameraInfo | None = None
         self._losses = LossCounter()
-        self._machine = MachineWatch(get_rmw_implementation_identifier())
         # Like image_transport, append the suffix to the topic that `image` is remapped to.
         image = below(name, "image")
         base = node.resolve_topic_name(image)
@@ -79,17 +77,18 @@ class Camera:
             self._losses.restart()
         self._infos.adapt()
 
-    def describe(self) -> Input:
+    def describe(self, machine: Machine) -> Input:
         """The input, for diagnostics."""
+        publishers = self._images.publishers()
         return Input(
             topic=self._images.topic,
             message_type=self._images.message_type,
             quality=self._images.quality,
-            publishers=self._images.publishers(),
-            elsewhere=self._elsewhere(),
+            publishers=publishers,
+            elsewhere=() if publishers else self._elsewhere(),
             incompatible_policy=self._images.incompatible_policy,
             camera_info=f"{self._infos.topic}: {_described(self._info)}",
-            machine=self._machine.look(),
+            machine=machine,
         )
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from rclpy.lifecycle import LifecycleNode
@@ -13,6 +14,7 @@ from instaseg_ros.config import Config, InputConfig, NodeConfig
 from instaseg_ros.errors import ImageError
 from instaseg_ros.frames import Frame, Result
 from instaseg_ros.ros.camera import Camera, to_frame
+from instaseg_ros.ros.machine import Machine
 from instaseg_ros.ros.publishers import ResultPublishers
 from instaseg_ros.ros.reasons import Input
 from instaseg_ros.ros.statistics import Snapshot, Statistics
@@ -22,9 +24,10 @@ LOG_EVERY_S = 5.0
 
 
 class Received(NamedTuple):
-    """An image message, when the node received it in `time.perf_counter()` seconds, and the newest
+    """An image message of a channel, when it came in `time.perf_counter()` seconds, and the newest
     CameraInfo or None."""
 
+    channel: CameraChannel
     message: Any
     time_s: float
     camera_info: Any
@@ -47,9 +50,9 @@ class CameraChannel:
         self._closed = False
         self._publishers = ResultPublishers(node, class_names, name)
 
-    def start(self, config: NodeConfig, offer: Callable[[Received], None]) -> None:
-        """Publish the class names, and pass each image that arrives on to `offer`. Raises
-        ConfigError for a bad QoS override."""
+    def start(self, config: NodeConfig, offer: Callable[[str, Received], None]) -> None:
+        """Publish the class names, and pass each image that arrives, with this camera's name, on to
+        `offer`. Raises ConfigError for a bad QoS override."""
         self.config = config
         self._publishers.publish_label_info()
         statistics = self._statistics = Statistics(time.perf_counter())
@@ -58,7 +61,7 @@ class CameraChannel:
             now_s = time.perf_counter()
             statistics.received(now_s, len(message.data))
             if self.config.enabled:
-                offer(Received(message, now_s, camera_info))
+                offer(self.name, Received(self, message, now_s, camera_info))
             else:
                 self.ignore()
 
@@ -71,9 +74,9 @@ class CameraChannel:
         """Adapt to the current publishers; call this a few times per second while started."""
         self._camera.adapt()
 
-    def describe(self) -> tuple[Input, Snapshot]:
+    def describe(self, machine: Machine) -> tuple[Input, Snapshot]:
         """The input and its statistics, for diagnostics, while started."""
-        return self._camera.describe(), self._statistics.snapshot(time.perf_counter())
+        return self._camera.describe(machine), self._statistics.snapshot(time.perf_counter())
 
     def stop(self) -> None:
         """Unsubscribe."""
@@ -97,6 +100,7 @@ class CameraChannel:
         if it is unreadable."""
         start = time.perf_counter()
         frame = to_frame(received.message, config, received.camera_info)
+        frame = replace(frame, camera=self.name)
         stage_ms = {
             "wait": (start - received.time_s) * 1e3,
             "convert": (time.perf_counter() - start) * 1e3,
@@ -104,7 +108,7 @@ class CameraChannel:
         return frame, stage_ms
 
     def publish(self, received: Received, frame: Frame, result: Result, config: Config) -> None:
-        """Publish what was found in an image, and count it."""
+        """Publish what was found in an image, and count it; then what people look at."""
         if self._closed:
             return
         header = received.message.header
@@ -121,11 +125,17 @@ class CameraChannel:
             stage_ms["since stamp"] = since_stamp_ms
         height, width = frame.image.shape[:2]
         self._statistics.labelled(published, stage_ms, (height, width), result.network_size)
-        self._publishers.publish_drawings(header, frame, result.instances, config)
+        try:
+            self._publishers.publish_drawings(header, frame, result.instances, config)
+        except Exception:  # the image is labelled, and counted as such
+            self._logger.error(
+                f"{self._image()} not drawn:\n{traceback.format_exc()}",
+                throttle_duration_sec=LOG_EVERY_S,
+            )
 
     def report(self, error: Exception) -> None:
         """Count and log an error; whatever happens to one image, the next one is processed."""
-        image = f"image of camera {self.name}" if self.name else "image"
+        image = self._image()
         if isinstance(error, ImageError):
             self._statistics.refused(str(error))
             self._logger.warning(f"{image} refused: {error}", throttle_duration_sec=LOG_EVERY_S)
@@ -133,3 +143,6 @@ class CameraChannel:
             self._statistics.failed(f"{type(error).__name__}: {error}")
             trace = "".join(traceback.format_exception(error))
             self._logger.error(f"{image} not labelled:\n{trace}", throttle_duration_sec=LOG_EVERY_S)
+
+    def _image(self) -> str:
+        return f"image of camera {self.name}" if self.name else "image"

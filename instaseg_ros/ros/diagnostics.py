@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
 from typing import NamedTuple
 
 from instaseg_ros.config import NodeConfig
@@ -16,7 +16,7 @@ from instaseg_ros.ros.reasons import (
     why_silent,
     why_slow,
 )
-from instaseg_ros.ros.statistics import SINCE_STAMP, TOTAL, WINDOW_S, Snapshot
+from instaseg_ros.ros.statistics import SINCE_STAMP, TOTAL, WINDOW_S, Counts, Snapshot
 
 OK, WARN, ERROR = 0, 1, 2  # levels of diagnostic_msgs/DiagnosticStatus
 
@@ -70,10 +70,65 @@ def diagnose(health: Health) -> Diagnosis:
     return Diagnosis(level, message, _values(health))
 
 
-def status(cameras: Iterable[Health]) -> str:
-    """The word for ~/status: of STATUSES the first that applies to a camera."""
-    words = [word for _, word, _ in map(_verdict, cameras)]
+def diagnose_cameras(
+    health: Health, cameras: Mapping[str, tuple[Input, Snapshot] | None]
+) -> dict[str, Diagnosis]:
+    """The diagnosis of each camera by name, and under "" that of the node as a whole.
+
+    health: of the node. cameras: input and statistics by name, None while there is no subscription.
+    A node with one camera without a name has one diagnosis, with everything in it.
+    """
+    of_camera = _of_cameras(health, cameras)
+    if "" in of_camera:
+        return {"": diagnose(of_camera[""])}
+    diagnoses = {name: diagnose(replace(one, engine={})) for name, one in of_camera.items()}
+    snapshots = [facts[1] for facts in cameras.values() if facts is not None]
+    whole = _whole(health, diagnoses, snapshots) if snapshots else diagnose(health)
+    return {"": whole, **diagnoses}
+
+
+def status(health: Health, cameras: Mapping[str, tuple[Input, Snapshot] | None]) -> str:
+    """The word for ~/status: of STATUSES the first that applies to a camera. Takes the same as
+    `diagnose_cameras`."""
+    words = [_verdict(one)[1] for one in _of_cameras(health, cameras).values()]
     return min(words, key=STATUSES.index)
+
+
+def _of_cameras(
+    health: Health, cameras: Mapping[str, tuple[Input, Snapshot] | None]
+) -> dict[str, Health]:
+    return {
+        name: health if facts is None else replace(health, input=facts[0], statistics=facts[1])
+        for name, facts in cameras.items()
+    }
+
+
+def _whole(
+    health: Health, diagnoses: Mapping[str, Diagnosis], snapshots: Sequence[Snapshot]
+) -> Diagnosis:
+    """The node with its cameras: as bad as the worst of them, which it names."""
+    level = max(diagnosis.level for diagnosis in diagnoses.values())
+    rate_in_hz, rate_out_hz = (
+        sum(getattr(snapshot, rate) for snapshot in snapshots)
+        for rate in ("rate_in_hz", "rate_out_hz")
+    )
+    disabled = "" if health.limits.enabled else ", disabled (node.enabled)"
+    rates = f"{rate_out_hz:.1f} of {rate_in_hz:.1f} images/s labelled"
+    message = f"{len(diagnoses)} cameras{disabled}: {rates}"
+    if level > OK:
+        name, worst = next(item for item in diagnoses.items() if item[1].level == level)
+        bad = sum(diagnosis.level > OK for diagnosis in diagnoses.values())
+        message = f"{bad} of {message}. {name}: {worst.message}"
+    counts = Counts(*map(sum, zip(*(astuple(s.counts) for s in snapshots), strict=True)))
+    values = {
+        "lifecycle state": health.lifecycle,
+        **health.engine,
+        "cameras": ", ".join(diagnoses),
+        **_counted(counts),
+        "rate in (Hz)": f"{rate_in_hz:.2f}",
+        "rate out (Hz)": f"{rate_out_hz:.2f}",
+    }
+    return Diagnosis(level, message, values)
 
 
 def _verdict(health: Health) -> tuple[int, str, str]:
@@ -230,7 +285,7 @@ def _too_late(source: Input, statistics: Snapshot, limits: NodeConfig) -> str:
 
 
 def _values(health: Health) -> dict[str, str]:
-    values = {"lifecycle state": health.lifecycle, **health.engine, **_gpu_values(health.gpu)}
+    values = {"lifecycle state": health.lifecycle, **health.engine}
     source, statistics = health.input, health.statistics
     if source is None:
         return values
@@ -249,15 +304,8 @@ def _values(health: Health) -> dict[str, str]:
     if statistics.network_size:
         height, width = statistics.network_size
         values["image size for the network"] = f"{width} x {height}"
-    counts = statistics.counts
     values |= {
-        "images received": str(counts.received),
-        "images labelled": str(counts.labelled),
-        "images dropped while busy": str(counts.dropped),
-        "images ignored while disabled": str(counts.ignored),
-        "images lost on the way": str(counts.lost),
-        "images refused": str(counts.refused),
-        "images failed": str(counts.failed),
+        **_counted(statistics.counts),
         "last refusal or failure": statistics.last_trouble,
         "rate in (Hz)": f"{statistics.rate_in_hz:.2f}",
         "rate out (Hz)": f"{statistics.rate_out_hz:.2f}",
@@ -277,15 +325,13 @@ def _values(health: Health) -> dict[str, str]:
     return values
 
 
-def _gpu_values(gpu: Gpu | None) -> dict[str, str]:
-    values: dict[str, str] = {}
-    if gpu is None:
-        return values
-    if gpu.memory_mb is not None:
-        values["GPU memory (MB)"] = "{:.0f} of {:.0f}".format(*gpu.memory_mb)
-    if gpu.temperature_c is not None:
-        values["GPU temperature (°C)"] = str(gpu.temperature_c)
-    if gpu.clock_mhz is not None:
-        values["GPU clock (MHz)"] = "{} of {}".format(*gpu.clock_mhz)
-    values["GPU slowed down by"] = gpu.slowed_by
-    return values
+def _counted(counts: Counts) -> dict[str, str]:
+    return {
+        "images received": str(counts.received),
+        "images labelled": str(counts.labelled),
+        "images dropped while busy": str(counts.dropped),
+        "images ignored while disabled": str(counts.ignored),
+        "images lost on the way": str(counts.lost),
+        "images refused": str(counts.refused),
+        "images failed": str(counts.failed),
+    }

@@ -90,3 +90,18 @@ class GpuWatch:
             return question()
         except (self._nvml.NVMLError, AttributeError):
             return None
+
+
+def described(gpu: Gpu | None) -> dict[str, str]:
+    """What diagnostics say of it."""
+    values: dict[str, str] = {}
+    if gpu is None:
+        return values
+    if gpu.memory_mb is not None:
+        values["GPU memory (MB)"] = "{:.0f} of {:.0f}".format(*gpu.memory_mb)
+    if gpu.temperature_c is not None:
+        values["GPU temperature (°C)"] = str(gpu.temperature_c)
+    if gpu.clock_mhz is not None:
+        values["GPU clock (MHz)"] = "{} of {}".format(*gpu.clock_mhz)
+    values["GPU slowed down by"] = gpu.slowed_by
+    return values

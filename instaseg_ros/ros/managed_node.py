@@ -24,7 +24,8 @@ from std_srvs.srv import SetBool
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.recordings.result_messages import NODE_NAME
 from instaseg_ros.ros import parameters
-from instaseg_ros.ros.diagnostics import Health, diagnose, status
+from instaseg_ros.ros.diagnostics import Health, diagnose_cameras, status
+from instaseg_ros.ros.gpu import described
 from instaseg_ros.ros.logs import RosHandler
 from instaseg_ros.ros.messages import diagnostic_array
 from instaseg_ros.ros.qos import LATCHED
@@ -48,7 +49,15 @@ class InstasegNode(LifecycleNode):
     """
 
     def __init__(self) -> None:
-        super().__init__(NODE_NAME, automatically_declare_parameters_from_overrides=True)
+        try:
+            super().__init__(NODE_NAME, automatically_declare_parameters_from_overrides=True)
+        except ValueError as error:
+            if "PARAMETER_NOT_SET" not in str(error):
+                raise
+            raise ConfigError(
+                "a parameter is an empty list or nothing at all, which ROS refuses; give it a "
+                "value or leave it out (cameras: [''] is one camera without a name)"
+            ) from error
         self.lifecycle = "unconfigured"
         self.failure = ""
         self._session: Session | None = None
@@ -165,12 +174,13 @@ class InstasegNode(LifecycleNode):
 
     def announce(self) -> None:
         """Publish the word for ~/status if it has changed."""
-        self._tell(self._health())
+        self._tell(*self._look())
 
-    def _tell(self, health: Health) -> None:
-        before, self._status = self._status, status([health])
-        if self._status != before:
-            self._status_publisher.publish(String(data=self._status))
+    def _tell(self, health: Health, cameras: dict[str, Any]) -> None:
+        word = status(health, cameras)
+        if word != self._status:
+            self._status = word
+            self._status_publisher.publish(String(data=word))
 
     def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         """Answer ~/enable: set node.enabled."""
@@ -180,19 +190,25 @@ class InstasegNode(LifecycleNode):
         response.message = result.reason or self._status
         return response
 
-    def _health(self) -> Health:
-        facts: dict[str, Any] = {}
+    def _look(self) -> tuple[Health, dict[str, Any]]:
+        """The node's state, and each camera's input and statistics."""
+        cameras: dict[str, Any] = dict.fromkeys(self.config.cameras)
+        engine, gpu = {}, None
         if self._session:
-            facts["engine"], facts["gpu"] = self._session.engine(), self._session.gpu()
+            gpu = self._session.gpu()
+            engine = {**self._session.engine(), **described(gpu)}
             if self._session.started:
-                facts["input"], facts["statistics"] = self._session.describe()
-        if self.lifecycle == "configuring":
-            facts["doing"] = self._logs.newest
-        return Health(self.lifecycle, self.config.node, self.failure, **facts)
+                cameras = self._session.describe()
+        doing = self._logs.newest if self.lifecycle == "configuring" else ""
+        limits = self.config.node
+        return Health(self.lifecycle, limits, self.failure, doing, engine, gpu), cameras
 
     def _diagnose(self) -> None:
-        health = self._health()
-        name = f"{self.get_fully_qualified_name()}: instance segmentation"
-        message = diagnostic_array(name, diagnose(health), self.get_clock().now())
-        self._health_publisher.publish(message)
-        self._tell(health)
+        health, cameras = self._look()
+        own = self.get_fully_qualified_name()
+        statuses = {
+            f"{own}: camera {name}" if name else f"{own}: instance segmentation": diagnosis
+            for name, diagnosis in diagnose_cameras(health, cameras).items()
+        }
+        self._health_publisher.publish(diagnostic_array(statuses, self.get_clock().now()))
+        self._tell(health, cameras)

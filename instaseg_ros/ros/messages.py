@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -67,14 +68,18 @@ MESSAGES = SimpleNamespace(
 )
 
 
-def diagnostic_array(name: str, diagnosis: Diagnosis, stamp: Time) -> DiagnosticArray:
-    """One status, as a message for /diagnostics."""
-    status = DiagnosticStatus(
-        level=bytes([diagnosis.level]),
-        name=name,
-        message=diagnosis.message,
-        values=[KeyValue(key=key, value=value) for key, value in diagnosis.values.items()],
+def diagnostic_array(diagnoses: Mapping[str, Diagnosis], stamp: Time) -> DiagnosticArray:
+    """Statuses by name, as a message for /diagnostics."""
+    message = DiagnosticArray(
+        status=[
+            DiagnosticStatus(
+                level=bytes([diagnosis.level]),
+                name=name,
+                message=diagnosis.message,
+                values=[KeyValue(key=key, value=value) for key, value in diagnosis.values.items()],
+            )
+            for name, diagnosis in diagnoses.items()
+        ]
     )
-    message = DiagnosticArray(status=[status])
     message.header.stamp = stamp.to_msg()
     return message

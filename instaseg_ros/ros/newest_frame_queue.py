@@ -1,30 +1,37 @@
-"""Processes the newest frame only: one slot, two threads. Needs no ROS."""
+"""Processes the newest frames only: one slot per camera, two threads. Needs no ROS."""
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar
+
+from instaseg_ros.ros.batching import Slots
 
 T = TypeVar("T")
 
 
 class NewestFrameQueue(Generic[T]):
-    """Works on the newest item offered; an older one that is still waiting is dropped.
+    """Works on the newest item of each source; an older one that is still waiting is dropped.
 
-    work: called in one thread; returns a function for the rest of the work, or None. A second
-    thread calls that function, item after item, while the first works on the next one. Neither may
-    raise. on_drop: called for each item that is never worked on.
+    work: called in one thread with a batch of items, each of another source (see `Slots`), as many
+    as `slots` allows; yields functions for the rest of the work. A second thread calls these, one
+    after another, while the first works on. None of them may raise.
+    on_drop: called with each item that is never worked on.
     """
 
     def __init__(
-        self, work: Callable[[T], Callable[[], None] | None], on_drop: Callable[[], None]
+        self,
+        work: Callable[[list[T]], Iterable[Callable[[], None]]],
+        on_drop: Callable[[T], None],
+        slots: Slots[T] | None = None,
     ) -> None:
-        self._work: Callable[[T], Callable[[], None] | None] | None = work
+        self._work: Callable[[list[T]], Iterable[Callable[[], None]]] | None = work
         self._on_drop = on_drop
         self._changed = threading.Condition()
-        self._waiting: T | None = None
+        self._slots = Slots[T]() if slots is None else slots
         self._rest: Callable[[], None] | None = None  # until it is done
         self._closing = False
         self._ended = False  # the first thread
@@ -35,27 +42,27 @@ class NewestFrameQueue(Generic[T]):
         for thread in self._threads:
             thread.start()
 
-    def offer(self, item: T) -> None:
-        """Make `item` the next one to work on. Returns at once."""
+    def offer(self, source: Hashable, item: T) -> None:
+        """Make `item` the newest of its source; after `close`, drop it. Returns at once."""
         with self._changed:
-            displaced = self._waiting is not None
-            self._waiting = item
+            now_s = time.perf_counter()
+            dropped = item if self._closing else self._slots.offer(source, item, now_s)
             self._changed.notify_all()
-        if displaced:
-            self._on_drop()
+        if dropped is not None:
+            self._on_drop(dropped)
 
     def close(self, timeout_s: float | None = None) -> bool:
-        """Drop the waiting item, let items in work finish, and end the threads.
+        """Drop the waiting items, let items in work finish, and end the threads.
 
         False if these items take longer than `timeout_s`; close may be called again.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         with self._changed:
-            dropped, self._waiting = self._waiting is not None, None
+            dropped = self._slots.clear()
             self._closing = True
             self._changed.notify_all()
-        if dropped:
-            self._on_drop()
+        for item in dropped:
+            self._on_drop(item)
         for thread in self._threads:
             thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
         if any(thread.is_alive() for thread in self._threads):
@@ -66,21 +73,33 @@ class NewestFrameQueue(Generic[T]):
     def _run(self) -> None:
         work = self._work
         assert work is not None
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._closing or self._waiting is not None)
-                item, self._waiting = self._waiting, None
-            if item is None:
-                break
-            rest = work(item)
-            del item  # do not keep an image alive while waiting for the next
-            with self._changed:
-                self._changed.wait_for(lambda: self._rest is None)
-                self._rest = rest
-                self._changed.notify_all()
-            del rest
+        while batch := self._next_batch():
+            start = time.perf_counter()
+            rests = work(batch)
+            del batch  # do not keep images alive while waiting
+            for rest in rests:
+                self._hand_over(rest)
+                del rest
+            del rests
+            self._slots.took(time.perf_counter() - start)
         with self._changed:
             self._ended = True
+            self._changed.notify_all()
+
+    def _next_batch(self) -> list[T]:
+        """The next items to work on; none when closing."""
+        with self._changed:
+            while not self._closing:
+                wait_s = self._slots.ready_in_s(time.perf_counter())
+                if wait_s <= 0:
+                    return self._slots.take()
+                self._changed.wait(None if math.isinf(wait_s) else wait_s)
+        return []
+
+    def _hand_over(self, rest: Callable[[], None]) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._rest is None)
+            self._rest = rest
             self._changed.notify_all()
 
     def _run_rest(self) -> None:

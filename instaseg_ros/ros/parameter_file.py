@@ -10,7 +10,7 @@ from __future__ import annotations
 import yaml
 
 from instaseg_ros.checkpoint import INPUT_SIZE
-from instaseg_ros.config import Config, Parameter, parameters
+from instaseg_ros.config import Config, Parameter, parameters, plain
 
 NOT_FOR_THE_NODE = ("method.", "train.")  # checkpoints have their own; training is offline
 HEADER = """\
@@ -52,7 +52,7 @@ def parameter_file() -> str:
             lines.append(f"    {'' if group in kept else '#'}{group}:")
         facts = [fact for fact in (constraint(parameter), "live" * parameter.live) if fact]
         lines.append(f"{indent}# {parameter.help}" + (f" ({', '.join(facts)})" if facts else ""))
-        value = yaml.safe_dump(parameter.value).partition("\n")[0]
+        value = yaml.safe_dump(plain(parameter.value), default_flow_style=True).partition("\n")[0]
         lines.append(f"{indent}{'#' if _of_weights(parameter) else ''}{name}: {value}")
     return "\n".join(lines) + "\n"
 

@@ -11,7 +11,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
-from instaseg_ros.config import Config, Parameter, configs_with, leaves_of, merge
+from instaseg_ros.config import Config, Parameter, configs_with, leaves_of, merge, plain
 from instaseg_ros.config.file import OF_ROS
 from instaseg_ros.configure import load_config, suited
 from instaseg_ros.errors import ConfigError, WeightsError
@@ -54,7 +54,7 @@ def changed(config: Config, changes: Iterable[RosParameter], configured: bool) -
     leaves = {leaf.name: leaf for leaf in node_parameters(config)}
     ours: Mapping[str, Any] = {p.name: p.value for p in changes if p.name in leaves}
     for name, value in ours.items():
-        if configured and not leaves[name].live and value != leaves[name].value:
+        if configured and not leaves[name].live and value != plain(leaves[name].value):
             raise ConfigError(
                 f"{name}: expected to stay {leaves[name].value!r} while the node is configured, "
                 f"got {value!r}; bring the node to 'unconfigured' first (deactivate, cleanup)"
@@ -75,15 +75,16 @@ def redeclare(node: Node, config: Config) -> None:
             node.undeclare_parameter(f"decode.{name}")
     for leaf in leaves.values():
         if not node.has_parameter(leaf.name):
-            node.declare_parameter(leaf.name, leaf.value, _descriptor(leaf), ignore_override=True)
+            value = plain(leaf.value)
+            node.declare_parameter(leaf.name, value, _descriptor(leaf), ignore_override=True)
 
 
 def stale(node: Node, config: Config) -> list[RosParameter]:
     """New values for the node's parameters that differ from `config`."""
     return [
-        RosParameter(leaf.name, value=leaf.value)
+        RosParameter(leaf.name, value=plain(leaf.value))
         for leaf in node_parameters(config)
-        if node.get_parameter(leaf.name).value != leaf.value
+        if node.get_parameter(leaf.name).value != plain(leaf.value)
     ]
 
 

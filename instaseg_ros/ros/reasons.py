@@ -63,8 +63,9 @@ class Input:
     """The image subscription and what the ROS graph says about it.
 
     topic: resolved name. message_type: IMAGE or COMPRESSED. quality: what is requested.
-    elsewhere: (topic, type) of other published images. incompatible_policy: QoS policy for which a
-    publisher was rejected, or empty. camera_info: its topic and what was received there.
+    elsewhere: (topic, type) of other published images, looked up if there is no publisher.
+    incompatible_policy: QoS policy for which a publisher was rejected, or empty. camera_info: its
+    topic and what was received there.
     """
 
     topic: str

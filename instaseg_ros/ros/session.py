@@ -1,45 +1,69 @@
-"""Turns a camera's image messages into published labels. Imports torch."""
+"""Turns the cameras' image messages into published labels. Imports torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
+from rclpy.utilities import get_rmw_implementation_identifier
 
 from instaseg_ros.config import Config
-from instaseg_ros.pipeline import Pipeline
+from instaseg_ros.frames import Frame
+from instaseg_ros.pipeline import Inferred, Pipeline
+from instaseg_ros.ros.batching import BATCH_SIZES, Slots, batch_sizes, batches
 from instaseg_ros.ros.channel import LOG_EVERY_S, CameraChannel, Received
 from instaseg_ros.ros.gpu import Gpu, GpuWatch
+from instaseg_ros.ros.machine import MachineWatch
 from instaseg_ros.ros.newest_frame_queue import NewestFrameQueue
 from instaseg_ros.ros.reasons import Input
 from instaseg_ros.ros.statistics import Snapshot
-from instaseg_ros.runtimes import Runtime
+from instaseg_ros.runtimes import Runtime, Uploading
 
 ADAPT_EVERY_S = 0.25
+
+
+class _Image(NamedTuple):
+    """A message that became a frame, and what that took in milliseconds by stage."""
+
+    received: Received
+    frame: Frame
+    before_ms: dict[str, float]
 
 
 class Session:
     """The pipeline with ROS messages at both ends.
 
-    Configure makes it and warms up network and publishers. Between `start` and `stop` its channels
-    are subscribed to the cameras, and two threads label and publish.
+    Configure makes it and warms up network and publishers. Between `start` and `stop` its channels,
+    one for each camera, are subscribed, and two threads label and publish.
     """
 
     def __init__(self, node: LifecycleNode, config: Config) -> None:
         self._node = node
         self._logger = node.get_logger()
         self.pipeline = Pipeline(config)
-        if not self.pipeline.warm_up():
+        self._largest = largest_batch(config, self.pipeline.runtime)
+        if not self.pipeline.warm_up(batch_sizes(self._largest)):
             self._logger.info(
                 f"not warmed up: {self.pipeline.runtime.name} builds for one image size at a time, "
                 "and input.height and input.width are not both set; the first image waits for it"
             )
         self._gpu = _gpu_watch(self.pipeline.runtime)
         self.started = False
-        self._channels = [CameraChannel(node, "", self.pipeline.class_names)]
+        self._machine = MachineWatch(get_rmw_implementation_identifier())
+        self._channels: list[CameraChannel] = []
+        try:
+            for name in config.cameras:
+                self._channels.append(CameraChannel(node, name, self.pipeline.class_names))
+        except Exception:  # a bad override: channels made before must not stay
+            self.close()
+            raise
 
     def engine(self) -> dict[str, str]:
         """Facts about the computation, for diagnostics."""
@@ -48,6 +72,7 @@ class Session:
             "weights": self.pipeline.config.weights,
             "runtime": runtime.name,
             "precision": runtime.precision,
+            "largest batch": str(self._largest),
             "classes": ", ".join(self.pipeline.class_names),
         }
 
@@ -57,15 +82,22 @@ class Session:
 
     def start(self) -> None:
         """Subscribe to the cameras. Raises ConfigError for a bad QoS override."""
-        (channel,) = self._channels
+        config = self.pipeline.config.node
         # After `stop` the executor may hold subscriptions and timer for a while, but not the
         # network: channels know nothing of it, and a closed queue forgets its work.
         queue = self._queue = NewestFrameQueue[Received](
-            partial(self._label, channel), channel.drop
+            self._label,
+            lambda received: received.channel.drop(),
+            Slots(self._largest, config.batch_wait_ms / 1e3 or None),
         )
+        started: list[CameraChannel] = []
         try:
-            channel.start(self.pipeline.config.node, queue.offer)
+            for channel in self._channels:
+                channel.start(config, queue.offer)
+                started.append(channel)
         except Exception:
+            for channel in started:
+                channel.stop()
             queue.close()
             raise
         # The graph is watched in real time, even if ROS time stands still.
@@ -76,10 +108,11 @@ class Session:
         )
         self.started = True
 
-    def describe(self) -> tuple[Input, Snapshot]:
-        """The input and its statistics, for diagnostics, while started."""
-        (channel,) = self._channels
-        return channel.describe()
+    def describe(self) -> dict[str, tuple[Input, Snapshot]]:
+        """For each camera, by name, the input and its statistics, for diagnostics, while
+        started."""
+        machine = self._machine.look()
+        return {channel.name: channel.describe(machine) for channel in self._channels}
 
     def reconfigure(self, config: Config) -> None:
         """Use `config` from the next image on; see `Pipeline.reconfigure`."""
@@ -100,37 +133,87 @@ class Session:
         for channel in self._channels:
             channel.close()
 
-    def _label(self, channel: CameraChannel, received: Received) -> Callable[[], None] | None:
-        """Find the instances; returns the rest of the work, publishing, for another thread.
+    def _label(self, batch: list[Received]) -> Iterator[Callable[[], None]]:
+        """Find the instances; yields the rest of the work, publishing, for another thread.
 
         An image that cannot be used is counted, logged and skipped.
         """
+        config = self.pipeline.config
+        images = list(filter(None, (self._convert(received, config) for received in batch)))
+        batch.clear()  # the frames have what is needed
+        images.sort(key=_size)  # of one size, the longest waiting stays first
+        for _, alike in groupby(images, _size):
+            for some in batches(list(alike), self._largest):
+                yield from self._infer(some, config)
+
+    def _convert(self, received: Received, config: Config) -> _Image | None:
+        if not config.node.enabled:
+            received.channel.ignore()
+            return None
         try:
-            config = self.pipeline.config
-            if not config.node.enabled:
-                channel.ignore()
-                return None
-            frame, before_ms = channel.convert(received, config.input)
-            inferred = self.pipeline.infer([frame])
+            return _Image(received, *received.channel.convert(received, config.input))
+        except Exception as error:
+            received.channel.report(error)
+            return None
+
+    def _infer(self, images: list[_Image], config: Config) -> Iterator[Callable[[], None]]:
+        """Network and clustering for images of one size."""
+        try:
+            inferred = self.pipeline.infer([image.frame for image in images])
             for camera in inferred.jumped_back:
                 self._logger.info(
                     f"image stamps of camera '{camera}' jumped back: forgetting its earlier "
-                    "frames; if this goes on, two publishers share this frame_id",
+                    "frames; if this goes on, two publishers share this "
+                    f"{'topic' if images[0].frame.camera else 'frame_id'}",
                     throttle_duration_sec=LOG_EVERY_S,
                 )
         except Exception as error:
-            channel.report(error)
-            return None
+            if len(images) == 1:
+                images[0].received.channel.report(error)
+                return
+            self._logger.warning(
+                f"a batch of {len(images)} images failed; trying them one by one:\n"
+                + "".join(traceback.format_exception(error)),
+                throttle_duration_sec=LOG_EVERY_S,
+            )
+        else:
+            yield partial(self._publish, images, inferred, time.perf_counter(), config)
+            return
+        for image in images:
+            yield from self._infer([image], config)
 
-        def publish() -> None:
+    def _publish(
+        self, images: list[_Image], inferred: Inferred, inferred_s: float, config: Config
+    ) -> None:
+        """Publish what was found in each image of a batch, whatever becomes of the others.
+
+        inferred_s: when network and clustering were done.
+        """
+        for image, found in zip(images, inferred.apart(), strict=True):
+            channel = image.received.channel
+            hand_over_ms = (time.perf_counter() - inferred_s) * 1e3
             try:
-                (result,) = self.pipeline.finish(inferred)
-                result.stage_ms.update(before_ms)
-                channel.publish(received, frame, result, config)
+                (result,) = self.pipeline.finish(found)
+                result.stage_ms.update(image.before_ms)
+                result.stage_ms["hand over"] = hand_over_ms
+                channel.publish(image.received, image.frame, result, config)
             except Exception as error:
                 channel.report(error)
 
-        return publish
+
+def largest_batch(config: Config, runtime: Runtime) -> int:
+    """Most images that the network is to see at once: as configured, else as the runtime likes."""
+    largest = config.node.largest_batch
+    if not largest:
+        on_gpu = isinstance(runtime, Uploading)
+        images = 2 if config.input.mirror else 1  # for each frame
+        engine = max(1, config.runtime.engine.max_batch // images)
+        largest = min(BATCH_SIZES[0], engine) if on_gpu else 1
+    return min(largest, len(config.cameras))
+
+
+def _size(image: _Image) -> tuple[int, ...]:
+    return image.frame.image.shape
 
 
 def _adapt(channels: Iterable[CameraChannel]) -> None:

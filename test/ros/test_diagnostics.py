@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from instaseg_ros.config import NodeConfig
-from instaseg_ros.ros.diagnostics import ERROR, OK, WARN, Health, diagnose, status
+from instaseg_ros.ros.diagnostics import ERROR, OK, WARN, Health, diagnose, diagnose_cameras, status
 from instaseg_ros.ros.gpu import Gpu
 from instaseg_ros.ros.machine import Machine, MachineWatch
 from instaseg_ros.ros.reasons import COMPRESSED, IMAGE, Input, Publisher, Quality
@@ -340,20 +340,12 @@ def test_over_budget_says_what_has_grown(stage, said):
 def test_a_gpu_that_is_held_down_is_named():
     hot = Gpu((3072.0, 8192.0), 91, (900, 1980), "heat")
     over = replace(MANY, latency_ms={"network": (130.0, 140.0), "total": (140.0, 150.0)})
-    level, message, values = diagnose(
-        Health("active", BUDGET, input=INPUT, statistics=over, gpu=hot)
-    )
+    level, message, _ = diagnose(Health("active", BUDGET, input=INPUT, statistics=over, gpu=hot))
     assert level == WARN
     assert "Heat slows the GPU down to 900 of 1980 MHz, at 91 °C. " in message
-    assert values["GPU memory (MB)"] == "3072 of 8192"
-    assert values["GPU temperature (°C)"] == "91"
-    assert values["GPU clock (MHz)"] == "900 of 1980"
-    assert values["GPU slowed down by"] == "heat"
-    level, message, values = diagnose(health(gpu=Gpu()))
-    assert level == OK
-    assert values["GPU slowed down by"] == ""
-    assert "GPU temperature (°C)" not in values
-    assert not any("GPU" in name for name in diagnose(health()).values)
+    assert diagnose(health(gpu=hot)).level == OK
+    unknown = Health("active", BUDGET, input=INPUT, statistics=over, gpu=Gpu())
+    assert "GPU down" not in diagnose(unknown).message
 
 
 FLOOR = replace(LIMITS, rate_floor_hz=9.0)
@@ -388,6 +380,10 @@ def test_disabled_is_well_and_says_how_to_go_on():
         assert message.startswith("disabled (node.enabled)")
         assert "~/enable" in message
         assert values["images ignored while disabled"] == "0"
+    several = {"front": (INPUT, WORKING), "left": (INPUT, SILENT)}
+    whole = diagnose_cameras(Health("active", disabled), several)[""]
+    assert whole.level == OK
+    assert whole.message.startswith("2 cameras, disabled (node.enabled): ")
 
 
 @pytest.mark.parametrize(
@@ -411,8 +407,11 @@ def test_disabled_is_well_and_says_how_to_go_on():
     ],
 )
 def test_status(state, word):
-    assert status([state]) == word
-    assert status([health(), state, health()]) == word  # that of the camera that is worst off
+    assert status(state, {"": None}) == word
+    if state.input is not None:  # of several cameras, that of the one that is worst off
+        well, other = (INPUT, WORKING), (state.input, state.statistics)
+        cameras = {"front": well, "left": other, "right": well}
+        assert status(Health("active", state.limits), cameras) == word
 
 
 def test_the_first_images_may_take_longer():

@@ -8,7 +8,7 @@ import sys
 import pytest
 import stand_in_nvml
 
-from instaseg_ros.ros.gpu import SLOWED_BY, Gpu, GpuWatch
+from instaseg_ros.ros.gpu import SLOWED_BY, Gpu, GpuWatch, described
 
 WHOLE = Gpu((3072.0, 8192.0), 91, (900, 1980), "heat")
 
@@ -24,6 +24,17 @@ def test_memory_heat_and_clock(monkeypatch):
     assert idle == WHOLE._replace(slowed_by="")
     hungry = watch(monkeypatch, nvmlDeviceGetCurrentClocksThrottleReasons=lambda handle: 0x04)
     assert hungry == WHOLE._replace(slowed_by="its power limit")
+
+
+def test_what_diagnostics_say_of_it():
+    assert described(WHOLE) == {
+        "GPU memory (MB)": "3072 of 8192",
+        "GPU temperature (°C)": "91",
+        "GPU clock (MHz)": "900 of 1980",
+        "GPU slowed down by": "heat",
+    }
+    assert described(Gpu()) == {"GPU slowed down by": ""}
+    assert described(None) == {}
 
 
 def test_what_a_gpu_does_not_tell_is_left_out(monkeypatch):

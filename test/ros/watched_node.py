@@ -1,9 +1,11 @@
-"""The node with a way to hold up its configuring and to see its network's end, as a program.
+"""The node with a way to hold up its configuring, to see its network's end, and to make batches
+fail, as a program.
 
-    python watched_node.py [--hold FILE] [--freed FILE] --ros-args ...
+    python watched_node.py [--hold FILE] [--freed FILE] [--most N] --ros-args ...
 
 hold: the network warms up when this file is there. freed: made when there was a session and no
-other refers to it any more; Python does not look for unreachable objects on its own.
+other refers to it any more; Python does not look for unreachable objects on its own. most: once it
+is configured, the network fails for more images than this at once, as it would without memory.
 """
 
 from __future__ import annotations
@@ -26,10 +28,10 @@ def wait_for(file: Path) -> None:
 
     warm_up = Pipeline.warm_up
 
-    def held_up(pipeline: Pipeline) -> bool:
+    def held_up(pipeline: Pipeline, *batches: Any) -> bool:
         while not file.exists():
             time.sleep(POLL_S)
-        return warm_up(pipeline)
+        return warm_up(pipeline, *batches)
 
     Pipeline.warm_up = held_up  # type: ignore[method-assign]
 
@@ -54,13 +56,34 @@ def report_freed(file: Path) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def refuse_more_than(most: int) -> None:
+    from instaseg_ros.pipeline import Pipeline
+    from instaseg_ros.ros.session import Session
+
+    infer, start = Pipeline.infer, Session.start
+
+    def refusing(pipeline: Pipeline, frames: Any) -> Any:
+        if len(frames) > most:
+            raise RuntimeError(f"no memory for {len(frames)} images")
+        return infer(pipeline, frames)
+
+    def started(session: Session) -> None:
+        Pipeline.infer = refusing  # type: ignore[method-assign]
+        start(session)
+
+    Session.start = started  # type: ignore[method-assign]
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--hold", type=Path)
     parser.add_argument("--freed", type=Path)
+    parser.add_argument("--most", type=int)
     options, ros_arguments = parser.parse_known_args()
     if options.hold:
         wait_for(options.hold)
     if options.freed:
         report_freed(options.freed)
+    if options.most:
+        refuse_more_than(options.most)
     main(["node", *ros_arguments])

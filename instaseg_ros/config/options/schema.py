@@ -12,7 +12,7 @@ import functools
 import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 import yaml
 
@@ -35,11 +35,15 @@ def param(
     high: float | None = None,
     choices: tuple[str, ...] | None = None,
     live: bool = False,
+    check: Callable[[Any], None] | None = None,
 ) -> Any:
     """A dataclass field with its help and range: bounds are inclusive; `live` parameters may be
-    changed while the node runs."""
+    changed while the node runs.
+
+    check: raises ConfigError for a value of the right type that is none of the allowed ones.
+    """
     meta = {"help": help, "low": low, "high": high, "choices": choices, "live": live}
-    return field(default=default, metadata=meta)
+    return field(default=default, metadata={**meta, "check": check})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,7 @@ class Parameter:
     high: float | None
     choices: tuple[str, ...] | None
     live: bool
+    check: Callable[[Any], None] | None = None
 
 
 def _parameter_fields(config: Any) -> dict[str, dataclasses.Field[Any]]:
@@ -88,7 +93,9 @@ _SHORT.maxlevel = 3
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 
 
-def _checked(name: str, kind: type, value: Any, meta: Mapping[str, Any]) -> Any:
+def _checked(name: str, kind: Any, value: Any, meta: Mapping[str, Any]) -> Any:
+    if get_origin(kind) is tuple:
+        return _checked_texts(name, value, meta)
     if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         with contextlib.suppress(ValueError, OverflowError):  # YAML 1.1 reads 1e-3 as a string
             value = float(value)
@@ -109,6 +116,19 @@ def _checked(name: str, kind: type, value: Any, meta: Mapping[str, Any]) -> Any:
             f"{'inf' if high is None else high}, got {shown(value)}"
         )
     return value
+
+
+def _checked_texts(name: str, value: Any, meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """A `tuple[str, ...]`, from any sequence of strings but a string."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
+        raise ConfigError(f"{name}: expected a list of str, got {shown(value)}")
+    texts = tuple(value)
+    try:
+        if meta["check"]:
+            meta["check"](texts)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
+    return texts
 
 
 def assigned(config: Any, overrides: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -168,4 +188,9 @@ def dump(config: Any) -> str:
 
 def _tree(config: Any) -> dict[str, Any]:
     values = {name: getattr(config, name) for name in _parameter_fields(config)}
-    return {n: _tree(v) if dataclasses.is_dataclass(v) else v for n, v in values.items()}
+    return {n: _tree(v) if dataclasses.is_dataclass(v) else plain(v) for n, v in values.items()}
+
+
+def plain(value: Any) -> Any:
+    """The value of a leaf as YAML and ROS know it: a list for a tuple."""
+    return list(value) if isinstance(value, tuple) else value
