@@ -189,6 +189,13 @@ class NodeConfig:
         "reliability of the image subscription; auto: the publisher's",
         choices=("auto", "reliable", "best_effort"),
     )
+    keep_up: str = param(
+        "newest",
+        "what is left out when more images come than can be labelled; newest: an image that waits "
+        "while a newer one comes; evenly: all but every nth, so that labels come at even intervals",
+        choices=("newest", "evenly"),
+        live=True,
+    )
     cpus: str = param(
         "",
         "processors for all threads of the node, such as 0-2,6 (for one alone: 3-3); '': all that "

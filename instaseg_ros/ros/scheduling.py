@@ -53,6 +53,11 @@ def be_nice(niceness: int) -> None:
         ) from error
 
 
+def processors() -> str:
+    """Those that this thread may use, such as "0-2,6"; empty where the system knows none."""
+    return ranges(frozenset(os.sched_getaffinity(0))) if AT_START else ""
+
+
 def numbers_in(text: str) -> frozenset[int]:
     """The numbers of a list such as "0-2,6". Raises ConfigError if it is none."""
     numbers: set[int] = set()

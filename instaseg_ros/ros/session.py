@@ -20,9 +20,11 @@ from instaseg_ros.pipeline import Inferred, Pipeline
 from instaseg_ros.ros.batching import BATCH_SIZES, Slots, batch_sizes, batches
 from instaseg_ros.ros.channel import LOG_EVERY_S, CameraChannel, Received
 from instaseg_ros.ros.gpu import Gpu, GpuWatch
+from instaseg_ros.ros.keep_up import EVENLY, EvenPicker
 from instaseg_ros.ros.machine import MachineWatch
 from instaseg_ros.ros.newest_frame_queue import NewestFrameQueue
 from instaseg_ros.ros.reasons import Input
+from instaseg_ros.ros.scheduling import be_nice, processors
 from instaseg_ros.ros.statistics import Snapshot
 from instaseg_ros.runtimes import Runtime, Uploading
 
@@ -55,6 +57,7 @@ class Session:
                 "and input.height and input.width are not both set; the first image waits for it"
             )
         self._gpu = _gpu_watch(self.pipeline.runtime)
+        self._even = EvenPicker()
         self.started = False
         self._machine = MachineWatch(get_rmw_implementation_identifier())
         self._channels: list[CameraChannel] = []
@@ -67,12 +70,16 @@ class Session:
 
     def engine(self) -> dict[str, str]:
         """Facts about the computation, for diagnostics."""
-        runtime = self.pipeline.runtime
+        runtime, keep_up = self.pipeline.runtime, self.pipeline.config.node.keep_up
+        if keep_up == EVENLY:
+            keep_up = f"{keep_up}, {self._even.describe()}"
         return {
             "weights": self.pipeline.config.weights,
             "runtime": runtime.name,
             "precision": runtime.precision,
             "largest batch": str(self._largest),
+            "keep up": keep_up,
+            "processors": processors(),
             "classes": ", ".join(self.pipeline.class_names),
         }
 
@@ -89,11 +96,12 @@ class Session:
             self._label,
             lambda received: received.channel.drop(),
             Slots(self._largest, config.batch_wait_ms / 1e3 or None),
+            partial(be_nice, config.niceness),
         )
         started: list[CameraChannel] = []
         try:
             for channel in self._channels:
-                channel.start(config, queue.offer)
+                channel.start(config, partial(_offer, queue, self._even))
                 started.append(channel)
         except Exception:
             for channel in started:
@@ -138,13 +146,14 @@ class Session:
 
         An image that cannot be used is counted, logged and skipped.
         """
-        config = self.pipeline.config
+        config, count, start = self.pipeline.config, len(batch), time.perf_counter()
         images = list(filter(None, (self._convert(received, config) for received in batch)))
         batch.clear()  # the frames have what is needed
         images.sort(key=_size)  # of one size, the longest waiting stays first
         for _, alike in groupby(images, _size):
             for some in batches(list(alike), self._largest):
                 yield from self._infer(some, config)
+        self._even.took((time.perf_counter() - start) / count)
 
     def _convert(self, received: Received, config: Config) -> _Image | None:
         if not config.node.enabled:
@@ -214,6 +223,18 @@ def largest_batch(config: Config, runtime: Runtime) -> int:
 
 def _size(image: _Image) -> tuple[int, ...]:
     return image.frame.image.shape
+
+
+def _offer(
+    queue: NewestFrameQueue[Received], even: EvenPicker, name: str, received: Received
+) -> None:
+    """Offer an image to the queue, or drop it, as node.keep_up says."""
+    channel = received.channel
+    taken = even.takes(name, received.time_s)  # counts, even if it does not decide
+    if taken or channel.config.keep_up != EVENLY:
+        queue.offer(name, received)
+    else:
+        channel.drop()
 
 
 def _adapt(channels: Iterable[CameraChannel]) -> None:
