@@ -1,6 +1,7 @@
 """Starts and activates the node.
 
 ros2 launch instaseg_ros instaseg.launch.py image:=/camera/image_raw rviz:=true
+ros2 launch instaseg_ros instaseg.launch.py cameras:=front,left,right image:=/{camera}/image_raw
 """
 
 import os
@@ -22,15 +23,21 @@ PARAMETERS = {
     "runtime": "runtime.name",
     "image_transport": "node.image_transport",
 }
+CAMERA = "{camera}"  # in a topic: the name of each camera
 ARGUMENTS = {
-    "image": ("image", "camera topic, without the suffix of a transport"),
+    "image": (
+        "image",
+        "camera topic, without the suffix of a transport; with several cameras, that of each, "
+        f"with {CAMERA} for its name; by default {CAMERA}/image_raw",
+    ),
+    "cameras": ("", "names of several cameras: front,left,right; empty: as in the parameter file"),
     "namespace": ("", "namespace of the node"),
     "config": (PathJoinSubstitution([CONFIG, "instaseg.yaml"]), "parameter file"),
     "weights": ("", "shipped name or file of the weights; empty: as in the parameter file"),
     "runtime": ("", "what runs the network; empty: as in the parameter file"),
     "image_transport": ("", "raw or compressed; empty: as in the parameter file"),
     "autostart": ("true", "configure and activate; false: leave it to a lifecycle manager"),
-    "rviz": ("false", "show image, overlay and markers"),
+    "rviz": ("false", "show image, overlay and markers, with several cameras the first one's"),
     "shared_memory": ("true", "Fast DDS segment that holds whole images; the camera needs it too"),
 }
 BOOLEAN = ["true", "false", "True", "False", "1", "0"]
@@ -48,19 +55,37 @@ def start_node(context):
     parameters = {name: ParameterValue(text, value_type=str) for name, text in given.items()}
     autostart = LaunchConfiguration("autostart")
     parameters["node.autostart"] = ParameterValue(autostart, value_type=bool)
+    cameras = [name.strip() for name in value["cameras"].split(",")]
+    if cameras != [""]:
+        parameters["cameras"] = cameras
+    images = topics(value["image"], cameras)
     node = LifecycleNode(
         package="instaseg_ros",
         executable=NODE,
         name=NODE,
         namespace=value["namespace"],
         parameters=[config, parameters],
-        remappings=[("image", value["image"])],
+        remappings=[(f"{camera}/image" if camera else "image", t) for camera, t in images.items()],
         output="screen",
     )
-    return [node, rviz(value["image"], value["namespace"])]
+    return [node, rviz(*next(iter(images.items())), value["namespace"])]
 
 
-def rviz(image, namespace):
+def topics(image, cameras):
+    """The image topic of each camera by name; the only one of a node has none."""
+    if cameras == [""]:
+        return {"": image}
+    if image == ARGUMENTS["image"][0]:
+        image = f"{CAMERA}/image_raw"
+    if CAMERA not in image:
+        raise ValueError(
+            f"image: expected a topic with {CAMERA} for the names of the cameras, such as "
+            f"/{CAMERA}/image_raw, got '{image}'"
+        )
+    return {name: image.replace(CAMERA, name) for name in cameras}
+
+
+def rviz(camera, image, namespace):
     """RViz, if requested; a hint if it is not installed."""
     asked_for = IfCondition(LaunchConfiguration("rviz"))
     try:
@@ -68,14 +93,17 @@ def rviz(image, namespace):
     except PackageNotFoundError:
         hint = "rviz:=true, but rviz2 is not installed: sudo apt install ros-$ROS_DISTRO-rviz2"
         return LogInfo(msg=hint, condition=asked_for)
-    outputs = [f"/{NODE}/{output}" for output in ("overlay", "markers")]
     below = f"/{namespace.strip('/')}".rstrip("/")
+    own = f"{below}/{NODE}/{camera}".rstrip("/")
     return Node(
         package="rviz2",
         executable="rviz2",
         namespace=namespace,
         arguments=["-d", PathJoinSubstitution([CONFIG, "instaseg.rviz"])],
-        remappings=[("/image", image), *((output, below + output) for output in outputs)],
+        remappings=[
+            ("/image", image),
+            *((f"/{NODE}/{output}", f"{own}/{output}") for output in ("overlay", "markers")),
+        ],
         condition=asked_for,
     )
 

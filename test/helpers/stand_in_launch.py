@@ -214,7 +214,9 @@ class Node(Action):
             k: v for one in parameters or () if isinstance(one, dict) for k, v in one.items()
         }
         for value in self.values.values():
-            if not isinstance(value, (ParameterValue, Substitution, bool, int, float, str)):
+            if isinstance(value, list) and not all(isinstance(one, str) for one in value):
+                raise TypeError(f"{value!r}: expected strings")  # others need a ParameterValue
+            if not isinstance(value, (ParameterValue, Substitution, bool, int, float, str, list)):
                 raise TypeError(f"{value!r} is no parameter")
         self.remappings = [(parts_of(a), parts_of(b)) for a, b in remappings]
         self.arguments = [parts_of(argument) for argument in arguments]

@@ -44,8 +44,10 @@ def launch(monkeypatch):
 
 def test_arguments(launch):
     declared = [a for a in launch.described().actions if hasattr(a, "description")]
-    expected = "image namespace config weights runtime image_transport autostart rviz shared_memory"
-    assert [argument.name for argument in declared] == expected.split()
+    assert [argument.name for argument in declared] == [
+        *("image", "cameras", "namespace", "config", "weights", "runtime", "image_transport"),
+        *("autostart", "rviz", "shared_memory"),
+    ]
     assert all(argument.description for argument in declared)
 
 
@@ -77,6 +79,32 @@ def test_arguments_become_parameters(launch, tmp_path):
     assert node.parameters.pop("node.autostart") is True
     assert sorted(node.parameters.values()) == sorted(given.values())
     assert node.parameters.keys() <= {parameter.name for parameter in parameters(Config())}
+
+
+def test_several_cameras_with_a_topic_each(launch):
+    (node,) = launch(cameras="front, left").processes
+    assert node.parameters["cameras"] == ["front", "left"]
+    assert node.remappings == [
+        ("front/image", "front/image_raw"),
+        ("left/image", "left/image_raw"),
+    ]
+    (node,) = launch(cameras="front,left", image="/rig/{camera}/rgb").processes
+    assert dict(node.remappings)["left/image"] == "/rig/left/rgb"
+    (node,) = launch(cameras="front", image="/{camera}").processes
+    assert node.parameters["cameras"] == ["front"]
+    assert node.remappings == [("front/image", "/front")]
+
+
+def test_several_cameras_on_one_topic_are_refused(launch):
+    with pytest.raises(ValueError, match=r"image: expected a topic with \{camera\}.* got '/raw'"):
+        launch(cameras="front,left", image="/raw")
+
+
+def test_rviz_shows_the_first_of_several_cameras(launch):
+    _, rviz = launch(cameras="front,left", namespace="car", rviz="true").processes
+    remapped = dict(rviz.remappings)
+    assert remapped["/image"] == "front/image_raw"
+    assert remapped[f"/{NODE_NAME}/markers"] == f"/car/{NODE_NAME}/front/markers"
 
 
 @pytest.mark.parametrize("weights", ["0123", "true", "1e3"])
@@ -132,6 +160,8 @@ def test_rviz_shows_the_nodes_topics_in_its_namespace(launch):
     assert remapped.keys() == shown
     assert remapped["/image"] == "/front/image_raw"
     assert remapped[f"/{NODE_NAME}/overlay"] == f"/front/{NODE_NAME}/overlay"
+    _, rviz = launch(rviz="true").processes
+    assert dict(rviz.remappings)[f"/{NODE_NAME}/overlay"] == f"/{NODE_NAME}/overlay"
 
 
 def test_without_rviz2_the_node_starts_and_a_hint_is_given(launch):

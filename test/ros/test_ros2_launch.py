@@ -32,6 +32,15 @@ def test_it_starts_the_node_with_its_parameters() -> None:
     assert "front.instaseg_node]: configure failed: weights 'nowhere'" in output
 
 
+def test_it_starts_a_node_for_several_cameras() -> None:
+    """Which refuses two of one name at once."""
+    _, output = ros2_launch("cameras:=front,front")
+    assert "cameras: expected 1 to 32 different names" in output
+    assert "['front', 'front']" in output
+    _, output = ros2_launch("cameras:=front,left", "image:=/raw")
+    assert "expected a topic with {camera}" in output
+
+
 @pytest.mark.parametrize("argument", ["autostart:=maybe", "config:=/nowhere.yaml"])
 def test_it_refuses(argument: str) -> None:
     code, output = ros2_launch(argument)
