@@ -43,7 +43,7 @@ class Counts:
 class Snapshot:
     """The statistics at one moment.
 
-    active_s: since activation. labelling_s: since then, or since the last image that was ignored.
+    active_s: since activation. labelling_s: since the first image, or the last one that was ignored.
     image_age_s, label_age_s: seconds since the newest image, and since the newest labels; None
     before the first. unlabelled_s: for how long images have been arriving without any of them being
     finished; 0 while none is waiting. image_size: (H, W) pixels. network_size: the same as the
@@ -103,6 +103,8 @@ class Statistics:
     def received(self, now_s: float, image_bytes: int) -> None:
         """An image arrived."""
         with self._lock:
+            if self._last_arrival_s is None:
+                self._labelling_since_s = now_s
             self._last_arrival_s = now_s
             self._image_bytes = image_bytes
             if self._unlabelled_since_s is None:

@@ -77,6 +77,17 @@ def test_rates_are_those_of_the_last_seconds():
     assert statistics.snapshot(60.0).image_age_s == pytest.approx(25.5)
 
 
+def test_the_rate_of_labels_counts_from_the_first_image():
+    statistics = Statistics(0.0)
+    assert statistics.snapshot(60.0).labelling_s == 60.0
+    for i in range(30):
+        statistics.received(60 + i * 0.1, 8)
+        statistics.labelled(60 + i * 0.1, {}, (8, 8))
+    snapshot = statistics.snapshot(63.0)
+    assert snapshot.labelling_s == pytest.approx(3.0)
+    assert snapshot.rate_out_hz == pytest.approx(10.0)
+
+
 def test_images_that_come_in_one_moment_are_no_rate_of_hundreds():
     statistics = Statistics(0.0)
     for moment_s in (0.100, 0.101, 20.000, 20.001):
