@@ -43,12 +43,12 @@ class Counts:
 class Snapshot:
     """The statistics at one moment.
 
-    active_s: since activation. labelling_s: since the first image, or the last one that was ignored.
-    image_age_s, label_age_s: seconds since the newest image, and since the newest labels; None
-    before the first. unlabelled_s: for how long images have been arriving without any of them being
-    finished; 0 while none is waiting. image_size: (H, W) pixels. network_size: the same as the
-    network sees it, without padding. image_bytes: of the newest message. loss: share in [0, 1] of
-    the images of the last WINDOW_S that never arrived.
+    active_s: since activation. labelling_s: since the first image, or since the last one that was
+    ignored. image_age_s, label_age_s: seconds since the newest image, and since the newest labels;
+    None before the first. unlabelled_s: for how long images have been arriving without any of them
+    being finished; 0 while none is waiting. image_size: (H, W) pixels. network_size: the same as
+    the network sees it, without padding. image_bytes: of the newest message. loss: share in [0, 1]
+    of the images of the last WINDOW_S that never arrived.
     recently_dropped: number dropped in that time.
     trouble: why the newest processed image was refused or failed; empty if it was labelled.
     last_trouble: the newest such reason, even if images are labelled again.
