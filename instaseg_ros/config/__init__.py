@@ -210,8 +210,8 @@ class NodeConfig:
     )
     largest_batch: int = param(
         0,
-        "most images, of different cameras, that the network sees at once; 0: one on a CPU, whose "
-        "time for an image batches do not shorten, up to four on a GPU",
+        "most images, of different cameras, that are in the network at once; 0: up to four on a "
+        "GPU, and on a CPU in OpenVINO, with at least one thread each; else one",
         low=0,
         high=8,
     )

@@ -17,7 +17,7 @@ from rclpy.utilities import get_rmw_implementation_identifier
 from instaseg_ros.config import Config
 from instaseg_ros.frames import Frame
 from instaseg_ros.pipeline import Inferred, Pipeline
-from instaseg_ros.ros.batching import BATCH_SIZES, Slots, batch_sizes, batches
+from instaseg_ros.ros.batching import Slots, batch_sizes, batches
 from instaseg_ros.ros.channel import LOG_EVERY_S, CameraChannel, Received
 from instaseg_ros.ros.gpu import Gpu, GpuWatch
 from instaseg_ros.ros.keep_up import EVENLY, EvenPicker
@@ -26,7 +26,7 @@ from instaseg_ros.ros.newest_frame_queue import NewestFrameQueue
 from instaseg_ros.ros.reasons import Input
 from instaseg_ros.ros.scheduling import be_nice, processors
 from instaseg_ros.ros.statistics import Snapshot
-from instaseg_ros.runtimes import Runtime, Uploading
+from instaseg_ros.runtimes import Runtime, best_batch
 
 ADAPT_EVERY_S = 0.25
 
@@ -214,10 +214,9 @@ def largest_batch(config: Config, runtime: Runtime) -> int:
     """Most images that the network is to see at once: as configured, else as the runtime likes."""
     largest = config.node.largest_batch
     if not largest:
-        on_gpu = isinstance(runtime, Uploading)
         images = 2 if config.input.mirror else 1  # for each frame
         engine = max(1, config.runtime.engine.max_batch // images)
-        largest = min(BATCH_SIZES[0], engine) if on_gpu else 1
+        largest = min(best_batch(runtime), engine)
     return min(largest, len(config.cameras))
 
 

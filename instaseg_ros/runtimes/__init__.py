@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MOST_AT_ONCE = 4  # images, of which even the first must wait for the last
+
 
 class Runtime(Protocol):
     """A network that is ready to run. `name` and `precision` are for people and diagnostics."""
@@ -82,6 +84,13 @@ def prepares_for_minutes(runtime: Runtime) -> bool:
     """Whether the first image of each size takes minutes, as something is built for that size."""
     compiles = isinstance(runtime, CudaRuntime) and "compiled" in runtime.forms
     return compiles or isinstance(runtime, TensorRTRuntime)
+
+
+def best_batch(runtime: Runtime) -> int:
+    """How many images at once suit the runtime, if that many wait; more only take longer."""
+    if isinstance(runtime, OpenVinoRuntime):
+        return min(runtime.threads, MOST_AT_ONCE)
+    return MOST_AT_ONCE if isinstance(runtime, Uploading) else 1
 
 
 def choose(

@@ -3,11 +3,16 @@
 The compiled model reads the camera's uint8 pixels in place and writes packed outputs to reused
 memory, from which they are unpacked. Compiling for a size takes a third of a second, hardly more
 than reading it from disk, so compiled models are not cached.
+
+The images of a batch run side by side, each on its share of the threads: threads that work on one
+image wait for each other, which costs two of them a sixth of their time, and images that go through
+the network together gain nothing.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +36,10 @@ log = logging.getLogger(__name__)
 
 
 class OpenVinoRuntime:
-    """OpenVINO on the CPU; one compiled model per input shape."""
+    """OpenVINO on the CPU; one compiled model per input shape.
+
+    threads: how many it runs on.
+    """
 
     name = "openvino"
 
@@ -55,6 +63,7 @@ class OpenVinoRuntime:
         }
         if config.threads:
             self._options["INFERENCE_NUM_THREADS"] = config.threads
+        self.threads = config.threads or len(os.sched_getaffinity(0))
         self._network = checkpoint.network().eval()
         if model is None and self.precision == "int8":
             model = self._quantised(checkpoint, best)
@@ -63,18 +72,30 @@ class OpenVinoRuntime:
         self._compiled = Recent(self._compile)
 
     def __call__(self, images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
-        request, outputs = self._compiled(images.shape)
-        inputs = [images]
-        if self._network.temporal is not None:
-            if state is None:
-                state = torch.zeros(state_shape(len(images), images.shape[1:3]))
-            inputs.append(state.numpy())
-        # OpenVINO shares input and results with us, without copies.
-        results = request.infer(inputs, share_inputs=True, share_outputs=True)
-        for index, output in enumerate(outputs):
-            unpack(results[index], output)
-        further = [results[index] for index in range(len(outputs), len(results))]
-        return self._network.split_heads(list(map(torch.from_numpy, [*outputs, *further])))
+        requests, outputs = self._compiled(images.shape)
+        memory = () if self._network.temporal is None else (self._states(images, state),)
+        for n, request in enumerate(requests):
+            # OpenVINO shares input and results with us, without copies.
+            request.start_async([part[n : n + 1] for part in (images, *memory)], share_inputs=True)
+        for request in requests:
+            request.wait()
+        for n, request in enumerate(requests):
+            for index, output in enumerate(outputs):
+                unpack(request.get_output_tensor(index).data, output[n : n + 1])
+        return self._network.split_heads([*map(torch.from_numpy, outputs), *self._rest(requests)])
+
+    def _states(self, images: NDArray[np.uint8], state: Tensor | None) -> NDArray[np.float32]:
+        if state is None:
+            return np.zeros(state_shape(len(images), images.shape[1:3]), np.float32)
+        return state.numpy()
+
+    def _rest(self, requests: list[Any]) -> list[Tensor]:
+        """(B, C, h, w) each: the outputs that are not packed."""
+        packed = len(self._network.groups)
+        results = [[torch.from_numpy(t.data) for t in r.output_tensors[packed:]] for r in requests]
+        if len(results) == 1:
+            return results[0]
+        return [torch.cat(one) for one in zip(*results, strict=True)]
 
     def _quantised(self, checkpoint: Checkpoint, otherwise: str) -> Any:
         """The int8 model; None if it is damaged, as labels in another precision are better than
@@ -92,16 +113,16 @@ class OpenVinoRuntime:
         log.info("int8: %s", measured)
         return model
 
-    def _compile(self, shape: tuple[int, ...]) -> tuple[Any, list[NDArray[np.float32]]]:
-        """An inference request for images of shape (B, H, W, 3), and memory for each decoder's
-        outputs."""
+    def _compile(self, shape: tuple[int, ...]) -> tuple[list[Any], list[NDArray[np.float32]]]:
+        """An inference request for each of the images of shape (B, H, W, 3), and memory for each
+        decoder's outputs."""
         import openvino
         from openvino.preprocess import PrePostProcessor
 
         batch, height, width, _ = shape
-        shapes = {0: list(shape)}
+        shapes = {0: [1, height, width, 3]}
         if self._network.temporal is not None:
-            shapes[1] = list(state_shape(batch, (height, width)))
+            shapes[1] = list(state_shape(1, (height, width)))
         model = self._model.clone()
         model.reshape(shapes)
         outputs = [(batch, sum(h.channels for h in g), height, width) for g in self._network.groups]
@@ -110,5 +131,7 @@ class OpenVinoRuntime:
             for index in range(len(outputs)):
                 steps.output(index).tensor().set_element_type(openvino.Type.bf16)
             model = steps.build()
-        request = self._core.compile_model(model, "CPU", self._options).create_infer_request()
-        return request, [np.empty(output, np.float32) for output in outputs]
+        options = {**self._options, "NUM_STREAMS": min(batch, self.threads)}
+        compiled = self._core.compile_model(model, "CPU", options)
+        requests = [compiled.create_infer_request() for _ in range(batch)]
+        return requests, [np.empty(output, np.float32) for output in outputs]

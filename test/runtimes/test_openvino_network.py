@@ -87,7 +87,7 @@ def test_no_convolution_falls_back_to_float32(
 ) -> None:
     checkpoint = request.getfixturevalue(weights)
     runtime = OpenVinoRuntime(RuntimeConfig(precision="bf16"), checkpoint)
-    request, _ = runtime._compile((1, 64, 96, 3))
+    (request,), _ = runtime._compile((1, 64, 96, 3))
     layers = request.get_compiled_model().get_runtime_model().get_ordered_ops()
     infos = [(layer, layer.get_rt_info()) for layer in layers]
     precisions = [
