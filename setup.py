@@ -60,6 +60,7 @@ setup(
         ],
         "openvino": ["openvino>=2025.0"],
         "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"],
+        "gpu": ["nvidia-ml-py>=11.5"],  # heat and clock in diagnostics
         "tensorrt": ["tensorrt>=8.6", "onnx>=1.16", "onnxscript>=0.2"],
         "int8": ["nncf>=2.15", "openvino>=2025.0"],
         "plots": ["Jinja2>=3.0", "matplotlib>=3.6"],

@@ -159,10 +159,6 @@ def bench(
     objects: number in the image, always covering the same share of it; of the first `n_used`
     classes, 0: of all. Raises AssertionError if the two find different objects.
     """
-    if config.runtime.threads:
-        torch.set_num_threads(
-            config.runtime.threads
-        )  # also for the yardstick, and for our decoding
     ours = Ours(config, size)
     height, width = ours.decoded_size
     made = ours.decode_what(objects, round(FOREGROUND_SHARE * height * width), n_used)

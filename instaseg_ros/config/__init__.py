@@ -62,7 +62,14 @@ class InputConfig:
     width: int = param(
         0, "network input width in pixels; 0: keep the aspect ratio", low=0, high=8192
     )
-    scale: float = param(1.0, "magnification, if neither is set", low=0.1, high=8.0)
+    scale: float = param(
+        1.0,
+        "magnification, if neither is set, within min_height and max_height; 0.5: the network sees "
+        "half of the camera's rows and columns",
+        low=0.1,
+        high=8.0,
+        live=True,
+    )
     min_height: int = param(
         0,
         "if height and width are 0, magnify images with fewer rows to this many",
@@ -154,7 +161,13 @@ class RuntimeConfig:
         "auto: the fastest the device supports; int8: the model made by `instaseg quantize`",
         choices=("auto", "fp32", "bf16", "fp16", "int8"),
     )
-    threads: int = param(0, "CPU threads of the network; 0: all cores", low=0, high=1024)
+    threads: int = param(
+        0,
+        "CPU threads of the network, and of what is done with its outputs; 0: as many as there are "
+        "cores for this process",
+        low=0,
+        high=1024,
+    )
     compiled: bool = param(
         False, "torch on CUDA: also try AOTInductor, which compiles for minutes at the first start"
     )
@@ -189,6 +202,25 @@ class NodeConfig:
         "reliability of the image subscription; auto: the publisher's",
         choices=("auto", "reliable", "best_effort"),
     )
+    keep_up: str = param(
+        "newest",
+        "what is left out when more images come than can be labelled; newest: an image that waits "
+        "while a newer one comes; evenly: all but every nth, so that labels come at even intervals",
+        choices=("newest", "evenly"),
+        live=True,
+    )
+    cpus: str = param(
+        "",
+        "processors for all threads of the node, such as 0-2,6 (for one alone: 3-3); '': all that "
+        "it was started with",
+    )
+    niceness: int = param(
+        0,
+        "nice value of the threads that compute, not of those that receive images: 19 gives way to "
+        "all other programs, below 0 needs the right to it; 0: as started",
+        low=-20,
+        high=19,
+    )
     largest_batch: int = param(
         0,
         "most images, of different cameras, that are in the network at once; 0: up to four on a "
@@ -222,6 +254,24 @@ class NodeConfig:
         "diagnostics warn when labels come later than this after their image",
         low=0.001,
         high=3600.0,
+        live=True,
+    )
+    enabled: bool = param(
+        True, "label images; the service ~/enable sets it. false: images are ignored", live=True
+    )
+    latency_budget_ms: float = param(
+        0.0,
+        "diagnostics warn when one image in a hundred is labelled later than this after its stamp; "
+        "0: off",
+        low=0.0,
+        high=60_000.0,
+        live=True,
+    )
+    rate_floor_hz: float = param(
+        0.0,
+        "diagnostics warn when fewer images per second are labelled, whatever the reason; 0: off",
+        low=0.0,
+        high=1000.0,
         live=True,
     )
     overlay_alpha: float = param(

@@ -81,7 +81,8 @@ class BagSink:
         self._writer = BagWriter(path, overwrite)
         self._is_first = True
         for name, topic in result_messages.TOPICS.items():
-            self._writer.add_topic(_topic(name), topic.type, topic.latched)
+            if topic.recorded:
+                self._writer.add_topic(_topic(name), topic.type, topic.latched)
 
     def write(self, frame: Frame, result: Result) -> None:
         from instaseg_ros.recordings.message_types import make_header

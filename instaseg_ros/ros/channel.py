@@ -38,7 +38,10 @@ class CameraChannel:
     subscription and the counts. Whatever happens to an image of this camera is counted here, once.
 
     name: the camera's, below which its topics are; empty for the only camera of a node.
+    config: replaced when a live parameter is set; read for each image.
     """
+
+    config: NodeConfig
 
     def __init__(self, node: LifecycleNode, name: str, class_names: Sequence[str]) -> None:
         self.name = name
@@ -50,13 +53,17 @@ class CameraChannel:
     def start(self, config: NodeConfig, offer: Callable[[str, Received], None]) -> None:
         """Publish the class names, and pass each image that arrives, with this camera's name, on to
         `offer`. Raises ConfigError for a bad QoS override."""
+        self.config = config
         self._publishers.publish_label_info()
         statistics = self._statistics = Statistics(time.perf_counter())
 
         def receive(message: Any, camera_info: Any) -> None:
             now_s = time.perf_counter()
             statistics.received(now_s, len(message.data))
-            offer(self.name, Received(self, message, now_s, camera_info))
+            if self.config.enabled:
+                offer(self.name, Received(self, message, now_s, camera_info))
+            else:
+                self.ignore()
 
         def lose(count: int) -> None:
             statistics.lost(time.perf_counter(), count)
@@ -83,6 +90,10 @@ class CameraChannel:
     def drop(self) -> None:
         """Count an image that a newer one has replaced."""
         self._statistics.dropped(time.perf_counter())
+
+    def ignore(self) -> None:
+        """Count an image that came while labelling was disabled."""
+        self._statistics.ignored(time.perf_counter())
 
     def convert(self, received: Received, config: InputConfig) -> tuple[Frame, dict[str, float]]:
         """The frame of a message, and what its first stages took in milliseconds. Raises ImageError
@@ -113,7 +124,7 @@ class CameraChannel:
         if 0 <= since_stamp_ms < CLOCKS_AGREE_MS:
             stage_ms["since stamp"] = since_stamp_ms
         height, width = frame.image.shape[:2]
-        self._statistics.labelled(published, stage_ms, (height, width))
+        self._statistics.labelled(published, stage_ms, (height, width), result.network_size)
         try:
             self._publishers.publish_drawings(header, frame, result.instances, config)
         except Exception:  # the image is labelled, and counted as such

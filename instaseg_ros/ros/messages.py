@@ -11,7 +11,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
 from numpy.typing import NDArray
 from rclpy.time import Time
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
@@ -48,6 +48,7 @@ MESSAGES = SimpleNamespace(
     bytes=_bytes,
     BoundingBox2D=BoundingBox2D,
     ColorRGBA=ColorRGBA,
+    CompressedImage=CompressedImage,
     Detection2D=Detection2D,
     Detection2DArray=Detection2DArray,
     Header=Header,

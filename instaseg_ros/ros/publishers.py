@@ -49,7 +49,12 @@ class ResultPublishers:
     def publish_drawings(
         self, header: Header, frame: Frame, instances: Instances, config: Config
     ) -> None:
-        """Publish what people look at; drawn only while somebody subscribes."""
+        """Publish the labels compressed and what people look at, each only while somebody
+        subscribes."""
+        if self._has_subscribers("labels/compressed"):
+            self._publishers["labels/compressed"].publish(
+                result_messages.compressed_labels_message(MESSAGES, header, instances.labels)
+            )
         if self._has_subscribers("overlay"):
             alpha, with_ids = config.node.overlay_alpha, config.tracking.enabled
             picture = overlay(frame, instances, self._class_names, alpha, with_ids)
