@@ -115,7 +115,10 @@ class Result:
 
     stage_ms: wall-clock milliseconds by stage (`preprocess`, `network`, `decode`, `restore`, and
         with tracking `track`), for the whole batch of the frame.
+    network_size: (height, width) pixels in which the network saw the frame, without padding; None
+        if unknown.
     """
 
     instances: Instances
     stage_ms: dict[str, float] = field(default_factory=dict)
+    network_size: tuple[int, int] | None = None

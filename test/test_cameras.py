@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,8 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from instaseg_ros.cameras import LONGEST_GAP_NS, MOST_CAMERAS, Cameras, keep_states, take_states
-from instaseg_ros.config import TrackingConfig
+from instaseg_ros.cameras import (
+    LONGEST_GAP_NS,
+    Cameras,
+    keep_states,
+    require_different,
+    take_states,
+)
+from instaseg_ros.config import MOST_CAMERAS, TrackingConfig
+from instaseg_ros.errors import ImageError
 from instaseg_ros.frames import Frame
 from instaseg_ros.model.temporal import state_shape
 from instaseg_ros.recordings.sources import open_source
@@ -44,6 +52,19 @@ def test_cameras_whose_stamps_differ_do_not_disturb_each_other() -> None:
         assert first is second is third
         assert (none, one, two) == (-1, 1000 - late, 2000 - late)
     assert not any(jumped for pair in trackers for _, _, jumped in pair)
+
+
+def test_a_camera_with_a_name_is_itself_whatever_its_frame_id() -> None:
+    cameras = Cameras()
+    images = [replace(frame(1, frame_id), camera=n) for n, frame_id in (("l", "f"), ("r", "f"))]
+    left, right = cameras.of(images)
+    assert left is not right
+    (again,) = cameras.of([replace(frame(2, "g"), camera="l")])
+    assert again is left
+    assert again.since_ns == 1
+    require_different(images)
+    with pytest.raises(ImageError, match=r"different cameras, got \['l', 'l'\]"):
+        require_different([images[0], replace(frame(1, "h"), camera="l")])
 
 
 def test_one_rule_for_all_that_is_remembered() -> None:

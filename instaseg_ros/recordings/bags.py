@@ -15,6 +15,7 @@ from mcap.writer import CompressionType, Writer
 from numpy.typing import NDArray
 
 from instaseg_ros.config import DepthConfig, InputConfig
+from instaseg_ros.contract import written
 from instaseg_ros.errors import ImageError, InputError, InstasegError, TruncatedInputError
 from instaseg_ros.files import OutputFile
 from instaseg_ros.frames import Frame
@@ -248,6 +249,7 @@ class BagWriter:
         # Chunks of rosbag2's size; LZ4 is fast, while zstd would hold up the network.
         self._writer = Writer(self._file, 768 << 10, CompressionType.LZ4)
         self._writer.start(profile="ros2", library="instaseg_ros")
+        self._writer.add_metadata("instaseg_ros", written("recording"))
         self._topics: dict[str, tuple[int, str]] = {}
         self._impossible = 0
         self._schemas: dict[str, int] = {}

@@ -21,18 +21,24 @@ from instaseg_ros.frames import Instances, Locations
 from instaseg_ros.visualization import COLORS, color
 
 NODE_NAME = file.NODE_NAME
+# As compressed_image_transport writes it, from Humble on: behind the last space it names the
+# encoding of colour images only.
+COMPRESSED_FORMAT = "mono16; png compressed "
 
 
 class Topic(NamedTuple):
-    """Message type of an output, and whether late subscribers get the last message."""
+    """Message type of an output, whether late subscribers get the last message, and whether a
+    recording that `instaseg` writes has it."""
 
     type: str
     latched: bool = False
+    recorded: bool = True
 
 
 # Under the node's own name: `~/labels` is /instaseg_node/labels, in a recording too.
 TOPICS = {
     "labels": Topic("sensor_msgs/msg/Image"),
+    "labels/compressed": Topic("sensor_msgs/msg/CompressedImage", recorded=False),
     "detections": Topic("vision_msgs/msg/Detection2DArray"),
     "label_info": Topic("vision_msgs/msg/LabelInfo", latched=True),
     "overlay": Topic("sensor_msgs/msg/Image"),
@@ -57,6 +63,16 @@ def labels_message(msgs: Any, header: Any, labels: NDArray[np.uint16]) -> Any:
     """sensor_msgs/Image `mono16`: pixel = instance id, 0 = background."""
     little = np.ascontiguousarray(labels, "<u2")
     return _image(msgs, header, "mono16", little, labels.shape[1] * 2)
+
+
+def compressed_labels_message(msgs: Any, header: Any, labels: NDArray[np.uint16]) -> Any:
+    """sensor_msgs/CompressedImage: the same as a PNG, in the layout of image_transport.
+
+    Only without settings do all versions of OpenCV choose one filter for all rows and look for runs
+    only; that is fastest, and flat images become smaller than by looking for repetitions.
+    """
+    _, png = cv2.imencode(".png", np.ascontiguousarray(labels, np.uint16))
+    return msgs.CompressedImage(header=header, format=COMPRESSED_FORMAT, data=msgs.bytes(png))
 
 
 def overlay_message(msgs: Any, header: Any, picture: NDArray[np.uint8]) -> Any:

@@ -16,14 +16,15 @@ from instaseg_ros.config import InputConfig, NodeConfig
 from instaseg_ros.frames import Frame
 from instaseg_ros.recordings.image_messages import camera_matrix, compressed_to_rgb, image_to_rgb
 from instaseg_ros.ros import qos
+from instaseg_ros.ros.distributions import (
+    SubscriptionEventCallbacks,
+    UnsupportedEventTypeError,
+    sequence_of,
+    with_info,
+)
 from instaseg_ros.ros.losses import LossCounter
 from instaseg_ros.ros.machine import Machine
 from instaseg_ros.ros.reasons import SUFFIX, TRANSPORTS, Input, Publisher
-
-try:
-    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
-except ImportError:  # Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 MESSAGE_CLASSES = {"raw": Image, "compressed": CompressedImage}
 
@@ -101,11 +102,9 @@ class Camera:
         self._infos.close()
 
     def _receive(self, message: Any, about: dict[str, Any]) -> None:
-        number = about.get("publication_sequence_number")  # absent in Humble
-        if number is not None:
-            sender = about.get("publisher_gid")  # from Kilted on
-            if lost := self._losses.arrived(number, sender and bytes(sender["data"])):
-                self._on_lost(lost)
+        number, sender = sequence_of(about)
+        if number is not None and (lost := self._losses.arrived(number, sender)):
+            self._on_lost(lost)
         self._on_image(message, self._info)
 
     def _receive_info(self, message: CameraInfo, about: dict[str, Any]) -> None:
@@ -154,6 +153,7 @@ class FollowingSubscription:
     """Subscribes to `topic`, newest message only, until `close`; `adapt` follows the publishers.
 
     receive: called by the executor with each message and rclpy's information about it.
+    depth: how many messages may wait. raw: messages come as serialized bytes.
     topic: resolved name. incompatible_policy: for which a publisher was rejected, or empty.
     """
 
@@ -164,11 +164,14 @@ class FollowingSubscription:
         topic: str,
         receive: Callable[[Any, dict[str, Any]], None],
         reliability: str = "auto",
+        depth: int = 1,
+        raw: bool = False,
     ) -> None:
         self._node = node
         self._message_class = message_class
         self._name = topic
         self._receive = receive
+        self._depth, self._raw = depth, raw
         self.message_type = f"sensor_msgs/msg/{message_class.__name__}"
         self.topic = node.resolve_topic_name(topic)
         self._settings = qos.settings(node, self.topic, reliability)
@@ -208,14 +211,14 @@ class FollowingSubscription:
 
     def _subscribe(self) -> Subscription:
         self.incompatible_policy = ""
-        receive: Any = self._receive  # rclpy's type hints lack the second argument
         subscribe = functools.partial(
             self._node.create_subscription,
             self._message_class,
             self._name,
-            receive,
-            qos.input_profile(self.quality),
+            with_info(self._receive),
+            qos.input_profile(self.quality, self._depth),
             qos_overriding_options=qos.INPUT_OVERRIDES,
+            raw=self._raw,
         )
         events = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos)
         try:

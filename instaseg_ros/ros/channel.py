@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rclpy.lifecycle import LifecycleNode
 
-from instaseg_ros.config import Config, InputConfig
+from instaseg_ros.config import Config, InputConfig, NodeConfig
 from instaseg_ros.errors import ImageError
 from instaseg_ros.frames import Frame, Locations, Result
 from instaseg_ros.ros.camera import Camera, stamp_ns, to_frame
@@ -42,7 +42,10 @@ class CameraChannel:
     subscription and the counts. Whatever happens to an image of this camera is counted here, once.
 
     name: the camera's, below which its topics are; empty for the only camera of a node.
+    config: replaced when a live parameter is set; read for each image.
     """
+
+    config: NodeConfig
 
     def __init__(
         self,
@@ -69,12 +72,16 @@ class CameraChannel:
 
         transforms: between camera frames; None if there are no depth images.
         """
+        self.config = config.node
         self._publishers.publish_label_info()
         statistics = self._statistics = Statistics(time.perf_counter())
 
         def receive(message: Any, camera_info: Any) -> None:
             now_s = time.perf_counter()
             statistics.received(now_s, len(message.data))
+            if not self.config.enabled:
+                self.ignore()
+                return
             if self._depth is not None:
                 self._depth.expect(stamp_ns(message.header))
             offer(self.name, Received(self, message, now_s, camera_info))
@@ -127,6 +134,10 @@ class CameraChannel:
         if (depth := self._depth) is not None:
             depth.forget(stamp_ns(received.message.header))
 
+    def ignore(self) -> None:
+        """Count an image that came while labelling was disabled."""
+        self._statistics.ignored(time.perf_counter())
+
     def convert(self, received: Received, config: InputConfig) -> tuple[Frame, dict[str, float]]:
         """The frame of a message, and what its first stages took in milliseconds. Raises ImageError
         if it is unreadable."""
@@ -156,12 +167,12 @@ class CameraChannel:
         if 0 <= since_stamp_ms < CLOCKS_AGREE_MS:
             stage_ms["since stamp"] = since_stamp_ms
         height, width = frame.image.shape[:2]
-        self._statistics.labelled(published, stage_ms, (height, width))
+        self._statistics.labelled(published, stage_ms, (height, width), result.network_size)
         try:
             depth = self._depth
             if depth is not None:
                 depth.follow(header, frame, result.instances, config)
-            self._publishers.publish_overlay(header, frame, result.instances, config)
+            self._publishers.publish_pictures(header, frame, result.instances, config)
             if depth is None:
                 self._publishers.publish_markers(header, frame, result.instances)
         except Exception:  # the image is labelled, and counted as such

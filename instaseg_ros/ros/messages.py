@@ -11,7 +11,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point, Pose, PoseWithCovariance, Quaternion, Vector3
 from numpy.typing import NDArray
 from rclpy.time import Time
-from sensor_msgs.msg import Image, PointCloud2, PointField
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
@@ -52,6 +52,7 @@ MESSAGES = SimpleNamespace(
     BoundingBox2D=BoundingBox2D,
     BoundingBox3D=BoundingBox3D,
     ColorRGBA=ColorRGBA,
+    CompressedImage=CompressedImage,
     Detection2D=Detection2D,
     Detection2DArray=Detection2DArray,
     Detection3D=Detection3D,

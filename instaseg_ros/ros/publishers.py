@@ -55,10 +55,15 @@ class ResultPublishers:
         )
         self._publishers["detections"].publish(detections)
 
-    def publish_overlay(
+    def publish_pictures(
         self, header: Header, frame: Frame, instances: Instances, config: Config
     ) -> None:
-        """Publish the image with what was found; drawn only while somebody subscribes."""
+        """Publish the labels compressed and what people look at, each only while somebody
+        subscribes."""
+        if self._has_subscribers("labels/compressed"):
+            self._publishers["labels/compressed"].publish(
+                result_messages.compressed_labels_message(MESSAGES, header, instances.labels)
+            )
         if self._has_subscribers("overlay"):
             alpha, with_ids = config.node.overlay_alpha, config.tracking.enabled
             picture = overlay(frame, instances, self._class_names, alpha, with_ids)

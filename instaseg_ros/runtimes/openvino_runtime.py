@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
     from instaseg_ros.config import RuntimeConfig
 
+SHAPES = 8  # kept: of several cameras, sizes of images alone and side by side
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class OpenVinoRuntime:
             model = self._quantised(checkpoint, best)
         self._model = model or model_of(checkpoint, self._network)
         compile_all()
-        self._compiled = Recent(self._compile)
+        self.forget()
 
     def __call__(self, images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
         requests, outputs = self._compiled(images.shape)
@@ -83,6 +84,10 @@ class OpenVinoRuntime:
             for index, output in enumerate(outputs):
                 unpack(request.get_output_tensor(index).data, output[n : n + 1])
         return self._network.split_heads([*map(torch.from_numpy, outputs), *self._rest(requests)])
+
+    def forget(self) -> None:
+        """Free the compiled models."""
+        self._compiled = Recent(self._compile, SHAPES)
 
     def _states(self, images: NDArray[np.uint8], state: Tensor | None) -> NDArray[np.float32]:
         if state is None:

@@ -14,12 +14,13 @@ MOST_PIXELS = 16_000_000  # of all sizes kept; OpenVINO takes some 120 bytes for
 
 
 class Recent(Generic[T]):
-    """Results of `make` for a shape (H, W) or (B, H, W, ...), kept for the last SIZES shapes, or
+    """Results of `make` for a shape (H, W) or (B, H, W, ...), kept for the `most` last shapes, or
     fewer if they have more than MOST_PIXELS together, so that one large image does not hold its
     memory forever. The result for the last shape is always kept."""
 
-    def __init__(self, make: Callable[[Any], T]) -> None:
+    def __init__(self, make: Callable[[Any], T], most: int = SIZES) -> None:
         self._make = make
+        self._most = most
         self._kept: dict[tuple[int, ...], T] = {}  # most recent shape last
 
     def __call__(self, shape: tuple[int, ...]) -> T:
@@ -36,7 +37,7 @@ class Recent(Generic[T]):
 
     def _make_room(self, pixels: int) -> None:
         kept = sum(math.prod(shape[:3]) for shape in self._kept)
-        while self._kept and (len(self._kept) >= SIZES or kept + pixels > MOST_PIXELS):
+        while self._kept and (len(self._kept) >= self._most or kept + pixels > MOST_PIXELS):
             oldest = next(iter(self._kept))
             kept -= math.prod(oldest[:3])
             del self._kept[oldest]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -29,15 +30,26 @@ def test_dotted_and_nested_overrides_agree() -> None:
         ({"decode": 3}, "decode: expected a mapping"),
         ({"runtime.name": "abacus"}, "expected one of auto"),
         ({"weights.file": "x"}, "'weights' has no parts"),
+        ({"cameras": "front, left"}, "cameras: expected a list of str, got 'front, left'"),
+        ({"cameras": ["front", 1]}, "cameras: expected a list of str"),
+        ({"cameras": []}, "cameras: expected 1 to 32 different names"),
+        ({"cameras": ["front", "front"]}, "different names"),
+        ({"cameras": ["front", ""]}, "[''] for one camera without a name, got ['front', '']"),
+        ({"cameras": ["1st"]}, "each a letter followed by"),
+        ({"cameras": ["rig/front"]}, "each a letter followed by"),
+        ({"cameras": ["x" * 64]}, "at most 62"),
+        ({"cameras": [f"c{n}" for n in range(33)]}, "1 to 32"),
     ],
 )
 def test_a_bad_override_is_named(overrides: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match=message.replace("(", r"\(")):
+    with pytest.raises(ConfigError, match=re.escape(message)):
         merge(Config(), overrides)
 
 
 def test_dump_and_load_give_the_same_tree(tmp_path: Path) -> None:
-    config = merge(Config(), {"train.learning_rate": "1e-3", "weights": "mine.safetensors"})
+    given = {"train.learning_rate": "1e-3", "weights": "mine.safetensors", "cameras": ["front"]}
+    config = merge(Config(), given)
+    assert config.cameras == ("front",)
     assert config.train.learning_rate == 1e-3
     (tmp_path / "c.yaml").write_text(dump(config))
     assert load(tmp_path / "c.yaml") == config

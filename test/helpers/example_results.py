@@ -35,6 +35,9 @@ def message_of_each_output(msgs: Any, header: Any) -> dict[str, Any]:
     """
     return {
         "labels": result_messages.labels_message(msgs, header, INSTANCES.labels),
+        "labels/compressed": result_messages.compressed_labels_message(
+            msgs, header, INSTANCES.labels
+        ),
         "detections": result_messages.detections_message(msgs, header, INSTANCES, CLASS_NAMES),
         "label_info": result_messages.label_info_message(msgs, header, CLASS_NAMES),
         "overlay": result_messages.overlay_message(msgs, header, written_recordings.noise_image(3)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import cv2
 import numpy as np
 import pytest
 from example_results import (
@@ -18,9 +19,11 @@ from example_results import (
 from instaseg_ros.frames import Instances
 from instaseg_ros.localization import locate, pinhole_rays
 from instaseg_ros.recordings import result_messages
-from instaseg_ros.recordings.image_messages import image_to_labels
+from instaseg_ros.recordings.image_messages import compressed_to_labels, image_to_labels
 from instaseg_ros.recordings.message_types import message_classes
 from instaseg_ros.visualization import color
+
+SLOWER = [cv2.IMWRITE_PNG_COMPRESSION, 3]  # compressed_image_transport's setting
 
 
 def test_every_topic_has_its_type_and_header():
@@ -38,6 +41,25 @@ def test_label_image_is_little_endian_mono16():
         message = result_messages.labels_message(message_classes(), HEADER, labels)
         assert (message.encoding, message.step, message.is_bigendian) == ("mono16", 128, 0)
         np.testing.assert_array_equal(image_to_labels(message), INSTANCES.labels)
+
+
+def test_compressed_labels_are_laid_out_as_by_image_transport():
+    message = message_of_each_output(message_classes(), HEADER)["labels/compressed"]
+    assert message.format == "mono16; png compressed "  # its reader takes the first word
+    np.testing.assert_array_equal(compressed_to_labels(message), INSTANCES.labels)
+
+
+def test_compressed_labels_are_the_labels():
+    usual = np.zeros((200, 300), np.uint16)
+    cv2.circle(usual, (100, 90), 70, 40_000, -1)
+    chance = np.random.default_rng(0).integers(0, 2**16, (5, 7), np.uint16)
+    for labels in (usual, usual.T, usual.astype(">u2"), chance, chance[:1, :1]):
+        message = result_messages.compressed_labels_message(message_classes(), HEADER, labels)
+        read = cv2.imdecode(np.asarray(message.data), cv2.IMREAD_UNCHANGED)
+        assert read.dtype == np.uint16
+        np.testing.assert_array_equal(read, labels)
+        if labels is usual:
+            assert len(message.data) < len(cv2.imencode(".png", usual, SLOWER)[1])
 
 
 def test_detections_name_label_class_and_box():

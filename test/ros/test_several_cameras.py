@@ -18,6 +18,8 @@ from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from robot import LATCHED, NODE, Robot, image_message, label_image
 from sensor_msgs.msg import Image
+from std_msgs.msg import String
+from std_srvs.srv import SetBool
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from instaseg_ros.config import Config, TrackingConfig, merge
@@ -242,32 +244,61 @@ def test_every_image_is_labelled_or_counted_and_drops_are_fair(rig: Rig):
     assert max(labelled) - min(labelled) <= 3, labelled
 
 
-@pytest.fixture(scope="module")
-def batching(rig: Rig, network) -> Rig:
-    """A node that waits for its cameras, and whose network fails for more than two images."""
-    assert rig.robot.stop() == 0, rig.robot.log()
-    batching = {"node.largest_batch": 3, "node.batch_wait_ms": 2000.0}
-    rig.start(network, program=(WATCHED, "--most", 2), **batching)
-    return rig
+def test_one_status_and_one_pause_for_all_cameras(rig: Rig):
+    words: list[str] = []
+    listener = rig.robot.listen(
+        String, f"{NODE}/status", lambda message: words.append(message.data), LATCHED
+    )
+
+    def see(*names: str) -> bool:
+        for name in names:
+            rig.publish(name, scene(96, 160))
+        rig.robot.spin_for(0.1)
+        return True
+
+    rig.robot.until(lambda: see(*NAMES) and words[-1:] == ["labelling"], "all to be labelled")
+    rig.robot.until(lambda: see("front", "left") and words[-1] == "waiting", "one to be missed")
+    assert rig.robot.call(SetBool, "enable", data=False).message == "disabled"
+    before = rig.diagnoses()
+    assert before[""][0] == 0
+    assert before[""][1].startswith("3 cameras, disabled (node.enabled): ")
+    see(*NAMES)
+    rig.robot.spin_for(1.5)
+    after = rig.diagnoses()
+    for name in NAMES:
+        ignored = [int(one[name][2]["images ignored while disabled"]) for one in (before, after)]
+        assert ignored[1] == ignored[0] + 1
+        assert not any(more(before[name][2], after[name][2]).values())
+    assert rig.robot.call(SetBool, "enable", data=True).success
+    for name in NAMES:
+        rig.await_result(name, rig.publish(name, scene()))
+    rig.robot.node.destroy_subscription(listener)
 
 
-def test_in_batches_each_camera_has_its_own_labels(batching: Rig, pipeline):
+@pytest.mark.parametrize("runtime", ["torch", "openvino"])
+def test_in_batches_each_camera_has_its_own_labels(rig: Rig, network, runtime):
     """Of images of two sizes; and of three of one size, with which the network fails: they are
-    tried one by one."""
+    tried one by one. All are as in a pipeline that sees one image at once."""
+    pytest.importorskip(runtime)
+    network = {**network, "runtime.name": runtime, "runtime.threads": 2}
+    pipeline = Pipeline(merge(Config(), network))
+    rig.robot.stop()
+    rig.robot.log_file.unlink()
+    waiting = {"node.largest_batch": 3, "node.batch_wait_ms": 2000.0}
+    rig.start(network, program=(WATCHED, "--most", 2), **waiting)
     small, other, large = scene(96, 160, 1), scene(96, 160, 2), scene(192, 320, 3)
     for images in ((small, large, other), (large, large, large)) * 3:
-        headers = [batching.publish(*pair) for pair in zip(NAMES, images, strict=True)]
+        headers = [rig.publish(*pair) for pair in zip(NAMES, images, strict=True)]
         for name, image, header in zip(NAMES, images, headers, strict=True):
-            labels, _ = batching.await_result(name, header)
+            labels, _ = rig.await_result(name, header)
             expected = pipeline.process([Frame(image)])[0].instances.labels
-            np.testing.assert_array_equal(label_image(labels), expected)
-    assert "a batch of 3 images failed; trying them one by one" in batching.robot.log()
-    assert "no memory for 3 images" in batching.robot.log()
-    found = batching.diagnoses()
+            assert label_image(labels).tobytes() == expected.tobytes()
+    assert "a batch of 3 images failed; trying them one by one" in rig.robot.log()
+    assert "no memory for 3 images" in rig.robot.log()
+    found = rig.diagnoses()
     for name in NAMES:
         assert found[name][2]["images labelled"] == "6"
         assert found[name][2]["images failed"] == "0"
-    assert batching.robot.stop() == 0, batching.robot.log()
 
 
 @pytest.mark.parametrize("names", ["[front, front]", "[front, 1st]", "[front, '']", "[]"])

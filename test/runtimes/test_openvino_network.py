@@ -98,3 +98,33 @@ def test_no_convolution_falls_back_to_float32(
     ]  # the dense head's own output is float32
     assert len(precisions) > 20
     assert set(precisions) == {"bf16"}
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("openvino"), reason="needs OpenVINO")
+@pytest.mark.xdist_group("converting")
+@pytest.mark.parametrize("weights", ["small", "with_dense", "temporal"])
+def test_images_side_by_side_are_as_each_alone(
+    request: pytest.FixtureRequest, weights: str, cache: None
+) -> None:
+    """Byte for byte, though an image alone has both threads: three on two of them, then two, whose
+    memory of the past is their own."""
+    runtime = OpenVinoRuntime(
+        RuntimeConfig(precision="fp32", threads=2), request.getfixturevalue(weights)
+    )
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (3, 64, 96, 3), np.uint8)
+    alone, together = [], {}
+    for n in range(3):
+        alone.append({name: o.clone() for name, o in runtime(images[n : n + 1]).items()})
+    together = {name: output.clone() for name, output in runtime(images).items()}
+    for n, outputs in enumerate(alone):
+        assert outputs.keys() == together.keys()
+        for name, output in outputs.items():
+            assert torch.equal(together[name][n : n + 1], output), name
+    if weights == "temporal":
+        state = together["next_state"][1:].contiguous()
+        followed = {name: o.clone() for name, o in runtime(images[:2], state).items()}
+        for n in range(2):
+            outputs = runtime(images[n : n + 1], state[n : n + 1])
+            for name, output in outputs.items():
+                assert torch.equal(followed[name][n : n + 1], output), name

@@ -25,6 +25,7 @@ from instaseg_ros.errors import ConfigError, EngineError
 from instaseg_ros.runtimes import onnx_file, onnx_runtime, open_runtime, openvino_model
 from instaseg_ros.runtimes.onnx_file import cached_onnx
 from instaseg_ros.runtimes.onnx_runtime import OnnxRuntime
+from instaseg_ros.runtimes.openvino_runtime import SHAPES
 from instaseg_ros.runtimes.recent import MOST_PIXELS, Recent
 
 pytestmark = pytest.mark.xdist_group("converting")
@@ -47,7 +48,7 @@ def expected(checkpoint: Checkpoint, images: np.ndarray) -> dict[str, torch.Tens
         return checkpoint.network().eval()(pixels)
 
 
-SIZES_SEEN = [(32 + 8 * number, 48) for number in range(7)]
+SIZES_SEEN = [(32 + 8 * number, 48) for number in range(SHAPES + 3)]
 
 
 def test_a_large_image_goes_when_another_comes_and_small_ones_stay() -> None:
@@ -78,7 +79,7 @@ def test_openvino_gives_image_sizes_of_the_past_back(checkpoint: Checkpoint) -> 
         outputs = runtime(np.zeros((1, *size, 3), np.uint8))
         assert outputs["seed"].shape[2:] == size
         threads.append(len(os.listdir("/proc/self/task")))
-    assert threads[-1] <= threads[SIZES]
+    assert threads[-1] <= threads[SHAPES]
 
 
 def test_onnx_runtime_gives_image_sizes_of_the_past_back(

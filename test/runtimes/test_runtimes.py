@@ -17,7 +17,7 @@ from instaseg_ros.checkpoint import Checkpoint
 from instaseg_ros.config import RuntimeConfig
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.files import Cache
-from instaseg_ros.runtimes import choose, open_runtime, tensorrt_runtime
+from instaseg_ros.runtimes import best_batch, choose, open_runtime, tensorrt_runtime
 from instaseg_ros.runtimes.tensorrt_runtime import engine_name
 
 pytestmark = pytest.mark.xdist_group("converting")
@@ -80,6 +80,22 @@ def test_outputs_are_those_of_the_network(
         assert (output - expected[head]).abs().max() < tolerance, head
     one = runtime(images[1:])  # another batch size with the same runtime
     assert (one["seed"] - expected["seed"][1:]).abs().max() < tolerance
+
+
+@pytest.mark.parametrize(
+    ("name", "threads", "images"),
+    [
+        ("torch", 8, 1),
+        pytest.param("openvino", 1, 1, marks=needs_openvino),
+        pytest.param("openvino", 3, 3, marks=needs_openvino),
+        pytest.param("openvino", 8, 4, marks=needs_openvino),
+    ],
+)
+def test_how_many_images_at_once_suit_a_runtime(
+    checkpoint: Checkpoint, name: str, threads: int, images: int
+) -> None:
+    config = RuntimeConfig(name=name, precision="fp32", device="cpu", threads=threads)
+    assert best_batch(open_runtime(config, checkpoint)) == images
 
 
 @pytest.mark.parametrize(("name", "precision", "tolerance"), ON_A_CPU)
