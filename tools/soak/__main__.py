@@ -6,6 +6,7 @@ import argparse
 import os
 import platform
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
+from rclpy.signals import SignalHandlerOptions
 
 from soak.conductor import Conductor
 from soak.faults import GOOD
@@ -33,7 +35,8 @@ def main() -> None:
     for old in options.out.iterdir():
         if old.is_file():
             old.unlink()
-    rclpy.init()
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     names = OVERLOADING if options.overload else CAMERAS
     rig = Rig(names, options.size, options.rate, options.out)
     journal = Journal(options.out, about(options, names))
@@ -55,6 +58,8 @@ def conduct(rig: Rig, journal: Journal, options: argparse.Namespace) -> None:
     dice, pace = random.Random(options.seed), HASTE if options.each_once else 1.0
     conductor = Conductor(rig, journal, dice, pace)
     conductor.start(parameters(options))
+    if not options.overload:
+        conductor.warm_up()
     end_s = time.monotonic() + options.seconds
     while True:
         until_s = min(end_s, time.monotonic() + PAGE_EVERY_S)
