@@ -15,6 +15,7 @@ from std_msgs.msg import Header
 from instaseg_ros.config import InputConfig, NodeConfig
 from instaseg_ros.frames import Frame
 from instaseg_ros.recordings.image_messages import camera_matrix, compressed_to_rgb, image_to_rgb
+from instaseg_ros.recordings.result_messages import below
 from instaseg_ros.ros import qos
 from instaseg_ros.ros.distributions import (
     SubscriptionEventCallbacks,
@@ -123,11 +124,6 @@ class Camera:
                 and self._node.count_publishers(topic)
             )
         )
-
-
-def below(name: str, topic: str) -> str:
-    """A camera's topic: below its name, if it has one."""
-    return f"{name}/{topic}" if name else topic
 
 
 def _info_topic(node: Node, name: str, image_topic: str) -> str:
