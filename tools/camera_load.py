@@ -46,7 +46,7 @@ PATIENCE_S = 120.0
 SETTLE_S = 3.0  # of load before the measurement
 PICTURES = 16
 TICKS = os.sysconf("SC_CLK_TCK")
-COUNTED = ("received", "labelled", "dropped while busy", "lost on the way", "refused", "failed")
+COUNTED = ("received", "dropped while busy", "lost on the way", "refused", "failed")
 
 
 class Rig(Node):
