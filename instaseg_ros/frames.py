@@ -82,12 +82,43 @@ class Instances:
 
 
 @dataclass(frozen=True, slots=True)
+class Locations:
+    """Where M of a frame's N instances are, in the camera's optical frame: x right, y down, z
+    forward, metres. Depth sees surfaces, so all of this is of what the camera sees of an object.
+
+    ids: (M,) uint16, as in Instances. rows: (M,) int64, their places in its arrays.
+    distances_m: (M,) float32, median along the optical axis.
+    centroids: (M, 3) float64, mean of the visible points. covariances: (M, 3, 3) float64, of these
+        points around it: how far the object spreads, and the noise of depth.
+    box_centers, box_sizes: (M, 3) float64, a box along the axes around the visible points.
+    ranges_m: (M, 2) float64, the nearest and farthest depth that counts as the object's.
+    depth_pixels: (M,) int64, pixels of the object with such a depth.
+    """
+
+    ids: NDArray[np.uint16]
+    rows: NDArray[np.int64]
+    distances_m: NDArray[np.float32]
+    centroids: NDArray[np.float64]
+    covariances: NDArray[np.float64]
+    box_centers: NDArray[np.float64]
+    box_sizes: NDArray[np.float64]
+    ranges_m: NDArray[np.float64]
+    depth_pixels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """The pipeline's result for one frame.
 
     stage_ms: wall-clock milliseconds by stage (`preprocess`, `network`, `decode`, `restore`, and
         with tracking `track`), for the whole batch of the frame.
+    network_size: (height, width) pixels in which the network saw the frame, without padding; None
+        if unknown.
     """
 
     instances: Instances
     stage_ms: dict[str, float] = field(default_factory=dict)
+    network_size: tuple[int, int] | None = None

@@ -64,6 +64,7 @@ class Inferred(NamedTuple):
     stage_ms: dict[str, float]
     trackers: list[Tracker]
     jumped_back: tuple[str, ...]
+    frames: tuple[Frame, ...]
 
     def apart(self) -> list[Inferred]:
         """The result for each frame alone, in order, to `finish` one by one."""
@@ -147,7 +148,7 @@ class Pipeline:
                 name: o if name == DENSE else o[..., :height, :width] for name, o in outputs.items()
             }
             instances = self.method.decode(self._for_vote(outputs, config), config.decode)
-        return Inferred(instances, outputs, geometry, stage_ms, trackers, jumped_back)
+        return Inferred(instances, outputs, geometry, stage_ms, trackers, jumped_back, (*frames,))
 
     def finish(self, inferred: Inferred) -> list[Result]:
         """The second half: instances at camera resolution, with the trackers' ids. Call it frame
@@ -157,9 +158,9 @@ class Pipeline:
             instances = [restore(one, inferred.geometry) for one in inferred.instances]
         if inferred.trackers:
             with _timed(stage_ms, "track"):
-                pairs = zip(inferred.trackers, instances, strict=True)
-                instances = [tracker.update(one) for tracker, one in pairs]
-        return [Result(one, dict(stage_ms)) for one in instances]
+                each = zip(inferred.trackers, instances, inferred.frames, strict=True)
+                instances = [tracker.update(one, frame) for tracker, one, frame in each]
+        return [Result(one, dict(stage_ms), inferred.geometry.scaled) for one in instances]
 
     def reconfigure(self, config: Config) -> None:
         """Use `config` from the next frame on. Raises ConfigError, and changes nothing, if `check`
@@ -168,8 +169,8 @@ class Pipeline:
         self.config = config
 
     def check(self, config: Config) -> None:
-        """Raise ConfigError if a parameter differs that is not live, or the weights lack what one
-        needs."""
+        """Raise ConfigError if a parameter differs that is not live, or the weights or the runtime
+        lack what one needs."""
         live = {leaf.name for leaf in parameters(self.config) if leaf.live}
         old, new = leaves_of(self.config), leaves_of(config)  # two methods have different names
         fixed = [n for n in {**old, **new} if n not in live and old.get(n) != new.get(n)]
@@ -178,6 +179,7 @@ class Pipeline:
                 f"{', '.join(fixed)}: expected to stay as it is while the network runs; "
                 "make another Pipeline"
             )
+        self._check_scale(config)
         self._check_vote(config)
 
     def warm_up(self, batches: Sequence[int] = (1,)) -> bool:
@@ -211,6 +213,23 @@ class Pipeline:
     def reset(self) -> None:
         """Forget everything of earlier frames."""
         self._cameras.clear()
+
+    def _check_scale(self, config: Config) -> None:
+        before, scale = self.config.input.scale, config.input.scale
+        if scale == before:
+            return
+        name = "input.height" if config.input.height else "input.width"
+        if config.input.height or config.input.width:
+            raise ConfigError(
+                f"input.scale: expected to stay {before:g}, as {name} is set and decides the size, "
+                f"got {scale:g}; set {name} to 0 before the network is made"
+            )
+        if prepares_for_minutes(self.runtime):
+            raise ConfigError(
+                f"input.scale: expected to stay {before:g} while {self.runtime.name} runs, which "
+                f"builds for minutes for each image size, got {scale:g}; set it before the network "
+                "is made (a node: deactivate, cleanup)"
+            )
 
     def _check_vote(self, config: Config) -> None:
         if _votes(config) and not len(self._voters):

@@ -15,12 +15,13 @@ def text_table(
     formats: one for each column: `.1f` and the like for numbers, aligned right; empty for words,
     aligned left and unchanged.
     """
-    return tabulate(
-        rows,
-        headings,
-        "plain",
-        floatfmt=tuple(formats),
-        missingval="-",
-        colalign=tuple("right" if form else "left" for form in formats),
-        disable_numparse=[column for column, form in enumerate(formats) if not form],
-    )
+    # Formatted here: what tabulate makes of numbers depends on its version.
+    cells = [[_cell(value, form) for value, form in zip(row, formats, strict=True)] for row in rows]
+    align = tuple("right" if form else "left" for form in formats)
+    return tabulate(cells, headings, "plain", colalign=align, disable_numparse=True)
+
+
+def _cell(value: object, form: str) -> str:
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else format(value, form)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import platform
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,13 +70,3 @@ def buffer(name: str, dtype: Any, *shape: int) -> NDArray[Any]:
         kept = np.empty(size + size // 4, dtype)
         setattr(_local, name, kept)
     return kept[:size].reshape(shape)
-
-
-def processor_name() -> str:
-    """What people call the processor that runs these threads."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # no Linux
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -30,6 +30,7 @@ ARGUMENTS = {
         "camera topic, without the suffix of a transport; with several cameras, that of each, "
         f"with {CAMERA} for its name; by default {CAMERA}/image_raw",
     ),
+    "depth": ("", "depth topic, to locate objects in space; several cameras: as for image"),
     "cameras": ("", "names of several cameras: front,left,right; empty: as in the parameter file"),
     "namespace": ("", "namespace of the node"),
     "config": (PathJoinSubstitution([CONFIG, "instaseg.yaml"]), "parameter file"),
@@ -58,31 +59,41 @@ def start_node(context):
     cameras = [name.strip() for name in value["cameras"].split(",")]
     if cameras != [""]:
         parameters["cameras"] = cameras
-    images = topics(value["image"], cameras)
+    images = topics("image", value["image"], cameras)
+    remappings = [(below(camera, "image"), topic) for camera, topic in images.items()]
+    if value["depth"]:
+        parameters["depth.enabled"] = True
+        depths = topics("depth", value["depth"], cameras)
+        remappings += [(below(camera, "depth"), topic) for camera, topic in depths.items()]
     node = LifecycleNode(
         package="instaseg_ros",
         executable=NODE,
         name=NODE,
         namespace=value["namespace"],
         parameters=[config, parameters],
-        remappings=[(f"{camera}/image" if camera else "image", t) for camera, t in images.items()],
+        remappings=remappings,
         output="screen",
     )
     return [node, rviz(*next(iter(images.items())), value["namespace"])]
 
 
-def topics(image, cameras):
-    """The image topic of each camera by name; the only one of a node has none."""
+def topics(argument, topic, cameras):
+    """The topic of each camera by name; the only one of a node has none."""
     if cameras == [""]:
-        return {"": image}
-    if image == ARGUMENTS["image"][0]:
-        image = f"{CAMERA}/image_raw"
-    if CAMERA not in image:
+        return {"": topic}
+    if topic == ARGUMENTS["image"][0]:
+        topic = f"{CAMERA}/image_raw"
+    if CAMERA not in topic:
         raise ValueError(
-            f"image: expected a topic with {CAMERA} for the names of the cameras, such as "
-            f"/{CAMERA}/image_raw, got '{image}'"
+            f"{argument}: expected a topic with {CAMERA} for the names of the cameras, such as "
+            f"/{CAMERA}/{argument}_raw, got '{topic}'"
         )
-    return {name: image.replace(CAMERA, name) for name in cameras}
+    return {name: topic.replace(CAMERA, name) for name in cameras}
+
+
+def below(camera, topic):
+    """A camera's topic: below its name, if it has one."""
+    return f"{camera}/{topic}" if camera else topic
 
 
 def rviz(camera, image, namespace):

@@ -69,6 +69,34 @@ def test_live_parameters_are_taken_whole_or_not_at_all(pipeline: Pipeline) -> No
     assert pipeline.config is live
 
 
+def test_the_scale_changes_while_the_network_runs(pipeline: Pipeline) -> None:
+    whole = pipeline.infer([frame(0)])
+    pipeline.reconfigure(merge(pipeline.config, {"input.scale": 0.5}))
+    half = pipeline.infer([frame(0)])
+    assert (whole.geometry.scaled, half.geometry.scaled) == ((64, 128), (32, 64))
+    assert half.instances[0].labels.shape == (32, 64)
+    assert pipeline.finish(half)[0].instances.labels.shape == (64, 128)
+    fresh = Pipeline(pipeline.config).infer([frame(0)]).instances[0]
+    np.testing.assert_array_equal(half.instances[0].labels, fresh.labels)
+    pipeline.reconfigure(merge(pipeline.config, {"input.scale": 1.0}))
+    assert pipeline.infer([frame(0)]).geometry == whole.geometry
+
+
+def test_a_scale_without_effect_is_refused() -> None:
+    config = merge(Config(), {"runtime.name": "torch", "input.width": 64})
+    pipeline = Pipeline(config)
+    with pytest.raises(ConfigError, match=r"input.scale: .* 1, as input.width is set .* got 0.5"):
+        pipeline.check(merge(pipeline.config, {"input.scale": 0.5}))
+
+
+def test_a_scale_that_takes_minutes_is_refused(pipeline: Pipeline) -> None:
+    pipeline.runtime = object.__new__(TensorRTRuntime)
+    with pytest.raises(ConfigError, match=r"input.scale: .* while tensorrt runs, which builds for"):
+        pipeline.reconfigure(merge(pipeline.config, {"input.scale": 0.5}))
+    assert pipeline.config.input.scale == 1
+    pipeline.reconfigure(merge(pipeline.config, {"decode.min_pixels": 7}))  # others are free
+
+
 def votes(checkpoint: Checkpoint, **more: object) -> Pipeline:
     """A pipeline in which the pixels vote, and any pixel may be an object."""
     options = {"class_vote": True, "seed_threshold": 0.1, "min_pixels": 0} | more

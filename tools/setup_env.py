@@ -3,6 +3,7 @@
 
     python3 tools/setup_env.py                      .venv         ROS 2 Jazzy
     ROS_DISTRO=kilted python3 tools/setup_env.py    .venv-kilted  ROS 2 Kilted
+    HASHES=1 python3 tools/setup_env.py             refuses files other than those that were pinned
 
 Nothing is done twice: each step leaves a stamp that names its inputs. Running it again repairs an
 interrupted run. Needs Linux on x86-64 (the ROS wheels are made for nothing else), Python 3.10 or
@@ -82,12 +83,21 @@ def set_up(venv: Path, distro: str) -> None:
 
     changed("python", f"a new environment in {venv.name}", lambda: make_venv(venv))
     requirements = [f"--requirement={ros_pins}", *wanted(python_pins, distro)]
+    hashed = os.environ.get("HASHES", "0") not in ("", "0")
+    hashes = [ros_pins.parent / "hashes" / pins.name for pins in (python_pins, ros_pins) if hashed]
+
+    def install() -> None:
+        if hashes:
+            install_verified(venv, hashes)
+        install_packages(venv, python_pins, requirements)
+
     changed(
         "packages",
         "pinned packages, gigabytes, a minute or more",
-        lambda: install_packages(venv, python_pins, requirements),
+        install,
         python_pins,
         ros_pins,
+        *hashes,
     )
     if distro == "jazzy":
         what = "what tests compare with"
@@ -170,6 +180,8 @@ def check_machine() -> None:
 
 
 def make_venv(venv: Path) -> None:
+    if venv.is_symlink():  # what it leads to would be emptied, be it another checkout's
+        sys.exit(f"\nset-up: {venv} is a link to {venv.resolve()}: remove the link first")
     base = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
     run([base if base.exists() else sys.executable, "-m", "venv", "--clear", venv])
 
@@ -184,6 +196,13 @@ def wanted(pins: Path, distro: str) -> list[str]:
 def install_packages(venv: Path, pins: Path, requirements: list[str]) -> None:
     """Install the requirements; the pins also constrain their dependencies."""
     run([*pip(venv), f"--constraint={pins}", *requirements])
+
+
+def install_verified(venv: Path, hashes: Sequence[Path]) -> None:
+    """Install all packages with known hashes, and none whose file is another; what is there already
+    is installed anew. torch is not among them."""
+    files = [f"--requirement={path}" for path in hashes]
+    run([*pip(venv), "--no-deps", "--require-hashes", "--force-reinstall", *files])
 
 
 def install_references(venv: Path, pins: Path) -> None:

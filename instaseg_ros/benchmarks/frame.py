@@ -32,12 +32,12 @@ from instaseg_ros.config import Config
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.frames import Frame, Instances
 from instaseg_ros.pipeline import WARM_UP_FRAMES, Pipeline
+from instaseg_ros.processor import processor_name
 from instaseg_ros.recordings import result_messages as messages
 from instaseg_ros.recordings.image_messages import image_to_rgb
 from instaseg_ros.runtimes import Runtime
 from instaseg_ros.runtimes.torch_runtime import synchronise
 from instaseg_ros.tables import text_table
-from instaseg_ros.threads import processor_name
 
 STAGES = ("convert", "preprocess", "network", "decode", "label_image", "messages")
 log = logging.getLogger(__name__)
@@ -159,10 +159,6 @@ def bench(
     objects: number in the image, always covering the same share of it; of the first `n_used`
     classes, 0: of all. Raises AssertionError if the two find different objects.
     """
-    if config.runtime.threads:
-        torch.set_num_threads(
-            config.runtime.threads
-        )  # also for the yardstick, and for our decoding
     ours = Ours(config, size)
     height, width = ours.decoded_size
     made = ours.decode_what(objects, round(FOREGROUND_SHARE * height * width), n_used)

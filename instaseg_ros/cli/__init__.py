@@ -49,7 +49,10 @@ VERBS = {  # verb: module, what it does
     ),
     "bench": ("instaseg_ros.cli.bench", "time every stage, beside the published implementation"),
     "export": ("instaseg_ros.cli.export", "write the network as ONNX, OpenVINO IR or an engine"),
-    "doctor": ("instaseg_ros.cli.doctor", "compare every runtime on this machine with torch"),
+    "doctor": (
+        "instaseg_ros.cli.doctor",
+        "compare every runtime on this machine with torch, or judge a running robot",
+    ),
     "quantize": (
         "instaseg_ros.cli.quantize",
         "make an int8 model of weights, and measure it before keeping it",

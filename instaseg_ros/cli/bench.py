@@ -67,8 +67,9 @@ def run(args: argparse.Namespace) -> int:
         OutputFile(args.sweep, overwrite=True)
 
     from instaseg_ros.benchmarks.frame import bench, machine, table
+    from instaseg_ros.contract import written
 
-    about = {"size": args.size, **machine(config.runtime.threads)}
+    about = {**written("bench"), "size": args.size, **machine(config.runtime.threads)}
     if args.methods:
         rows = _methods(args, size)
         numbers = {**about, "data": args.data, "frames": args.frames, "methods": rows}
@@ -77,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
         numbers["runtimes"] = _runtimes(config, size, args.runtimes)
     else:
         numbers = bench(config, size, args.objects, args.rounds, args.classes)
+        numbers |= written("bench")
         print(table(numbers))
         if args.sweep:
             from instaseg_ros.benchmarks.sweep import draw, sweep

@@ -76,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from instaseg_ros.config import merge
+    from instaseg_ros.contract import written
     from instaseg_ros.datasets import spread
     from instaseg_ros.evaluation.metrics.tracking import tracking_line
     from instaseg_ros.evaluation.report.build import PAGE, write_report
@@ -108,7 +109,12 @@ def run(args: argparse.Namespace) -> int:
         print("COCO: " + ", ".join(f"{name} {v:.3f}" for name, v in summary["coco"].items()))
     if args.tracking:
         print(tracking_line(summary["tracking"]))
-    facts = {"data": args.data, "split": args.split, **numbers(found, summary, pipeline)}
+    facts = {
+        **written("evaluation"),
+        "data": args.data,
+        "split": args.split,
+        **numbers(found, summary, pipeline),
+    }
     print(f"{facts['ms_per_frame']:.1f} ms per frame, {facts['images']} frames")
     if json:
         json.part.write_text(_plain_json(facts), encoding="utf-8")
@@ -140,10 +146,6 @@ def _check(args: argparse.Namespace) -> None:
         from instaseg_ros.evaluation.metrics.coco import require_pycocotools
 
         require_pycocotools()
-    if args.tracking:
-        from instaseg_ros.evaluation.metrics.tracking import require_assignment
-
-        require_assignment()
 
 
 def dataset_from(args: argparse.Namespace, tracking: bool = False) -> Dataset:
@@ -161,8 +163,10 @@ def dataset_from(args: argparse.Namespace, tracking: bool = False) -> Dataset:
     if args.split != "val":
         raise ConfigError(f"--split: the synthetic street has only val, got {args.split}")
     size = size_from(args.size or SYNTHETIC_SIZE)
-    each = {"per_sequence": SYNTHETIC_TRACKED} if tracking else {}
-    return held_out_street(args.frames or SYNTHETIC_FRAMES, size, **each)
+    frames = args.frames or SYNTHETIC_FRAMES
+    if tracking:
+        return held_out_street(frames, size, SYNTHETIC_TRACKED)
+    return held_out_street(frames, size)
 
 
 def _plain_json(facts: dict[str, object]) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,9 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="OUT",
         action="append",
         required=True,
-        help=".mcap (the node's topics), .mp4 or .webm (overlay), or a folder (PNGs); repeatable",
+        help=".mcap (the node's topics), .mp4 or .webm (overlay), .json (COCO dataset), "
+        ".txt (KITTI MOTS), or a folder (PNGs); repeatable",
     )
     parser.add_argument("--topic", help="image topic, for a recording that has several")
+    parser.add_argument(
+        "--depth", metavar="TOPIC", help="depth images of a recording, to locate objects in space"
+    )
     parser.add_argument("--limit", type=_count, metavar="N", help="stop after N frames")
     parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
     add_config_options(parser)
@@ -42,13 +47,13 @@ def run(args: argparse.Namespace) -> int:
     config = config_from(args)  # needs no torch, so mistakes are reported at once
 
     from tqdm import tqdm
-    from tqdm.contrib.logging import logging_redirect_tqdm
 
     from instaseg_ros.pipeline import Pipeline
     from instaseg_ros.recordings.replay import replay
     from instaseg_ros.recordings.sources import open_source
 
-    source = open_source(args.input, args.topic, config.input)
+    slop_ms = config.depth.slop_ms
+    source = open_source(args.input, args.topic, config.input, args.depth, slop_ms)
     for output in map(Path, args.output):
         if output.exists() and output.samefile(args.input):
             raise ConfigError(f"output {output} is the input; choose another name")
@@ -58,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         unused.pop_all()  # replay ends them
     known = [count for count in (source.total, args.limit) if count is not None]
     total = min(known, default=None)
-    with logging_redirect_tqdm(), tqdm(total=total, unit=" frames", disable=None) as bar:
+    with _log_above_bars(), tqdm(total=total, unit=" frames", disable=None) as bar:
         summary = replay(source, pipeline, sinks, bar.update, args.limit)
     _print_summary(summary, args.output)
     if summary.broken is not None:
@@ -66,6 +71,31 @@ def run(args: argparse.Namespace) -> int:
     elif not summary.labelled:
         print(f"instaseg replay: no frame of {args.input} could be labelled", file=sys.stderr)
     return 0 if summary.labelled and summary.broken is None else 1
+
+
+@contextlib.contextmanager
+def _log_above_bars() -> Iterator[None]:
+    """Let messages go above a progress bar instead of through it. tqdm has the same since 4.58;
+    Ubuntu 22.04, and so Humble, has 4.57."""
+    from tqdm import tqdm
+
+    class Above(logging.StreamHandler):
+        def emit(self, record: logging.LogRecord) -> None:
+            tqdm.write(self.format(record), file=sys.stderr)
+
+    root = logging.getLogger()
+    above = Above()
+    replaced = [one for one in root.handlers if type(one) is logging.StreamHandler]
+    for one in replaced:
+        above.setFormatter(one.formatter)
+        root.removeHandler(one)
+    root.addHandler(above)
+    try:
+        yield
+    finally:
+        root.removeHandler(above)
+        for one in replaced:
+            root.addHandler(one)
 
 
 def _open_sinks(

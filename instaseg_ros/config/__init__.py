@@ -29,6 +29,7 @@ from instaseg_ros.config.options.schema import (
 )
 from instaseg_ros.config.options.shared import MethodConfig
 from instaseg_ros.config.options.training import AugmentConfig, TrainConfig
+from instaseg_ros.contract import INTERFACE, check_interface
 from instaseg_ros.errors import ConfigError
 
 __all__ = [
@@ -61,7 +62,14 @@ class InputConfig:
     width: int = param(
         0, "network input width in pixels; 0: keep the aspect ratio", low=0, high=8192
     )
-    scale: float = param(1.0, "magnification, if neither is set", low=0.1, high=8.0)
+    scale: float = param(
+        1.0,
+        "magnification, if neither is set, within min_height and max_height; 0.5: the network sees "
+        "half of the camera's rows and columns",
+        low=0.1,
+        high=8.0,
+        live=True,
+    )
     min_height: int = param(
         0,
         "if height and width are 0, magnify images with fewer rows to this many",
@@ -87,24 +95,76 @@ class InputConfig:
         low=0,
         high=65535,
     )
+    rectified: bool = param(
+        False,
+        "what images are: true: rectified, so that camera_info's P holds for them; false: as the "
+        "camera makes them, its K holds, and the lens' distortion is not corrected",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DepthConfig:
+    """Depth images beside the camera's, from which the node tells where objects are in space."""
+
+    enabled: bool = param(
+        False, "subscribe to `depth`, and publish where objects are in space (detections_3d)"
+    )
+    transport: str = param(
+        "raw",
+        "raw: subscribe to `depth`; compressedDepth: to `depth/compressedDepth`",
+        choices=("raw", "compressedDepth"),
+    )
+    slop_ms: float = param(
+        20.0,
+        "an image takes the depth of its exact stamp, else the nearest that is at most this far",
+        low=0.0,
+        high=10_000.0,
+        live=True,
+    )
+    wait_ms: float = param(
+        100.0,
+        "labels are not held up: for this long after them, an image's depth may still come",
+        low=0.0,
+        high=10_000.0,
+        live=True,
+    )
+    min_pixels: int = param(
+        20,
+        "objects with fewer pixels of known depth are left out of what is said about space",
+        low=1,
+        high=1_000_000,
+        live=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class TrackingConfig:
     """Ids that last from frame to frame.
 
-    The defaults scored best on sequences of the synthetic street's training split with 15 % of the
-    masks left out.
+    The defaults scored best on sequences of the synthetic street's training split, at 10 Hz and at
+    3 Hz with a third of the images missing.
     """
 
     enabled: bool = param(False, "objects keep their ids from frame to frame", live=True)
-    keep_frames: int = param(
-        5, "frames for which a lost object's id is kept", low=0, high=1000, live=True
+    keep_s: float = param(
+        2.0,
+        "seconds for which a lost object's id is kept",
+        low=0.0,
+        high=60.0,
+        live=True,
     )
-    min_iou: float = param(
-        0.0,
-        "least IoU of an object's mask with its last one; 0: any overlap; methods that learn an "
-        "embedding compare that instead",
+    confirm_frames: int = param(
+        1, "images in which an object is seen before it is published", low=1, high=100, live=True
+    )
+    camera_motion: bool = param(
+        True,
+        "measure the camera's own motion in the picture; not needed for a camera that stands still",
+        live=True,
+    )
+    min_match: float = param(
+        0.05,
+        "least match of an instance with a known object: by the IoU of masks and nearness to the "
+        "expected place, 1 at best; methods that learn an embedding compare that instead",
         low=0.0,
         high=1.0,
         live=True,
@@ -141,7 +201,13 @@ class RuntimeConfig:
         "auto: the fastest the device supports; int8: the model made by `instaseg quantize`",
         choices=("auto", "fp32", "bf16", "fp16", "int8"),
     )
-    threads: int = param(0, "CPU threads of the network; 0: all cores", low=0, high=1024)
+    threads: int = param(
+        0,
+        "CPU threads of the network, and of what is done with its outputs; 0: as many as there are "
+        "cores for this process",
+        low=0,
+        high=1024,
+    )
     compiled: bool = param(
         False, "torch on CUDA: also try AOTInductor, which compiles for minutes at the first start"
     )
@@ -175,6 +241,25 @@ class NodeConfig:
         "auto",
         "reliability of the image subscription; auto: the publisher's",
         choices=("auto", "reliable", "best_effort"),
+    )
+    keep_up: str = param(
+        "newest",
+        "what is left out when more images come than can be labelled; newest: an image that waits "
+        "while a newer one comes; evenly: all but every nth, so that labels come at even intervals",
+        choices=("newest", "evenly"),
+        live=True,
+    )
+    cpus: str = param(
+        "",
+        "processors for all threads of the node, such as 0-2,6 (for one alone: 3-3); '': all that "
+        "it was started with",
+    )
+    niceness: int = param(
+        0,
+        "nice value of the threads that compute, not of those that receive images: 19 gives way to "
+        "all other programs, below 0 needs the right to it; 0: as started",
+        low=-20,
+        high=19,
     )
     largest_batch: int = param(
         0,
@@ -211,6 +296,24 @@ class NodeConfig:
         high=3600.0,
         live=True,
     )
+    enabled: bool = param(
+        True, "label images; the service ~/enable sets it. false: images are ignored", live=True
+    )
+    latency_budget_ms: float = param(
+        0.0,
+        "diagnostics warn when one image in a hundred is labelled later than this after its stamp; "
+        "0: off",
+        low=0.0,
+        high=60_000.0,
+        live=True,
+    )
+    rate_floor_hz: float = param(
+        0.0,
+        "diagnostics warn when fewer images per second are labelled, whatever the reason; 0: off",
+        low=0.0,
+        high=1000.0,
+        live=True,
+    )
     overlay_alpha: float = param(
         0.5, "opacity of the instance colours in the overlay", low=0.0, high=1.0, live=True
     )
@@ -226,6 +329,9 @@ class Config:
         parameter, and ignored when configs are compared.
     """
 
+    interface: int = param(
+        INTERFACE, "version of topics and parameters for which these are written"
+    )
     weights: str = param(
         "street-synthetic", "a shipped name, a .safetensors file, or a published .pth checkpoint"
     )
@@ -236,6 +342,7 @@ class Config:
         check=check_cameras,
     )
     input: InputConfig = field(default_factory=InputConfig)
+    depth: DepthConfig = field(default_factory=DepthConfig)
     decode: Any = field(default_factory=DEFAULT.DecodeConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
@@ -243,6 +350,10 @@ class Config:
     method: MethodConfig = field(default_factory=DEFAULT.ShapeConfig)
     train: TrainConfig = field(default_factory=DEFAULT.LossConfig)
     suited_to: str = field(default="", repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for parameters that are written for another interface."""
+        check_interface(self.interface)
 
     def for_method(self, name: str) -> Config:
         """The same config for another method: options that both have keep their values, the rest

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
-import importlib.util
-import os
-import platform
-import re
-from importlib import import_module
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from instaseg_ros.deploy.versions import gpu, versions
 from instaseg_ros.errors import InstasegError
 from instaseg_ros.runtimes import choose, open_runtime
 from instaseg_ros.runtimes.comparison import TOLERANCES, Comparison, Difference, timed_ms
 from instaseg_ros.runtimes.torch_runtime import pick_device, pick_precision
 from instaseg_ros.tables import text_table
-from instaseg_ros.threads import processor_name
 
 if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
@@ -41,7 +34,6 @@ CANDIDATES = (  # runtime, device, precision
     ("tensorrt", "cuda", "fp16"),
     ("torch2trt", "cuda", "fp16"),
 )
-PACKAGES = ("torch", "openvino", "onnx", "onnxruntime", "tensorrt", "torch2trt")
 
 
 class Finding(NamedTuple):
@@ -85,7 +77,7 @@ def examine(
     settings = dataclasses.replace(config, name="auto")
     name, why = choose(settings, checkpoint, size)
     auto = _try(dataclasses.replace(settings, name=name), checkpoint, comparison, rounds)
-    return Report(versions(), findings, auto, why)
+    return Report({**versions(), "gpu": gpu()}, findings, auto, why)
 
 
 def _try(
@@ -109,49 +101,6 @@ def _try(
     if not difference.relative <= tolerance:
         trouble = f"differs from torch by more than {tolerance} (relative)"
     return Finding(config.name, device, runtime.precision, difference, p50_ms, trouble)
-
-
-def versions() -> dict[str, str]:
-    """Versions of the libraries below the runtimes, the processors, and the ROS distribution."""
-    found = {
-        "python": platform.python_version(),
-        "cpu": f"{processor_name()}, {os.cpu_count()} threads",
-    }
-    if torch.cuda.is_available():
-        gpu = torch.cuda.get_device_properties(0)
-        found["gpu"] = f"{gpu.name}, compute capability {gpu.major}.{gpu.minor}"
-    else:
-        found["gpu"] = "none that torch sees"
-    found |= {package: _version(package) for package in PACKAGES}
-    found["ros"] = _ros()
-    return found
-
-
-def _ros() -> str:
-    """The distribution on which a node would run here, or why there is none."""
-    sourced = os.environ.get("ROS_DISTRO")
-    if importlib.util.find_spec("rclpy"):
-        wheels = (d.metadata["Name"] or "" for d in importlib.metadata.distributions())
-        names = [re.fullmatch("ros-([a-z]+)-rclpy", name) for name in wheels]
-        from_pip = [f"{name[1]}, from pip" for name in names if name]
-        return (from_pip or [sourced or "rclpy of an unnamed distribution"])[0]
-    if sourced:
-        return f"{sourced} is sourced, but this Python finds no rclpy"
-    installed = ", ".join(sorted(path.name for path in Path("/opt/ros").glob("*")))
-    return f"not sourced; installed: {installed}" if installed else "none"
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        pass
-    if importlib.util.find_spec(package) is None:
-        return "not installed"
-    try:  # JetPack's packages have no pip metadata
-        return str(getattr(import_module(package), "__version__", "of unknown version"))
-    except Exception as error:
-        return f"installed, but cannot be imported ({error})"
 
 
 def table(report: Report) -> str:

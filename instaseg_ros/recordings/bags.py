@@ -14,12 +14,14 @@ import numpy as np
 from mcap.writer import CompressionType, Writer
 from numpy.typing import NDArray
 
-from instaseg_ros.config import InputConfig
-from instaseg_ros.errors import ImageError, InputError, InstasegError
+from instaseg_ros.config import DepthConfig, InputConfig
+from instaseg_ros.contract import written
+from instaseg_ros.errors import ImageError, InputError, InstasegError, TruncatedInputError
 from instaseg_ros.files import OutputFile
 from instaseg_ros.frames import Frame
 from instaseg_ros.recordings import image_messages, message_types
-from instaseg_ros.recordings.recording import RawMessage, Topic, reason
+from instaseg_ros.recordings.depth_images import Depth, paired, with_depth
+from instaseg_ros.recordings.recording import RawMessage, Recording, Topic, reason
 from instaseg_ros.recordings.storage import open_recording
 
 IMAGE = "sensor_msgs/msg/Image"
@@ -47,7 +49,8 @@ log = logging.getLogger(__name__)
 class BagSource:
     """The camera frames of one image topic of a recording; may be iterated more than once.
 
-    topic: name of an Image or CompressedImage topic; None if there is only one candidate.
+    topic: name of an Image or CompressedImage topic; None if there is only one candidate. depth:
+    of the depth images that belong to it, whose stamps are at most `slop_ms` away; None: no depth.
     total: number of frames. Intrinsics come from the first message on `camera_info` beside the
     images, if it has their `frame_id`.
 
@@ -60,16 +63,23 @@ class BagSource:
         path: str | Path,
         topic: str | None = None,
         config: InputConfig = image_messages.AS_IT_COMES,
+        depth: str | None = None,
+        slop_ms: float = DepthConfig().slop_ms,
     ) -> None:
-        self._config = config
+        self.config = config
+        self._depth, self._slop_ns = depth, slop_ms * 1e6
         self._recording = open_recording(path)
         self.topic = _pick_topic(f"bag {path}", self._recording.topics, topic)
         found = self._recording.topics[self.topic]
         self.total = found.count
         self._type, self._to_rgb = found.type, TO_RGB[found.type]
+        if depth is not None:
+            _pick_topic(f"bag {path}", self._recording.topics, depth)
 
     def __iter__(self) -> Iterator[Frame]:
-        return map(self.frame, self.messages())
+        if self._depth is None:
+            return map(self.frame, self.messages())
+        return _WithDepth(self, self._recording, self._depth, self._slop_ns)
 
     def messages(self) -> Iterator[RawMessage]:
         """The recorded image messages. Raises TruncatedInputError as iteration does."""
@@ -77,24 +87,14 @@ class BagSource:
 
     @functools.cached_property
     def _camera_info(self) -> Any:
-        """The message; None if there is none that can be read."""
-        camera = self.topic.removesuffix("/compressed").rpartition("/")[0]
-        topic = f"{camera}/camera_info"
-        found = self._recording.topics.get(topic)
-        if found is None or found.type != CAMERA_INFO:
-            return None
-        try:
-            first = next(self._recording.messages([topic]), None)
-            return None if first is None else deserialize(first, CAMERA_INFO)
-        except (ImageError, InputError):  # the recording is truncated before it
-            return None
+        return info_beside(self._recording, self.topic)
 
     def frame(self, raw: RawMessage) -> Frame:
         """Convert one of `messages` to a frame. Raises ImageError if it cannot be converted."""
         message = deserialize(raw, self._type)
         header = message.header
         try:
-            image = self._to_rgb(message, self._config)
+            image = self._to_rgb(message, self.config)
         except InstasegError:
             raise
         except Exception as error:  # from numpy, OpenCV, ... depending on the damage
@@ -106,7 +106,7 @@ class BagSource:
             image = image.copy()
         info, matrix = self._camera_info, None
         if info is not None and info.header.frame_id == header.frame_id:
-            matrix = image_messages.camera_matrix(info, image.shape[:2])
+            matrix = image_messages.camera_matrix(info, image.shape[:2], self.config.rectified)
         return Frame(
             image,
             message_types.stamp_ns(header),
@@ -114,6 +114,64 @@ class BagSource:
             intrinsics=matrix,
             received_ns=raw.received_ns,
         )
+
+
+class _WithDepth:
+    """Iterates over the frames of a source, each with its depth if there is any that can be used;
+    logs at the end how many have none, and why."""
+
+    def __init__(self, source: BagSource, recording: Recording, topic: str, slop_ns: float) -> None:
+        self._source = source
+        self._info = info_beside(recording, topic)
+        self._without: Counter[str] = Counter()
+        types = {name: recording.topics[name].type for name in (source.topic, topic)}
+
+        def read(raw: RawMessage) -> Any:
+            try:
+                return deserialize(raw, types[raw.topic])
+            except ImageError:
+                return None
+
+        self._pairs = paired(recording.messages([*types]), topic, read, slop_ns)
+
+    def __iter__(self) -> _WithDepth:
+        return self
+
+    def __next__(self) -> Frame:
+        try:
+            raw, message = next(self._pairs)
+        except (StopIteration, TruncatedInputError):
+            if self._without:
+                log.warning("frames without depth: %s", counted(self._without))
+            raise
+        frame, config = self._source.frame(raw), self._source.config
+        if message is None:
+            self._without["no depth image of their time"] += 1
+            return frame
+        try:
+            return with_depth(frame, Depth(message, self._info), config, _no_transforms)
+        except ImageError as error:
+            self._without[str(error)] += 1
+            return frame
+
+
+def _no_transforms(target: str, source: str) -> tuple[None, str]:
+    return None, "a replay does not read /tf"
+
+
+def info_beside(recording: Recording, image_topic: str) -> Any:
+    """The first CameraInfo on `camera_info` beside an image topic; None if there is none that can
+    be read."""
+    camera = re.sub("/compressed(Depth)?$", "", image_topic).rpartition("/")[0]
+    topic = f"{camera}/camera_info"
+    found = recording.topics.get(topic)
+    if found is None or found.type != CAMERA_INFO:
+        return None
+    try:
+        first = next(recording.messages([topic]), None)
+        return None if first is None else deserialize(first, CAMERA_INFO)
+    except (ImageError, InputError):  # the recording is truncated before it
+        return None
 
 
 class Truth(NamedTuple):
@@ -191,6 +249,7 @@ class BagWriter:
         # Chunks of rosbag2's size; LZ4 is fast, while zstd would hold up the network.
         self._writer = Writer(self._file, 768 << 10, CompressionType.LZ4)
         self._writer.start(profile="ros2", library="instaseg_ros")
+        self._writer.add_metadata("instaseg_ros", written("recording"))
         self._topics: dict[str, tuple[int, str]] = {}
         self._impossible = 0
         self._schemas: dict[str, int] = {}

@@ -7,6 +7,7 @@ No ROS is needed: a message is anything with the fields of `sensor_msgs/Image` o
 
 from __future__ import annotations
 
+import struct
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -21,6 +22,7 @@ from instaseg_ros.recordings.image_files import check_size, decode, read_image_f
 from instaseg_ros.recordings.image_headers import read_header
 
 AS_IT_COMES = InputConfig()
+_DEPTH_HEADER = struct.Struct("<iff")  # of compressed_depth_image_transport
 
 
 class ImageMessage(Protocol):
@@ -47,6 +49,7 @@ class CameraInfo(Protocol):
     height: int
     width: int
     k: Any
+    p: Any
     roi: Any
 
 
@@ -119,13 +122,16 @@ def image_to_labels(msg: ImageMessage) -> NDArray[np.uint16]:
     return _samples(msg, "u2" if "16" in msg.encoding else "u1").astype(np.uint16)
 
 
-def image_to_depth(msg: ImageMessage) -> NDArray[np.float32]:
-    """(H, W) float32 metres, 0 where unknown, from a 32FC1 (metres) or 16UC1, mono16 (mm) image."""
+def image_to_depth(
+    msg: ImageMessage, max_pixels: int = AS_IT_COMES.max_pixels
+) -> NDArray[np.float32]:
+    """(H, W) float32 metres, 0 where unknown, from a 32FC1 (metres; NaN, infinite and at most 0 are
+    unknown) or 16UC1, mono16 (mm; 0 is unknown) image. Raises ImageError."""
     _expect(msg, "depth image", ("32FC1", "16UC1", "mono16"))
-    if msg.encoding != "32FC1":
-        return _samples(msg, "u2").astype(np.float32) / np.float32(1000)
-    depth = _samples(msg, "f4").astype(np.float32)
-    return np.nan_to_num(depth, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+    if msg.height and msg.width:
+        check_size(msg.height, msg.width, max_pixels, "a depth image")
+    kind = "f4" if msg.encoding == "32FC1" else "u2"
+    return _metres(_samples(msg, kind))
 
 
 def compressed_to_rgb(
@@ -163,21 +169,71 @@ def compressed_to_labels(msg: CompressedMessage) -> NDArray[np.uint16]:
     return _decode_grey(msg, "label image").astype(np.uint16)
 
 
-def compressed_to_depth(msg: CompressedMessage) -> NDArray[np.float32]:
-    """(H, W) float32 metres, 0 where unknown, from a 16-bit PNG in millimetres."""
-    return _decode_grey(msg, "depth image").astype(np.float32) / np.float32(1000)
+def compressed_to_depth(
+    msg: CompressedMessage, max_pixels: int = AS_IT_COMES.max_pixels
+) -> NDArray[np.float32]:
+    """(H, W) float32 metres, 0 where unknown, from image_transport's `compressedDepth`, or a 16-bit
+    PNG in millimetres. Raises ImageError.
+
+    `compressedDepth` is a header of 12 bytes and a PNG, of the millimetres of a 16UC1 image; of a
+    32FC1 image it has a / depth + b for the header's floats a and b, and 0 for unknown.
+    """
+    encoding, _, how = msg.format.partition(";")
+    if "compressedDepth" not in how:
+        return _metres(_decode_grey(msg, "depth image", max_pixels))
+    what = f"depth image of format '{msg.format}'"
+    _, _, codec = how.partition("compressedDepth")
+    if codec.strip() not in ("", "png"):
+        raise ImageError(
+            f"{what}: expected PNG; set the publisher's parameter ...compressedDepth.format to png"
+        )
+    content = bytes(msg.data)
+    if len(content) <= _DEPTH_HEADER.size:
+        raise ImageError(f"{what}: expected a header of 12 bytes and a PNG, got {len(content)}")
+    try:
+        image = decode(content[_DEPTH_HEADER.size :], cv2.IMREAD_UNCHANGED, max_pixels)
+    except ImageError as error:
+        raise ImageError(f"{what}: {error}") from error
+    if image.ndim != 2 or image.dtype != np.uint16:
+        raise ImageError(
+            f"{what}: expected one channel of 16 bits, got {image.dtype} of {image.shape}"
+        )
+    if encoding.strip() != "32FC1":
+        return _metres(image)
+    _, a, b = _DEPTH_HEADER.unpack_from(content)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        depth = np.float32(a) / (image.astype(np.float32) - np.float32(b))
+    depth[image == 0] = 0
+    return _metres(depth)
 
 
-def camera_matrix(info: CameraInfo, size: tuple[int, int]) -> NDArray[np.float64] | None:
+def camera_matrix(
+    info: CameraInfo, size: tuple[int, int], rectified: bool = False
+) -> NDArray[np.float64] | None:
     """(3, 3) camera matrix in pixels of an image of `size` (height, width), which may be binned,
-    cropped or scaled; None if the camera is not calibrated."""
+    cropped or scaled; None if the camera is not calibrated.
+
+    rectified: of the rectified image, from P; else from K, without the lens' distortion.
+    """
     height, width = info.roi.height or info.height, info.roi.width or info.width
-    matrix = np.array(info.k, np.float64).reshape(3, 3)
+    if rectified:
+        matrix = np.array(info.p, np.float64).reshape(3, 4)[:, :3].copy()
+    else:
+        matrix = np.array(info.k, np.float64).reshape(3, 3)
     if not (height and width and np.isfinite(matrix).all() and matrix[0, 0] > 0 < matrix[1, 1]):
         return None
     matrix[:2, 2] -= info.roi.x_offset, info.roi.y_offset
     matrix[:2] *= [[size[1] / width], [size[0] / height]]
     return matrix
+
+
+def _metres(samples: NDArray[Any]) -> NDArray[np.float32]:
+    """Metres, 0 where unknown, from millimetres (integers) or metres (floats)."""
+    if samples.dtype.kind == "u":
+        return samples.astype(np.float32) / np.float32(1000)
+    depth = samples.astype(np.float32)
+    depth[~((depth > 0) & (depth < np.inf))] = 0
+    return depth
 
 
 def _packed_to_rgb(msg: ImageMessage, encoding: Encoding, white_level: int) -> NDArray[np.uint8]:
@@ -293,11 +349,13 @@ def _decode(
         raise ImageError(f"{what}: {error}") from error
 
 
-def _decode_grey(msg: CompressedMessage, what: str) -> NDArray[Any]:
+def _decode_grey(
+    msg: CompressedMessage, what: str, max_pixels: int = AS_IT_COMES.max_pixels
+) -> NDArray[Any]:
     """(H, W) samples of 8 or 16 bits, exactly as before compression."""
     sent = f"format '{msg.format}'"
     if "png" in msg.format.lower():
-        image = _decode(msg, cv2.IMREAD_UNCHANGED)
+        image = _decode(msg, cv2.IMREAD_UNCHANGED, max_pixels)
         sent = read_header(msg.data).kind
     if sent != "PNG":
         raise ImageError(

@@ -48,6 +48,8 @@ COMMON = (
     "sensor_msgs/msg/CameraInfo",
     "sensor_msgs/msg/CompressedImage",
     "sensor_msgs/msg/Image",
+    "sensor_msgs/msg/PointCloud2",
+    "sensor_msgs/msg/PointField",
     "std_msgs/msg/ColorRGBA",
     "std_msgs/msg/Header",
     "visualization_msgs/msg/Marker",

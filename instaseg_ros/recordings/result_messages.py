@@ -8,6 +8,7 @@ below, `msgs` has `bytes(array)`: the fastest value of a `uint8[]` field from a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,33 +17,62 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instaseg_ros.config import file
-from instaseg_ros.frames import Instances
-from instaseg_ros.visualization import color
+from instaseg_ros.frames import Instances, Locations
+from instaseg_ros.visualization import COLORS, color
 
 NODE_NAME = file.NODE_NAME
+# As compressed_image_transport writes it, from Humble on: behind the last space it names the
+# encoding of colour images only.
+COMPRESSED_FORMAT = "mono16; png compressed "
 
 
 class Topic(NamedTuple):
-    """Message type of an output, and whether late subscribers get the last message."""
+    """Message type of an output, whether late subscribers get the last message, and whether a
+    recording that `instaseg` writes has it."""
 
     type: str
     latched: bool = False
+    recorded: bool = True
 
 
 # Under the node's own name: `~/labels` is /instaseg_node/labels, in a recording too.
 TOPICS = {
     "labels": Topic("sensor_msgs/msg/Image"),
+    "labels/compressed": Topic("sensor_msgs/msg/CompressedImage", recorded=False),
     "detections": Topic("vision_msgs/msg/Detection2DArray"),
     "label_info": Topic("vision_msgs/msg/LabelInfo", latched=True),
     "overlay": Topic("sensor_msgs/msg/Image"),
     "markers": Topic("visualization_msgs/msg/MarkerArray"),
 }
+# Besides these, where there is depth.
+DEPTH_TOPICS = {
+    "detections_3d": Topic("vision_msgs/msg/Detection3DArray"),
+    "points": Topic("sensor_msgs/msg/PointCloud2"),
+}
+UNKNOWN_TURN = math.pi**2 / 3  # rad^2, variance of an angle of which nothing is known
+POINT = np.dtype(
+    {
+        "names": ["x", "y", "z", "rgb", "instance"],
+        "formats": ["<f4", "<f4", "<f4", "<u4", "<u4"],
+    }
+)
+FLOAT32, UINT32 = 7, 6  # of sensor_msgs/PointField
 
 
 def labels_message(msgs: Any, header: Any, labels: NDArray[np.uint16]) -> Any:
     """sensor_msgs/Image `mono16`: pixel = instance id, 0 = background."""
     little = np.ascontiguousarray(labels, "<u2")
     return _image(msgs, header, "mono16", little, labels.shape[1] * 2)
+
+
+def compressed_labels_message(msgs: Any, header: Any, labels: NDArray[np.uint16]) -> Any:
+    """sensor_msgs/CompressedImage: the same as a PNG, in the layout of image_transport.
+
+    Only without settings do all versions of OpenCV choose one filter for all rows and look for runs
+    only; that is fastest, and flat images become smaller than by looking for repetitions.
+    """
+    _, png = cv2.imencode(".png", np.ascontiguousarray(labels, np.uint16))
+    return msgs.CompressedImage(header=header, format=COMPRESSED_FORMAT, data=msgs.bytes(png))
 
 
 def overlay_message(msgs: Any, header: Any, picture: NDArray[np.uint8]) -> Any:
@@ -85,6 +115,73 @@ def detections_message(
     return msgs.Detection2DArray(header=header, detections=detections)
 
 
+def detections_3d_message(
+    msgs: Any, header: Any, instances: Instances, locations: Locations, class_names: Sequence[str]
+) -> Any:
+    """vision_msgs/Detection3DArray of the located instances, highest score first: `id`, class name
+    and score are those in Detection2DArray, the result's pose is the centroid of what is visible
+    with its covariance, and the box is around what is visible.
+
+    Both are turned like the camera: nothing is known of the object's own axes.
+    """
+    best_first = np.argsort(-instances.scores[locations.rows], kind="stable")
+    detections = []
+    for place in best_first.tolist():
+        row = int(locations.rows[place])
+        covariance = np.zeros((6, 6))
+        covariance[:3, :3] = locations.covariances[place]
+        covariance[3:, 3:] = UNKNOWN_TURN * np.eye(3)
+        hypothesis = msgs.ObjectHypothesis(
+            class_id=class_names[instances.class_ids[row]], score=float(instances.scores[row])
+        )
+        centroid = msgs.PoseWithCovariance(
+            pose=msgs.Pose(position=_point(msgs, locations.centroids[place])),
+            covariance=covariance.reshape(-1),
+        )
+        x, y, z = locations.box_sizes[place].tolist()
+        box = msgs.BoundingBox3D(
+            center=msgs.Pose(position=_point(msgs, locations.box_centers[place])),
+            size=msgs.Vector3(x=x, y=y, z=z),
+        )
+        detections.append(
+            msgs.Detection3D(
+                header=header,
+                results=[msgs.ObjectHypothesisWithPose(hypothesis=hypothesis, pose=centroid)],
+                bbox=box,
+                id=str(int(locations.ids[place])),
+            )
+        )
+    return msgs.Detection3DArray(header=header, detections=detections)
+
+
+def points_message(
+    msgs: Any, header: Any, points: NDArray[np.float32], ids: NDArray[np.uint16]
+) -> Any:
+    """sensor_msgs/PointCloud2, unordered: points (N, 3) in metres, the instance of each by its id
+    (N,), and that one's colour as RViz reads it."""
+    made = np.empty(len(points), POINT)
+    made["x"], made["y"], made["z"] = points.T
+    made["instance"] = ids
+    red, green, blue = COLORS[ids].T.astype(np.uint32)
+    made["rgb"] = red << 16 | green << 8 | blue
+    kinds = [FLOAT32] * 4 + [UINT32]  # RViz expects the bytes of rgb in a float
+    names = zip(POINT.names or (), kinds, strict=True)
+    return msgs.PointCloud2(
+        header=header,
+        height=1,
+        width=len(made),
+        fields=[
+            msgs.PointField(name=name, offset=4 * i, datatype=kind, count=1)
+            for i, (name, kind) in enumerate(names)
+        ],
+        is_bigendian=False,
+        point_step=POINT.itemsize,
+        row_step=POINT.itemsize * len(made),
+        data=msgs.bytes(made.view(np.uint8)),
+        is_dense=True,
+    )
+
+
 def label_info_message(msgs: Any, header: Any, class_names: Sequence[str]) -> Any:
     """vision_msgs/LabelInfo: class names by index. The score threshold is 0, as no instance is left
     out for its score (`decode.seed_threshold` applies to the seed's score, which is only a factor).
@@ -101,12 +198,15 @@ def markers_message(
     instances: Instances,
     class_names: Sequence[str],
     intrinsics: NDArray[np.float64] | None = None,
+    locations: Locations | None = None,
 ) -> Any:
     """visualization_msgs/MarkerArray: outline (namespace `outline`) and name (`name`) of each
     instance, after a marker that deletes the previous image's.
 
-    Drawn in the camera's optical frame on the image plane at 1 m, where `intrinsics` (3, 3) place
-    each pixel; without them, a horizontal field of view of 53 degrees is assumed.
+    Drawn in the camera's optical frame, where `intrinsics` (3, 3) place each pixel; without them, a
+    horizontal field of view of 53 degrees is assumed. Located instances stand at their distance,
+    which is added to the name, with the box around what is visible (`box`); others on the image
+    plane at 1 m, hence in the right direction.
     """
     height, width = instances.labels.shape
     if intrinsics is None:
@@ -114,7 +214,14 @@ def markers_message(
     to_metres = np.asarray(np.linalg.inv(intrinsics), np.float64)
     pixel_m = float(to_metres[0, 0])
     markers = [msgs.Marker(header=header, action=3)]  # DELETEALL
+    places = {} if locations is None else {int(row): k for k, row in enumerate(locations.rows)}
     for i, label in enumerate(instances.ids.tolist()):
+        place = places.get(i)
+        away_m, name = 1.0, f"{class_names[instances.class_ids[i]]} {label}"
+        if locations is not None and place is not None:
+            away_m = float(locations.distances_m[place])
+            name += f", {away_m:.1f} m"
+            markers.append(_box_marker(msgs, header, label, locations, place))
         tint = [channel / 255 for channel in color(label)]
         look = {
             "header": header,
@@ -127,8 +234,8 @@ def markers_message(
                 **look,
                 ns="outline",
                 type=5,  # LINE_LIST
-                scale=msgs.Vector3(x=2 * pixel_m),
-                points=_points(msgs, segments, to_metres),
+                scale=msgs.Vector3(x=2 * pixel_m * away_m),
+                points=_points(msgs, segments, to_metres * away_m),
             )
         )
         left, top, right, _ = instances.boxes_xyxy[i].tolist()
@@ -138,12 +245,32 @@ def markers_message(
                 **look,
                 ns="name",
                 type=9,  # TEXT_VIEW_FACING
-                pose=msgs.Pose(position=_points(msgs, above, to_metres)[0]),
-                scale=msgs.Vector3(z=16 * pixel_m),
-                text=f"{class_names[instances.class_ids[i]]} {label}",
+                pose=msgs.Pose(position=_points(msgs, above, to_metres * away_m)[0]),
+                scale=msgs.Vector3(z=16 * pixel_m * away_m),
+                text=name,
             )
         )
     return msgs.MarkerArray(markers=markers)
+
+
+def _box_marker(msgs: Any, header: Any, label: int, locations: Locations, place: int) -> Any:
+    red, green, blue = (channel / 255 for channel in color(label))
+    # RViz warns of cubes without a thickness.
+    x, y, z = np.maximum(locations.box_sizes[place], 0.01).tolist()
+    return msgs.Marker(
+        header=header,
+        ns="box",
+        id=label,
+        type=1,  # CUBE
+        pose=msgs.Pose(position=_point(msgs, locations.box_centers[place])),
+        scale=msgs.Vector3(x=x, y=y, z=z),
+        color=msgs.ColorRGBA(r=red, g=green, b=blue, a=0.3),
+    )
+
+
+def _point(msgs: Any, xyz: NDArray[np.float64]) -> Any:
+    x, y, z = xyz.tolist()
+    return msgs.Point(x=x, y=y, z=z)
 
 
 def _image(msgs: Any, header: Any, encoding: str, pixels: NDArray[Any], step: int) -> Any:
@@ -175,6 +302,6 @@ def _outline(
 
 
 def _points(msgs: Any, pixels: NDArray[np.float64], to_metres: NDArray[np.float64]) -> list[Any]:
-    """Points 1 m in front of the camera that project to `pixels` (N, 2)."""
+    """Points that project to `pixels` (N, 2), as far in front of the camera as `to_metres` says."""
     rays = np.column_stack([pixels, np.ones(len(pixels))]) @ to_metres.T
     return [msgs.Point(x=x, y=y, z=z) for x, y, z in rays.tolist()]

@@ -17,14 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instaseg_ros.config import Config
+from instaseg_ros.contract import format_of
 from instaseg_ros.errors import ConfigError, InstasegError
 from instaseg_ros.files import OutputFile
-from instaseg_ros.frames import Frame, Instances, Result
+from instaseg_ros.frames import Frame, Instances, Locations, Result
 from instaseg_ros.recordings import result_messages
+from instaseg_ros.recordings.annotation_files import CocoSink, KittiMotsSink, unused_name
 from instaseg_ros.recordings.video import VideoFile
 from instaseg_ros.visualization import overlay
 
 DETECTIONS_FILE = "detections.jsonl"
+DESCRIBED = {"format": format_of("detections")}
 
 
 class Sink(Protocol):
@@ -40,7 +43,8 @@ class Sink(Protocol):
 def open_sink(
     path: str | Path, class_names: Sequence[str], config: Config, overwrite: bool = False
 ) -> Sink:
-    """Open the sink for an output path: `.mcap`, `.mp4`, `.webm`, or a folder if it has no suffix.
+    """Open the sink for an output path: `.mcap`, `.mp4`, `.webm`, `.json` (COCO), `.txt` (KITTI
+    MOTS), or a folder if it has no suffix.
 
     Raises ConfigError if it exists and `overwrite` is false, or it is of another kind.
     """
@@ -49,18 +53,22 @@ def open_sink(
         ".mcap": BagSink,
         ".mp4": VideoSink,
         ".webm": VideoSink,
+        ".json": CocoSink,
+        ".txt": KittiMotsSink,
         "": FolderSink,
     }
     if path.suffix not in kinds:
         raise ConfigError(
             f"output {path}: expected a name that ends in .mcap (recording), .mp4 or .webm (video "
-            "of the overlay), or has no suffix (folder of PNGs)"
+            "of the overlay), .json (COCO dataset) or .txt (KITTI MOTS), or has no suffix (folder "
+            "of PNGs)"
         )
     return kinds[path.suffix](path, class_names, config, overwrite)
 
 
 class BagSink:
-    """A recording with the node's topics: labels, detections, label_info, overlay and markers."""
+    """A recording with the node's topics: labels, detections, label_info, overlay and markers; from
+    the first frame with depth on also detections_3d, and markers at their distance."""
 
     def __init__(
         self, path: Path, class_names: Sequence[str], config: Config, overwrite: bool
@@ -73,8 +81,11 @@ class BagSink:
         self._overlay = _overlay_of(class_names, config)
         self._writer = BagWriter(path, overwrite)
         self._is_first = True
+        self._min_pixels = config.depth.min_pixels
+        self._knows_depth = False
         for name, topic in result_messages.TOPICS.items():
-            self._writer.add_topic(_topic(name), topic.type, topic.latched)
+            if topic.recorded:
+                self._writer.add_topic(_topic(name), topic.type, topic.latched)
 
     def write(self, frame: Frame, result: Result) -> None:
         from instaseg_ros.recordings.message_types import make_header
@@ -82,14 +93,19 @@ class BagSink:
         msgs, names, instances = self._writer.msgs, self._class_names, result.instances
         header = make_header(frame.stamp_ns, frame.frame_id)
         picture = self._overlay(frame, instances)
+        locations = self._locate(frame, instances)
         messages = {
             "labels": result_messages.labels_message(msgs, header, instances.labels),
             "detections": result_messages.detections_message(msgs, header, instances, names),
             "overlay": result_messages.overlay_message(msgs, header, picture),
             "markers": result_messages.markers_message(
-                msgs, header, instances, names, frame.intrinsics
+                msgs, header, instances, names, frame.intrinsics, locations
             ),
         }
+        if locations is not None:
+            messages["detections_3d"] = result_messages.detections_3d_message(
+                msgs, header, instances, locations, names
+            )
         if self._is_first:  # latched
             info = result_messages.label_info_message(msgs, header, names)
             messages["label_info"] = info
@@ -98,6 +114,19 @@ class BagSink:
         received_ns = frame.stamp_ns if frame.received_ns is None else frame.received_ns
         for name, message in messages.items():
             self._writer.write(_topic(name), message, received_ns)
+
+    def _locate(self, frame: Frame, instances: Instances) -> Locations | None:
+        """Where the instances of a frame with depth are."""
+        if frame.depth is None or frame.intrinsics is None:
+            return None
+        from instaseg_ros.localization import locate, pinhole_rays
+
+        if not self._knows_depth:
+            topic = result_messages.DEPTH_TOPICS["detections_3d"]
+            self._writer.add_topic(_topic("detections_3d"), topic.type, topic.latched)
+            self._knows_depth = True
+        rays = pinhole_rays(frame.intrinsics, frame.depth.shape)
+        return locate(instances, frame.depth, rays, self._min_pixels)
 
     def close(self) -> None:
         self._writer.close()
@@ -122,21 +151,13 @@ class FolderSink:
         self._lines = (self._output.part / DETECTIONS_FILE).open("w", encoding="utf-8")
 
     def write(self, frame: Frame, result: Result) -> None:
-        name = self._name(frame)
+        name = unused_name(frame, self._names, ".png")
         picture = self._overlay(frame, result.instances)
         _write_png(self._output.part / "labels" / name, result.instances.labels)
         _write_png(self._output.part / "overlay" / name, picture[..., ::-1])
-        self._lines.write(json.dumps({"file": name, **self._described(frame, result)}) + "\n")
-
-    def _name(self, frame: Frame) -> str:
-        """The name of the frame's files; with a number if taken, as for a.jpg after a.png."""
-        stem = Path(frame.name).name or f"{len(self._names):06d}"
-        name, number = f"{stem}.png", 1
-        while name.lower() in self._names:
-            number += 1
-            name = f"{stem}_{number}.png"
-        self._names.add(name.lower())
-        return name
+        self._lines.write(
+            json.dumps({**DESCRIBED, "file": name, **self._described(frame, result)}) + "\n"
+        )
 
     def _described(self, frame: Frame, result: Result) -> dict[str, object]:
         instances = result.instances

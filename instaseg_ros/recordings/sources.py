@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from instaseg_ros.config import InputConfig
+from instaseg_ros.config import DepthConfig, InputConfig
 from instaseg_ros.errors import ImageError, InputError, TruncatedInputError, require
 from instaseg_ros.frames import Frame
 from instaseg_ros.recordings.bag_paths import holds_recording, is_storage_file
@@ -37,12 +37,17 @@ class Source(Protocol):
 
 
 def open_source(
-    path: str | Path, topic: str | None = None, config: InputConfig = AS_IT_COMES
+    path: str | Path,
+    topic: str | None = None,
+    config: InputConfig = AS_IT_COMES,
+    depth: str | None = None,
+    slop_ms: float = DepthConfig().slop_ms,
 ) -> Source:
     """Open the source at `path`: a bag directory, `.mcap`, `.db3`, video, image folder or image.
 
     topic: the image topic of a recording; None if there is only one candidate. config: limits the
-    image size, and says how 16 bits become 8.
+    image size, and says how 16 bits become 8. depth: topic of a recording's depth images, at most
+    `slop_ms` from their image; None: frames have no depth.
     Raises InputError if there is nothing that can be read.
     """
     path = Path(path)
@@ -55,9 +60,10 @@ def open_source(
             BagSource,  # imports packages that other inputs do not need
         )
 
-        return BagSource(path, topic, config)
-    if topic is not None:
-        raise InputError(f"input {path}: --topic is for recordings, which this is not")
+        return BagSource(path, topic, config, depth, slop_ms)
+    if topic is not None or depth is not None:
+        option = "--depth" if topic is None else "--topic"
+        raise InputError(f"input {path}: {option} is for recordings, which this is not")
     if path.is_dir():
         return ImageSource(path, config)
     suffix = path.suffix.lower()

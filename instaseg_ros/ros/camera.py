@@ -10,19 +10,21 @@ from rclpy.node import Node
 from rclpy.qos import qos_policy_name_from_kind
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
 
 from instaseg_ros.config import InputConfig, NodeConfig
 from instaseg_ros.frames import Frame
 from instaseg_ros.recordings.image_messages import camera_matrix, compressed_to_rgb, image_to_rgb
 from instaseg_ros.ros import qos
+from instaseg_ros.ros.distributions import (
+    SubscriptionEventCallbacks,
+    UnsupportedEventTypeError,
+    sequence_of,
+    with_info,
+)
 from instaseg_ros.ros.losses import LossCounter
 from instaseg_ros.ros.machine import Machine
 from instaseg_ros.ros.reasons import SUFFIX, TRANSPORTS, Input, Publisher
-
-try:
-    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
-except ImportError:  # Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 MESSAGE_CLASSES = {"raw": Image, "compressed": CompressedImage}
 
@@ -33,6 +35,7 @@ class Camera:
     name: below which the topics are, such as `front/image`; empty: `image`.
     on_image: called by the executor with each message and the newest CameraInfo, or None.
     on_lost: called with a number of images that were published but never arrived.
+    rectified: as `input.rectified`.
     """
 
     def __init__(
@@ -42,8 +45,10 @@ class Camera:
         config: NodeConfig,
         on_image: Callable[[Any, CameraInfo | None], None],
         on_lost: Callable[[int], None],
+        rectified: bool = False,
     ) -> None:
         self._node = node
+        self._rectified = rectified
         self._on_image = on_image
         self._on_lost = on_lost
         self._info: CameraInfo | None = None
@@ -87,7 +92,7 @@ class Camera:
             publishers=publishers,
             elsewhere=() if publishers else self._elsewhere(),
             incompatible_policy=self._images.incompatible_policy,
-            camera_info=f"{self._infos.topic}: {_described(self._info)}",
+            camera_info=f"{self._infos.topic}: {described(self._info, self._rectified)}",
             machine=machine,
         )
 
@@ -97,11 +102,9 @@ class Camera:
         self._infos.close()
 
     def _receive(self, message: Any, about: dict[str, Any]) -> None:
-        number = about.get("publication_sequence_number")  # absent in Humble
-        if number is not None:
-            sender = about.get("publisher_gid")  # from Kilted on
-            if lost := self._losses.arrived(number, sender and bytes(sender["data"])):
-                self._on_lost(lost)
+        number, sender = sequence_of(about)
+        if number is not None and (lost := self._losses.arrived(number, sender)):
+            self._on_lost(lost)
         self._on_image(message, self._info)
 
     def _receive_info(self, message: CameraInfo, about: dict[str, Any]) -> None:
@@ -136,17 +139,21 @@ def _info_topic(node: Node, name: str, image_topic: str) -> str:
     return f"{image_topic.rpartition('/')[0]}/camera_info"
 
 
-def _described(info: CameraInfo | None) -> str:
+def described(info: CameraInfo | None, rectified: bool = True) -> str:
+    """A camera_info in a few words, and whether it says more than is used of it."""
     if info is None:
         return "none yet"
-    calibrated = "" if info.k[0] else ", not calibrated"
-    return f"{info.width} x {info.height}, frame_id '{info.header.frame_id}'{calibrated}"
+    remark = "" if info.k[0] else ", not calibrated"
+    if not rectified and any(info.d):
+        remark += ", whose lens distortion is not corrected (input.rectified)"
+    return f"{info.width} x {info.height}, frame_id '{info.header.frame_id}'{remark}"
 
 
 class FollowingSubscription:
     """Subscribes to `topic`, newest message only, until `close`; `adapt` follows the publishers.
 
     receive: called by the executor with each message and rclpy's information about it.
+    depth: how many messages may wait. raw: messages come as serialized bytes.
     topic: resolved name. incompatible_policy: for which a publisher was rejected, or empty.
     """
 
@@ -157,11 +164,14 @@ class FollowingSubscription:
         topic: str,
         receive: Callable[[Any, dict[str, Any]], None],
         reliability: str = "auto",
+        depth: int = 1,
+        raw: bool = False,
     ) -> None:
         self._node = node
         self._message_class = message_class
         self._name = topic
         self._receive = receive
+        self._depth, self._raw = depth, raw
         self.message_type = f"sensor_msgs/msg/{message_class.__name__}"
         self.topic = node.resolve_topic_name(topic)
         self._settings = qos.settings(node, self.topic, reliability)
@@ -201,14 +211,14 @@ class FollowingSubscription:
 
     def _subscribe(self) -> Subscription:
         self.incompatible_policy = ""
-        receive: Any = self._receive  # rclpy's type hints lack the second argument
         subscribe = functools.partial(
             self._node.create_subscription,
             self._message_class,
             self._name,
-            receive,
-            qos.input_profile(self.quality),
+            with_info(self._receive),
+            qos.input_profile(self.quality, self._depth),
             qos_overriding_options=qos.INPUT_OVERRIDES,
+            raw=self._raw,
         )
         events = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos)
         try:
@@ -232,8 +242,12 @@ def to_frame(message: Any, config: InputConfig, camera_info: CameraInfo | None =
     to_rgb = compressed_to_rgb if isinstance(message, CompressedImage) else image_to_rgb
     image = to_rgb(message, config)
     header = message.header
-    stamp_ns = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec  # may be before 1970
     if camera_info is None or camera_info.header.frame_id != header.frame_id:
-        return Frame(image, stamp_ns, header.frame_id)
-    matrix = camera_matrix(camera_info, image.shape[:2])
-    return Frame(image, stamp_ns, header.frame_id, intrinsics=matrix)
+        return Frame(image, stamp_ns(header), header.frame_id)
+    matrix = camera_matrix(camera_info, image.shape[:2], config.rectified)
+    return Frame(image, stamp_ns(header), header.frame_id, intrinsics=matrix)
+
+
+def stamp_ns(header: Header) -> int:
+    """Nanoseconds of a message's stamp, which may be before 1970."""
+    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)

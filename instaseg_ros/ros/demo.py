@@ -24,6 +24,7 @@ from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import Header
 
+from instaseg_ros.contract import written
 from instaseg_ros.errors import InstasegError
 from instaseg_ros.evaluation.metrics.average_precision import average_precision
 from instaseg_ros.evaluation.overlaps import FrameCounts, frame_counts
@@ -77,7 +78,8 @@ def run_demo(bag: Path, out: Path, rate_hz: float, parameters: list[str]) -> dic
         peer.destroy_node()  # otherwise its camera stays in the domain as long as this process
         rclpy.try_shutdown()
     _draw(out, peer.pictures(), rate_hz)
-    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    told = {**written("demo"), **summary}
+    (out / "summary.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     return summary
 
 

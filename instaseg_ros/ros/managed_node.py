@@ -18,21 +18,28 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.lifecycle.node import LifecycleState
 from rclpy.parameter import Parameter
+from std_msgs.msg import String
+from std_srvs.srv import SetBool
 
+from instaseg_ros import __version__
+from instaseg_ros.contract import INTERFACE
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.recordings.result_messages import NODE_NAME
 from instaseg_ros.ros import parameters
-from instaseg_ros.ros.diagnostics import Health, diagnose_cameras
+from instaseg_ros.ros.diagnostics import Health, diagnose_cameras, status
+from instaseg_ros.ros.distributions import FOLLOWS_PARAMETERS, free_state_machine
+from instaseg_ros.ros.gpu import described
 from instaseg_ros.ros.logs import RosHandler
 from instaseg_ros.ros.messages import diagnostic_array
+from instaseg_ros.ros.qos import LATCHED
+from instaseg_ros.ros.scheduling import be_nice, use_processors
 from instaseg_ros.ros.transitions import beside, serve_transitions, transition
 
 if TYPE_CHECKING:
     from instaseg_ros.ros.session import Session
 
 DIAGNOSE_EVERY_S = 1.0
-# Called after ROS has set parameters, hence not for refused ones. Not in Humble.
-HAS_AFTERWARDS = hasattr(LifecycleNode, "add_post_set_parameters_callback")
+SOFTWARE = {"version": __version__, "interface": str(INTERFACE)}
 
 log = logging.getLogger(__name__)
 
@@ -63,10 +70,14 @@ class InstasegNode(LifecycleNode):
         package.addHandler(self._logs)
         self.config = parameters.declare(self)
         self.add_on_set_parameters_callback(self._check_parameters)
-        if HAS_AFTERWARDS:
+        if FOLLOWS_PARAMETERS:
             self.add_post_set_parameters_callback(self._follow)
         serve_transitions(self)
         self._health_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
+        self._status_publisher = self.create_publisher(String, "~/status", LATCHED)
+        self._status = ""
+        self.create_service(SetBool, "~/enable", self._enable)
+        self.announce()
         clock = Clock(clock_type=ClockType.STEADY_TIME)  # runs even if ROS time stands still
         self._health_timer = self.create_timer(DIAGNOSE_EVERY_S, self._diagnose, clock=clock)
 
@@ -80,16 +91,20 @@ class InstasegNode(LifecycleNode):
 
     @transition("configuring", leads_to="inactive")
     def on_configure(self, state: LifecycleState) -> None:
+        config = self.config
+        # First, as engines count their processors once, and their threads begin like this one.
+        use_processors(config.node.cpus)
+        be_nice(config.node.niceness)
         log.info("importing torch")
         # Not at the top: it takes seconds, and the node should be on the graph before that.
         from instaseg_ros.ros.session import Session
 
-        config = self.config
         session = Session(self, config)
+        use_processors(config.node.cpus)  # again: an engine may have spread its threads
         with self._taking_over:
             self._session = session
             if self.config != config:  # live parameters were set meanwhile
-                session.pipeline.reconfigure(self.config)
+                session.reconfigure(self.config)
         log.info("configured: %s", ", ".join(f"{k} {v}" for k, v in session.engine().items()))
 
     @transition("activating", leads_to="active")
@@ -118,8 +133,7 @@ class InstasegNode(LifecycleNode):
     def destroy_node(self) -> None:
         """Leave the graph at once."""
         super().destroy_node()
-        # rclpy forgets the state machine, which would keep the node alive as long as this object.
-        self._state_machine.destroy_when_not_in_use()
+        free_state_machine(self)
 
     def release(self, timeout_s: float | None = None) -> None:
         """Release everything from configure and activate, waiting up to `timeout_s` for an image
@@ -142,7 +156,7 @@ class InstasegNode(LifecycleNode):
                 session.pipeline.check(config)
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        if not HAS_AFTERWARDS:
+        if not FOLLOWS_PARAMETERS:
             self._take_over(changes)
         return SetParametersResult(successful=True)
 
@@ -150,7 +164,7 @@ class InstasegNode(LifecycleNode):
         with self._taking_over:
             before, self.config = self.config, parameters.changed(self.config, changes, False)
             if self._session and self.config != before:
-                self._session.pipeline.reconfigure(self.config)
+                self._session.reconfigure(self.config)
         parameters.redeclare(self, self.config)
 
     def _follow(self, changes: Iterable[Parameter]) -> None:
@@ -159,18 +173,43 @@ class InstasegNode(LifecycleNode):
         if stale := parameters.stale(self, self.config):
             self.set_parameters(stale)  # which comes here again, with nothing to do
 
-    def _diagnose(self) -> None:
+    def announce(self) -> None:
+        """Publish the word for ~/status if it has changed."""
+        self._tell(*self._look())
+
+    def _tell(self, health: Health, cameras: dict[str, Any]) -> None:
+        word = status(health, cameras)
+        if word != self._status:
+            self._status = word
+            self._status_publisher.publish(String(data=word))
+
+    def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        """Answer ~/enable: set node.enabled."""
+        (result,) = self.set_parameters([Parameter("node.enabled", value=bool(request.data))])
+        self.announce()
+        response.success = result.successful
+        response.message = result.reason or self._status
+        return response
+
+    def _look(self) -> tuple[Health, dict[str, Any]]:
+        """The node's state, and each camera's input and statistics."""
         cameras: dict[str, Any] = dict.fromkeys(self.config.cameras)
-        engine: dict[str, str] = {}
+        engine, gpu = dict(SOFTWARE), None
         if self._session:
-            engine = self._session.engine()
+            gpu = self._session.gpu()
+            engine |= {**self._session.engine(), **described(gpu)}
             if self._session.started:
                 cameras = self._session.describe()
         doing = self._logs.newest if self.lifecycle == "configuring" else ""
-        health = Health(self.lifecycle, self.config.node, self.failure, doing, engine)
+        limits = self.config.node
+        return Health(self.lifecycle, limits, self.failure, doing, engine, gpu), cameras
+
+    def _diagnose(self) -> None:
+        health, cameras = self._look()
         own = self.get_fully_qualified_name()
         statuses = {
             f"{own}: camera {name}" if name else f"{own}: instance segmentation": diagnosis
             for name, diagnosis in diagnose_cameras(health, cameras).items()
         }
         self._health_publisher.publish(diagnostic_array(statuses, self.get_clock().now()))
+        self._tell(health, cameras)

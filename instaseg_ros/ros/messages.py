@@ -8,10 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
+from geometry_msgs.msg import Point, Pose, PoseWithCovariance, Quaternion, Vector3
 from numpy.typing import NDArray
 from rclpy.time import Time
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
@@ -20,8 +20,11 @@ from instaseg_ros.ros.diagnostics import Diagnosis
 try:
     from vision_msgs.msg import (
         BoundingBox2D,
+        BoundingBox3D,
         Detection2D,
         Detection2DArray,
+        Detection3D,
+        Detection3DArray,
         LabelInfo,
         ObjectHypothesis,
         ObjectHypothesisWithPose,
@@ -47,9 +50,13 @@ def _bytes(pixels: NDArray[Any]) -> array[int]:
 MESSAGES = SimpleNamespace(
     bytes=_bytes,
     BoundingBox2D=BoundingBox2D,
+    BoundingBox3D=BoundingBox3D,
     ColorRGBA=ColorRGBA,
+    CompressedImage=CompressedImage,
     Detection2D=Detection2D,
     Detection2DArray=Detection2DArray,
+    Detection3D=Detection3D,
+    Detection3DArray=Detection3DArray,
     Header=Header,
     Image=Image,
     LabelInfo=LabelInfo,
@@ -60,7 +67,10 @@ MESSAGES = SimpleNamespace(
     Point=Point,
     Point2D=Point2D,
     Pose=Pose,
+    PointCloud2=PointCloud2,
+    PointField=PointField,
     Pose2D=Pose2D,
+    PoseWithCovariance=PoseWithCovariance,
     Quaternion=Quaternion,
     Vector3=Vector3,
     VisionClass=VisionClass,

@@ -19,7 +19,7 @@ class NewestFrameQueue(Generic[T]):
     work: called in one thread with a batch of items, each of another source (see `Slots`), as many
     as `slots` allows; yields functions for the rest of the work. A second thread calls these, one
     after another, while the first works on. None of them may raise.
-    on_drop: called with each item that is never worked on.
+    on_drop: called with each item that is never worked on. begin: called first in each thread.
     """
 
     def __init__(
@@ -27,9 +27,11 @@ class NewestFrameQueue(Generic[T]):
         work: Callable[[list[T]], Iterable[Callable[[], None]]],
         on_drop: Callable[[T], None],
         slots: Slots[T] | None = None,
+        begin: Callable[[], None] | None = None,
     ) -> None:
         self._work: Callable[[list[T]], Iterable[Callable[[], None]]] | None = work
         self._on_drop = on_drop
+        self._begin = begin
         self._changed = threading.Condition()
         self._slots = Slots[T]() if slots is None else slots
         self._rest: Callable[[], None] | None = None  # until it is done
@@ -71,6 +73,8 @@ class NewestFrameQueue(Generic[T]):
         return True
 
     def _run(self) -> None:
+        if self._begin:
+            self._begin()
         work = self._work
         assert work is not None
         while batch := self._next_batch():
@@ -103,6 +107,8 @@ class NewestFrameQueue(Generic[T]):
             self._changed.notify_all()
 
     def _run_rest(self) -> None:
+        if self._begin:
+            self._begin()
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._ended or self._rest is not None)

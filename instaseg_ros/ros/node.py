@@ -12,9 +12,12 @@ import signal
 import sys
 import threading
 import traceback
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from instaseg_ros.errors import ConfigError, InstasegError
+
+if TYPE_CHECKING:
+    from instaseg_ros.ros.managed_node import InstasegNode
 
 SIGNAL_POLL_S = 0.2
 IMAGE_PATIENCE_S = 0.8  # for the image in work when the process is asked to end
@@ -76,7 +79,7 @@ def _start_ros(args: list[str] | None) -> None:
         # rclpy's own handlers would invalidate the context while the worker uses it.
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # of many kinds, each about something given from outside
-        reason = SOURCE_LINE.sub("", str(error)).strip()
+        reason = _reason(error)
         if "params file" in reason:
             reason += (
                 ". Expected the form of config/instaseg.yaml: '/**:' or the node's name, below it "
@@ -87,16 +90,34 @@ def _start_ros(args: list[str] | None) -> None:
         raise ConfigError(f"ROS cannot start: {reason}") from error
 
 
+def _reason(error: Exception) -> str:
+    """The middleware's message without its source lines; where security is on, with a hint."""
+    reason = " ".join(SOURCE_LINE.sub("", str(error)).split())
+    if os.environ.get("ROS_SECURITY_ENABLE", "").lower() == "true":
+        reason += ". ROS_SECURITY_ENABLE is set: see docs/security.md, or unset it"
+    return reason
+
+
+def _make_node() -> InstasegNode:
+    """Raises ConfigError with the middleware's reason, such as keys that it misses."""
+    from rclpy.impl.implementation_singleton import rclpy_implementation
+
+    from instaseg_ros.ros.managed_node import InstasegNode
+
+    try:
+        return InstasegNode()
+    except rclpy_implementation.RCLError as error:
+        raise ConfigError(f"ROS cannot create the node: {_reason(error)}") from error
+
+
 def _serve(stopping: threading.Event) -> bool:
     """Work until `stopping` is set; False if autostart fails."""
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
 
-    from instaseg_ros.ros.managed_node import InstasegNode
-
     node = None
     try:
-        node = InstasegNode()
+        node = _make_node()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         starts = node.config.node.autostart and not stopping.is_set()

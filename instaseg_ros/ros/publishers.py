@@ -9,7 +9,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_msgs.msg import Header
 
 from instaseg_ros.config import Config
-from instaseg_ros.frames import Frame, Instances
+from instaseg_ros.frames import Frame, Instances, Locations
 from instaseg_ros.recordings import result_messages
 from instaseg_ros.ros import qos
 from instaseg_ros.ros.camera import below
@@ -18,15 +18,24 @@ from instaseg_ros.visualization import overlay
 
 
 class ResultPublishers:
-    """Lifecycle publishers of all `result_messages.TOPICS`, below the node's own name and, if it
-    has one, the camera's."""
+    """Lifecycle publishers of all `result_messages.TOPICS`, and with depth of its DEPTH_TOPICS,
+    below the node's own name and, if it has one, the camera's."""
 
-    def __init__(self, node: LifecycleNode, class_names: Sequence[str], camera: str = "") -> None:
+    def __init__(
+        self,
+        node: LifecycleNode,
+        class_names: Sequence[str],
+        camera: str = "",
+        with_depth: bool = False,
+    ) -> None:
         self._node = node
         self._class_names = class_names
         self._publishers: dict[str, LifecyclePublisher] = {}
+        topics = result_messages.TOPICS
+        if with_depth:
+            topics = {**topics, **result_messages.DEPTH_TOPICS}
         try:
-            for name, topic in result_messages.TOPICS.items():
+            for name, topic in topics.items():
                 self._publishers[name] = node.create_lifecycle_publisher(
                     getattr(MESSAGES, topic.type.rpartition("/")[2]),
                     f"~/{below(camera, name)}",
@@ -46,21 +55,54 @@ class ResultPublishers:
         )
         self._publishers["detections"].publish(detections)
 
-    def publish_drawings(
+    def publish_pictures(
         self, header: Header, frame: Frame, instances: Instances, config: Config
     ) -> None:
-        """Publish what people look at; drawn only while somebody subscribes."""
+        """Publish the labels compressed and what people look at, each only while somebody
+        subscribes."""
+        if self._has_subscribers("labels/compressed"):
+            self._publishers["labels/compressed"].publish(
+                result_messages.compressed_labels_message(MESSAGES, header, instances.labels)
+            )
         if self._has_subscribers("overlay"):
             alpha, with_ids = config.node.overlay_alpha, config.tracking.enabled
             picture = overlay(frame, instances, self._class_names, alpha, with_ids)
             self._publishers["overlay"].publish(
                 result_messages.overlay_message(MESSAGES, header, picture)
             )
+
+    def publish_markers(
+        self,
+        header: Header,
+        frame: Frame,
+        instances: Instances,
+        locations: Locations | None = None,
+    ) -> None:
+        """Publish outlines and names, at their distance where it is known, while somebody
+        subscribes."""
         if self._has_subscribers("markers"):
             markers = result_messages.markers_message(
-                MESSAGES, header, instances, self._class_names, frame.intrinsics
+                MESSAGES, header, instances, self._class_names, frame.intrinsics, locations
             )
             self._publishers["markers"].publish(markers)
+
+    def publish_locations(
+        self, header: Header, frame: Frame, instances: Instances, locations: Locations
+    ) -> None:
+        """Publish where objects are, and the points of each while somebody subscribes."""
+        detections = result_messages.detections_3d_message(
+            MESSAGES, header, instances, locations, self._class_names
+        )
+        self._publishers["detections_3d"].publish(detections)
+        if self._has_subscribers("points"):
+            from instaseg_ros.localization import object_points, pinhole_rays
+
+            assert frame.depth is not None and frame.intrinsics is not None
+            rays = pinhole_rays(frame.intrinsics, frame.depth.shape)
+            points = object_points(instances, locations, frame.depth, rays)
+            self._publishers["points"].publish(
+                result_messages.points_message(MESSAGES, header, *points)
+            )
 
     def publish_label_info(self) -> None:
         """Publish the class names; latched, so once is enough."""

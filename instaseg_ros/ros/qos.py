@@ -44,10 +44,10 @@ LATCHED = QoSProfile(
 INPUT_OVERRIDES = QoSOverridingOptions((QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH))
 
 
-def input_profile(quality: Quality) -> QoSProfile:
-    """The profile for sensor data: only the newest message."""
+def input_profile(quality: Quality, depth: int = 1) -> QoSProfile:
+    """The profile for sensor data: only the newest message, or the `depth` newest."""
     chosen = {name: POLICIES[name][value] for name, value in quality._asdict().items()}
-    return QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=1, **chosen)
+    return QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=depth, **chosen)
 
 
 def settings(node: Node, topic: str, reliability: str = "auto") -> Quality:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from instaseg_ros.ros.gpu import Gpu
 from instaseg_ros.ros.machine import PROFILE_VARIABLES, Machine
-from instaseg_ros.ros.statistics import Snapshot
+from instaseg_ros.ros.statistics import SINCE_STAMP, TOTAL, Snapshot
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 TRANSPORTS = {IMAGE: "raw", COMPRESSED: "compressed"}  # node.image_transport by message type
@@ -16,16 +17,24 @@ LARGE_BYTES = 500_000  # capacity of Fast DDS's default segment
 LEAST_SHM_MB = 2 * 64  # camera and node with our profile's segment each
 SHOWN_TOPICS = 8
 VARIABLES = "{} (from Kilted on {})".format(*PROFILE_VARIABLES)
+GREW = 0.1  # share by which latency has grown before it is worth a sentence
 LARGER_SHM = "give the container more with docker run --shm-size=512m (or --ipc=host)"
 
+BEFORE = "time before the image came"  # our name for what passes between exposure and arrival
 # What to do about the slowest stage.
 FASTER = {
+    BEFORE: "the camera driver or a network holds images back, or the clocks of two machines "
+    "differ: compare with ros2 topic delay on the camera's machine",
     "wait": "images wait for earlier ones, so the network is too slow",
     "convert": "let the camera publish rgb8 or bgr8, smaller or raw images",
     "preprocess": "set input.height and input.width smaller",
     "network": "set input.height and input.width or input.scale smaller, use weights of the fast "
     "profile, another runtime.name, or runtime.precision int8",
     "decode": "raise decode.seed_threshold or decode.min_pixels",
+    "hand over": "the image before is still being published: see who subscribes to ~/overlay, "
+    "~/markers and ~/labels/compressed, which are made then",
+    "restore": "let the camera publish smaller images",
+    "track": "raise decode.min_score or decode.min_pixels",
     "publish": "see who subscribes to the labels, and over which network",
 }
 
@@ -103,7 +112,7 @@ def why_silent(source: Input) -> str:
         )
     if publisher.quality.reliability == "best_effort" and source.message_type == IMAGE:
         return (
-            f"{said} arrives. {_large_images(source.machine)}. Or it is idle: ros2 topic hz "
+            f"{said} arrives. {large_images(source.machine)}. Or it is idle: ros2 topic hz "
             f"{source.topic}"
         )
     return f"{said} arrives: see whether it publishes at all with ros2 topic hz {source.topic}"
@@ -114,7 +123,7 @@ def why_lost(source: Input, statistics: Snapshot) -> str:
     held_up = why_held_up(source.machine)
     best_effort = source.quality.reliability == "best_effort"
     if best_effort and statistics.image_bytes > LARGE_BYTES:
-        large = _large_images(source.machine)
+        large = large_images(source.machine)
         return f"{large}. {held_up}" if held_up else large
     if held_up:
         return held_up
@@ -133,11 +142,48 @@ def why_slow(statistics: Snapshot, machine: Machine) -> str:
     """The most likely reason why labels take long after their image."""
     if held_up := why_held_up(machine):
         return held_up
-    stages = {name: ms for name, (ms, _) in statistics.latency_ms.items() if name in FASTER}
+    inside = {name: ms for name, (ms, _) in statistics.latency_ms.items() if name != SINCE_STAMP}
+    return _costliest(inside)
+
+
+def why_over_budget(statistics: Snapshot, machine: Machine, gpu: Gpu | None = None) -> str:
+    """The stage that costs most in the latest labels, and what has become slower."""
+    reasons = (
+        why_held_up(machine) or _costliest(statistics.slowest_ms),
+        _why_grown(statistics),
+        _why_gpu_slow(gpu),
+    )
+    return ". ".join(filter(None, reasons))
+
+
+def _costliest(stage_ms: Mapping[str, float]) -> str:
+    stages = {name: ms for name, ms in stage_ms.items() if name in FASTER}
+    if SINCE_STAMP in stage_ms:
+        stages[BEFORE] = stage_ms[SINCE_STAMP] - stage_ms.get(TOTAL, 0.0)
     if not stages:
         return "See the times of the stages"
     slowest = max(stages, key=lambda name: stages[name])
     return f"Most of it is {slowest}, {stages[slowest]:.0f} ms: {FASTER[slowest]}"
+
+
+def _why_grown(statistics: Snapshot) -> str:
+    """What has become slower in the last minutes; empty if nothing has."""
+    trend = statistics.trend
+    if trend is None or trend.change(TOTAL) < GREW:
+        return ""
+    grown = {s: ms - trend.before_ms.get(s, 0.0) for s, ms in trend.now_ms.items() if s in FASTER}
+    most = max(grown, key=lambda stage: grown[stage], default=TOTAL)
+    hot = ": a hot processor or GPU slows down" if most in ("network", "decode") else ""
+    return f"It was {trend.before_ms[TOTAL]:.0f} ms {trend.minutes} min ago; {most} grew most{hot}"
+
+
+def _why_gpu_slow(gpu: Gpu | None) -> str:
+    """What keeps the GPU's clock down; empty if nothing does."""
+    if gpu is None or not gpu.slowed_by:
+        return ""
+    clock = "" if gpu.clock_mhz is None else " to {} of {} MHz".format(*gpu.clock_mhz)
+    heat = "" if gpu.temperature_c is None else f", at {gpu.temperature_c} °C"
+    return f"{gpu.slowed_by.capitalize()} slows the GPU down{clock}{heat}"
 
 
 def why_held_up(machine: Machine) -> str:
@@ -182,7 +228,7 @@ def _listed(topics: Sequence[str]) -> str:
     return ", ".join(topics[:SHOWN_TOPICS]) + (f" and {more} more" if more > 0 else "")
 
 
-def _large_images(machine: Machine) -> str:
+def large_images(machine: Machine) -> str:
     """Why large best-effort images are lost between processes."""
     if "fastrtps" not in machine.middleware:
         return (

@@ -74,7 +74,8 @@ def transition(
     """Make a lifecycle callback from a function that raises when it fails.
 
     The reason is logged (rclpy would swallow it) and kept in the node's `failure`; the node's
-    `lifecycle` is `during` while it runs, and becomes `leads_to` on success.
+    `lifecycle` is `during` while it runs, and becomes `leads_to` on success. Then the node is asked
+    to `announce` it.
     """
 
     def decorate(
@@ -86,14 +87,16 @@ def transition(
             before, node.lifecycle, node.failure = node.lifecycle, during, ""
             try:
                 action(node, state)
+                node.lifecycle = leads_to
+                return TransitionCallbackReturn.SUCCESS
             except Exception as error:
                 node.lifecycle = before
                 node.failure = f"{name} failed: {error}"
                 known = isinstance(error, InstasegError)
                 node.get_logger().error(node.failure if known else traceback.format_exc())
                 return TransitionCallbackReturn.FAILURE
-            node.lifecycle = leads_to
-            return TransitionCallbackReturn.SUCCESS
+            finally:
+                node.announce()
 
         return callback
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -72,6 +73,8 @@ def open_runtime(
     name, why = config.name, "as configured"
     if name == "auto":
         name, why = choose(config, checkpoint, size)
+    if config.threads:  # also for what follows the network, whatever runs that
+        torch.set_num_threads(config.threads)
     runtime = RUNTIMES[name](config, checkpoint)
     log.info("runtime %s (%s), precision %s", name, why, runtime.precision)
     return runtime

@@ -98,8 +98,6 @@ class TorchRuntime:
         self.device = pick_device(config.device)
         self.precision = pick_precision(config.precision, self.device)
         self.dtype = DTYPES[self.precision]
-        if config.threads and self.device.type == "cpu":
-            torch.set_num_threads(config.threads)
         self.network = fold(checkpoint.network()).to(self.device, self.dtype)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

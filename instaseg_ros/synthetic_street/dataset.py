@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from pathlib import Path
 
@@ -61,10 +62,30 @@ class SyntheticStreet:
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < len(self):
             raise IndexError(f"frame {index} of {len(self)}")
-        sequence, step = divmod(index, self.frames_per_sequence)
-        duration_s = self.frames_per_sequence / _FRAME_RATE_HZ
-        scene = _scene((*self._key, 0, sequence), duration_s, self._variation)
+        scene, step = self._scene_of(index)
         return self._sample(scene, step, Camera.of_size(*self.size))
+
+    def middles(self, index: int) -> dict[int, np.ndarray]:
+        """Where the middle of each whole object of a frame is, by label, also of hidden ones: (3,)
+        float64 metres in the camera's optical frame. It is that of a box around the object."""
+        scene, step = self._scene_of(index)
+        time_s = step / _FRAME_RATE_HZ
+        from_world = np.linalg.inv(scene.pose(time_s))
+        found = {}
+        for label, thing in enumerate(scene.things, 1):
+            corners = thing.mesh(time_s, 0.0).vertices.reshape(-1, 3)
+            middle = (corners.min(0) + corners.max(0)) / 2
+            x, z = thing.position(time_s)
+            c, s = math.cos(thing.yaw), math.sin(thing.yaw)
+            world = np.array(
+                [
+                    c * middle[0] + s * middle[2] + x,
+                    -(middle[1] + thing.base),
+                    c * middle[2] - s * middle[0] + z,
+                ]
+            )
+            found[label] = from_world[:3, :3] @ world + from_world[:3, 3]
+        return found
 
     def training_sample(self, rng: np.random.Generator, rows: int | None = None) -> Sample:
         """A frame of `size` from a new scene: half the time the whole view, else a window of the
@@ -109,6 +130,12 @@ class SyntheticStreet:
     def sequence(self, index: int) -> str:
         return f"{index // self.frames_per_sequence:04d}"
 
+    def _scene_of(self, index: int) -> tuple[Scene, int]:
+        """The scene of a frame, and the number of the frame in it."""
+        sequence, step = divmod(index, self.frames_per_sequence)
+        duration_s = self.frames_per_sequence / _FRAME_RATE_HZ
+        return _scene((*self._key, 0, sequence), duration_s, self._variation), step
+
     def _sample(self, scene: Scene, step: int, camera: Camera) -> Sample:
         time_s = step / _FRAME_RATE_HZ
         view = render(scene, time_s, camera, grain_seed=len(scene.things))
@@ -145,12 +172,14 @@ def _varied_camera(scene: Scene, size: tuple[int, int], rng: np.random.Generator
     return Camera(height, width, fx, fy, left - x * fx, top - y * fy)
 
 
-def held_out_street(frames: int, size: tuple[int, int], per_sequence: int = 4) -> SyntheticStreet:
+def held_out_street(
+    frames: int, size: tuple[int, int], per_sequence: int = 4, depth: bool = False
+) -> SyntheticStreet:
     """Held-out sequences with at least `frames` frames of `size` (H, W), `per_sequence` of each."""
     return SyntheticStreet(
         size=size,
         split="val",
         sequences=-(-frames // per_sequence),
         frames_per_sequence=per_sequence,
-        depth=False,
+        depth=depth,
     )

@@ -21,6 +21,7 @@ from instaseg_ros.checkpoint import (
 )
 from instaseg_ros.config import Config
 from instaseg_ros.config.options.shared import shape_of
+from instaseg_ros.contract import format_of, written
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.evaluation.metrics.average_precision import AveragePrecision
 from instaseg_ros.files import written_whole
@@ -29,6 +30,8 @@ from instaseg_ros.methods.depth import EgoMotion
 from instaseg_ros.model.erfnet import ERFNet
 from instaseg_ros.model.heads import DENSE
 from instaseg_ros.training.data import Batch
+
+TRAINING = format_of("training state")
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +86,7 @@ class State:
     def save(self, path: Path, step: int) -> None:
         """Write the state after `step` steps, whole or not at all."""
         contents = {name: part.state_dict() for name, part in self._parts().items()}
-        _save({"step": step, **contents}, path)
+        _save({**written("training state"), "step": step, **contents}, path)
 
     def resume(self, path: Path) -> int:
         """Load the state that a run saved, if any; returns the number of steps done."""
@@ -94,6 +97,8 @@ class State:
         try:
             # A run's own file in its own directory: read with any torch, unlike foreign .pth files.
             state = torch.load(path, map_location=device, weights_only=True)
+            if state.get("format", TRAINING) != TRAINING:  # earlier ones had none
+                raise ValueError(f"its format is not '{TRAINING}'")
             step = state["step"]
             if type(step) is not int or step < 0:
                 raise ValueError(f"'step' is {step!r}")

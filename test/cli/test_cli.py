@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -284,12 +285,18 @@ def test_a_full_disk_is_named_once():
         (["export", "street", "--to", "safetensors", "-o", "TAKEN.mcap"], "ends in .safetensors"),
         (["doctor", "--images", "absent"], "input absent: no such file"),
         (["doctor", "--json", "FOLDER"], "output FOLDER is not replaced: expected a file"),
+        (["doctor", "--bundle", "OUT.zip"], "--bundle: expected together with --live"),
+        (["doctor", "--image", "/front"], "--image: expected together with --live"),
+        (["doctor", "--live", "0.5"], "--live: expected 1 to 3600 seconds, got 0.5"),
+        (["doctor", "--live", "nan"], "--live: expected 1 to 3600 seconds, got nan"),
+        (["doctor", "--live", "--bundle", "OUT.tar"], "ends in .zip, got OUT.tar"),
+        (["doctor", "--live", "--with-pictures"], "with --bundle FILE.zip"),
         (["quantize", "--images", "absent"], "input absent: no such file"),
         (["bench", "--json", "FOLDER"], "output FOLDER is not replaced: expected a file"),
         (["bench", "--sweep", "FOLDER"], "output FOLDER is not replaced: expected a file"),
         (["bench", "--methods", "street", "--data", "absent"], "absent"),
     ],
-    ids=range(13),
+    ids=range(19),
 )
 def test_what_is_wrong_is_told_before_the_network_loads(
     tmp_path, bag, words, said, monkeypatch, capsys
@@ -327,3 +334,17 @@ def test_published_weights_become_safetensors(tmp_path, capsys):
     assert all(torch.equal(t, again.tensors[name]) for name, t in before.tensors.items())
     assert cli.main(words) == 2
     assert "exists" in capsys.readouterr().err
+
+
+def test_messages_go_above_the_progress_bar(monkeypatch, capsys):
+    from instaseg_ros.cli.replay import _log_above_bars
+
+    root = logging.getLogger()
+    plain = logging.StreamHandler(sys.stderr)
+    plain.setFormatter(logging.Formatter("said: %(message)s"))
+    monkeypatch.setattr(root, "handlers", [plain])
+    with _log_above_bars():
+        assert plain not in root.handlers
+        root.warning("inside")
+    assert root.handlers == [plain]
+    assert capsys.readouterr().err == "said: inside\n"

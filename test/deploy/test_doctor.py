@@ -16,7 +16,7 @@ import torch
 from instaseg_ros import cli, runtimes
 from instaseg_ros.checkpoint import Checkpoint, save_checkpoint
 from instaseg_ros.config import Config, parameters
-from instaseg_ros.deploy import doctor
+from instaseg_ros.deploy import doctor, versions
 from instaseg_ros.runtimes.comparison import TOLERANCES
 from instaseg_ros.runtimes.torch_runtime import TorchRuntime
 
@@ -60,6 +60,7 @@ def test_every_candidate_is_measured_or_has_a_reason(examined, capsys) -> None:
         assert "torch sees no such device" in found["tensorrt", "cuda", "fp16"]["trouble"]
         assert found["tensorrt", "cuda", "fp16"]["p50_ms"] is None
     assert "abacus" in found["abacus", "cpu", "fp32"]["trouble"]
+    assert report["format"] == "instaseg_ros doctor 1"
     assert report["auto"]["trouble"] == ""
     assert report["auto"]["why"]
     assert report["versions"]["torch"] == torch.__version__
@@ -115,4 +116,4 @@ def test_the_ros_of_this_python_is_named(
     found = [SimpleNamespace(metadata={"Name": name}) for name in wheels]
     monkeypatch.setattr(importlib.metadata, "distributions", lambda: found)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: rclpy or None)
-    assert doctor._ros() == said
+    assert versions._ros() == said

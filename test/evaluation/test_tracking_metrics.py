@@ -53,7 +53,7 @@ def test_a_perfect_tracker() -> None:
     frames = [frame([1, 2], [8, 7], (1, 7, 1), (2, 8, 1))] * 3
     renumbered = [frame([1, 2], [1, 2], (1, 2, 1), (2, 1, 1))] * 2
     score = track_score([frames, renumbered], 0)
-    assert score == (1, 1, 1, 1, 1, 1, 0, 10)
+    assert score == (1, 1, 1, 1, 1, 1, 1, 0, 0, 4, 0, 4, 10)
 
 
 def test_a_switch_half_way() -> None:
@@ -65,6 +65,7 @@ def test_a_switch_half_way() -> None:
     assert score.assa == pytest.approx(0.5)
     assert score.deta == 1
     assert score.hota == pytest.approx(0.5**0.5)
+    assert score.idf1 == 0.5
     assert score.motsa == score.smotsa == pytest.approx((4 - 1) / 4)
 
 
@@ -91,9 +92,21 @@ def test_a_switch_counts_after_a_gap_and_back_again() -> None:
     assert track_score([[frames[0], below, frames[3]]], 0).id_switches == 0
 
 
+def test_fragments_and_how_wholly_objects_are_followed() -> None:
+    """Of five masks of object 1 all but the third are matched; object 2 is never found, object 3
+    once in five."""
+    other = (3, 3, 1.0)
+    frames = [frame([1, 2, 3], [1, 3], (1, 1, 1), other)]
+    frames += [frame([1, 2, 3], [1], *([] if k == 2 else [(1, 1, 1)])) for k in range(1, 5)]
+    score = track_score([frames], 0)
+    assert (score.fragmentations, score.id_switches) == (1, 0)
+    assert (score.tracks, score.mostly_tracked, score.mostly_lost) == (3, 0, 1)
+    assert score.idf1 == pytest.approx(2 * 5 / (2 * 5 + 1 + 10))
+
+
 def test_without_objects_there_is_no_value() -> None:
     wrong = [frame([], [1])]
-    assert np.isnan(track_score([wrong], 0)[:6]).all()
+    assert np.isnan(track_score([wrong], 0)[:7]).all()
     right = [frame([1], [1], (1, 1, 1))]
     summary = summarize_tracks([right], ["car", "bus"])
     assert summary["hota"] == summary["per_class"]["car"]["hota"] == 1
@@ -161,9 +174,10 @@ def test_every_number_is_trackevals(seed: int) -> None:
     sequences = [random_tracks(rng, length) for length in (12, 1, 7)]
     hota, clear = metrics.HOTA(), metrics.CLEAR({"THRESHOLD": 0.5, "PRINT_CONFIG": False})
     data = {str(k): for_trackeval(frames) for k, frames in enumerate(sequences)}
-    theirs_hota, theirs_clear = (
+    identity = metrics.Identity({"THRESHOLD": 0.5, "PRINT_CONFIG": False})
+    theirs_hota, theirs_clear, theirs_identity = (
         metric.combine_sequences({key: metric.eval_sequence(one) for key, one in data.items()})
-        for metric in (hota, clear)
+        for metric in (hota, clear, identity)
     )
     ours = track_score(sequences, 0)
     assert ours.hota == pytest.approx(theirs_hota["HOTA"].mean())
@@ -173,6 +187,11 @@ def test_every_number_is_trackevals(seed: int) -> None:
     assert ours.smotsa == pytest.approx(theirs_clear["sMOTA"])
     assert ours.motsp == pytest.approx(theirs_clear["MOTP"])
     assert ours.id_switches == theirs_clear["IDSW"] > 5
+    assert ours.idf1 == pytest.approx(theirs_identity["IDF1"])
+    assert ours.fragmentations == theirs_clear["Frag"] > 0
+    assert ours.mostly_tracked == theirs_clear["MT"]
+    assert ours.mostly_lost == theirs_clear["ML"]
+    assert ours.tracks == sum(theirs_clear[key] for key in ("MT", "PT", "ML"))
     assert 0.1 < ours.assa < ours.hota < ours.deta < 0.9
 
 

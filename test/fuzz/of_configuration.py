@@ -15,7 +15,7 @@ NODES = """
 /*:
   ros__parameters:
     decode: &d {seed_threshold: 1e-1, first_come: false}
-    tracking: {min_iou: .5}
+    tracking: {min_match: .5}
 """
 TRAINING = """
 decode: {min_pixels: 5, seed_threshold: 0.5}

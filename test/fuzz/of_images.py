@@ -34,10 +34,12 @@ USES: dict[str, list[Callable[[Any], np.ndarray]]] = {
     "C": [partial(compressed_to_rgb, config=config) for config in (AS_IT_COMES, WHITE)],
     "R": [partial(image_to_rgb, config=config) for config in (AS_IT_COMES, WHITE)],
     "L": [compressed_to_labels, compressed_to_depth],
+    "P": [compressed_to_depth],
     "T": [image_to_labels],
     "D": [image_to_depth],
 }
 FORMATS = ("jpeg", "png", "bayer_rggb8; png compressed ", "rgb8; jpeg compressed bgr8")
+DEPTH_HEADER = struct.Struct("<iff")  # of compressed depth: format and quantisation
 RAW_HEADER = struct.Struct("<IIIB")  # height, width, step, is_bigendian
 
 
@@ -47,6 +49,9 @@ def seeds() -> list[bytes]:
     made = [b"F\n" + data for data in files]
     made += [b"C%s\n%s" % (form.encode(), data) for form in FORMATS for data in files[::4]]
     made.append(b"Lmono16; png compressed\n" + FILES["deep.png"])
+    for encoding in (b"16UC1", b"32FC1"):
+        header = DEPTH_HEADER.pack(0, 10100, -1009)
+        made.append(b"P%s; compressedDepth png\n" % encoding + header + FILES["deep.png"])
     raw = [("R", name) for name in ENCODINGS] + [("T", name) for name in ("mono16", "8UC1")]
     step = 8 * 16
     for letter, name in (*raw, ("D", "32FC1"), ("D", "16UC1")):
@@ -74,7 +79,7 @@ def feed(data: bytes, folder: Path) -> None:
     if letter == "F":
         image: Any = folder / "image.png"
         image.write_bytes(content)
-    elif letter in "CL":
+    elif letter in "CLP":
         image = SimpleNamespace(format=name, data=np.frombuffer(content, np.uint8))
     else:
         image = _raw(name, content.ljust(RAW_HEADER.size, b"\0"))

@@ -11,7 +11,8 @@ from instaseg_ros.checkpoint import Checkpoint
 from instaseg_ros.methods import make_method
 from instaseg_ros.model.erfnet import ERFNet, Profile
 
-# Every kind of layer: a conversion takes a tenth of a second for each one.
+# Every kind of layer: a conversion takes a tenth of a second for each one. Weights kept in
+# test/compatibility are of `small`.
 SMALL = {
     "small": Profile(blocks=1, dilations=(2,), decoders=((1, 1),)),
     "small_lite": Profile(blocks=0, dilations=(1,), decoders=((1, 1),), lite=True),

@@ -45,7 +45,16 @@ def launch(monkeypatch):
 def test_arguments(launch):
     declared = [a for a in launch.described().actions if hasattr(a, "description")]
     assert [argument.name for argument in declared] == [
-        *("image", "cameras", "namespace", "config", "weights", "runtime", "image_transport"),
+        *(
+            "image",
+            "depth",
+            "cameras",
+            "namespace",
+            "config",
+            "weights",
+            "runtime",
+            "image_transport",
+        ),
         *("autostart", "rviz", "shared_memory"),
     ]
     assert all(argument.description for argument in declared)
@@ -93,6 +102,17 @@ def test_several_cameras_with_a_topic_each(launch):
     (node,) = launch(cameras="front", image="/{camera}").processes
     assert node.parameters["cameras"] == ["front"]
     assert node.remappings == [("front/image", "/front")]
+
+
+def test_a_depth_topic_turns_depth_on(launch):
+    assert "depth.enabled" not in launch().processes[0].parameters
+    (node,) = launch(image="/front/rgb", depth="/front/depth").processes
+    assert node.parameters["depth.enabled"] is True
+    assert node.remappings == [("image", "/front/rgb"), ("depth", "/front/depth")]
+    (node,) = launch(cameras="front,left", depth="/{camera}/depth").processes
+    assert node.remappings[2:] == [("front/depth", "/front/depth"), ("left/depth", "/left/depth")]
+    with pytest.raises(ValueError, match=r"depth: expected a topic with \{camera\}"):
+        launch(cameras="front,left", depth="/depth")
 
 
 def test_several_cameras_on_one_topic_are_refused(launch):

@@ -23,7 +23,7 @@ SOURCES = sorted((ROOT / "instaseg_ros").rglob("*.py"))
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 
 # What is imported under another name than pip's.
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"cv2": "opencv-python-headless", "pynvml": "nvidia-ml-py", "yaml": "pyyaml"}
 # What torch brings itself.
 BROUGHT_BY_TORCH = {"triton"}
 # What is on no package index.

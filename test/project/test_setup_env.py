@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ALL = [
     "make_venv",
@@ -95,6 +96,53 @@ def test_only_what_changed_is_done_again(workshop: Workshop) -> None:
     workshop.message.write_text("2")
     assert workshop.run() == ["build_vision_msgs"]
     assert workshop.run() == []
+
+
+def test_an_environment_that_is_a_link_is_not_emptied(tmp_path: Path) -> None:
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "kept").touch()
+    (tmp_path / ".venv").symlink_to(tmp_path / "others")
+    with pytest.raises(SystemExit, match="is a link to"):
+        load_script().make_venv(tmp_path / ".venv")
+    assert (tmp_path / "others" / "kept").exists()
+
+
+def test_hashes_are_checked_where_they_are_asked_for(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[Path]] = []
+    monkeypatch.setattr(workshop.script, "install_verified", lambda venv, h: asked.append(h))
+    workshop.run()
+    assert not asked
+    folder = workshop.pins.parent / "hashes"
+    folder.mkdir()
+    files = [folder / "python.txt", folder / "jazzy.txt"]
+    for path in files:
+        path.write_text("1")
+    monkeypatch.setenv("HASHES", "1")
+    assert workshop.run() == ["install_packages"]
+    assert asked == [files]
+    assert workshop.run() == []
+
+
+@pytest.mark.parametrize("name", ["python", "jazzy", "kilted"])
+def test_every_pin_but_torch_has_hashes(name: str) -> None:
+    """`python tools/hash_pins.py` writes them anew."""
+    folder = SCRIPT.parent / "constraints"
+    pins = [Requirement(line) for line in lines_of(folder / f"{name}.txt")]
+    hashed = [line.split(" --hash=sha256:") for line in lines_of(folder / "hashes" / f"{name}.txt")]
+    assert all(len(line) > 1 for line in hashed)
+    known = {named(Requirement(line[0])) for line in hashed}
+    assert known == {named(pin) for pin in pins if pin.name != "torch"}
+
+
+def lines_of(path: Path) -> list[str]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def named(pin: Requirement) -> tuple[str, str]:
+    return canonicalize_name(pin.name), str(pin.specifier)
 
 
 def test_kilted_gets_what_its_tests_and_the_demo_need() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 from array import array
 from types import ModuleType, SimpleNamespace
@@ -344,11 +345,75 @@ def test_depth_in_metres_and_millimetres(big):
     )
 
 
-def camera_info(k, size=(480, 640), roi=(0, 0, 0, 0)):
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0, -2])
+def test_depth_that_says_nothing_is_unknown(value):
+    metres = np.full((HEIGHT, WIDTH), 3, np.float32)
+    metres[1, 2] = value
+    depth = image_messages.image_to_depth(message("32FC1", metres.astype("<f4")))
+    assert depth[1, 2] == 0 and (depth == 3).sum() == HEIGHT * WIDTH - 1
+
+
+def compressed_depth(samples, form, a=0.0, b=0.0):
+    """A message of compressed_depth_image_transport: an enum, two floats and a PNG."""
+    png = cv2.imencode(".png", samples)[1].tobytes()
+    return SimpleNamespace(format=form, data=struct.pack("<iff", 0, a, b) + png)
+
+
+@pytest.mark.parametrize("form", ["16UC1; compressedDepth", "16UC1; compressedDepth png"])
+def test_compressed_depth_in_millimetres(form):
+    depth = image_messages.compressed_to_depth(compressed_depth(LABELS, form))
+    np.testing.assert_allclose(depth, LABELS / 1000, rtol=1e-6)
+
+
+def test_compressed_depth_in_metres_is_kept_as_inverse_depth():
+    metres = np.linspace(0.5, 9.9, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
+    a = 100 * 101.0  # for the transport's depth_quantization of 100 and depth_max of 10
+    b = 1 - a / 10
+    inverse = (a / metres + b).astype(np.uint16)
+    inverse[2, 3] = 0  # unknown
+    depth = image_messages.compressed_to_depth(
+        compressed_depth(inverse, "32FC1; compressedDepth png", a, b)
+    )
+    assert depth.dtype == np.float32 and depth[2, 3] == 0
+    metres[2, 3] = 0
+    np.testing.assert_allclose(depth, metres, rtol=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"format": "16UC1; compressedDepth rvl"}, "compressedDepth.format to png"),
+        ({"data": b"123"}, "header of 12 bytes and a PNG, got 3"),
+        ({"data": bytes(12) + b"\x89PNG\r\n\x1a\n"}, "breaks off"),
+        ({"data": bytes(12) + compressed("", ".png", RGB).data}, r"uint8 of \(6, 8, 3\)"),
+        ({"format": "jpeg"}, "expected lossless PNG, got format 'jpeg'"),
+    ],
+)
+def test_other_compressed_depth_is_refused(changes, expected):
+    msg = compressed_depth(LABELS, "16UC1; compressedDepth png")
+    for name, value in changes.items():
+        setattr(msg, name, value)
+    with pytest.raises(ImageError, match=expected):
+        image_messages.compressed_to_depth(msg)
+
+
+def test_depth_images_are_bounded():
+    metres = np.ones((HEIGHT, WIDTH), "<f4")
+    for use, msg in (
+        (image_messages.image_to_depth, message("32FC1", metres)),
+        (image_messages.compressed_to_depth, compressed_depth(LABELS, "16UC1; compressedDepth")),
+    ):
+        with pytest.raises(ImageError, match="got 8 x 6"):
+            use(msg, HEIGHT * WIDTH - 1)
+    with pytest.raises(ImageError, match="32FC1 or 16UC1 or mono16, got 'rgb8'"):
+        image_messages.image_to_depth(message("rgb8", RGB))
+
+
+def camera_info(k, size=(480, 640), roi=(0, 0, 0, 0), p=None):
     """roi: x, y, height, width, as in the message zeros for all of the image."""
     x, y, height, width = roi
     region = SimpleNamespace(x_offset=x, y_offset=y, height=height, width=width)
-    return SimpleNamespace(height=size[0], width=size[1], k=k, roi=region)
+    return SimpleNamespace(height=size[0], width=size[1], k=k, p=p, roi=region)
 
 
 K = np.array([500.0, 0, 320, 0, 400, 240, 0, 0, 1])
@@ -373,3 +438,13 @@ def test_camera_matrix_in_pixels_of_the_image(info, size, expected):
     else:
         np.testing.assert_allclose(matrix, np.reshape(expected, (3, 3)))
         np.testing.assert_array_equal(info.k, K)  # the message is untouched
+
+
+def test_the_matrix_of_a_rectified_image_is_in_p():
+    p = np.array([450.0, 0, 310, -54, 0, 380, 235, 0, 0, 0, 1, 0])  # of a stereo pair's right one
+    info = camera_info(K, p=p)
+    np.testing.assert_array_equal(image_messages.camera_matrix(info, (480, 640)), K.reshape(3, 3))
+    matrix = image_messages.camera_matrix(info, (240, 320), rectified=True)
+    np.testing.assert_allclose(matrix, [[225, 0, 155], [0, 190, 117.5], [0, 0, 1]])
+    assert info.p[0] == 450 and info.p[3] == -54  # the message is untouched
+    assert image_messages.camera_matrix(camera_info(K, p=np.zeros(12)), (480, 640), True) is None

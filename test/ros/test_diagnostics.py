@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 
 from instaseg_ros.config import NodeConfig
-from instaseg_ros.ros.diagnostics import ERROR, OK, WARN, Health, diagnose, diagnose_cameras
+from instaseg_ros.ros.diagnostics import ERROR, OK, WARN, Health, diagnose, diagnose_cameras, status
+from instaseg_ros.ros.gpu import Gpu
 from instaseg_ros.ros.machine import Machine, MachineWatch
 from instaseg_ros.ros.reasons import COMPRESSED, IMAGE, Input, Publisher, Quality
 from instaseg_ros.ros.statistics import Counts, Snapshot
+from instaseg_ros.ros.trend import Trend
 
 RELIABLE, BEST_EFFORT = Quality(), Quality("best_effort")
 LATCHED = Quality("reliable", "transient_local")
@@ -19,6 +21,7 @@ LIMITS = NodeConfig(stale_after_s=2.0, min_rate_hz=1.0, max_latency_s=1.0)
 WORKING = Snapshot(
     counts=Counts(received=20, labelled=18, dropped=2),
     active_s=10.0,
+    labelling_s=10.0,
     image_age_s=0.1,
     label_age_s=0.05,
     image_size=(1024, 2048),
@@ -283,7 +286,7 @@ def test_slow_labels_name_the_stage_and_the_way_out(stage, way_out):
 def test_few_labels_of_few_images_are_well():
     slow_camera = replace(WORKING, rate_in_hz=0.6, rate_out_hz=0.6, recently_dropped=0)
     assert diagnose(health(statistics=slow_camera)).level == OK
-    begun = replace(WORKING, rate_out_hz=0.5, active_s=2.0)
+    begun = replace(WORKING, rate_out_hz=0.5, labelling_s=2.0)
     assert diagnose(health(statistics=begun)).level == OK
 
 
@@ -299,6 +302,151 @@ def test_images_that_are_old_when_they_come():
     level, message, _ = diagnose(health(statistics=replace(WORKING, latency_ms=times)))
     assert level == WARN
     assert message.startswith("images are 3.0 s old when they come")
+
+
+BUDGET = replace(LIMITS, latency_budget_ms=120.0)
+MANY = replace(WORKING, counts=Counts(received=400, labelled=400), recently_dropped=0)
+
+
+def judged(limits: NodeConfig, statistics: Snapshot, source: Input = INPUT):
+    return diagnose(Health("active", limits, input=source, statistics=statistics))
+
+
+def test_budget_and_floor_are_off_unless_set():
+    late = replace(MANY, latency_ms={"total": (900.0, 990.0)}, rate_out_hz=1.0, rate_in_hz=1.0)
+    assert judged(LIMITS, late).level == OK
+
+
+def test_labels_over_the_budget_name_the_stage_of_the_latest_ones():
+    usual = {"total": (90.0, 131.6), "network": (80.0, 90.0), "wait": (1.0, 40.0)}
+    latest = {"total": 131.6, "network": 81.0, "wait": 45.0, "hand over": 2.0}
+    statistics = replace(MANY, latency_ms=usual, slowest_ms=latest)
+    level, message, values = judged(BUDGET, statistics)
+    assert level == WARN
+    assert message.startswith(
+        "labels come 132 ms (p99; median 90 ms) after their image came, more than 120 ms "
+        "(node.latency_budget_ms). Most of it is network, 81 ms: set input.height"
+    )
+    assert message.endswith("latency 90 ms (p99 132 ms)")
+    assert (values["wait p50 (ms)"], values["wait p99 (ms)"]) == ("1.00", "40.00")
+    drawn = replace(statistics, slowest_ms={**latest, "hand over": 100.0})
+    assert "Most of it is hand over, 100 ms: the image before" in judged(BUDGET, drawn).message
+    starved = judged(BUDGET, statistics, replace(INPUT, machine=STARVED)).message
+    assert "the cause with top" in starved
+    assert judged(replace(BUDGET, latency_budget_ms=132.0), statistics).level == OK
+
+
+def test_the_budget_counts_from_the_stamp_where_clocks_agree():
+    usual = {"total": (60.0, 70.0), "since stamp": (150.0, 160.0), "network": (50.0, 55.0)}
+    latest = {"total": 70.0, "since stamp": 160.0, "network": 55.0}
+    level, message, _ = judged(BUDGET, replace(MANY, latency_ms=usual, slowest_ms=latest))
+    assert level == WARN
+    assert "160 ms (p99; median 150 ms) after their image's stamp" in message
+    assert "Most of it is time before the image came, 90 ms: the camera driver" in message
+
+
+def test_one_slow_image_among_the_first_is_no_breach():
+    few = replace(
+        MANY,
+        counts=Counts(received=50, labelled=50),
+        latency_ms={"network": (80.0, 3000.0), "total": (90.0, 3000.0)},
+    )
+    assert judged(BUDGET, few).level == OK
+    slow = replace(few, latency_ms={"network": (130.0, 140.0), "total": (140.0, 150.0)})
+    assert judged(BUDGET, slow).level == WARN
+
+
+@pytest.mark.parametrize(
+    ("stage", "said"), [("network", "a hot processor or GPU"), ("publish", "publish grew most. ")]
+)
+def test_over_budget_says_what_has_grown(stage, said):
+    before = {"total": 100.0, "network": 60.0, "publish": 20.0}
+    now = {**before, "total": 140.0, stage: before[stage] + 40.0}
+    statistics = replace(MANY, trend=Trend(10, before, now), slowest_ms={"network": 80.0})
+    level, message, values = judged(BUDGET, statistics)
+    assert level == WARN
+    assert f"It was 100 ms 10 min ago; {stage} grew most" in message
+    assert said in message
+    assert values["trend"] == "100.0 ms 10 min ago, 140.0 ms now (+40%)"
+    steady = replace(statistics, trend=Trend(10, before, before))
+    assert "min ago;" not in judged(BUDGET, steady).message
+
+
+def test_a_gpu_that_is_held_down_is_named():
+    hot = Gpu((3072.0, 8192.0), 91, (900, 1980), "heat")
+    over = replace(MANY, latency_ms={"network": (130.0, 140.0), "total": (140.0, 150.0)})
+    level, message, _ = diagnose(Health("active", BUDGET, input=INPUT, statistics=over, gpu=hot))
+    assert level == WARN
+    assert "Heat slows the GPU down to 900 of 1980 MHz, at 91 °C. " in message
+    assert diagnose(health(gpu=hot)).level == OK
+    unknown = Health("active", BUDGET, input=INPUT, statistics=over, gpu=Gpu())
+    assert "GPU down" not in diagnose(unknown).message
+
+
+FLOOR = replace(LIMITS, rate_floor_hz=9.0)
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"rate_in_hz": 8.0}, "The camera sends no more: see ros2 topic hz /image"),
+        ({"recently_dropped": 9}, "Most of it is network, 80 ms"),
+        ({"loss": 0.3, "recently_dropped": 0}, "newer ones replace them before they are sent"),
+        ({"recently_dropped": 0, "last_trouble": "image: cut short"}, "image: cut short"),
+    ],
+)
+def test_rate_below_the_floor(facts, said):
+    level, message, _ = judged(FLOOR, replace(WORKING, **facts))
+    assert level == WARN
+    assert message.startswith("fewer than 9 images/s are labelled (node.rate_floor_hz). ")
+    assert said in message
+
+
+def test_rate_is_judged_after_a_window_only():
+    assert judged(FLOOR, replace(WORKING, labelling_s=4.0)).level == OK
+    assert judged(FLOOR, replace(WORKING, rate_out_hz=9.5)).level == OK
+
+
+def test_disabled_is_well_and_says_how_to_go_on():
+    disabled = replace(LIMITS, enabled=False)
+    for statistics in (WORKING, SILENT, replace(WORKING, trouble="...")):
+        level, message, values = judged(disabled, statistics)
+        assert level == OK
+        assert message.startswith("disabled (node.enabled)")
+        assert "~/enable" in message
+        assert values["images ignored while disabled"] == "0"
+    several = {"front": (INPUT, WORKING), "left": (INPUT, SILENT)}
+    whole = diagnose_cameras(Health("active", disabled), several)[""]
+    assert whole.level == OK
+    assert whole.message.startswith("2 cameras, disabled (node.enabled): ")
+
+
+@pytest.mark.parametrize(
+    ("state", "word"),
+    [
+        (health(), "labelling"),
+        (health(BEST_EFFORT_INPUT, LOSING), "labelling"),
+        (Health("inactive", LIMITS), "inactive"),
+        (Health("unconfigured", LIMITS), "inactive"),
+        (Health("configuring", LIMITS, doing="importing torch"), "inactive"),
+        (Health("finalized", LIMITS), "inactive"),
+        (Health("unconfigured", LIMITS, "configure failed: no weights"), "failed"),
+        (health(statistics=SILENT), "waiting"),
+        (health(statistics=replace(WORKING, image_age_s=7.0)), "waiting"),
+        (health(statistics=replace(WORKING, counts=Counts(received=1))), "waiting"),
+        (health(statistics=replace(WORKING, trouble="image: cut short")), "failed"),
+        (health(statistics=replace(WORKING, unlabelled_s=15.0)), "too slow"),
+        (health(statistics=replace(WORKING, latency_ms={"total": (1700.0, 1800.0)})), "too slow"),
+        (Health("active", replace(FLOOR, enabled=False), input=INPUT), "disabled"),
+        (Health("active", FLOOR, input=INPUT, statistics=WORKING), "too slow"),
+    ],
+)
+def test_status(state, word):
+    assert status(state, {"": None}) == word
+    if state.input is not None:  # of several cameras, that of the one that is worst off
+        well, other = (INPUT, WORKING), (state.input, state.statistics)
+        cameras = {"front": well, "left": other, "right": well}
+        assert status(Health("active", state.limits), cameras) == word
 
 
 def test_the_first_images_may_take_longer():

@@ -9,7 +9,7 @@ pytest.importorskip("rclpy")
 from coloured_shapes import CLASS_NAMES, scene
 from rclpy.qos import QoSReliabilityPolicy
 from robot import NODE, RELIABLE, Robot, image_message, label_image
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from visualization_msgs.msg import MarkerArray
 
 from instaseg_ros.config import Config, merge
@@ -194,6 +194,21 @@ def test_thresholds_change_live(robot: Robot, camera):
     assert robot.set_parameter("decode.foreground_threshold", 0.5).successful
 
 
+def test_scale_changes_live(robot: Robot, camera):
+    image = scene(384, 640)
+    robot.label(camera, image_message(image))
+    robot.await_diagnosed(image_size_for_the_network="640 x 384")
+    assert robot.set_parameter("input.scale", 0.5).successful
+    labels, _ = robot.label(camera, image_message(image))
+    robot.await_diagnosed(image_size="640 x 384", image_size_for_the_network="320 x 192")
+    ids = label_image(labels)
+    assert ids.max() == 3
+    assert np.array_equal(ids, ids[::2, ::2].repeat(2, 0).repeat(2, 1))  # of half the resolution
+    assert robot.set_parameter("input.scale", 1.0).successful
+    labels, _ = robot.label(camera, image_message(image))
+    robot.await_diagnosed(image_size_for_the_network="640 x 384")
+
+
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
@@ -248,6 +263,24 @@ def test_overlay_and_markers_for_those_who_look(robot: Robot, camera):
     assert shown[0].header == labels.header
     for watcher in watchers:
         robot.node.destroy_subscription(watcher)
+
+
+def test_compressed_labels_for_those_who_subscribe(robot: Robot, camera):
+    compressed: list[CompressedImage] = []
+    watcher = robot.listen(
+        CompressedImage, f"{NODE}/labels/compressed", compressed.append, RELIABLE
+    )
+    robot.until(lambda: robot.node.count_publishers(watcher.topic_name), "its publisher")
+    robot.spin_for(0.5)
+    for seed in (3, 4):
+        labels, _ = robot.label(camera, image_message(scene(seed=seed)))
+        robot.until(lambda now=labels: compressed and compressed[-1].header == now.header, "a PNG")
+        png = np.frombuffer(compressed[-1].data, np.uint8)
+        decoded = cv2.imdecode(png, cv2.IMREAD_UNCHANGED)
+        assert decoded.max() == 3
+        assert np.array_equal(decoded, label_image(labels))
+    assert {message.format for message in compressed} == {"mono16; png compressed "}
+    robot.node.destroy_subscription(watcher)
 
 
 def test_time_may_jump_back(robot: Robot, camera):

@@ -7,25 +7,27 @@ import pytest
 pytest.importorskip("rclpy")
 
 import numpy as np
-from example_results import HEADER, message_of_each_output
+from example_results import HEADER, message_of_each_depth_output, message_of_each_output
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, Image
 
 from instaseg_ros.config import InputConfig
 from instaseg_ros.recordings import result_messages
 from instaseg_ros.recordings.message_types import message_classes, typestore
-from instaseg_ros.ros.camera import to_frame
+from instaseg_ros.ros.camera import described, to_frame
 from instaseg_ros.ros.messages import MESSAGES
 
 pytestmark = pytest.mark.ros
 
 
-def test_ros_and_recordings_say_the_same():
+@pytest.mark.parametrize("made", [message_of_each_output, message_of_each_depth_output])
+def test_ros_and_recordings_say_the_same(made):
     header = MESSAGES.Header(frame_id="camera_front")
     header.stamp.sec, header.stamp.nanosec = HEADER.stamp.sec, HEADER.stamp.nanosec
-    theirs = message_of_each_output(MESSAGES, header)
-    for name, ours in message_of_each_output(message_classes(), HEADER).items():
-        msgtype = result_messages.TOPICS[name].type
+    theirs = made(MESSAGES, header)
+    topics = {**result_messages.TOPICS, **result_messages.DEPTH_TOPICS}
+    for name, ours in made(message_classes(), HEADER).items():
+        msgtype = topics[name].type
         raw = [
             typestore().serialize_cdr(ours, msgtype),
             serialize_message(theirs[name]),
@@ -66,6 +68,18 @@ def test_intrinsics_are_those_of_the_image_that_came(info: CameraInfo):
     info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = 100, 40, 320, 240
     assert intrinsics(image(240, 320), info) == [400, 500, 220, 200]
     assert intrinsics(image(120, 160), info) == [200, 250, 110, 100]
+
+
+def test_rectification_is_stated_and_what_is_not_used_is_said(info: CameraInfo):
+    info.p = [390.0, 0.0, 300.0, 0.0, 0.0, 490.0, 230.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    message = image(480, 640)
+    for rectified, focal_px in ((False, 400), (True, 390)):
+        matrix = to_frame(message, InputConfig(rectified=rectified), info).intrinsics
+        assert matrix is not None and matrix[0, 0] == focal_px
+        assert "distortion" not in described(info, rectified)
+    info.d = [-0.3, 0.1, 0.0, 0.0, 0.0]
+    assert "lens distortion is not corrected (input.rectified)" in described(info, False)
+    assert "distortion" not in described(info, True)
 
 
 def test_intrinsics_that_say_nothing_are_none(info: CameraInfo):

@@ -1,6 +1,7 @@
 """The newest-frame policy: of one source, and of several. No ROS needed."""
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -144,3 +145,21 @@ def test_what_is_offered_after_the_end_is_dropped(gate, worker):
     assert worker.close(30)
     worker.offer(CAMERA, 1)
     assert gate.drops == [1]
+
+
+def test_each_thread_begins_as_it_is_told():
+    begun, worked = [], []
+
+    def work(batch: list[int]) -> Iterable[Callable[[], None]]:
+        worked.append(threading.current_thread().name)
+        yield lambda: worked.append(threading.current_thread().name)
+
+    def begin() -> None:
+        begun.append(threading.current_thread().name)
+
+    worker = NewestFrameQueue(work, worked.remove, begin=begin)
+    worker.offer(CAMERA, 1)
+    while len(worked) < 2:
+        time.sleep(0.001)
+    assert worker.close(30)
+    assert sorted(begun) == sorted(worked) == ["labelling", "publishing"]

@@ -18,6 +18,8 @@ from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from robot import LATCHED, NODE, Robot, image_message, label_image
 from sensor_msgs.msg import Image
+from std_msgs.msg import String
+from std_srvs.srv import SetBool
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from instaseg_ros.config import Config, TrackingConfig, merge
@@ -240,6 +242,37 @@ def test_every_image_is_labelled_or_counted_and_drops_are_fair(rig: Rig):
     labelled = [found[name]["labelled"] for name in NAMES]
     assert sum(labelled) < 3 * sent
     assert max(labelled) - min(labelled) <= 3, labelled
+
+
+def test_one_status_and_one_pause_for_all_cameras(rig: Rig):
+    words: list[str] = []
+    listener = rig.robot.listen(
+        String, f"{NODE}/status", lambda message: words.append(message.data), LATCHED
+    )
+
+    def see(*names: str) -> bool:
+        for name in names:
+            rig.publish(name, scene(96, 160))
+        rig.robot.spin_for(0.1)
+        return True
+
+    rig.robot.until(lambda: see(*NAMES) and words[-1:] == ["labelling"], "all to be labelled")
+    rig.robot.until(lambda: see("front", "left") and words[-1] == "waiting", "one to be missed")
+    assert rig.robot.call(SetBool, "enable", data=False).message == "disabled"
+    before = rig.diagnoses()
+    assert before[""][0] == 0
+    assert before[""][1].startswith("3 cameras, disabled (node.enabled): ")
+    see(*NAMES)
+    rig.robot.spin_for(1.5)
+    after = rig.diagnoses()
+    for name in NAMES:
+        ignored = [int(one[name][2]["images ignored while disabled"]) for one in (before, after)]
+        assert ignored[1] == ignored[0] + 1
+        assert not any(more(before[name][2], after[name][2]).values())
+    assert rig.robot.call(SetBool, "enable", data=True).success
+    for name in NAMES:
+        rig.await_result(name, rig.publish(name, scene()))
+    rig.robot.node.destroy_subscription(listener)
 
 
 @pytest.mark.parametrize("runtime", ["torch", "openvino"])

@@ -5,6 +5,7 @@ import pytest
 
 from instaseg_ros.ros.losses import LossCounter
 from instaseg_ros.ros.statistics import WINDOW_FRAMES, WINDOW_S, Counts, Statistics
+from instaseg_ros.ros.trend import Trend, TrendKeeper
 
 
 def test_counts():
@@ -74,6 +75,17 @@ def test_rates_are_those_of_the_last_seconds():
     assert statistics.snapshot(34.6).rate_in_hz == pytest.approx(2.0)
     assert statistics.snapshot(60.0).rate_in_hz == 0.0
     assert statistics.snapshot(60.0).image_age_s == pytest.approx(25.5)
+
+
+def test_the_rate_of_labels_counts_from_the_first_image():
+    statistics = Statistics(0.0)
+    assert statistics.snapshot(60.0).labelling_s == 60.0
+    for i in range(30):
+        statistics.received(60 + i * 0.1, 8)
+        statistics.labelled(60 + i * 0.1, {}, (8, 8))
+    snapshot = statistics.snapshot(63.0)
+    assert snapshot.labelling_s == pytest.approx(3.0)
+    assert snapshot.rate_out_hz == pytest.approx(10.0)
 
 
 def test_images_that_come_in_one_moment_are_no_rate_of_hundreds():
@@ -157,3 +169,71 @@ def test_percentiles_are_over_the_newest_frames():
         statistics.labelled(float(i), {"network": milliseconds}, (8, 8))
     expected = np.percentile(latencies[50:], [50, 99])
     assert statistics.snapshot(400.0).latency_ms["network"] == pytest.approx(expected)
+
+
+def test_stages_of_the_latest_labels():
+    statistics = Statistics(0.0)
+    for i in range(100):
+        late = i % 20 == 0  # five of a hundred
+        stage_ms = {"network": 50.0, "wait": 70.0 if late else 1.0, "total": 121 if late else 52.0}
+        statistics.labelled(float(i), stage_ms, (8, 8))
+    assert statistics.snapshot(100.0).slowest_ms == {"network": 50.0, "wait": 70.0, "total": 121.0}
+    # An image that was late already when it came, labelled as fast as the others.
+    early = {"network": 50.0, "total": 52.0, "since stamp": 400.0}
+    for i in range(5):
+        statistics.labelled(100.0 + i, early, (8, 8))
+    assert statistics.snapshot(110.0).slowest_ms == early
+
+
+def test_images_ignored_while_disabled_are_no_work_to_be_done():
+    statistics = Statistics(0.0)
+    statistics.failed("out of memory")
+    for i in range(100):
+        statistics.received(i * 0.1, 8)
+        if i < 50:
+            statistics.labelled(i * 0.1, {"total": 5.0}, (8, 8), (4, 4))
+        else:
+            statistics.ignored(i * 0.1)
+    snapshot = statistics.snapshot(9.95)
+    assert snapshot.counts == Counts(received=100, labelled=50, ignored=50, failed=1)
+    assert snapshot.unlabelled_s == snapshot.rate_out_hz == 0
+    assert snapshot.rate_in_hz == pytest.approx(10.0)
+    assert (snapshot.trouble, snapshot.network_size) == ("", (4, 4))
+    for i in range(100, 120):
+        statistics.received(i * 0.1, 8)
+        statistics.labelled(i * 0.1, {"total": 5.0}, (8, 8))
+    snapshot = statistics.snapshot(11.9)
+    assert snapshot.labelling_s == pytest.approx(2.0)
+    assert snapshot.rate_out_hz == pytest.approx(10.0)  # not those of five seconds
+
+
+def minutes(trend: TrendKeeper, *totals_ms: float, start: int = 0) -> float:
+    """Ten images in each minute; returns a moment in the minute after the last."""
+    for minute, total in enumerate(totals_ms, start):
+        for i in range(10):
+            trend.add(60 * minute + 6 * i, {"total": total + (i == 3) * 1000, "network": 1.0})
+    return 60 * (start + len(totals_ms)) + 1.0
+
+
+def test_trend_is_of_medians_ten_minutes_apart():
+    trend = TrendKeeper()
+    now_s = minutes(trend, 50.0)
+    assert trend.look(now_s) is None
+    now_s = minutes(trend, 60.0, start=1)
+    assert trend.look(now_s) == Trend(1, {"total": 50, "network": 1}, {"total": 60, "network": 1})
+    now_s = minutes(trend, *range(61, 85), start=2)
+    found = trend.look(now_s)
+    assert (found.minutes, found.before_ms["total"], found.now_ms["total"]) == (10, 74, 84)
+    assert found.change("total") == pytest.approx(10 / 74)
+    assert found.change("network") == found.change("unknown") == 0
+    assert len(trend._minutes) <= 11
+
+
+def test_trend_does_not_compare_with_a_time_long_past():
+    trend = TrendKeeper()
+    minutes(trend, 50.0, 50.0)
+    assert trend.look(600.0) is None  # no images for minutes
+    now_s = minutes(trend, 70.0, start=30)
+    assert trend.look(now_s) is None
+    now_s = minutes(trend, 80.0, start=31)
+    assert trend.look(now_s).minutes == 1

@@ -1,15 +1,17 @@
 """Computes tracking metrics of masks: id switches, MOTSA, sMOTSA and MOTSP (Voigtlaender et al.
-2019), and HOTA (Luiten et al. 2021)."""
+2019), IDF1 (Ristani et al. 2016), HOTA (Luiten et al. 2021), and how wholly objects are followed
+(Bernardin and Stiefelhagen 2008). All of them equal TrackEval's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
-from instaseg_ros.errors import MissingExtraError
 from instaseg_ros.evaluation.matching import judge
 from instaseg_ros.evaluation.overlaps import FrameCounts, of_class
 
@@ -21,7 +23,9 @@ TITLES = {  # of the shares in TrackScore
     "motsa": "MOTSA",
     "smotsa": "sMOTSA",
     "motsp": "MOTSP",
+    "idf1": "IDF1",
 }
+MOSTLY_TRACKED, MOSTLY_LOST = 0.8, 0.2  # share of an object's masks that are matched
 ROUNDING = np.finfo(float).eps
 
 
@@ -49,13 +53,28 @@ class Overlaps(NamedTuple):
 
 class ClearCounts(NamedTuple):
     """objects: true masks; total_iou: sum over the matches; id_switches: matches of an object whose
-    previous match had another id."""
+    previous match had another id; fragmentations: times that the matches of an object go on after a
+    gap; tracks: true objects; mostly_tracked, mostly_lost: those of which more than MOSTLY_TRACKED,
+    or less than MOSTLY_LOST, is matched."""
 
     objects: int = 0
     matches: int = 0
     wrong: int = 0
     id_switches: int = 0
     total_iou: float = 0.0
+    fragmentations: int = 0
+    tracks: int = 0
+    mostly_tracked: int = 0
+    mostly_lost: int = 0
+
+
+class IdentityCounts(NamedTuple):
+    """right: masks that carry their object's one id; wrong: others predicted; missed: true masks
+    without it."""
+
+    right: int = 0
+    wrong: int = 0
+    missed: int = 0
 
 
 class HotaCounts(NamedTuple):
@@ -77,7 +96,12 @@ class TrackScore(NamedTuple):
     motsa: float
     smotsa: float
     motsp: float
+    idf1: float
     id_switches: int
+    fragmentations: int
+    mostly_tracked: int
+    mostly_lost: int
+    tracks: int
     objects: int
 
 
@@ -85,12 +109,12 @@ def summarize_tracks(
     sequences: Sequence[Sequence[TrackedFrame]], class_names: Sequence[str]
 ) -> dict[str, Any]:
     """`per_class.NAME` with the fields of TrackScore, and beside it their means over the classes
-    that have objects; id_switches, objects and sequences are totals."""
+    that have objects; the counts and sequences are totals."""
     rows = {name: track_score(sequences, c)._asdict() for c, name in enumerate(class_names)}
     means: dict[str, Any] = {}
     for key in TrackScore._fields:
         values = np.array([row[key] for row in rows.values()])
-        if key in ("id_switches", "objects"):
+        if key not in TITLES:
             means[key] = int(values.sum())
         else:
             known = values[~np.isnan(values)]
@@ -102,8 +126,10 @@ def tracking_line(summary: dict[str, Any]) -> str:
     """The result of `summarize_tracks` as a line for people."""
     shares = ", ".join(f"{title} {summary[key]:.3f}" for key, title in TITLES.items())
     return (
-        f"tracking: {shares}, {summary['id_switches']} id switches, {summary['objects']} masks, "
-        f"{summary['sequences']} sequences"
+        f"tracking: {shares}, {summary['id_switches']} id switches, "
+        f"{summary['fragmentations']} fragmentations, {summary['objects']} masks of "
+        f"{summary['tracks']} objects, {summary['mostly_tracked']} of them mostly tracked and "
+        f"{summary['mostly_lost']} mostly lost, {summary['sequences']} sequences"
     )
 
 
@@ -114,11 +140,12 @@ def track_score(sequences: Sequence[Sequence[TrackedFrame]], class_id: int) -> T
     objects, matches, id_switches = map(int, (clear.objects, clear.matches, clear.id_switches))
     if not objects:
         nan = float("nan")
-        return TrackScore(nan, nan, nan, nan, nan, nan, 0, 0)
+        return TrackScore(nan, nan, nan, nan, nan, nan, nan, 0, 0, 0, 0, 0, 0)
     hota = [hota_counts(frames) for frames in overlaps]
     found = np.sum([one.matches for one in hota], axis=0)
     detection = found / np.sum([one.matches + one.missed + one.wrong for one in hota], axis=0)
     association = np.sum([one.association for one in hota], axis=0) / np.maximum(found, 1)
+    identity = IdentityCounts(*np.sum([identity_counts(frames) for frames in overlaps], axis=0))
     penalty = clear.wrong + id_switches
     return TrackScore(
         hota=float(np.sqrt(detection * association).mean()),
@@ -127,7 +154,12 @@ def track_score(sequences: Sequence[Sequence[TrackedFrame]], class_id: int) -> T
         motsa=(matches - penalty) / objects,
         smotsa=(clear.total_iou - penalty) / objects,
         motsp=clear.total_iou / matches if matches else float("nan"),
+        idf1=float(2 * identity.right / (2 * identity.right + identity.wrong + identity.missed)),
         id_switches=id_switches,
+        fragmentations=int(clear.fragmentations),
+        mostly_tracked=int(clear.mostly_tracked),
+        mostly_lost=int(clear.mostly_lost),
+        tracks=int(clear.tracks),
         objects=objects,
     )
 
@@ -146,30 +178,62 @@ def class_overlaps(frame: TrackedFrame, class_id: int) -> Overlaps:
 def clear_counts(frames: Sequence[Overlaps]) -> ClearCounts:
     """Counts of one sequence, its frames in order."""
     last: dict[int, int] = {}  # predicted id by true id
-    objects = matches = wrong = id_switches = 0
+    current: set[int] = set()  # objects matched in the frame before
+    present, matched, runs = Counter[int](), Counter[int](), Counter[int]()  # by true id
+    wrong = id_switches = 0
     total_iou = 0.0
     for frame in frames:
         rows, columns = np.nonzero(frame.match)
-        pairs = zip(
-            frame.truth_ids[rows].tolist(), frame.predicted_ids[columns].tolist(), strict=True
-        )
-        for truth, predicted in pairs:
+        truths = frame.truth_ids[rows].tolist()
+        for truth, predicted in zip(truths, frame.predicted_ids[columns].tolist(), strict=True):
             id_switches += last.get(truth, predicted) != predicted
             last[truth] = predicted
-        objects += len(frame.truth_ids)
-        matches += len(rows)
+        present.update(frame.truth_ids.tolist())
+        matched.update(truths)
+        if frame.iou.size:  # as in TrackEval, a frame of one side alone interrupts nothing
+            runs.update(set(truths) - current)
+            current = set(truths)
         wrong += len(frame.predicted_ids) - len(rows)
         total_iou += float(frame.iou[rows, columns].sum())
-    return ClearCounts(objects, matches, wrong, id_switches, total_iou)
+    shares = [matched[one] / n for one, n in present.items()]
+    return ClearCounts(
+        objects=present.total(),
+        matches=matched.total(),
+        wrong=wrong,
+        id_switches=id_switches,
+        total_iou=total_iou,
+        fragmentations=runs.total() - len(runs),
+        tracks=len(present),
+        mostly_tracked=sum(share > MOSTLY_TRACKED for share in shares),
+        mostly_lost=sum(share < MOSTLY_LOST for share in shares),
+    )
+
+
+def identity_counts(frames: Sequence[Overlaps]) -> IdentityCounts:
+    """Counts of one sequence: each object has the one predicted id that agrees with it most, all
+    considered together."""
+    pairs: Counter[tuple[int, int]] = Counter()
+    for frame in frames:
+        rows, columns = np.nonzero(frame.iou >= 0.5)
+        ids = frame.truth_ids[rows].tolist(), frame.predicted_ids[columns].tolist()
+        pairs.update(zip(*ids, strict=True))
+    truths, predictions = ({pair[side] for pair in pairs} for side in (0, 1))
+    row = {one: k for k, one in enumerate(truths)}
+    column = {one: k for k, one in enumerate(predictions)}
+    agree = np.zeros((len(row), len(column)), np.int64)
+    for (truth, predicted), n in pairs.items():
+        agree[row[truth], column[predicted]] = n
+    right = int(agree[linear_sum_assignment(agree, maximize=True)].sum())
+    return IdentityCounts(
+        right,
+        sum(len(frame.predicted_ids) for frame in frames) - right,
+        sum(len(frame.truth_ids) for frame in frames) - right,
+    )
 
 
 def hota_counts(frames: Sequence[Overlaps]) -> HotaCounts:
     """Counts of one sequence. In each frame, pairs maximise the sum of IoU times how well their
-    tracks fit over the sequence, independently of alpha (as in TrackEval).
-
-    Raises MissingExtraError without scipy.
-    """
-    assign = require_assignment()
+    tracks fit over the sequence, independently of alpha (as in TrackEval)."""
     truths, predictions = (
         np.unique(np.concatenate([np.zeros(0, np.int64), *(frame[side] for frame in frames)]))
         for side in (1, 2)
@@ -189,7 +253,7 @@ def hota_counts(frames: Sequence[Overlaps]) -> HotaCounts:
 
     found = np.zeros((len(ALPHAS), *together.shape), np.int64)
     for frame, (rows, columns) in zip(frames, placed, strict=True):
-        chosen = assign(frame.iou * fit[rows, columns], maximize=True)
+        chosen = linear_sum_assignment(frame.iou * fit[rows, columns], maximize=True)
         right = frame.iou[chosen] >= ALPHAS[:, None] - ROUNDING  # (19, pairs)
         found[:, rows[chosen[0], 0], columns[0, chosen[1]]] += right
     matches = found.sum((1, 2))
@@ -200,13 +264,3 @@ def hota_counts(frames: Sequence[Overlaps]) -> HotaCounts:
         int(present[1].sum()) - matches,
         (found * shared).sum((1, 2)),
     )
-
-
-def require_assignment() -> Callable[..., Any]:
-    """scipy's `linear_sum_assignment`. Raises MissingExtraError without the package."""
-    try:
-        from scipy.optimize import linear_sum_assignment
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("scipy", "tracking", "HOTA") from error
-    function: Callable[..., Any] = linear_sum_assignment
-    return function

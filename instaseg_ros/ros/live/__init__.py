@@ -1,0 +1,1 @@
+"""Watches a running robot from beside, and judges what it sees: `instaseg doctor --live`."""

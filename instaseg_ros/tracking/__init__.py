@@ -1,0 +1,5 @@
+"""Tracking: the same object keeps its id from image to image."""
+
+from instaseg_ros.tracking.tracker import Tracker
+
+__all__ = ["Tracker"]
