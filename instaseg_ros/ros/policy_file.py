@@ -17,10 +17,11 @@ from instaseg_ros.ros.reasons import SUFFIX
 
 IMAGE = "/camera/image_raw"
 OF_EVERY_NODE = ("/parameter_events", "/rosout")
-PUBLISHED = ("/diagnostics", *(f"~/{name}" for name in TOPICS), "~/transition_event")
+PUBLISHED = ("/diagnostics", "~/status", *(f"~/{name}" for name in TOPICS), "~/transition_event")
 SERVICES = (
     "~/change_state",
     "~/describe_parameters",
+    "~/enable",
     "~/get_available_states",
     "~/get_available_transitions",
     "~/get_parameter_types",
