@@ -25,6 +25,7 @@ from instaseg_ros.ros.reasons import Input
 from instaseg_ros.ros.transforms import Transforms
 
 LOG_EVERY_S = 5.0
+QUEUE = 4  # an image's own depth must not make room for the next
 PATIENCE_S = 1.0  # for the image in work when the camera is stopped
 
 
@@ -63,6 +64,7 @@ class DepthStage:
             Image if raw else CompressedImage,
             below(name, "depth") if raw else f"{base}{SUFFIX}",
             self._receive,
+            depth=QUEUE,
         )
         try:
             self._infos = FollowingSubscription(
@@ -84,6 +86,7 @@ class DepthStage:
         """Adapt to the current publishers; call this a few times per second."""
         self._images.adapt()
         self._infos.adapt()
+        self._transforms.adapt()
 
     def describe(self, machine: Machine) -> DepthSnapshot:
         """For diagnostics."""

@@ -2,8 +2,8 @@
 
     python test/compatibility/write.py
 
-makes test/compatibility/VERSION/, again and again until the changelog has that version; from then on
-it is never changed. `test_compatibility.py` reads those of every version.
+makes test/compatibility/VERSION/, again and again until the changelog has that version; from then
+on it is never changed. `test_compatibility.py` reads those of every version.
 """
 
 from __future__ import annotations
