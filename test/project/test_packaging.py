@@ -41,6 +41,7 @@ ROSDEP_KEYS = {
     "opencv-python-headless": "python3-opencv",
     "pyyaml": "python3-yaml",
     "rosbags": "python3-rosbags-pip",
+    "scipy": "python3-scipy",
     "tabulate": "python3-tabulate",
     "torch": "python3-torch",
     "tqdm": "python3-tqdm",
