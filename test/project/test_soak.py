@@ -1,4 +1,4 @@
-"""How a soak accounts and judges. test/ros/test_soak.py runs one."""
+"""How a soak accounts and judges. test/ros/test_every_fault.py runs one."""
 
 from __future__ import annotations
 
