@@ -174,6 +174,7 @@ class Conductor:
         rig = self._rig
         rig.check_processes()
         rig.look_at_publishers()
+        rig.tally()
         assert rig.node is not None
         self._sample_s = time.monotonic() + SAMPLE_EVERY_S
         self._journal.sample(read(rig.node.pid), rig, self.quiet)

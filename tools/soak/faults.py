@@ -62,14 +62,17 @@ class Fault(NamedTuple):
 
 
 def tour(rig: Rig) -> Waiting:
-    """Once through all sizes that the network sees in a soak: a runtime keeps memory for each."""
+    """Once through all sizes that the network sees in a soak, of one image and of several at once: a
+    runtime keeps memory for each."""
     (smaller,), _ = GOOD[SCALE]
+    rig.tell(together=True)
     for scale in (smaller, 1.0):
         yield from _accepted(rig, SCALE, scale)
         for size in (*SIZES, rig.size):
             for camera in rig.accounts:
                 rig.tell(camera=camera, size=size)
             yield TOUR_S
+    rig.tell(together=False)
 
 
 def bad_images(rig: Rig, dice: Random, camera: str, kind: str) -> Waiting:
