@@ -55,12 +55,12 @@ setup(
             "opencv-python-headless>=4.5",
             "rosbags>=0.11",
             "scipy>=1.7",
-            "torch>=2.1",
+            "torch>=2.4",
             "zstandard>=0.19",
         ],
         "openvino": ["openvino>=2025.0"],
         "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"],
-        "gpu": ["nvidia-ml-py>=11.5"],  # heat and clock in diagnostics
+        "gpu": ["nvidia-ml-py>=11.525"],  # heat and clock in diagnostics
         "tensorrt": ["tensorrt>=8.6", "onnx>=1.16", "onnxscript>=0.2"],
         "int8": ["nncf>=2.15", "openvino>=2025.0"],
         "plots": ["Jinja2>=3.0", "matplotlib>=3.6"],

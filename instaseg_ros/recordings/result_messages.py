@@ -60,6 +60,11 @@ POINT = np.dtype(
 FLOAT32, UINT32 = 7, 6  # of sensor_msgs/PointField
 
 
+def below(camera: str, topic: str) -> str:
+    """A camera's topic: below its name, if it has one."""
+    return f"{camera}/{topic}" if camera else topic
+
+
 def labels_message(msgs: Any, header: Any, labels: NDArray[np.uint16]) -> Any:
     """sensor_msgs/Image `mono16`: pixel = instance id, 0 = background."""
     little = np.ascontiguousarray(labels, "<u2")

@@ -20,6 +20,7 @@ from instaseg_ros.recordings.image_messages import (
     image_to_rgb,
     lens_distortion,
 )
+from instaseg_ros.recordings.result_messages import below
 from instaseg_ros.ros import qos
 from instaseg_ros.ros.distributions import (
     SubscriptionEventCallbacks,
@@ -128,11 +129,6 @@ class Camera:
                 and self._node.count_publishers(topic)
             )
         )
-
-
-def below(name: str, topic: str) -> str:
-    """A camera's topic: below its name, if it has one."""
-    return f"{name}/{topic}" if name else topic
 
 
 def _info_topic(node: Node, name: str, image_topic: str) -> str:
