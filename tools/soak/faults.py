@@ -62,8 +62,8 @@ class Fault(NamedTuple):
 
 
 def tour(rig: Rig) -> Waiting:
-    """Once through all sizes that the network sees in a soak, of one image and of several at once: a
-    runtime keeps memory for each."""
+    """Once through all sizes that the network sees in a soak, of one image and of several at once:
+    a runtime keeps memory for each."""
     (smaller,), _ = GOOD[SCALE]
     rig.tell(together=True)
     for scale in (smaller, 1.0):
