@@ -2,12 +2,15 @@
 #   make demo                     a synthetic street through a real ROS 2 node
 #   make test                     lint, unit suite, ROS suite on Jazzy and on Kilted
 #   make slow                     what the unit suite leaves out for its time, some minutes
+#   make lowest                   the unit suite with the lowest versions promised, on Python 3.10
 #   make fuzz                     mutated inputs, FUZZ_SECONDS (an hour) for each kind
 #   make ROS_DISTRO=kilted demo   the same on Kilted
+#   make HASHES=1 ros             only packages whose files are those that were pinned
 #   make PYTHON=python3.12 ros    another Python (3.10 or newer)
 
 PYTHON ?= python3
 export ROS_DISTRO ?= jazzy
+export HASHES ?= 0
 VENV = .venv$(if $(filter kilted,$(ROS_DISTRO)),-kilted)
 # Kilted's environment has what the demo and the ROS suite need; all else is done in Jazzy's.
 UNIT_SUITE = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadgroup
@@ -17,7 +20,7 @@ ROS_SUITE = bin/python -m pytest -m ros test/ros
 unexport PYTHONPATH LD_LIBRARY_PATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH
 unexport RMW_IMPLEMENTATION _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: demo test slow fuzz lint ros jazzy train gpu
+.PHONY: demo test slow lowest fuzz lint ros jazzy train gpu
 
 demo: ros
 	$(VENV)/bin/instaseg demo
@@ -30,6 +33,9 @@ test: lint
 
 slow: jazzy
 	$(UNIT_SUITE) -m "slow and not ros and not gpu"
+
+lowest:
+	$(PYTHON) tools/lowest.py
 
 FUZZ_SECONDS ?= 3600
 FUZZ_SEED ?= $(shell date +%s)

@@ -44,7 +44,6 @@ setup(
         "numpy>=1.21",
         "PyYAML>=5.4",
         "safetensors>=0.4",
-        "scipy>=1.7",
         "tabulate>=0.8.9",
         "tqdm>=4.57",
     ],
@@ -55,12 +54,13 @@ setup(
             "numba>=0.57",
             "opencv-python-headless>=4.5",
             "rosbags>=0.11",
-            "torch>=2.1",
+            "scipy>=1.7",
+            "torch>=2.4",
             "zstandard>=0.19",
         ],
         "openvino": ["openvino>=2025.0"],
         "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"],
-        "gpu": ["nvidia-ml-py>=11.5"],  # heat and clock in diagnostics
+        "gpu": ["nvidia-ml-py>=11.525"],  # heat and clock in diagnostics
         "tensorrt": ["tensorrt>=8.6", "onnx>=1.16", "onnxscript>=0.2"],
         "int8": ["nncf>=2.15", "openvino>=2025.0"],
         "plots": ["Jinja2>=3.0", "matplotlib>=3.6"],

@@ -69,7 +69,11 @@ class Inferred(NamedTuple):
     def apart(self) -> list[Inferred]:
         """The result for each frame alone, in order, to `finish` one by one."""
         return [
-            self._replace(instances=[one], trackers=self.trackers[n : n + 1])
+            self._replace(
+                instances=[one],
+                trackers=self.trackers[n : n + 1],
+                frames=self.frames[n : n + 1],
+            )
             for n, one in enumerate(self.instances)
         ]
 

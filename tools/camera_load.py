@@ -46,7 +46,7 @@ PATIENCE_S = 120.0
 SETTLE_S = 3.0  # of load before the measurement
 PICTURES = 16
 TICKS = os.sysconf("SC_CLK_TCK")
-COUNTED = ("received", "labelled", "dropped while busy", "lost on the way", "refused", "failed")
+COUNTED = ("received", "dropped while busy", "lost on the way", "refused", "failed")
 
 
 class Rig(Node):
@@ -166,6 +166,7 @@ def measure(
             play(SETTLE_S)
             spin_until(time.monotonic() + 1.5)  # until all is done and diagnosed
             before, begin_s = rig.counts(), [_processor_s(p.pid) for p in processes]
+            begin_mb = sum(_memory_mb(p.pid)[0] for p in processes)
             rig.forget()
             play(seconds)
             used_s = [_processor_s(p.pid) - s for p, s in zip(processes, begin_s, strict=True)]
@@ -189,8 +190,10 @@ def measure(
         "most (ms)": round(max(latency), 1),
         **{name: after[name] - before[name] for name in COUNTED},
         "RSS (MB)": round(sum(rss for rss, _ in memory)),
+        "RSS grown (MB)": round(sum(rss for rss, _ in memory) - begin_mb),
         "PSS (MB)": round(sum(pss for _, pss in memory)),
         "processor (s)": round(sum(used_s), 1),
+        "processor for each labelled (ms)": round(sum(used_s) * 1e3 / max(sum(of_each), 1), 1),
     }
 
 

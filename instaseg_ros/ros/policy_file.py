@@ -9,18 +9,21 @@ Needs no ROS.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import quoteattr
 
-from instaseg_ros.recordings.result_messages import NODE_NAME, TOPICS
+from instaseg_ros.recordings.result_messages import NODE_NAME, TOPICS, below
 from instaseg_ros.ros.reasons import SUFFIX
 
 IMAGE = "/camera/image_raw"
+NOTHING: Mapping[str, Sequence[str]] = {"subscribe": (), "publish": ()}
 OF_EVERY_NODE = ("/parameter_events", "/rosout")
-PUBLISHED = ("/diagnostics", *(f"~/{name}" for name in TOPICS), "~/transition_event")
+OF_THE_NODE = ("/diagnostics", "~/status", "~/transition_event")
 SERVICES = (
     "~/change_state",
     "~/describe_parameters",
+    "~/enable",
     "~/get_available_states",
     "~/get_available_transitions",
     "~/get_parameter_types",
@@ -51,11 +54,18 @@ def policy_file(
     namespace: str = "/",
     node: str = NODE_NAME,
     enclave: str = f"/{NODE_NAME}",
-    clock: bool = False,
+    cameras: Sequence[str] = ("",),
+    more: Mapping[str, Sequence[str]] = NOTHING,
 ) -> str:
-    """The text of a policy. images: absolute names of the topics that the node subscribes to, with
-    the suffix of their transport. clock: it runs with use_sim_time."""
-    heard = [*subscribed(images), *(["/clock"] if clock else [])]
+    """The text of a policy.
+
+    images: absolute names of the topics that the node subscribes to, with the suffix of their
+    transport. cameras: the parameter `cameras`. more: further topics that it may `subscribe` to and
+    `publish`.
+    """
+    heard = [*subscribed(images), *more["subscribe"]]
+    results = [f"~/{below(camera, name)}" for camera in cameras for name in TOPICS]
+    said = [*OF_EVERY_NODE, *OF_THE_NODE, *results, *more["publish"]]
     return "\n".join(
         (
             f'{HEADER}<policy version="0.2.0">',
@@ -64,7 +74,7 @@ def policy_file(
             "      <profiles>",
             f"        <profile ns={quoteattr(namespace)} node={quoteattr(node)}>",
             *_entries("topics", "subscribe", heard),
-            *_entries("topics", "publish", (*OF_EVERY_NODE, *PUBLISHED)),
+            *_entries("topics", "publish", said),
             *_entries("services", "reply", SERVICES),
             "        </profile>",
             "      </profiles>",
@@ -96,15 +106,35 @@ def main() -> None:
     parser.add_argument("--namespace", type=_absolute, default="/", help="of the node")
     parser.add_argument("--name", default=NODE_NAME, help="of the node")
     parser.add_argument("--enclave", type=_absolute, default=f"/{NODE_NAME}", help="of its process")
-    parser.add_argument("--clock", action="store_true", help="it runs with use_sim_time")
+    parser.add_argument(
+        "--camera", metavar="NAME", action="append", help="one of the parameter `cameras`"
+    )
+    parser.add_argument(
+        "--subscribe",
+        metavar="TOPIC",
+        type=_absolute,
+        action="append",
+        default=[],
+        help="further topics, such as those of depth, and /clock with use_sim_time",
+    )
+    parser.add_argument(
+        "--publish", metavar="TOPIC", type=_name, action="append", default=[], help="likewise"
+    )
     args = parser.parse_args()
-    images = args.image or [IMAGE]
-    print(policy_file(images, args.namespace, args.name, args.enclave, args.clock), end="")
+    more = {"subscribe": args.subscribe, "publish": args.publish}
+    images, cameras = args.image or [IMAGE], args.camera or [""]
+    print(policy_file(images, args.namespace, args.name, args.enclave, cameras, more), end="")
 
 
 def _absolute(name: str) -> str:
-    if not name.startswith("/") or any(letter in "<>&\"' " for letter in name):
+    if not name.startswith("/"):
         raise argparse.ArgumentTypeError(f"expected a name that starts with /, got {name}")
+    return _name(name)
+
+
+def _name(name: str) -> str:
+    if not re.fullmatch(r"~?/[\w/]*", name):
+        raise argparse.ArgumentTypeError(f"expected a name of ROS, got {name}")
     return name
 
 

@@ -20,19 +20,29 @@ MISSING = "tf2_ros is not installed: apt install ros-$ROS_DISTRO-tf2-ros-py"
 
 
 class Transforms:
-    """Listens to /tf and /tf_static until `close`, if tf2_ros is there."""
+    """Listens to /tf and /tf_static until `close`, if tf2_ros is there, and only if a pose is
+    needed: a vehicle's /tf is busy."""
 
     def __init__(self, node: Node) -> None:
+        self._node = node
+        self._wanted = False
         self._buffer: Any = None
-        if tf2_ros is not None:
+        self._listener: Any = None
+
+    def adapt(self) -> None:
+        """Begin to listen if a pose was asked for; for the executor's thread."""
+        if self._wanted and self._listener is None and tf2_ros is not None:
             self._buffer = tf2_ros.Buffer()
-            self._listener = tf2_ros.TransformListener(self._buffer, node, spin_thread=False)
+            self._listener = tf2_ros.TransformListener(self._buffer, self._node, spin_thread=False)
 
     def pose(self, target: str, source: str) -> tuple[Pose | None, str]:
         """(4, 4) from the coordinates of the frame `source` to those of `target`, the newest known,
         or None and the reason. Cameras on one rig do not move against each other."""
-        if self._buffer is None:
+        if tf2_ros is None:
             return None, MISSING
+        self._wanted = True
+        if self._listener is None:
+            return None, "the node begins to listen to /tf"
         try:
             found = self._buffer.lookup_transform(target, source, Time()).transform
         except Exception as error:  # of tf2's many kinds
@@ -41,8 +51,9 @@ class Transforms:
 
     def close(self) -> None:
         """Unsubscribe."""
-        if self._buffer is not None:
+        if self._listener is not None:
             self._listener.unregister()
+            self._listener = None
 
 
 def matrix(transform: Any) -> Pose:

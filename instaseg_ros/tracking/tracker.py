@@ -13,7 +13,6 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from instaseg_ros.config import TrackingConfig
 from instaseg_ros.frames import Frame, Instances
@@ -255,6 +254,8 @@ def _nearness(expected: State, states: State, missed_s: float) -> NDArray[np.flo
 
 def _assigned(likeness: NDArray[np.float64], least: float) -> list[tuple[int, int]]:
     """Pairs of a row and a column, each in at most one, that together are most alike."""
+    from scipy.optimize import linear_sum_assignment  # not needed without tracking
+
     rows, columns = linear_sum_assignment(np.maximum(likeness, 0), maximize=True)
     kept = likeness[rows, columns] >= max(least, 1e-9)
     return list(zip(rows[kept].tolist(), columns[kept].tolist(), strict=True))

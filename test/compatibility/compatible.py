@@ -14,7 +14,7 @@ from instaseg_ros.config import Config, parameters, plain
 from instaseg_ros.config.options import METHODS
 from instaseg_ros.contract import INTERFACE
 from instaseg_ros.model.erfnet import PROFILES
-from instaseg_ros.recordings.result_messages import NODE_NAME, TOPICS
+from instaseg_ros.recordings.result_messages import DEPTH_TOPICS, NODE_NAME, TOPICS
 from instaseg_ros.ros.parameter_file import node_parameters
 
 SETTINGS = [
@@ -56,7 +56,8 @@ def interface() -> dict[str, Any]:
     return {
         "interface": INTERFACE,
         "node": NODE_NAME,
-        "topics": {name: {"type": t.type, "latched": t.latched} for name, t in TOPICS.items()},
+        "topics": {name: t._asdict() for name, t in TOPICS.items()},
+        "depth topics": {name: t._asdict() for name, t in DEPTH_TOPICS.items()},
         "parameters": {
             method: {p.name: _kind(p.kind) for p in parameters(Config().for_method(method))}
             for method in METHODS

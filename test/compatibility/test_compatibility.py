@@ -27,7 +27,7 @@ from compatible import SETTINGS, interface, keys_of, small_profiles  # noqa: E40
 
 from instaseg_ros import __version__, cli  # noqa: E402
 from instaseg_ros.checkpoint import HEADER_KEY, describe, load_checkpoint  # noqa: E402
-from instaseg_ros.config import Config, leaves_of, parse_assignments  # noqa: E402
+from instaseg_ros.config import Config, leaves_of, parse_assignments, plain  # noqa: E402
 from instaseg_ros.configure import load_config  # noqa: E402
 from instaseg_ros.contract import INTERFACE, format_of  # noqa: E402
 from instaseg_ros.datasets import open_dataset  # noqa: E402
@@ -98,7 +98,7 @@ def test_parameters(kept: Path) -> None:
     told = leaves_of(load_config(kept / "parameters.yaml"))
     for key, value in content["ros__parameters"].items():
         for name, one in value.items() if isinstance(value, dict) else [("", value)]:
-            assert told[f"{key}.{name}" if name else key] == one
+            assert plain(told[f"{key}.{name}" if name else key]) == one
 
 
 def test_topics_and_parameters(kept: Path) -> None:
@@ -108,7 +108,8 @@ def test_topics_and_parameters(kept: Path) -> None:
         assert before["interface"] < now["interface"]
         return
     assert now["node"] == before["node"]
-    assert before["topics"].items() <= now["topics"].items()
+    for kind in ("topics", "depth topics"):
+        assert before[kind].items() <= now[kind].items()
     for method, known in before["parameters"].items():
         assert known.items() <= now["parameters"][method].items()
 
@@ -119,7 +120,7 @@ def test_recording(kept: Path) -> None:
     topics = json.loads((kept / "interface.json").read_text())["topics"]
     node = json.loads((kept / "interface.json").read_text())["node"]
     assert {n: t.type for n, t in recording.topics.items()}.items() >= {
-        f"/{node}/{name}": topic["type"] for name, topic in topics.items()
+        f"/{node}/{name}": topic["type"] for name, topic in topics.items() if topic["recorded"]
     }.items()
     labels, detections = (
         deserialize(messages[f"/{node}/{name}"], topics[name]["type"])

@@ -1,15 +1,17 @@
-"""Writes the files that this version's users have, once for each release:
+"""Writes the files that this version's users have:
 
     python test/compatibility/write.py
 
-makes test/compatibility/VERSION/, which is committed and never changed; `test_compatibility.py`
-reads those of every version.
+makes test/compatibility/VERSION/, again and again until the changelog has that version; from then
+on it is never changed. `test_compatibility.py` reads those of every version.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import sys
 import tempfile
 from dataclasses import replace
@@ -36,7 +38,12 @@ from instaseg_ros.recordings.result_messages import overlay_message  # noqa: E40
 
 def main() -> None:
     folder = HERE / __version__
-    folder.mkdir()  # an earlier version's files are never changed
+    if folder.exists():
+        changelog = (HERE.parents[1] / "CHANGELOG.rst").read_text(encoding="utf-8")
+        if re.search(rf"^{re.escape(__version__)}\b", changelog, re.MULTILINE):
+            sys.exit(f"{__version__} is released: its files are never changed")
+        shutil.rmtree(folder)
+    folder.mkdir()
     os.chdir(folder)  # results name their inputs
     with small_profiles():
         save_checkpoint(weights(), "weights.safetensors", torch.float16)

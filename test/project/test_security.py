@@ -46,7 +46,9 @@ def test_the_policy_has_the_form_that_sros2_reads() -> None:
 
 def test_it_is_written_for_the_topics_that_one_has() -> None:
     words = ["--image", "/front/image/compressed", "--image", "/rear/image"]
-    words += ["--namespace", "/robot", "--name", "eyes", "--enclave", "/robot/eyes", "--clock"]
+    words += ["--namespace", "/robot", "--name", "eyes", "--enclave", "/robot/eyes"]
+    words += ["--camera", "front", "--camera", "rear", "--subscribe", "/clock"]
+    words += ["--publish", "~/front/points"]
     command = [sys.executable, "-m", "instaseg_ros.ros.policy_file", *words]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     profile = ElementTree.fromstring(text)[0][0][0][0]
@@ -58,6 +60,9 @@ def test_it_is_written_for_the_topics_that_one_has() -> None:
         "/rear/image",
         "/clock",
     ]
+    published = names(profile, "topics", "publish")
+    assert {"~/front/labels", "~/rear/overlay", "~/status", "~/front/points"} < set(published)
+    assert "~/labels" not in published
     refused = subprocess.run(
         [*command, "--image", "front<"], check=False, capture_output=True, text=True
     )

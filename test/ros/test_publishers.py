@@ -61,7 +61,7 @@ def test_labels_are_compressed_for_subscribers_only(node: LifecycleNode, monkeyp
 
     def publish() -> None:
         publishers.publish_labels(Header(), INSTANCES)
-        publishers.publish_drawings(Header(), frame, INSTANCES, Config())
+        publishers.publish_pictures(Header(), frame, INSTANCES, Config())
 
     publish()
     assert not made

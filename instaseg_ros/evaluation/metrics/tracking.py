@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from instaseg_ros.evaluation.matching import judge
 from instaseg_ros.evaluation.overlaps import FrameCounts, of_class
@@ -212,6 +211,8 @@ def clear_counts(frames: Sequence[Overlaps]) -> ClearCounts:
 def identity_counts(frames: Sequence[Overlaps]) -> IdentityCounts:
     """Counts of one sequence: each object has the one predicted id that agrees with it most, all
     considered together."""
+    from scipy.optimize import linear_sum_assignment  # not needed without tracking
+
     pairs: Counter[tuple[int, int]] = Counter()
     for frame in frames:
         rows, columns = np.nonzero(frame.iou >= 0.5)
@@ -234,6 +235,8 @@ def identity_counts(frames: Sequence[Overlaps]) -> IdentityCounts:
 def hota_counts(frames: Sequence[Overlaps]) -> HotaCounts:
     """Counts of one sequence. In each frame, pairs maximise the sum of IoU times how well their
     tracks fit over the sequence, independently of alpha (as in TrackEval)."""
+    from scipy.optimize import linear_sum_assignment
+
     truths, predictions = (
         np.unique(np.concatenate([np.zeros(0, np.int64), *(frame[side] for frame in frames)]))
         for side in (1, 2)
