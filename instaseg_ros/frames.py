@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class Distortion(NamedTuple):
+    """What a lens does to an image that is not rectified.
+
+    model: of sensor_msgs/distortion_models: plumb_bob, rational_polynomial or equidistant.
+    coefficients: as many as that has, in OpenCV's order.
+    """
+
+    model: str
+    coefficients: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +31,7 @@ class Frame:
     intrinsics: (3, 3) float64 camera matrix in pixels of `image`; None when unknown.
     received_ns: when a recorder received it, nanoseconds; None if not from a recording.
     name: name of the image's file, without suffix; empty if it has no file of its own.
+    distortion: of the image, with the intrinsics; None: none, as in a rectified image.
     camera: name by which its camera is remembered from frame to frame; empty: `frame_id`.
     """
 
@@ -31,6 +43,7 @@ class Frame:
     received_ns: int | None = None
     name: str = ""
     camera: str = ""
+    distortion: Distortion | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,6 @@ counts.
 # mypy: allow-untyped-defs, allow-incomplete-defs
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,7 +46,7 @@ def locate(
 
     depth: (H, W) float32, metres along the optical axis, 0 where unknown; less than 1/16 m or more
     than 1 km counts as unknown. rays: (H, W, 2) float32,
-    x / z and y / z of what each pixel sees (`pinhole_rays`).
+    x / z and y / z of what each pixel sees (`rays.sight`).
     """
     compile_all()
     labels = np.require(instances.labels, np.uint16, ["C", "W"])  # as the kernels are declared
@@ -101,26 +99,6 @@ def object_points(
     y, x, z = y[counts], x[counts], z[counts]
     points = np.column_stack([rays[y, x] * z[:, None], z])
     return points.astype(np.float32, copy=False), ids[counts]
-
-
-@functools.lru_cache(maxsize=8)
-def _pinhole_rays(matrix: bytes, height: int, width: int) -> NDArray[np.float32]:
-    k = np.frombuffer(matrix).reshape(3, 3)
-    rays = np.empty((height, width, 2), np.float32)
-    y = (np.arange(height) - k[1, 2]) / k[1, 1]
-    rays[..., 1] = y[:, None]
-    rays[..., 0] = (np.arange(width) - k[0, 2]) / k[0, 0] - (k[0, 1] / k[0, 0] * y)[:, None]
-    return rays
-
-
-def pinhole_rays(intrinsics: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float32]:
-    """(H, W, 2) float32: x / z and y / z of what each pixel of a rectified image sees; kept for the
-    cameras of the last calls.
-
-    intrinsics: (3, 3) in pixels of the image of `size` (H, W); the centre of the first pixel is
-    (0, 0).
-    """
-    return _pinhole_rays(np.ascontiguousarray(intrinsics, np.float64).tobytes(), *size)
 
 
 def _pixel_area(rays: NDArray[np.float32]) -> float:

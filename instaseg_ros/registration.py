@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instaseg_ros.errors import ImageError
+from instaseg_ros.frames import Distortion
 from instaseg_ros.numba_cache import compile_all, kernel
 
 SAME_PX = 0.01  # of the image's width: intrinsics that differ less are of the same view
@@ -19,11 +20,12 @@ MOST_PX = 16  # half of the largest square: a point just before the camera must 
 
 class View(NamedTuple):
     """What a camera sees. frame_id: its optical frame. size: (H, W) pixels. intrinsics: (3, 3)
-    float64, pixels of that size; None when unknown."""
+    float64, pixels of that size; None when unknown. distortion: as in Frame."""
 
     frame_id: str
     size: tuple[int, int]
     intrinsics: NDArray[np.float64] | None = None
+    distortion: Distortion | None = None
 
 
 def registered(
@@ -56,6 +58,12 @@ def registered(
                 f"{what}: expected the {name} calibrated camera_info, to project one into the "
                 "other; publish it, or registered depth in the image's frame"
             )
+        if view.distortion is not None:
+            raise ImageError(
+                f"{what}: expected rectified images, to project one into the other, but the "
+                f"{name} camera_info has distortion; rectify them (image_proc) and set "
+                "input.rectified, or publish registered depth"
+            )
     if not same_frame and pose is None:
         raise ImageError(
             f"{what}: the transform between these frames is missing"
@@ -75,7 +83,7 @@ def _is_same_view(source: View, target: View) -> bool:
         return True
     scale = np.array([[width / wide], [height / high], [1]])
     difference = np.abs(source.intrinsics * scale - target.intrinsics)
-    return bool(difference.max() <= SAME_PX * width)
+    return bool(difference.max() <= SAME_PX * width) and source.distortion == target.distortion
 
 
 def _said(view: View) -> str:
@@ -100,7 +108,7 @@ def reprojected(
     # A pixel (u, v) of depth z is seen at turned (u, v, 1) z + shifted.
     turned = target.intrinsics @ pose[:3, :3] @ np.linalg.inv(source.intrinsics)
     shifted = target.intrinsics @ pose[:3, 3]
-    sides = np.diag(target.intrinsics)[:2] / np.diag(source.intrinsics)[:2]
+    sides = np.abs(np.diag(target.intrinsics)[:2] / np.diag(source.intrinsics)[:2])
     seen = np.full(target.size, np.inf, np.float32)
     flat = np.require(depth, np.float32, ["C", "W"])
     _project(flat, np.ascontiguousarray(turned), np.ascontiguousarray(shifted), sides, seen)

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from instaseg_ros.errors import ImageError
+from instaseg_ros.frames import Distortion
 from instaseg_ros.registration import View, registered
 
 SIZE = (120, 160)
 K = np.array([[200.0, 0, 79.5], [0, 200, 59.5], [0, 0, 1]])
 IMAGE = View("camera", SIZE, K)
+LENS = Distortion("plumb_bob", (-0.3, 0.1, 0.0, 0.0, 0.0))
 
 
 def with_box(size=SIZE, k=K, shift=(0.0, 0.0, 0.0)):
@@ -34,6 +36,9 @@ def test_depth_of_the_image_itself_is_taken_as_it_is():
     depth = with_box()
     for source in (IMAGE, View("camera", SIZE), View("", SIZE)):
         assert registered(depth, source, IMAGE) is depth
+    lens = View("camera", SIZE, K, LENS)  # registered to the image that is not rectified
+    assert registered(depth, lens, lens) is depth
+    assert registered(depth, View("camera", SIZE), lens) is depth
 
 
 @pytest.mark.parametrize("times", [0.5, 2, 3])
@@ -98,6 +103,9 @@ def test_unknown_depth_stays_unknown():
             np.eye(4),
             "expected the image's calibrated",
         ),
+        (View("depth", SIZE, K, LENS), IMAGE, np.eye(4), "depth's camera_info has distortion"),
+        (View("camera", SIZE, K, LENS), IMAGE, None, "expected rectified images"),
+        (View("depth", SIZE, K), View("camera", SIZE, K, LENS), np.eye(4), "image's camera_info"),
         (View("depth", SIZE, K), IMAGE, None, r"transform .* is missing \(no tf\); publish it on"),
     ],
 )

@@ -98,7 +98,7 @@ class InputConfig:
     rectified: bool = param(
         False,
         "what images are: true: rectified, so that camera_info's P holds for them; false: as the "
-        "camera makes them, its K holds, and the lens' distortion is not corrected",
+        "camera makes them, with its K and the lens' distortion",
     )
 
 

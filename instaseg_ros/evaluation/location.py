@@ -26,8 +26,9 @@ from instaseg_ros.evaluation.matching import judge
 from instaseg_ros.evaluation.overlaps import frame_counts, of_class
 from instaseg_ros.evaluation.run import labelled
 from instaseg_ros.frames import Instances
-from instaseg_ros.localization import locate, pinhole_rays
+from instaseg_ros.localization import locate
 from instaseg_ros.pipeline import Pipeline
+from instaseg_ros.rays import sight
 from instaseg_ros.synthetic_street import held_out_street
 
 BINS_M = (0, 5, 10, 15, 20, 30, 60)
@@ -90,7 +91,7 @@ def compare(
     enough depth. middles: by label, the middle of the whole object."""
     frame = sample.frame
     assert frame.depth is not None and frame.intrinsics is not None
-    rays = pinhole_rays(frame.intrinsics, depth.shape)
+    rays = sight(frame)
     located = locate(instances, depth, rays)
     counts = frame_counts(
         sample.labels, sample.ids, sample.class_ids, instances, sample.ignore, min_pixels=0

@@ -104,15 +104,17 @@ class BagSource:
             ) from error
         if not image.flags.writeable:  # a view of the recording's bytes, for which torch warns
             image = image.copy()
-        info, matrix = self._camera_info, None
+        info, matrix, lens = self._camera_info, None, None
         if info is not None and info.header.frame_id == header.frame_id:
             matrix = image_messages.camera_matrix(info, image.shape[:2], self.config.rectified)
+            lens = image_messages.lens_distortion(info, self.config.rectified)
         return Frame(
             image,
             message_types.stamp_ns(header),
             header.frame_id,
             intrinsics=matrix,
             received_ns=raw.received_ns,
+            distortion=lens,
         )
 
 

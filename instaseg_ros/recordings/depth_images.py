@@ -18,6 +18,7 @@ from instaseg_ros.recordings.image_messages import (
     camera_matrix,
     compressed_to_depth,
     image_to_depth,
+    lens_distortion,
 )
 from instaseg_ros.recordings.message_types import stamp_ns
 from instaseg_ros.recordings.recording import RawMessage
@@ -50,10 +51,11 @@ def with_depth(frame: Frame, depth: Depth, config: InputConfig, pose_of: PoseOf)
     values = to_depth(message, config.max_pixels)
     frame_id, size = message.header.frame_id, values.shape
     if info is not None and info.header.frame_id == frame_id:
-        source = View(frame_id, size, camera_matrix(info, size, config.rectified))
+        lens = lens_distortion(info, config.rectified)
+        source = View(frame_id, size, camera_matrix(info, size, config.rectified), lens)
     else:
         source = View(frame_id, size)
-    target = View(frame.frame_id, frame.image.shape[:2], frame.intrinsics)
+    target = View(frame.frame_id, frame.image.shape[:2], frame.intrinsics, frame.distortion)
     pose, why = None, ""
     if frame_id not in ("", frame.frame_id):
         pose, why = pose_of(frame.frame_id, frame_id)

@@ -18,10 +18,17 @@ from numpy.typing import NDArray
 
 from instaseg_ros.config import InputConfig
 from instaseg_ros.errors import ImageError
+from instaseg_ros.frames import Distortion
 from instaseg_ros.recordings.image_files import check_size, decode, read_image_file
 from instaseg_ros.recordings.image_headers import read_header
 
 AS_IT_COMES = InputConfig()
+# How many coefficients the models of sensor_msgs/distortion_models.hpp may have.
+LENS_MODELS = {
+    "plumb_bob": (4, 5),
+    "rational_polynomial": (8, 12, 14),
+    "equidistant": (4,),
+}
 _DEPTH_HEADER = struct.Struct("<iff")  # of compressed_depth_image_transport
 
 
@@ -48,6 +55,8 @@ class CameraInfo(Protocol):
 
     height: int
     width: int
+    distortion_model: str
+    d: Any
     k: Any
     p: Any
     roi: Any
@@ -213,7 +222,7 @@ def camera_matrix(
     """(3, 3) camera matrix in pixels of an image of `size` (height, width), which may be binned,
     cropped or scaled; None if the camera is not calibrated.
 
-    rectified: of the rectified image, from P; else from K, without the lens' distortion.
+    rectified: of the rectified image, from P; else from K, to which `lens_distortion` belongs.
     """
     height, width = info.roi.height or info.height, info.roi.width or info.width
     if rectified:
@@ -225,6 +234,18 @@ def camera_matrix(
     matrix[:2, 2] -= info.roi.x_offset, info.roi.y_offset
     matrix[:2] *= [[size[1] / width], [size[0] / height]]
     return matrix
+
+
+def lens_distortion(info: CameraInfo, rectified: bool = False) -> Distortion | None:
+    """The distortion of an image that is not rectified; None if there is none, or its model is
+    unknown."""
+    coefficients = tuple(float(one) for one in info.d)
+    counts = LENS_MODELS.get(info.distortion_model, ())
+    if rectified or len(coefficients) not in counts or not any(coefficients):
+        return None
+    return (
+        Distortion(info.distortion_model, coefficients) if np.isfinite(coefficients).all() else None
+    )
 
 
 def _metres(samples: NDArray[Any]) -> NDArray[np.float32]:

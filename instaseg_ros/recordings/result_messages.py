@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instaseg_ros.config import file
-from instaseg_ros.frames import Instances, Locations
+from instaseg_ros.frames import Frame, Instances, Locations
+from instaseg_ros.rays import directions
 from instaseg_ros.visualization import COLORS, color
 
 NODE_NAME = file.NODE_NAME
@@ -202,22 +203,28 @@ def markers_message(
     header: Any,
     instances: Instances,
     class_names: Sequence[str],
-    intrinsics: NDArray[np.float64] | None = None,
+    frame: Frame | None = None,
     locations: Locations | None = None,
 ) -> Any:
     """visualization_msgs/MarkerArray: outline (namespace `outline`) and name (`name`) of each
     instance, after a marker that deletes the previous image's.
 
-    Drawn in the camera's optical frame, where `intrinsics` (3, 3) place each pixel; without them, a
-    horizontal field of view of 53 degrees is assumed. Located instances stand at their distance,
-    which is added to the name, with the box around what is visible (`box`); others on the image
-    plane at 1 m, hence in the right direction.
+    Drawn in the camera's optical frame, where the intrinsics of `frame` place each pixel; without
+    them, a horizontal field of view of 53 degrees is assumed. Located instances stand at their
+    distance, which is added to the name, with the box around what is visible (`box`); others on the
+    image plane at 1 m, hence in the right direction.
     """
     height, width = instances.labels.shape
-    if intrinsics is None:
-        intrinsics = np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]], float)
-    to_metres = np.asarray(np.linalg.inv(intrinsics), np.float64)
-    pixel_m = float(to_metres[0, 0])
+    intrinsics = np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]], float)
+    distortion = None
+    if frame is not None and frame.intrinsics is not None:
+        intrinsics, distortion = frame.intrinsics, frame.distortion
+    pixel_m = float(1 / intrinsics[0, 0])
+
+    def points(pixels: NDArray[np.float64], away_m: float) -> list[Any]:
+        rays = directions(pixels, intrinsics, distortion) * away_m
+        return [msgs.Point(x=x, y=y, z=away_m) for x, y in rays.tolist()]
+
     markers = [msgs.Marker(header=header, action=3)]  # DELETEALL
     places = {} if locations is None else {int(row): k for k, row in enumerate(locations.rows)}
     for i, label in enumerate(instances.ids.tolist()):
@@ -240,7 +247,7 @@ def markers_message(
                 ns="outline",
                 type=5,  # LINE_LIST
                 scale=msgs.Vector3(x=2 * pixel_m * away_m),
-                points=_points(msgs, segments, to_metres * away_m),
+                points=points(segments, away_m),
             )
         )
         left, top, right, _ = instances.boxes_xyxy[i].tolist()
@@ -250,7 +257,7 @@ def markers_message(
                 **look,
                 ns="name",
                 type=9,  # TEXT_VIEW_FACING
-                pose=msgs.Pose(position=_points(msgs, above, to_metres * away_m)[0]),
+                pose=msgs.Pose(position=points(above, away_m)[0]),
                 scale=msgs.Vector3(z=16 * pixel_m * away_m),
                 text=name,
             )
@@ -304,9 +311,3 @@ def _outline(
         corners = cv2.approxPolyDP(contour, 1.0, True)[:, 0].astype(float)  # (S, 2)
         lines.append(np.stack([corners, np.roll(corners, -1, axis=0)], 1).reshape(-1, 2))
     return np.concatenate([*lines, np.empty((0, 2))]) + np.array([left, top])
-
-
-def _points(msgs: Any, pixels: NDArray[np.float64], to_metres: NDArray[np.float64]) -> list[Any]:
-    """Points that project to `pixels` (N, 2), as far in front of the camera as `to_metres` says."""
-    rays = np.column_stack([pixels, np.ones(len(pixels))]) @ to_metres.T
-    return [msgs.Point(x=x, y=y, z=z) for x, y, z in rays.tolist()]

@@ -21,6 +21,7 @@ from instaseg_ros.contract import format_of
 from instaseg_ros.errors import ConfigError, InstasegError
 from instaseg_ros.files import OutputFile
 from instaseg_ros.frames import Frame, Instances, Locations, Result
+from instaseg_ros.rays import sight
 from instaseg_ros.recordings import result_messages
 from instaseg_ros.recordings.annotation_files import CocoSink, KittiMotsSink, unused_name
 from instaseg_ros.recordings.video import VideoFile
@@ -99,7 +100,7 @@ class BagSink:
             "detections": result_messages.detections_message(msgs, header, instances, names),
             "overlay": result_messages.overlay_message(msgs, header, picture),
             "markers": result_messages.markers_message(
-                msgs, header, instances, names, frame.intrinsics, locations
+                msgs, header, instances, names, frame, locations
             ),
         }
         if locations is not None:
@@ -119,14 +120,13 @@ class BagSink:
         """Where the instances of a frame with depth are."""
         if frame.depth is None or frame.intrinsics is None:
             return None
-        from instaseg_ros.localization import locate, pinhole_rays
+        from instaseg_ros.localization import locate
 
         if not self._knows_depth:
             topic = result_messages.DEPTH_TOPICS["detections_3d"]
             self._writer.add_topic(_topic("detections_3d"), topic.type, topic.latched)
             self._knows_depth = True
-        rays = pinhole_rays(frame.intrinsics, frame.depth.shape)
-        return locate(instances, frame.depth, rays, self._min_pixels)
+        return locate(instances, frame.depth, sight(frame), self._min_pixels)
 
     def close(self) -> None:
         self._writer.close()

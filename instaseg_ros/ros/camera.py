@@ -14,7 +14,12 @@ from std_msgs.msg import Header
 
 from instaseg_ros.config import InputConfig, NodeConfig
 from instaseg_ros.frames import Frame
-from instaseg_ros.recordings.image_messages import camera_matrix, compressed_to_rgb, image_to_rgb
+from instaseg_ros.recordings.image_messages import (
+    camera_matrix,
+    compressed_to_rgb,
+    image_to_rgb,
+    lens_distortion,
+)
 from instaseg_ros.recordings.result_messages import below
 from instaseg_ros.ros import qos
 from instaseg_ros.ros.distributions import (
@@ -141,7 +146,9 @@ def described(info: CameraInfo | None, rectified: bool = True) -> str:
         return "none yet"
     remark = "" if info.k[0] else ", not calibrated"
     if not rectified and any(info.d):
-        remark += ", whose lens distortion is not corrected (input.rectified)"
+        known = lens_distortion(info) is not None
+        remark += f", {info.distortion_model} {'corrected' if known else 'unknown, not corrected'}"
+        remark += ": not rectified (input.rectified)"
     return f"{info.width} x {info.height}, frame_id '{info.header.frame_id}'{remark}"
 
 
@@ -241,7 +248,8 @@ def to_frame(message: Any, config: InputConfig, camera_info: CameraInfo | None =
     if camera_info is None or camera_info.header.frame_id != header.frame_id:
         return Frame(image, stamp_ns(header), header.frame_id)
     matrix = camera_matrix(camera_info, image.shape[:2], config.rectified)
-    return Frame(image, stamp_ns(header), header.frame_id, intrinsics=matrix)
+    lens = lens_distortion(camera_info, config.rectified)
+    return Frame(image, stamp_ns(header), header.frame_id, intrinsics=matrix, distortion=lens)
 
 
 def stamp_ns(header: Header) -> int:

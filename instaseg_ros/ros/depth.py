@@ -14,8 +14,9 @@ from std_msgs.msg import Header
 from instaseg_ros.config import Config, DepthConfig
 from instaseg_ros.errors import ImageError
 from instaseg_ros.frames import Frame, Instances, Locations
-from instaseg_ros.localization import locate, pinhole_rays
+from instaseg_ros.localization import locate
 from instaseg_ros.numba_cache import compile_all
+from instaseg_ros.rays import sight
 from instaseg_ros.recordings.depth_images import Depth, with_depth
 from instaseg_ros.ros.camera import FollowingSubscription, below, described, stamp_ns
 from instaseg_ros.ros.depth_pairing import DepthPairing, Nearest
@@ -147,9 +148,8 @@ class DepthStage:
             )
             return None
         frame = with_depth(found.frame, nearest.depth, found.config.input, self._transforms.pose)
-        assert frame.depth is not None and frame.intrinsics is not None
-        rays = pinhole_rays(frame.intrinsics, frame.depth.shape)
-        locations = locate(found.instances, frame.depth, rays, config.min_pixels)
+        assert frame.depth is not None
+        locations = locate(found.instances, frame.depth, sight(frame), config.min_pixels)
         left_out = len(found.instances) - len(locations)
         self._statistics.located(time.perf_counter(), later_ms, len(locations), left_out)
         return found._replace(frame=frame), locations

@@ -10,6 +10,7 @@ from std_msgs.msg import Header
 
 from instaseg_ros.config import Config
 from instaseg_ros.frames import Frame, Instances, Locations
+from instaseg_ros.rays import sight
 from instaseg_ros.recordings import result_messages
 from instaseg_ros.ros import qos
 from instaseg_ros.ros.camera import below
@@ -82,7 +83,7 @@ class ResultPublishers:
         subscribes."""
         if self._has_subscribers("markers"):
             markers = result_messages.markers_message(
-                MESSAGES, header, instances, self._class_names, frame.intrinsics, locations
+                MESSAGES, header, instances, self._class_names, frame, locations
             )
             self._publishers["markers"].publish(markers)
 
@@ -95,11 +96,10 @@ class ResultPublishers:
         )
         self._publishers["detections_3d"].publish(detections)
         if self._has_subscribers("points"):
-            from instaseg_ros.localization import object_points, pinhole_rays
+            from instaseg_ros.localization import object_points
 
-            assert frame.depth is not None and frame.intrinsics is not None
-            rays = pinhole_rays(frame.intrinsics, frame.depth.shape)
-            points = object_points(instances, locations, frame.depth, rays)
+            assert frame.depth is not None
+            points = object_points(instances, locations, frame.depth, sight(frame))
             self._publishers["points"].publish(
                 result_messages.points_message(MESSAGES, header, *points)
             )

@@ -8,7 +8,9 @@ import numpy as np
 import written_recordings
 from written_recordings import CLASS_NAMES
 
-from instaseg_ros.localization import locate, object_points, pinhole_rays
+from instaseg_ros.frames import Frame
+from instaseg_ros.localization import locate, object_points
+from instaseg_ros.rays import sight
 from instaseg_ros.recordings import result_messages
 
 __all__ = [
@@ -47,12 +49,13 @@ def message_of_each_output(msgs: Any, header: Any) -> dict[str, Any]:
 
 def message_of_each_depth_output(msgs: Any, header: Any) -> dict[str, Any]:
     """Likewise of those with depth, and `markers` at their distance."""
-    rays = pinhole_rays(INTRINSICS, DEPTH.shape)
+    frame = Frame(np.zeros((*DEPTH.shape, 3), np.uint8), intrinsics=INTRINSICS)
+    rays = sight(frame)
     located = locate(INSTANCES, DEPTH, rays)
     points = object_points(INSTANCES, located, DEPTH, rays)
     found = msgs, header, INSTANCES
     return {
         "detections_3d": result_messages.detections_3d_message(*found, located, CLASS_NAMES),
         "points": result_messages.points_message(msgs, header, *points),
-        "markers": result_messages.markers_message(*found, CLASS_NAMES, INTRINSICS, located),
+        "markers": result_messages.markers_message(*found, CLASS_NAMES, frame, located),
     }

@@ -13,6 +13,7 @@ import pytest
 
 from instaseg_ros.config import InputConfig
 from instaseg_ros.errors import ImageError
+from instaseg_ros.frames import Distortion
 from instaseg_ros.recordings import image_messages
 
 HEIGHT, WIDTH = 6, 8
@@ -413,7 +414,10 @@ def camera_info(k, size=(480, 640), roi=(0, 0, 0, 0), p=None):
     """roi: x, y, height, width, as in the message zeros for all of the image."""
     x, y, height, width = roi
     region = SimpleNamespace(x_offset=x, y_offset=y, height=height, width=width)
-    return SimpleNamespace(height=size[0], width=size[1], k=k, p=p, roi=region)
+    return SimpleNamespace(
+        height=size[0], width=size[1], k=k, p=p, roi=region,
+        distortion_model="plumb_bob", d=[],
+    )  # fmt: skip
 
 
 K = np.array([500.0, 0, 320, 0, 400, 240, 0, 0, 1])
@@ -448,3 +452,26 @@ def test_the_matrix_of_a_rectified_image_is_in_p():
     np.testing.assert_allclose(matrix, [[225, 0, 155], [0, 190, 117.5], [0, 0, 1]])
     assert info.p[0] == 450 and info.p[3] == -54  # the message is untouched
     assert image_messages.camera_matrix(camera_info(K, p=np.zeros(12)), (480, 640), True) is None
+
+
+@pytest.mark.parametrize(
+    ("model", "coefficients", "known"),
+    [
+        ("plumb_bob", [-0.3, 0.1, 0, 0, 0], True),
+        ("plumb_bob", [-0.3, 0.1, 0, 0], True),
+        ("rational_polynomial", [0.1] * 8, True),
+        ("equidistant", [0.1] * 4, True),
+        ("plumb_bob", [0.0] * 5, False),
+        ("plumb_bob", [], False),
+        ("plumb_bob", [0.1] * 3, False),
+        ("plumb_bob", [0.1, np.nan, 0, 0, 0], False),
+        ("", [0.1] * 5, False),
+        ("thin_prism", [0.1] * 5, False),
+    ],
+)
+def test_lens_distortion_is_taken_from_images_that_are_not_rectified(model, coefficients, known):
+    info = camera_info(K)
+    info.distortion_model, info.d = model, coefficients
+    lens = image_messages.lens_distortion(info)
+    assert lens == (Distortion(model, tuple(coefficients)) if known else None)
+    assert image_messages.lens_distortion(info, rectified=True) is None

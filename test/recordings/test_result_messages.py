@@ -16,14 +16,23 @@ from example_results import (
     message_of_each_output,
 )
 
-from instaseg_ros.frames import Instances
-from instaseg_ros.localization import locate, pinhole_rays
+from instaseg_ros.frames import Distortion, Frame, Instances
+from instaseg_ros.localization import locate
+from instaseg_ros.rays import sight
 from instaseg_ros.recordings import result_messages
 from instaseg_ros.recordings.image_messages import compressed_to_labels, image_to_labels
 from instaseg_ros.recordings.message_types import message_classes
 from instaseg_ros.visualization import color
 
 SLOWER = [cv2.IMWRITE_PNG_COMPRESSION, 3]  # compressed_image_transport's setting
+
+
+def of_matrix(intrinsics, distortion=None) -> Frame:
+    pixels = np.zeros((*INSTANCES.labels.shape, 3), np.uint8)
+    return Frame(pixels, intrinsics=intrinsics, distortion=distortion)
+
+
+FRAME = of_matrix(INTRINSICS)
 
 
 def test_every_topic_has_its_type_and_header():
@@ -96,7 +105,7 @@ def test_no_score_is_below_what_label_info_says():
 def test_markers_project_back_onto_the_outline():
     intrinsics = np.array([[500.0, 0, 30], [0, 400, 20], [0, 0, 1]])
     message = result_messages.markers_message(
-        message_classes(), HEADER, INSTANCES, CLASS_NAMES, intrinsics
+        message_classes(), HEADER, INSTANCES, CLASS_NAMES, of_matrix(intrinsics)
     )
     delete_all, outline, name, *_ = message.markers
     assert (delete_all.action, outline.ns, outline.id, name.ns) == (3, "outline", 300, "name")
@@ -167,9 +176,9 @@ def test_points_carry_place_colour_and_instance():
 def test_markers_of_located_objects_stand_at_their_distance():
     labels = INSTANCES.labels
     depth = np.where(labels == 300, np.float32(4), np.float32(0))
-    located = locate(INSTANCES, depth, pinhole_rays(INTRINSICS, labels.shape))
+    located = locate(INSTANCES, depth, sight(FRAME))
     made = result_messages.markers_message(
-        message_classes(), HEADER, INSTANCES, CLASS_NAMES, INTRINSICS, located
+        message_classes(), HEADER, INSTANCES, CLASS_NAMES, FRAME, located
     )
     kinds = [(marker.ns, marker.id) for marker in made.markers[1:]]
     assert kinds == [("box", 300), ("outline", 300), ("name", 300), ("outline", 7), ("name", 7)]
@@ -181,3 +190,18 @@ def test_markers_of_located_objects_stand_at_their_distance():
     assert 0 < box.color.a < 1
     assert {p.z for p in in_direction.points} == {1} and unknown.text == "person 7"
     assert outline.scale.x == pytest.approx(4 * in_direction.scale.x)
+
+
+def test_markers_of_a_distorted_image_stand_in_the_right_direction():
+    lens = Distortion("plumb_bob", (-0.3, 0.1, 0.0, 0.0, 0.0))
+    message = result_messages.markers_message(
+        message_classes(), HEADER, INSTANCES, CLASS_NAMES, of_matrix(INTRINSICS, lens)
+    )
+    points = np.array([[p.x, p.y, p.z] for p in message.markers[1].points])
+    pixels, _ = cv2.projectPoints(points, np.zeros(3), np.zeros(3), INTRINSICS, lens.coefficients)
+    corners = {(5, 10), (24, 10), (24, 19), (5, 19)}
+    assert set(map(tuple, np.rint(pixels[:, 0]).astype(int).tolist())) == corners
+    straight = result_messages.markers_message(
+        message_classes(), HEADER, INSTANCES, CLASS_NAMES, FRAME
+    )
+    assert abs(straight.markers[1].points[0].x) < 0.97 * abs(points[0, 0])

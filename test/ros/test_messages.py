@@ -76,10 +76,15 @@ def test_rectification_is_stated_and_what_is_not_used_is_said(info: CameraInfo):
     for rectified, focal_px in ((False, 400), (True, 390)):
         matrix = to_frame(message, InputConfig(rectified=rectified), info).intrinsics
         assert matrix is not None and matrix[0, 0] == focal_px
-        assert "distortion" not in described(info, rectified)
-    info.d = [-0.3, 0.1, 0.0, 0.0, 0.0]
-    assert "lens distortion is not corrected (input.rectified)" in described(info, False)
-    assert "distortion" not in described(info, True)
+        assert "rectified" not in described(info, rectified)
+    info.d, info.distortion_model = [-0.3, 0.1, 0.0, 0.0, 0.0], "plumb_bob"
+    frame = to_frame(message, InputConfig(), info)
+    assert frame.distortion == ("plumb_bob", (-0.3, 0.1, 0.0, 0.0, 0.0))
+    assert ", plumb_bob corrected: not rectified (input.rectified)" in described(info, False)
+    assert to_frame(message, InputConfig(rectified=True), info).distortion is None
+    assert "rectified" not in described(info, True)
+    info.distortion_model = "of my own"
+    assert ", of my own unknown, not corrected" in described(info, False)
 
 
 def test_intrinsics_that_say_nothing_are_none(info: CameraInfo):

@@ -1,0 +1,134 @@
+"""Command line of a soak; see docs/soak.md."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import rclpy
+
+from soak.conductor import Conductor
+from soak.faults import GOOD
+from soak.images import MAX_PIXELS
+from soak.journal import BROKEN, Journal
+from soak.rig import BrokenPromiseError, Rig, environment
+
+CAMERAS = ("front", "left", "right")
+OVERLOADING = tuple(f"camera_{n}" for n in range(8))
+PAGE_EVERY_S = 60.0
+HASTE = 0.3
+
+
+def main() -> None:
+    options = parse()
+    environment()
+    options.out.mkdir(parents=True, exist_ok=True)
+    for old in options.out.iterdir():
+        if old.is_file():
+            old.unlink()
+    rclpy.init()
+    names = OVERLOADING if options.overload else CAMERAS
+    rig = Rig(names, options.size, options.rate, options.out)
+    journal = Journal(options.out, about(options, names))
+    try:
+        conduct(rig, journal, options)
+    except BrokenPromiseError as broken:
+        rig.found.append(str(broken))
+    except KeyboardInterrupt:
+        journal.event("interrupted")
+    finally:
+        rig.close()
+        for said in rig.found:
+            journal.event(BROKEN, said)
+        rclpy.try_shutdown()
+    sys.exit(subprocess.run(page(options)).returncode)
+
+
+def conduct(rig: Rig, journal: Journal, options: argparse.Namespace) -> None:
+    dice, pace = random.Random(options.seed), HASTE if options.each_once else 1.0
+    conductor = Conductor(rig, journal, dice, pace)
+    conductor.start(parameters(options))
+    end_s = time.monotonic() + options.seconds
+    while True:
+        until_s = min(end_s, time.monotonic() + PAGE_EVERY_S)
+        if options.each_once:
+            conductor.each_once()
+        elif options.overload:
+            conductor.watch(until_s)
+        else:
+            conductor.soak(until_s)
+        if options.each_once or time.monotonic() >= end_s:
+            break
+        subprocess.Popen(["nice", "-n", "19", *page(options)], stdout=subprocess.DEVNULL)
+    conductor.finish()
+    journal.about["complete"] = True
+    journal.write_about()
+
+
+def parameters(options: argparse.Namespace) -> list[str]:
+    """The node's, as name:=value."""
+    usual = {name: value for name, (_, value) in GOOD.items()}
+    values: dict[str, Any] = {
+        "node.autostart": True,
+        "weights": options.weights,
+        "input.max_pixels": MAX_PIXELS,
+        "input.min_height": 0,  # the network sees the images as they are
+        **usual,
+    }
+    given = [f"{k}:={str(v).lower() if isinstance(v, bool) else v}" for k, v in values.items()]
+    return [*given, *options.parameter]
+
+
+def about(options: argparse.Namespace, names: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "kind": "overload" if options.overload else "soak",
+        "distribution": os.environ.get("ROS_DISTRO", ""),
+        "began": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "machine": f"{platform.machine()}, {os.cpu_count()} processors",
+        "cameras": len(names),
+        "size": "{} x {}".format(*options.size),
+        "rate_hz": options.rate,
+        "seconds": options.seconds,
+        "seed": options.seed,
+        "weights": options.weights,
+        "parameters": options.parameter,
+        "complete": False,
+    }
+
+
+def page(options: argparse.Namespace) -> list[str]:
+    """The command that makes the page, and fails if a promise was broken. It is a process of its
+    own, as it may need another Python."""
+    return [options.page_python, "-m", "soak.page", str(options.out)]
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="soak", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=7200.0)
+    parser.add_argument("--overload", action="store_true", help="eight cameras, no faults")
+    parser.add_argument("--each-once", action="store_true", help="every fault once, then end")
+    parser.add_argument("--seed", type=int, default=None, help="of the faults; default: another")
+    parser.add_argument("--rate", type=float, default=10.0, help="images per second and camera")
+    parser.add_argument("--size", default="128x256", help="height x width of the images")
+    parser.add_argument("--weights", default="street-synthetic-lite")
+    parser.add_argument("-p", "--parameter", action="append", default=[], help="name:=value")
+    parser.add_argument("--out", type=Path, default=Path("runs/soak"), help="folder, emptied first")
+    parser.add_argument(
+        "--page-python", default=sys.executable, help="a Python that has jinja2 and matplotlib"
+    )
+    options = parser.parse_args()
+    options.size = tuple(map(int, options.size.split("x")))
+    if options.seed is None:
+        options.seed = random.randrange(2**31)
+    return options
+
+
+if __name__ == "__main__":
+    main()
