@@ -14,7 +14,7 @@ import pytest
 
 TOOLS = Path(__file__).parents[2] / "tools"
 HOUR_S = 3600.0
-QUIET_S, ROUND_S = 8, 30
+QUIET_S, ROUND_S, CONFIGURED_S = 8, 30, 300
 
 
 @pytest.fixture(autouse=True)
@@ -135,10 +135,15 @@ def test_a_line_is_fitted_through_readings_whatever_a_few_of_them_say() -> None:
 
 
 def write_run(
-    folder: Path, kind: str = "soak", growth: float = 0.0, slower: float = 1.0, unfair: int = 0
+    folder: Path,
+    kind: str = "soak",
+    growth: float = 0.0,
+    slower: float = 1.0,
+    unfair: int = 0,
+    kept_back: float = 0.0,
 ) -> None:
-    """A journal of an hour with three cameras: memory that grows by MB an hour, and latency that
-    is multiplied in its second half."""
+    """A journal of an hour with three cameras: memory that grows by MB an hour, and keeps so many
+    of each configuration, and latency that is multiplied in its second half."""
     from soak.ledger import NOTHING
 
     dice = np.random.default_rng(0)
@@ -156,6 +161,7 @@ def write_run(
         "complete": True,
     }
     (folder / "about.json").write_text(json.dumps(about))
+    levels = dice.uniform(-8, 8, 12) + kept_back * np.arange(12)
     with (folder / "samples.jsonl").open("w") as file:
         for second in range(0, int(HOUR_S), 2):
             factor = slower if second > HOUR_S / 2 else 1.0
@@ -172,7 +178,10 @@ def write_run(
                 "quiet": kind == "overload" or second % ROUND_S < QUIET_S,
                 "load": 1.0,
                 "waiting": 0.1,
-                "rss_mb": 700 + growth * second / HOUR_S + dice.normal(0, 0.1),
+                "rss_mb": 700
+                + levels[second // CONFIGURED_S]
+                + growth * second / HOUR_S
+                + dice.normal(0, 0.1),
                 "pss_mb": 500.0,
                 "threads": 25,
                 "descriptors": 23,
@@ -182,7 +191,10 @@ def write_run(
                 "accounts": {"a": one, "b": one, "c": last},
             }
             file.write(json.dumps(sample) + "\n")
-    (folder / "events.jsonl").write_text('{"time_s": 3.0, "name": "bad images", "what": "a <b>"}\n')
+    events: list[dict[str, Any]] = [{"time_s": 3.0, "name": "bad images", "what": "a <b>"}]
+    for second in range(CONFIGURED_S, int(HOUR_S), CONFIGURED_S):
+        events.append({"time_s": second, "name": "configured anew", "what": ""})
+    (folder / "events.jsonl").write_text("".join(json.dumps(one) + "\n" for one in events))
 
 
 def judged(folder: Path) -> dict[str, bool | None]:
@@ -199,8 +211,12 @@ def test_promises_that_are_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("how", "broken"),
-    [({"growth": 5.0}, "Memory"), ({"slower": 1.3}, "p99")],
-    ids=["memory", "latency"],
+    [
+        ({"growth": 5.0}, "Memory"),
+        ({"slower": 1.3}, "p99"),
+        ({"kept_back": 5.0}, "Configuring"),
+    ],
+    ids=["memory", "latency", "configuring"],
 )
 def test_promises_that_are_broken(tmp_path: Path, how: dict[str, float], broken: str) -> None:
     write_run(tmp_path, **how)  # type: ignore[arg-type]

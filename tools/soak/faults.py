@@ -200,8 +200,8 @@ FAULTS = (
     Fault("subscriber", 8, subscriber, OUTPUT, tuple(OUTPUTS)),
     Fault("disabled", 2, disabled, PARAMETERS),
     Fault("deactivated", 1, deactivated, NODE, disturbs=True),
-    Fault("configured anew", 0.5, reconfigured, NODE, disturbs=True),
-    Fault("compressed images", 0.25, compressed_images, NODE, disturbs=True),
+    Fault("configured anew", 0.2, reconfigured, NODE, disturbs=True),
+    Fault("compressed images", 0.1, compressed_images, NODE, disturbs=True),
 )
 
 

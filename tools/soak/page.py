@@ -133,8 +133,8 @@ def _cards(run: Run) -> list[Card]:
         Card(
             "Memory",
             _memory(run, time, unit),
-            "Resident, and with its share of common pages. Dots: ends of quiet stretches, through "
-            "which the line goes.",
+            "Resident, and with its share of common pages. Dots: ends of quiet stretches, which "
+            "are judged.",
         ),
         Card(
             "Latency",
@@ -189,8 +189,6 @@ def _memory(run: Run, time: Any, unit: str) -> str:
             axes.plot(time, [s[name] for s in run.samples], color=color, lw=1.2, label=label)
         at_s, values = verdict.quiet_readings(run, "rss_mb")
         axes.plot(np.array(at_s) / _scale(unit), values, ".", color=INK, ms=4)
-        if line := verdict.fit(at_s, values):
-            axes.plot(line.at[0] / _scale(unit), line.at[1], color=COLORS[1], lw=1.5, label="fit")
         axes.set_ylim(bottom=0)
     return plot.svg
 

@@ -20,6 +20,8 @@ SLOWER = 1.1  # times the first p99
 SIXTH, LONGEST_PART_S = 1 / 6, 600.0  # the parts whose p99 are compared
 FEWEST = 100  # images in such a part, quiet readings after warm-up: 10
 FEWEST_READINGS = 10
+CONFIGURING = ("configured anew", "compressed images")  # faults after which memory is another
+SETTLE_S = 120.0  # after them
 SHORTEST_S = 900.0  # of runs whose memory and latency are judged
 THREADS_MORE, FILES_MORE = 3, 8
 OVERLOAD_PERIODS = 2.0
@@ -51,13 +53,11 @@ class Promise(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """A line through readings: its slope for an hour, and the interval that holds it in 95 of 100
-    cases."""
+    """The slope of readings, for an hour, and the interval that holds it in 95 of 100 cases."""
 
     per_hour: float
     low: float
     high: float
-    at: NDArray[np.float64]  # (2, 2) time in seconds and value of both ends
 
 
 def load(folder: Path) -> Run:
@@ -76,31 +76,40 @@ def judge(run: Run) -> list[Promise]:
     if run.about["kind"] == "overload":
         own = [_overload_latency(run), _fairness(run), _bounded(run)]
     else:
-        own = [_latency(run), _memory(run), _flat(run, "threads"), _flat(run, "descriptors")]
+        own = [
+            _latency(run),
+            _memory(run),
+            _levels(run),
+            _flat(run, "threads"),
+            _flat(run, "descriptors"),
+        ]
         own.append(_flat(run, "shm_files"))
     return [_complete(run), _nothing_broken(run), _accounted(run), *own]
 
 
-def fit(time_s: Sequence[float], values: Sequence[float]) -> Fit | None:
+def fit(
+    time_s: Sequence[float], values: Sequence[float], groups: Sequence[int] | None = None
+) -> Fit | None:
     """The median slope of all pairs (Theil and Sen), which a few odd readings do not move. The
-    interval is Sen's, by Kendall's variance. None for fewer than FEWEST_READINGS."""
+    interval is Sen's, by Kendall's variance. None for fewer than FEWEST_READINGS.
+
+    groups: pairs are of one group each, as the level of groups differs.
+    """
     if len(values) < FEWEST_READINGS:
         return None
     x, y = np.asarray(time_s, float), np.asarray(values, float)
+    group = np.zeros(len(x)) if groups is None else np.asarray(groups)
     first, second = np.triu_indices(len(x), 1)
+    alike = group[first] == group[second]
+    first, second = first[alike], second[alike]
+    if not len(first):
+        return None
     slopes = np.sort((y[second] - y[first]) / (x[second] - x[first]))
-    n = len(x)
-    spread = 1.96 * np.sqrt(n * (n - 1) * (2 * n + 5) / 18)
+    n = np.unique(group, return_counts=True)[1]
+    spread = 1.96 * np.sqrt((n * (n - 1) * (2 * n + 5)).sum() / 18)
     low, high = (int(np.clip((len(slopes) + s) / 2, 0, len(slopes) - 1)) for s in (-spread, spread))
     slope = float(np.median(slopes))
-    ends = np.array([x[0], x[-1]])
-    level = np.median(y - slope * x)
-    return Fit(
-        slope * 3600,
-        float(slopes[low]) * 3600,
-        float(slopes[high]) * 3600,
-        np.stack([ends, level + slope * ends]),
-    )
+    return Fit(slope * 3600, float(slopes[low]) * 3600, float(slopes[high]) * 3600)
 
 
 def quiet_readings(run: Run, name: str) -> tuple[list[float], list[float]]:
@@ -166,9 +175,39 @@ def _latency(run: Run) -> Promise:
     return Promise(name, kept, f"{last:.1f} ms, first {first:.1f} ms ({last / first - 1:+.0%})")
 
 
+def growth(run: Run) -> Fit | None:
+    """Of memory while the node stays configured: how much it takes for a configuration differs by
+    some MB each time. The first SETTLE_S of each are left out."""
+    at_s = [event["time_s"] for event in run.events if event["name"] in CONFIGURING]
+    begun_s = np.array([-SETTLE_S, *at_s])
+    kept = []
+    for time_s, value in zip(*quiet_readings(run, "rss_mb"), strict=True):
+        number = int(np.searchsorted(begun_s, time_s, "right")) - 1
+        if time_s >= begun_s[number] + SETTLE_S:
+            kept.append((time_s, value, number))
+    return fit(*map(list, zip(*kept, strict=True))) if kept else None
+
+
+def _levels(run: Run) -> Promise:
+    """Whether memory of each configuration is given back."""
+    name = f"Configuring anew costs less than {GROWTH_MB_PER_HOUR:g} MB each time"
+    at_s = [event["time_s"] for event in run.events if event["name"] in CONFIGURING]
+    time_s, values = quiet_readings(run, "rss_mb")
+    number = np.searchsorted(at_s, time_s, "right")
+    levels = [float(np.median(np.array(values)[number == n])) for n in np.unique(number)]
+    line = fit(np.arange(len(levels)).tolist(), levels)
+    if line is None:
+        return Promise(name, None, f"only {len(levels)} configurations")
+    slope, low = line.per_hour / 3600, line.low / 3600
+    said = (
+        f"{slope:+.2f} MB, {len(levels)} configurations, {min(levels):.0f} to {max(levels):.0f} MB"
+    )
+    return Promise(name, slope < GROWTH_MB_PER_HOUR or low <= 0, said)
+
+
 def _memory(run: Run) -> Promise:
     name = f"Memory grows less than {GROWTH_MB_PER_HOUR:g} MB an hour"
-    line = fit(*quiet_readings(run, "rss_mb"))
+    line = growth(run)
     if line is None:
         return Promise(name, None, "too few readings")
     said = f"{line.per_hour:+.2f} MB an hour (95%: {line.low:+.2f} to {line.high:+.2f})"
