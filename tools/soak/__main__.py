@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import random
@@ -94,7 +95,7 @@ def parameters(options: argparse.Namespace) -> list[str]:
     values: dict[str, Any] = {
         "node.autostart": True,
         "weights": options.weights,
-        "input.max_pixels": MAX_PIXELS,
+        "input.max_pixels": round(MAX_PIXELS * math.prod(options.size)),
         "input.min_height": 0,  # the network sees the images as they are
         **usual,
     }

@@ -19,7 +19,7 @@ from instaseg_ros.evaluation.report.plots import COLORS, INK, Plot
 from instaseg_ros.files import OutputFile
 from soak import verdict
 from soak.journal import BROKEN
-from soak.ledger import COUNTED, FATES
+from soak.ledger import COUNTED, FATES, LOST
 from soak.verdict import Promise, Run
 
 PAGE, SUMMARY = "soak.html", "soak.json"
@@ -171,7 +171,7 @@ def _over_time(plot: Plot, unit: str, what: str) -> Iterator[Any]:
         axes.set(xlabel=unit, ylabel=what)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(
-                frameon=False, fontsize=9, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0)
+                frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0)
             )
 
 
@@ -241,9 +241,11 @@ def _processor(run: Run, time: Any, unit: str) -> str:
 def _fates(run: Run, unit: str) -> str:
     totals = {
         name: [sum(one[name] for one in s["accounts"].values()) for s in run.samples]
-        for name in (*FATES, "lost on the way")
+        for name in (*FATES, LOST)
     }
-    return _rates(run, {name: total for name, total in totals.items() if total[-1]}, unit)
+    return _rates(
+        run, {name.partition(" ")[0]: total for name, total in totals.items() if total[-1]}, unit
+    )
 
 
 def _shares(run: Run, time: Any, unit: str) -> str:
