@@ -6,6 +6,8 @@ Weights and packed datasets have theirs where they are written (`checkpoint.FORM
 
 from __future__ import annotations
 
+import json
+
 import instaseg_ros
 from instaseg_ros.errors import ConfigError
 
@@ -18,6 +20,7 @@ RESULTS = {  # kind of result -> version of its content
     "evaluation": 1,  # JSON
     "live report": 1,  # JSON
     "recording": 1,  # labelled .mcap
+    "rows": 1,  # .parquet of an evaluated recording; the columns are in fleet/rows.py
     "training state": 1,  # state.pt
 }
 
@@ -30,6 +33,19 @@ def written(kind: str) -> dict[str, str]:
 def format_of(kind: str) -> str:
     """As in "instaseg_ros evaluation 1"."""
     return f"instaseg_ros {kind} {RESULTS[kind]}"
+
+
+def plain_json(facts: object) -> str:
+    """JSON text with null for NaN, which JSON lacks."""
+    return json.dumps(_without_nan(facts), indent=2, allow_nan=False) + "\n"
+
+
+def _without_nan(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _without_nan(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(one) for one in value]
+    return None if isinstance(value, float) and value != value else value
 
 
 def check_interface(number: int) -> None:

@@ -43,6 +43,10 @@ VERBS = {  # verb: module, what it does
         "instaseg_ros.cli.evaluate",
         "measure weights on a dataset, and show where accuracy is lost",
     ),
+    "query": (
+        "instaseg_ros.cli.query",
+        "ask what an evaluation of recordings has kept, in SQL or by ready questions",
+    ),
     "calibrate": (
         "instaseg_ros.cli.calibrate",
         "find the score that an object needs, from a dataset, and write it into weights",

@@ -1,4 +1,5 @@
-"""`instaseg evaluate DATA`: measure weights on a dataset, and show where accuracy is lost."""
+"""`instaseg evaluate DATA`: measure weights on a dataset or on recordings, and show where accuracy
+is lost."""
 
 from __future__ import annotations
 
@@ -20,14 +21,23 @@ SYNTHETIC_TRACKED = 20  # frames per sequence with --tracking: two seconds
 log = logging.getLogger(__name__)
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """What is labelled and counted; `check_data` and `dataset_from` read it."""
-    parser.add_argument("data", metavar="DATA", help="`synthetic`, or the path of a dataset")
+def add_data_options(parser: argparse.ArgumentParser, recordings: bool = False) -> None:
+    """What is labelled and counted; `check_data` and `dataset_from` read it. recordings: several
+    of them may be given."""
+    if recordings:
+        parser.add_argument(
+            "data",
+            metavar="DATA",
+            nargs="+",
+            help="`synthetic`, the path of a dataset, or one or more recordings with truth",
+        )
+    else:
+        parser.add_argument("data", metavar="DATA", help="`synthetic`, or the path of a dataset")
     parser.add_argument(
         "--split",
-        default="val",
+        default=None if recordings else "val",
         help="a split of the dataset (default: val); if it has none, val is the part that training "
-        "holds out, and `all` is everything",
+        "holds out, and `all` is everything" + (" (default for recordings)" * recordings),
     )
     parser.add_argument(
         "--frames",
@@ -47,7 +57,8 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_data_options(parser)
+    add_data_options(parser, recordings=True)
+    add_recording_options(parser)
     parser.add_argument(
         "--coco", action="store_true", help="also compute COCO's mask AP (extra `coco`)"
     )
@@ -71,12 +82,58 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_options(parser)
 
 
+def add_recording_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("recordings")
+    group.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="RUN",
+        help="keep the numbers, and rows for `instaseg query`, in this folder; recordings that are "
+        "in it already are not done again (extra `query`)",
+    )
+    group.add_argument(
+        "--truth",
+        type=Path,
+        nargs="+",
+        metavar="REC",
+        help="the recordings that have the truth, one for each; default: the same",
+    )
+    group.add_argument(
+        "--tolerance-ms",
+        type=float,
+        default=0.0,
+        metavar="MS",
+        help="how far the stamps of image and truth may be apart (default: equal)",
+    )
+    group.add_argument(
+        "--predictions",
+        type=Path,
+        nargs="+",
+        metavar="REC",
+        help="labelled recordings, one for each: what a robot said, instead of results made now",
+    )
+    group.add_argument(
+        "--labels", metavar="TOPIC", help="of --predictions, where several cameras were labelled"
+    )
+    group.add_argument("--topic", help="image topic, for recordings that have several")
+    group.add_argument(
+        "--depth", metavar="TOPIC", help="depth images, for numbers by the distance of objects"
+    )
+
+
 def run(args: argparse.Namespace) -> int:
+    if _are_recordings(args):
+        _check(args)
+        from instaseg_ros.cli.evaluate_recordings import run_recordings
+
+        return run_recordings(args)
+    args.data, args.split = args.data[0], args.split or "val"
     _check(args)
     from tqdm import tqdm
 
     from instaseg_ros.config import merge
-    from instaseg_ros.contract import written
+    from instaseg_ros.contract import plain_json, written
     from instaseg_ros.datasets import spread
     from instaseg_ros.evaluation.metrics.tracking import tracking_line
     from instaseg_ros.evaluation.report.build import PAGE, write_report
@@ -117,7 +174,7 @@ def run(args: argparse.Namespace) -> int:
     }
     print(f"{facts['ms_per_frame']:.1f} ms per frame, {facts['images']} frames")
     if json:
-        json.part.write_text(_plain_json(facts), encoding="utf-8")
+        json.part.write_text(plain_json(facts), encoding="utf-8")
         json.commit()
     if report:
         where = args.data if args.data == SYNTHETIC else Path(args.data).resolve().name
@@ -125,6 +182,34 @@ def run(args: argparse.Namespace) -> int:
         write_report(found, summary, pipeline, title, report, args.worst)
         print(f"report: {args.report / PAGE}")
     return 0
+
+
+def _are_recordings(args: argparse.Namespace) -> bool:
+    """Whether the data are recordings. Raises ConfigError for options that do not fit the data."""
+    from instaseg_ros.datasets import RECORDING, kind_of
+
+    kinds = {d: SYNTHETIC if d == SYNTHETIC else kind_of(Path(d)).name for d in args.data}
+    others = [data for data, kind in kinds.items() if kind != RECORDING]
+    if not others:
+        return True
+    if len(args.data) > 1:
+        raise ConfigError(
+            f"several of DATA: expected recordings only, got {others[0]} ({kinds[others[0]]})"
+        )
+    options = {
+        "--output": args.output,
+        "--truth": args.truth,
+        "--tolerance-ms": args.tolerance_ms,
+        "--predictions": args.predictions,
+        "--labels": args.labels,
+        "--topic": args.topic,
+        "--depth": args.depth,
+    }
+    if given := [option for option, value in options.items() if value]:
+        raise ConfigError(
+            f"{', '.join(given)}: for recordings, which {others[0]} is not ({kinds[others[0]]})"
+        )
+    return False
 
 
 def check_data(args: argparse.Namespace) -> None:
@@ -167,16 +252,3 @@ def dataset_from(args: argparse.Namespace, tracking: bool = False) -> Dataset:
     if tracking:
         return held_out_street(frames, size, SYNTHETIC_TRACKED)
     return held_out_street(frames, size)
-
-
-def _plain_json(facts: dict[str, object]) -> str:
-    """JSON text with null for NaN, which JSON lacks."""
-    import json
-
-    return json.dumps(_without_nan(facts), indent=2, allow_nan=False) + "\n"
-
-
-def _without_nan(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _without_nan(one) for key, one in value.items()}
-    return None if isinstance(value, float) and value != value else value

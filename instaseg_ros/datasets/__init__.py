@@ -27,11 +27,13 @@ from instaseg_ros.samples import (
 __all__ = [
     "ALL",
     "KINDS",
+    "RECORDING",
     "SYNTHETIC",
     "Dataset",
     "Sample",
     "Sequences",
     "kind_name",
+    "kind_of",
     "lacks_val",
     "least_pixels",
     "open_dataset",
@@ -41,6 +43,7 @@ __all__ = [
     "spread",
 ]
 
+RECORDING = "recording"  # the kind of dataset that a robot writes
 ALL = "all"  # instead of a split, for a dataset without splits
 
 log = logging.getLogger(__name__)
@@ -124,7 +127,7 @@ KINDS = (  # the first that fits is used
         ("|".join(cvppp.PATTERNS),),
     ),
     Kind(
-        "recording",
+        RECORDING,
         "a rosbag2 folder, .mcap or .db3 with image, ground_truth/labels, ground_truth/detections",
         _bag,
         lambda _: (),
@@ -150,7 +153,7 @@ def open_dataset(path: str | Path, split: str) -> Dataset:
             raise unknown_split(path, split, (TRAIN, VAL))
         return SyntheticStreet(split=split, sequences=50, frames_per_sequence=4, depth=False)
     root = Path(path)
-    kind = _kind(root)
+    kind = kind_of(root)
     with named(f"dataset {root}"):
         known = kind.splits(root)
         if split in known and not (split == TRAIN and lacks_val(known)):
@@ -174,7 +177,7 @@ def splits_of(path: str | Path) -> tuple[str, ...]:
         return TRAIN, VAL
     root = Path(path)
     with named(f"dataset {root}"):
-        return _kind(root).splits(root)
+        return kind_of(root).splits(root)
 
 
 def lacks_val(splits: Sequence[str]) -> bool:
@@ -194,7 +197,8 @@ def _said(root: Path, dataset: Dataset) -> Dataset:
     return dataset
 
 
-def _kind(root: Path) -> Kind:
+def kind_of(root: Path) -> Kind:
+    """The first of KINDS that fits a path. Raises InputError if none does."""
     if not root.exists():
         raise InputError(
             f"dataset {root}: expected `synthetic` or a path; no such file or directory"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from instaseg_ros.config import DepthConfig
 from instaseg_ros.datasets.border import reads_files
 from instaseg_ros.errors import ImageError, InputError, TruncatedInputError
 from instaseg_ros.frames import Frame
-from instaseg_ros.recordings import message_types
 from instaseg_ros.recordings.bags import (
     CAMERA_INFO,
     TO_LABELS,
@@ -25,96 +25,128 @@ from instaseg_ros.recordings.bags import (
     class_by_label,
     counted,
     deserialize,
+    info_beside,
     truth_topics,
 )
-from instaseg_ros.recordings.storage import open_recording
+from instaseg_ros.recordings.by_stamp import MessagesByStamp, nearest, opened
+from instaseg_ros.recordings.depth_images import Depth, with_depth
+from instaseg_ros.recordings.image_messages import AS_IT_COMES
 from instaseg_ros.samples import Sample, present_ids
 
 log = logging.getLogger(__name__)
 
-# Cached by path, not in the dataset, which is sent to the processes that load training data.
-_recording = lru_cache(maxsize=4)(open_recording)
-
 
 class _Moment(NamedTuple):
-    """A labelled frame: its stamp, and when the first and last of its messages were received."""
+    """A labelled frame: the stamps of its image, of its truth, and of its depth if there is any."""
 
-    stamp_ns: int
-    first_ns: int
-    last_ns: int
+    image_ns: int
+    truth_ns: int
+    depth_ns: int | None
 
 
 class LabelledBag:
-    """The frames of `image` that have `ground_truth/labels` and `ground_truth/detections` of the
-    same stamp, in any namespace, raw or compressed; ordered by stamp.
+    """The frames of `image` that have `ground_truth/labels` and `ground_truth/detections`, in any
+    namespace, raw or compressed; ordered by stamp.
 
-    topic: of the images; None if there is only one candidate. Classes are those of the detections,
-    by name; intrinsics come from the first message on `camera_info` beside the images, which are
-    assumed undistorted, or are unknown. Opening reads the recording once and keeps only the stamps;
-    a frame is then found by time, in a file with an index (a file of a killed recorder is read from
-    its start).
-    remarks: what is missing, broken or unusable in the recording, in words. An object without a
-    usable class is ignored.
+    topic: of the images; None if there is only one candidate. truth: another recording that has the
+    truth, where a single pair `.../labels` and `.../detections` will do; None: the same. Labels and
+    detections have the same stamp; it is at most `tolerance_ms` from that of the image, and each
+    belongs to one image only.
+    depth: topic of depth images, at most `slop_ms` from the image; None: frames have no depth.
+    Classes are those of the detections, by name; intrinsics come from the first message on
+    `camera_info` beside the images, which are assumed undistorted, or are unknown.
+
+    images: number of images in the recording, with truth or not; remarks: what is missing, broken
+    or unusable in the recording, in words. An object without a usable class is ignored.
     """
 
-    def __init__(self, path: str | Path, topic: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        topic: str | None = None,
+        truth: str | Path | None = None,
+        tolerance_ms: float = 0.0,
+        depth: str | None = None,
+        slop_ms: float = DepthConfig().slop_ms,
+    ) -> None:
         self._path = Path(path)
-        topics = _recording(self._path).topics
-        self._truth = truth_topics(path, topics)
-        self._topics = (BagSource(path, topic).topic, *self._truth)
-        self._intrinsics = _intrinsics(self._path, self._topics[0])
-        received: dict[int, dict[str, int]] = {}  # by stamp and topic
+        truth_path = self._path if truth is None else Path(truth)
+        self._truth = truth_topics(truth_path, opened(truth_path).topics, truth is not None)
+        self._topic, self._depth = BagSource(path, topic).topic, depth
+        if depth is not None:
+            BagSource(path, depth)  # raises if there is no such topic
+        self._intrinsics = _intrinsics(self._path, self._topic)
         names: set[str] = set()
         left_out: Counter[str] = Counter()
-        broken: list[str] = []
-        for name, received_ns, message in self._messages(left_out, broken):
-            times = received.setdefault(message_types.stamp_ns(message.header), {})
-            if name in times:
-                left_out[f"messages of {name} with the stamp of another"] += 1
-                continue
-            times[name] = received_ns
-            if name == self._truth[1]:
+
+        def see(topic: str, _: int, message: Any) -> None:
+            if topic == self._truth[1]:
                 names.update(class_by_label(message, left_out).values())
+
+        of_images = [self._topic] if depth is None else [self._topic, depth]
+        if truth_path == self._path:
+            self._images = MessagesByStamp(self._path, [*of_images, *self._truth], see)
+            self._truths = self._images
+            sources = [self._images]
+        else:
+            self._images = MessagesByStamp(self._path, of_images)
+            self._truths = MessagesByStamp(truth_path, self._truth, see)
+            sources = [self._images, self._truths]
+        left_out.update(sum((one.left_out for one in sources), Counter()))
         self.class_names = tuple(sorted(names))
-        self._moments = [
-            _Moment(stamp_ns, min(times.values()), max(times.values()))
-            for stamp_ns, times in sorted(received.items())
-            if len(times) == len(self._topics)
-        ]
-        self.remarks = (*broken, *([f"left out: {counted(left_out)}"] if left_out else []))
+        self._moments, unmatched = self._matched(tolerance_ms, slop_ms)
+        self.images = len(self._images.received[self._topic])
+        self.remarks = (
+            *(sentence for one in sources for sentence in one.broken),
+            *([f"left out: {counted(left_out)}"] if left_out else []),
+        )
         expected = ""
         if not self._moments:
             expected = "an image, labels and detections of one stamp"
+            if tolerance_ms:
+                expected = f"an image within {tolerance_ms:g} ms of labels and detections"
         elif left_out and not names:
             expected = "detections with a label value as id, and with a class"
         if expected:
             raise InputError(
-                f"bag {path}: expected {expected}, found none on {', '.join(self._topics)}"
+                f"bag {path}: expected {expected}, found none on "
+                f"{', '.join((self._topic, *self._truth))}"
                 + "".join(f"; {remark}" for remark in self.remarks)
             )
+        self.remarks += tuple(unmatched)
 
-    def _messages(
-        self, left_out: Counter[str], broken: list[str], *span_ns: int
-    ) -> Iterator[tuple[str, int, Any]]:
-        """Topic, time of receipt and message of all that can be read; the rest is counted, or
-        described in `broken`."""
-        recording = _recording(self._path)
-        try:
-            for raw in recording.messages(self._topics, *span_ns):
-                try:
-                    message = deserialize(raw, recording.topics[raw.topic].type)
-                except ImageError:
-                    left_out[f"messages of {raw.topic} that cannot be read"] += 1
-                else:
-                    yield raw.topic, raw.received_ns, message
-        except TruncatedInputError as error:
-            broken.append(str(error))
+    def _matched(self, tolerance_ms: float, slop_ms: float) -> tuple[list[_Moment], list[str]]:
+        """The frames with truth, and what has no counterpart, in words."""
+        images = sorted(self._images.received[self._topic])
+        labels, detections = (self._truths.received[topic] for topic in self._truth)
+        truths = sorted(labels.keys() & detections.keys())
+        partners = nearest(images, truths, round(tolerance_ms * 1e6))
+        depths: list[int] = []
+        if self._depth is not None:
+            depths = sorted(self._images.received[self._depth])
+        away = nearest(images, depths, round(slop_ms * 1e6))
+        pairs = zip(images, partners, away, strict=True)
+        moments = [
+            _Moment(i, truths[t], None if d < 0 else depths[d]) for i, t, d in pairs if t >= 0
+        ]
+        within = f" within {tolerance_ms:g} ms" if tolerance_ms else " of the same stamp"
+        bare = 0 if self._depth is None else sum(m.depth_ns is None for m in moments)
+        counts = (
+            (len(images) - len(moments), f"of {len(images)} images have no truth{within}"),
+            (len(truths) - len(moments), f"of {len(truths)} truths have no image{within}"),
+            (bare, f"of {len(moments)} frames have no depth image within {slop_ms:g} ms"),
+        )
+        return moments, [f"{count} {what}" for count, what in counts if count]
 
     def __len__(self) -> int:
         return len(self._moments)
 
-    def files(self, index: int) -> tuple[Path]:
-        return (self._path,)
+    def stamp_ns(self, index: int) -> int:
+        """The stamp of a frame's image."""
+        return self._moments[index].image_ns
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        return tuple(dict.fromkeys((self._path, self._truths.path)))
 
     def sequence(self, index: int) -> str:
         return self._path.stem
@@ -122,15 +154,13 @@ class LabelledBag:
     @reads_files
     def __getitem__(self, index: int) -> Sample:
         moment = self._moments[index]
-        what = f"bag {self._path}, frame of {moment.stamp_ns / 1e9:.3f} s"
-        found = self._messages_of(moment)
-        if len(found) < len(self._topics):
-            raise InputError(f"{what}: it is gone; did the file change?")
-        types = _recording(self._path).topics
-        image, labels, detections = (found[topic] for topic in self._topics)
+        what = f"bag {self._path}, frame of {moment.image_ns / 1e9:.3f} s"
+        image, labels, detections, depth = self._messages_of(moment, what)
+        to_rgb = TO_RGB[opened(self._path).topics[self._topic].type]
+        to_labels = TO_LABELS[opened(self._truths.path).topics[self._truth[0]].type]
         try:
-            pixels = TO_RGB[types[self._topics[0]].type](image)
-            truth = TO_LABELS[types[self._topics[1]].type](labels)
+            pixels = to_rgb(image)
+            truth = to_labels(labels)
         except ImageError as error:
             raise InputError(f"{what}: {error}") from error
         if truth.shape != pixels.shape[:2]:
@@ -149,28 +179,50 @@ class LabelledBag:
         class_ids = [self.class_names.index(class_of[i]) for i in ids.tolist()]
         frame = Frame(
             np.array(pixels),
-            moment.stamp_ns,
+            moment.image_ns,
             image.header.frame_id,
             intrinsics=self._intrinsics,
-            received_ns=moment.first_ns,
+            received_ns=self._images.received[self._topic][moment.image_ns],
         )
+        if depth is not None:
+            frame = self._with_depth(frame, depth, what)
         return Sample(frame, truth, ids, np.array(class_ids, np.int64), ignore)
 
-    def _messages_of(self, moment: _Moment) -> dict[str, Any]:
-        """The first message of a frame on each topic."""
-        found: dict[str, Any] = {}
-        # By time; if the index has wrong times, by reading the whole file.
-        for span_ns in ((moment.first_ns, moment.last_ns + 1), ()):
-            for topic, _, message in self._messages(Counter(), [], *span_ns):
-                if message_types.stamp_ns(message.header) == moment.stamp_ns:
-                    found.setdefault(topic, message)
-            if len(found) == len(self._topics):
-                break
-        return found
+    def _messages_of(self, moment: _Moment, what: str) -> tuple[Any, Any, Any, Any]:
+        """Image, labels, detections and depth (None without) of a frame."""
+        images, truths = {self._topic: moment.image_ns}, dict.fromkeys(self._truth, moment.truth_ns)
+        if self._depth is not None and moment.depth_ns is not None:
+            images[self._depth] = moment.depth_ns
+        if self._truths is self._images:
+            found = self._images.find({**images, **truths})
+        else:
+            found = {**self._images.find(images), **self._truths.find(truths)}
+        if len(found) < len({**images, **truths}):
+            raise InputError(f"{what}: it is gone; did the file change?")
+        needed = (found[topic] for topic in (self._topic, *self._truth))
+        return (*needed, found.get(self._depth or ""))
+
+    def _with_depth(self, frame: Frame, message: Any, what: str) -> Frame:
+        """The frame with its depth; without, and a warning, if that cannot be used."""
+        info = _depth_info(self._path, self._depth or "")
+        try:
+            return with_depth(frame, Depth(message, info), AS_IT_COMES, _no_transforms)
+        except ImageError as error:
+            log.warning("%s: no depth: %s", what, error)
+            return replace(frame, depth=None)
+
+
+def _no_transforms(target: str, source: str) -> tuple[None, str]:
+    return None, "evaluation does not read /tf"
+
+
+@lru_cache(maxsize=4)
+def _depth_info(path: Path, topic: str) -> Any:
+    return info_beside(opened(path), topic)
 
 
 def _intrinsics(path: Path, image_topic: str) -> NDArray[np.float64] | None:
-    recording = _recording(path)
+    recording = opened(path)
     camera = image_topic.removesuffix("/compressed").rpartition("/")[0]
     topic = f"{camera}/camera_info"
     if topic not in recording.topics or recording.topics[topic].type != CAMERA_INFO:

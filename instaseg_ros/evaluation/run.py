@@ -25,6 +25,7 @@ from instaseg_ros.pipeline import Inferred, Pipeline
 
 Array = NDArray[Any]
 Look = Callable[[Sample, Inferred], None]
+Each = Callable[[Sample, Result, FrameCounts], None]
 
 
 class Predictor(Protocol):
@@ -97,7 +98,7 @@ class Evaluation:
     counts: list[FrameCounts] = dataclasses.field(default_factory=list)
     stage_ms: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
-    def add(self, index: int, sample: Sample, result: Result) -> None:
+    def add(self, index: int, sample: Sample, result: Result) -> FrameCounts:
         """Score the result for the sample at `index`."""
         instances, least = result.instances, self.min_pixels
         if least is None:
@@ -115,7 +116,8 @@ class Evaluation:
             self.seen.append(Seen.of(instances, sample))
         if self.tracks is not None:
             frames = self.tracks.setdefault(_sequence(self.dataset, index), [])
-            frames.append(_tracked(counts, sample, instances))
+            frames.append(tracked_frame(counts, sample, instances))
+        return counts
 
     @cached_property
     def ranked(self) -> dict[str, Ranked]:
@@ -181,7 +183,20 @@ def evaluate(
     cannot be read.
     """
     classes = match_classes(dataset.class_names, predictor.class_names)
-    found = Evaluation(
+    found = begin(dataset, classes, min_pixels, coco, tracking, keep)
+    return extend(found, predictor, indices)
+
+
+def begin(
+    dataset: Dataset,
+    classes: ClassMatch,
+    min_pixels: float | None = None,
+    coco: bool = False,
+    tracking: bool = False,
+    keep: bool = False,
+) -> Evaluation:
+    """An evaluation without frames; see `evaluate`."""
+    return Evaluation(
         dataset,
         classes,
         min_pixels,
@@ -189,8 +204,23 @@ def evaluate(
         tracks={} if tracking else None,
         seen=[] if keep else None,
     )
-    for index, sample, (result,) in labelled([predictor], dataset, indices):
-        found.add(index, sample, result)
+
+
+def extend(
+    found: Evaluation,
+    predictor: Predictor,
+    indices: Iterable[int] | None = None,
+    each: Each | None = None,
+) -> Evaluation:
+    """Label the frames at `indices` (None: all) of the evaluation's dataset, and add them to it.
+
+    The predictor knows the classes that the evaluation has matched. each: called with every sample,
+    its result and the counts.
+    """
+    for index, sample, (result,) in labelled([predictor], found.dataset, indices):
+        counts = found.add(index, sample, result)
+        if each is not None:
+            each(sample, result, counts)
     return found
 
 
@@ -241,7 +271,7 @@ def in_common(
     return (sample.labels, sample.ids, class_ids), (sample.ignore, crowd)
 
 
-def _tracked(counts: FrameCounts, sample: Sample, instances: Instances) -> TrackedFrame:
+def tracked_frame(counts: FrameCounts, sample: Sample, instances: Instances) -> TrackedFrame:
     truth_ids = np.zeros(len(counts.truth_px), np.int64)
     truth_ids[: len(sample.ids)] = sample.ids  # groups follow
     return TrackedFrame(counts, truth_ids, instances.ids.astype(np.int64))

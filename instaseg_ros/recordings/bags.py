@@ -326,9 +326,14 @@ def _pick_topic(what: str, topics: dict[str, Topic], asked: str | None) -> str:
     return cameras[0]
 
 
-def truth_topics(path: str | Path, topics: dict[str, Topic]) -> tuple[str, str]:
+def truth_topics(
+    path: str | Path, topics: dict[str, Topic], any_labels: bool = False
+) -> tuple[str, str]:
     """The topics `ground_truth/labels` and `ground_truth/detections`, in any namespace, raw or
-    compressed. Raises InputError if one is missing."""
+    compressed. any_labels: without them, the only pair of `labels` and `detections`. Raises
+    InputError if one is missing."""
+    if any_labels and not any("ground_truth/" in topic for topic in topics):
+        return said_topics(path, topics)
     labels = _truth_topic(path, topics, "labels", tuple(TO_LABELS))
     return labels, _truth_topic(path, topics, "detections", (DETECTIONS,))
 
@@ -341,6 +346,37 @@ def _truth_topic(
         if topic.removesuffix("/compressed").endswith(ending) and found.type in types:
             return topic
     raise InputError(f"bag {path} carries no truth: expected a topic .../{ending} of {types[0]}")
+
+
+def said_topics(
+    path: str | Path, topics: dict[str, Topic], labels: str | None = None
+) -> tuple[str, str]:
+    """The topics `labels` (raw or compressed) and `detections` of one node or camera, which are not
+    ground truth. labels: the one to take; None: the only one that there is, raw rather than
+    compressed. Raises InputError for none, or several."""
+    pairs: dict[str, tuple[str, str]] = {}
+    for topic in sorted(topics, key=len):
+        bare = topic.removesuffix("/compressed")
+        space = bare.removesuffix("labels")
+        detections = topics.get(f"{space}detections")
+        if (
+            space != bare
+            and not space.endswith("ground_truth/")
+            and topics[topic].type in TO_LABELS
+            and detections is not None
+            and detections.type == DETECTIONS
+            and labels in (None, topic, bare)
+        ):
+            pairs.setdefault(bare, (topic, f"{space}detections"))
+    if len(pairs) == 1:
+        return next(iter(pairs.values()))
+    if pairs:
+        raise InputError(f"bag {path} has labels of several cameras: {', '.join(sorted(pairs))}")
+    expected = ".../labels" if labels is None else labels
+    raise InputError(
+        f"bag {path} is not labelled: expected a topic {expected} of {IMAGE}, with detections "
+        f"beside it; it has {', '.join(sorted(topics)) or 'none'}"
+    )
 
 
 def deserialize(raw: RawMessage, msgtype: str) -> Any:

@@ -1,0 +1,280 @@
+"""`instaseg evaluate RECORDING...`: results made now, or what a robot said, against the truth."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import instaseg_ros
+from instaseg_ros.cli import config_from
+from instaseg_ros.contract import plain_json
+from instaseg_ros.errors import ConfigError, require
+
+if TYPE_CHECKING:
+    from instaseg_ros.files import OutputFile
+    from instaseg_ros.fleet.evaluation import Keeping, Outcome
+    from instaseg_ros.fleet.source import Source
+    from instaseg_ros.pipeline import Pipeline
+
+MINUTES_SHOWN = 10  # the worst
+
+log = logging.getLogger(__name__)
+
+
+def run_recordings(args: argparse.Namespace) -> int:
+    _check(args)
+    from instaseg_ros.evaluation.report.build import PAGE
+    from instaseg_ros.files import OutputFile, write_whole
+    from instaseg_ros.fleet.evaluation import Keeping
+
+    sources = _sources(args)
+    json = OutputFile(args.json, overwrite=True) if args.json else None
+    report = OutputFile(args.report, overwrite=True, marker=PAGE) if args.report else None
+    pipeline = None if args.predictions else _pipeline(args)
+    settings = _settings(args, pipeline)
+    keeping = Keeping(args.min_pixels, args.coco, args.tracking, report is not None)
+    outcome = _evaluated(args.output, sources, pipeline, settings, keeping)
+    numbers = _numbers(outcome, settings, args)
+    _print(numbers)
+    text = plain_json(numbers).encode()
+    if args.output:
+        from instaseg_ros.fleet.folder import SUMMARY
+
+        write_whole(args.output / SUMMARY, text)
+        print(f"{args.output}: {SUMMARY} and the rows of {len(sources)} recordings")
+    if json:
+        json.part.write_bytes(text)
+        json.commit()
+    if report:
+        _report(args, outcome, pipeline, report)
+        print(f"report: {args.report / PAGE}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    for option, given in (("--truth", args.truth), ("--predictions", args.predictions)):
+        if given and len(given) != len(args.data):
+            raise ConfigError(
+                f"{option}: expected one for each of the {len(args.data)} recordings, got "
+                f"{len(given)}"
+            )
+    if not args.tolerance_ms >= 0:
+        raise ConfigError(f"--tolerance-ms: expected at least 0, got {args.tolerance_ms}")
+    if args.labels and not args.predictions:
+        raise ConfigError("--labels: names a topic of --predictions, which are not given")
+    if args.predictions and (args.weights or args.set or args.config):
+        raise ConfigError("--predictions: were made before; --weights, --set and --config say how")
+    if args.predictions and args.report:
+        raise ConfigError("--report: expected predictions made now, got recorded --predictions")
+    if args.output:
+        require("duckdb", "query", "rows that can be queried")
+    if args.report:
+        for package in ("matplotlib.figure", "jinja2"):
+            require(package, "plots", "the report")
+
+
+def _sources(args: argparse.Namespace) -> list[Source]:
+    from instaseg_ros.datasets import ALL
+    from instaseg_ros.datasets.parts import TRAIN, VAL
+    from instaseg_ros.datasets.reading import unknown_split
+    from instaseg_ros.fleet.source import Source, names_of
+
+    paths = [Path(path) for path in args.data]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ConfigError("DATA: expected every recording once, got one twice")
+    args.split = args.split or ALL
+    if args.split not in (TRAIN, VAL, ALL):
+        raise unknown_split(paths[0], args.split, (TRAIN, VAL, ALL))
+    nothing: list[Path | None] = [None] * len(paths)
+    each = zip(
+        names_of(paths), paths, args.truth or nothing, args.predictions or nothing, strict=True
+    )
+    return [
+        Source(
+            *names,
+            topic=args.topic,
+            depth=args.depth,
+            labels=args.labels,
+            tolerance_ms=args.tolerance_ms,
+            split=args.split,
+            frames=args.frames,
+            in_order=args.tracking,
+        )
+        for names in each
+    ]
+
+
+def _pipeline(args: argparse.Namespace) -> Pipeline:
+    from instaseg_ros.config import merge
+    from instaseg_ros.pipeline import Pipeline
+
+    config = config_from(args)
+    if args.tracking:
+        config = merge(config, {"tracking.enabled": True})
+    return Pipeline(config)
+
+
+def _settings(args: argparse.Namespace, pipeline: Pipeline | None) -> dict[str, Any]:
+    """What the numbers depend on besides the recordings, for JSON."""
+    from instaseg_ros.checkpoint import weights_hash
+
+    common = {"min_pixels_asked": args.min_pixels, "with_tracking": args.tracking}
+    if pipeline is None:
+        return {**common, "weights": None, "weights_hash": None, "config": None}
+    return {
+        **common,
+        "version": instaseg_ros.__version__,
+        "weights": pipeline.config.weights,
+        "weights_hash": weights_hash(pipeline.checkpoint),
+        "config": asdict(pipeline.config),
+    }
+
+
+def _evaluated(
+    output: Path | None,
+    sources: Sequence[Source],
+    pipeline: Pipeline | None,
+    settings: dict[str, Any],
+    keeping: Keeping,
+) -> Outcome:
+    from tqdm import tqdm
+
+    from instaseg_ros.fleet.evaluation import evaluate_recordings
+
+    folder = None
+    if output is not None:
+        from instaseg_ros.fleet.folder import RunFolder
+
+        folder = RunFolder(output, settings, sources)
+    with tqdm(unit="frame", disable=None) as bar:
+
+        def progress(total: int) -> None:
+            bar.total = total
+            bar.update()
+
+        outcome = evaluate_recordings(sources, pipeline, folder, keeping, progress)
+    for remark in outcome.classes.remarks:
+        log.warning("%s", remark)
+    if outcome.done_before:
+        print(f"done before, not again: {', '.join(outcome.done_before)}")
+    return outcome
+
+
+def _numbers(
+    outcome: Outcome, settings: dict[str, Any], args: argparse.Namespace
+) -> dict[str, Any]:
+    """The evaluation for JSON."""
+    from instaseg_ros.contract import written
+    from instaseg_ros.evaluation.run import summary_of
+    from instaseg_ros.fleet.evaluation import numbers_of
+
+    summary = numbers_of(outcome.frames, outcome.classes.names, args.tracking)
+    if args.coco:
+        summary["coco"] = summary_of(outcome.found)["coco"]
+    made = [frame.ms for frame in outcome.frames if frame.ms is not None]
+    return {
+        **written("evaluation"),
+        "data": ", ".join(args.data),
+        "split": args.split,
+        **summary,
+        "images": len(outcome.frames),
+        "ms_per_frame": float(np.median(made)) if made else None,
+        "stage_ms": _stage_ms(outcome),
+        "min_pixels": sorted({one.tracked.counts.min_pixels for one in outcome.frames}),
+        "remarks": list(outcome.classes.remarks),
+        "recordings": outcome.facts,
+        **settings,
+    }
+
+
+def _stage_ms(outcome: Outcome) -> dict[str, float]:
+    """Milliseconds by stage: the median of the recordings' medians; empty for recorded results."""
+    each = [facts["stage_ms"] for facts in outcome.facts.values()]
+    return {stage: float(np.median([one[stage] for one in each])) for stage in each[0]}
+
+
+def _print(numbers: dict[str, Any]) -> None:
+    from instaseg_ros.evaluation.metrics.tracking import tracking_line
+    from instaseg_ros.evaluation.summary import table
+
+    print(table(numbers))
+    _print_bins("pixels", numbers["by_size"])
+    _print_bins("metres", numbers.get("by_distance", []))
+    _print_minutes(numbers["by_minute"])
+    if "coco" in numbers:
+        print("COCO: " + ", ".join(f"{name} {v:.3f}" for name, v in numbers["coco"].items()))
+    if "tracking" in numbers:
+        print(tracking_line(numbers["tracking"]))
+    for name, facts in numbers["recordings"].items():
+        if "live" in facts:
+            print(f"{name}: {live_line(facts['live'])}")
+    ms = numbers["ms_per_frame"]
+    took = "" if ms is None else f"{ms:.1f} ms per frame, "
+    print(f"{took}{numbers['images']} frames of {len(numbers['recordings'])} recordings")
+
+
+def _print_bins(unit: str, bins: Sequence[dict[str, Any]]) -> None:
+    from instaseg_ros.tables import text_table
+
+    rows = [
+        (
+            f"{one['low']:.0f} to {one['high']:.0f}" if one["high"] else f"from {one['low']:.0f}",
+            *(None if one[key] != one[key] else one[key] for key in ("ap", "ap50")),
+            one["objects"],
+        )
+        for one in bins
+    ]
+    if rows:
+        print("\n" + text_table((unit, "AP", "AP50", "objects"), rows, ("", ".3f", ".3f", "d")))
+
+
+def _print_minutes(minutes: Sequence[dict[str, Any]]) -> None:
+    from instaseg_ros.tables import text_table
+
+    worst = sorted(minutes, key=lambda one: one["ap50"] if one["ap50"] == one["ap50"] else 2.0)
+    keys = ("recording", "minute", "frames", "dropped", "objects", "found", "wrong")
+    rows = [
+        (*(one[k] for k in keys), one["ap50"] if one["ap50"] == one["ap50"] else None)
+        for one in worst[:MINUTES_SHOWN]
+    ]
+    heads = (*keys, "AP50")
+    print("\n" + text_table(heads, rows, ("", *("d" for _ in keys[1:]), ".3f")))
+    if len(worst) > len(rows):
+        print(f"(the {len(rows)} worst of {len(worst)} minutes)")
+
+
+def live_line(live: dict[str, Any]) -> str:
+    """What is known of a robot's pace, for people."""
+    said = f"{live['dropped']} of {live['frames']} frames without a result"
+    if live["latency_ms"]:
+        median, p99 = live["latency_ms"]
+        said += f", latency {median:.0f} ms (p99 {p99:.0f} ms) from stamp to receipt"
+    diagnosed = live["diagnosed"]
+    if diagnosed:
+        counts = ", ".join(f"{name} {n}" for name, n in diagnosed["counts"].items())
+        said += f"; the node counted images: {counts}"
+        for stage in ("since stamp", "total"):
+            if stage in diagnosed["latency_ms"]:
+                median, p99 = diagnosed["latency_ms"][stage]
+                said += f"; {stage} {median:.0f} ms (p99 {p99:.0f} ms)"
+                break
+    return said
+
+
+def _report(
+    args: argparse.Namespace, outcome: Outcome, pipeline: Pipeline | None, report: OutputFile
+) -> None:
+    from instaseg_ros.evaluation.report.build import write_report
+    from instaseg_ros.evaluation.run import summary_of
+
+    assert pipeline is not None
+    summary = summary_of(outcome.found)
+    where = ", ".join(outcome.facts)
+    title = f"{where}: AP {summary['ap']:.3f}"
+    write_report(outcome.found, summary, pipeline, title, report, args.worst)

@@ -1,0 +1,1 @@
+"""Many recordings: rows of what was evaluated, kept as Parquet and asked with SQL."""

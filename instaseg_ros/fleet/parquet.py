@@ -1,0 +1,130 @@
+"""Writes and reads the rows of a recording as a Parquet file, by DuckDB."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from instaseg_ros.contract import format_of
+from instaseg_ros.errors import InputError, MissingExtraError
+from instaseg_ros.files import written_whole
+from instaseg_ros.fleet.rows import COLUMNS, KINDS, Table
+
+try:
+    import duckdb
+except ModuleNotFoundError as error:
+    raise MissingExtraError("duckdb", "query", "rows that can be queried") from error
+
+SUFFIX = ".parquet"
+NULL = " is null"  # after the name of a column: whether it has no value
+FORMAT = "rows"  # in `contract.RESULTS`
+# DuckDB otherwise fetches what it lacks from the internet.
+ALONE: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+}
+
+
+def connect(path: str = ":memory:", read_only: bool = False) -> Any:
+    """A connection that installs and loads nothing."""
+    return duckdb.connect(path, read_only=read_only, config=ALONE)
+
+
+def write_rows(path: Path, tables: Mapping[str, Table], facts: Mapping[str, Any]) -> int:
+    """Write the rows by kind, whole or not at all, and return their number. facts: stored in the
+    file, as JSON."""
+    kept = {"format": format_of(FORMAT), "facts": json.dumps(facts)}
+    about = ", ".join(f"{key}: {quoted(value)}" for key, value in kept.items())
+    with connect() as database, written_whole(path) as part:
+        parts = [_select(kind) for kind in KINDS if kind in tables]
+        for kind, table in tables.items():
+            count = len(next(iter(table.values())))
+            columns = {**table, "kind": np.full(count, kind, object)}
+            database.register(f"rows_{kind}", _with_masks(columns))
+        database.execute(
+            f"COPY ({' UNION ALL '.join(parts)}) TO {quoted(str(part))} "
+            f"(FORMAT parquet, COMPRESSION zstd, KV_METADATA {{{about}}})"
+        )
+    return sum(len(next(iter(table.values()))) for table in tables.values())
+
+
+def _select(kind: str) -> str:
+    values = {
+        c: f"CASE WHEN {_name(c.name + NULL)} THEN NULL ELSE {_name(c.name)} END"
+        if kind in c.kinds
+        else "NULL"
+        for c in COLUMNS
+    }
+    columns = ", ".join(f"CAST({v} AS {c.type}) AS {_name(c.name)}" for c, v in values.items())
+    return f"SELECT {columns} FROM rows_{kind}"
+
+
+def _with_masks(table: Table) -> Table:
+    """The columns without masks, and these beside them: what DuckDB makes of a mask depends on its
+    version."""
+    plain = {name: np.asarray(np.ma.getdata(column)) for name, column in table.items()}
+    masks = {name + NULL: np.ma.getmaskarray(column) for name, column in table.items()}
+    return {**plain, **masks}
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """What `write_rows` stored beside the rows. Raises InputError for another file."""
+    try:
+        with connect() as database:
+            found = database.execute(
+                f"SELECT decode(key), decode(value) FROM parquet_kv_metadata({quoted(str(path))})"
+            ).fetchall()
+        kept = dict(found)
+        written = kept.get("format")
+        if written == format_of(FORMAT):
+            facts = json.loads(kept["facts"])
+            if isinstance(facts, dict):
+                return facts
+            raise ValueError("its facts are not an object")
+    except (duckdb.Error, ValueError, KeyError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"rows {path}: {_EXPECTED}; it cannot be read: {first}") from error
+    raise InputError(
+        f"rows {path}: {_EXPECTED}, found {written!r:.60}"
+        if written
+        else f"rows {path}: {_EXPECTED}, found a Parquet file of something else"
+    )
+
+
+_EXPECTED = f"expected a file of `instaseg evaluate -o` ({format_of(FORMAT)})"
+
+
+def read_rows(path: Path) -> dict[str, Table]:
+    """The rows by kind, in order, with the columns of the kind. Raises InputError if damaged."""
+    try:
+        with connect() as database:
+            return {kind: _read(database, path, kind) for kind in KINDS}
+    except duckdb.Error as error:
+        raise InputError(f"rows {path} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _read(database: Any, path: Path, kind: str) -> Table:
+    order = "frame" if kind == "frame" else "frame, place"
+    found = database.execute(
+        f"SELECT {selected(kind)} FROM read_parquet({quoted(str(path))}) WHERE kind = '{kind}' "
+        f"ORDER BY {order}"
+    ).fetchnumpy()
+    return {name: np.ma.asarray(column) for name, column in found.items()}
+
+
+def selected(kind: str) -> str:
+    """The columns of the rows of one kind, in SQL."""
+    return ", ".join(_name(c.name) for c in COLUMNS if kind in c.kinds and c.name != "kind")
+
+
+def _name(column: str) -> str:
+    return f'"{column}"'
+
+
+def quoted(text: str) -> str:
+    """A string in SQL."""
+    return "'" + text.replace("'", "''") + "'"
