@@ -91,7 +91,7 @@ def test_what_a_robot_said_is_evaluated_with_its_drops(
     assert "2 frames without a result, 0 of them before the first result and 1 after" in caplog.text
     numbers = json.loads((run / "evaluation.json").read_text())
     out = capsys.readouterr().out
-    assert "street: 2 of 6 frames without a result, latency 30 ms (p99 30 ms)" in out
+    assert "street: 2 of 6 frames without a result, latency 30 ms (p99 30 ms) since stamp" in out
     assert "the node counted images: received 6, labelled 4, dropped 2; total 22 ms" in out
     live = numbers["recordings"]["street"]["live"]
     assert (live["frames"], live["dropped"]) == (6, 2)
@@ -235,6 +235,7 @@ def test_truth_of_another_recording_is_matched_by_stamp(
     numbers = json.loads((tmp_path / "j").read_text())
     assert numbers["images"] == 3 and numbers["objects"] == 6 and numbers["ap50"] == 1.0
     live = numbers["recordings"]["camera"]["live"]
+    assert live.pop("latency_from") == "stamp"
     assert live == {"frames": 3, "dropped": 0, "latency_ms": None, "diagnosed": {}}
 
 
