@@ -4,6 +4,8 @@
 #   make slow                     what the unit suite leaves out for its time, some minutes
 #   make lowest                   the unit suite with the lowest versions promised, on Python 3.10
 #   make fuzz                     mutated inputs, FUZZ_SECONDS (an hour) for each kind
+#   make soak TIME=7200           the node for two hours with faults, and a page about it
+#   make overload TIME=600        eight cameras at once, more than the machine can do
 #   make ROS_DISTRO=kilted demo   the same on Kilted
 #   make HASHES=1 ros             only packages whose files are those that were pinned
 #   make PYTHON=python3.12 ros    another Python (3.10 or newer)
@@ -20,7 +22,7 @@ ROS_SUITE = bin/python -m pytest -m ros test/ros
 unexport PYTHONPATH LD_LIBRARY_PATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH
 unexport RMW_IMPLEMENTATION _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: demo test slow lowest fuzz lint ros jazzy train gpu
+.PHONY: demo test slow lowest fuzz soak overload lint ros jazzy train gpu
 
 demo: ros
 	$(VENV)/bin/instaseg demo
@@ -41,6 +43,15 @@ FUZZ_SECONDS ?= 3600
 FUZZ_SEED ?= $(shell date +%s)
 fuzz: jazzy
 	.venv/bin/python test/fuzz/driver.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
+
+# Jazzy's environment draws the page (docs/soak.md).
+TIME ?= 7200
+SOAK = PYTHONPATH=tools $(VENV)/bin/python -m soak --seconds $(TIME) --page-python .venv/bin/python
+soak: ros jazzy
+	$(SOAK) --out runs/soak-$(ROS_DISTRO)
+
+overload: ros jazzy
+	$(SOAK) --overload --size 256x512 --out runs/overload-$(ROS_DISTRO)
 
 lint: jazzy
 	.venv/bin/ruff check .

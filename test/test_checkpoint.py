@@ -76,6 +76,7 @@ def test_half_precision_file_is_under_five_megabytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("n_classes", "n_sigma"), [(1, 1), (8, 2)])
+@pytest.mark.newest
 def test_published_layout_loads(tmp_path: Path, n_classes: int, n_sigma: int) -> None:
     network = fresh(n_classes, n_sigma)
     state = {f"module.{name}": tensor for name, tensor in network.state_dict().items()}
@@ -87,6 +88,7 @@ def test_published_layout_loads(tmp_path: Path, n_classes: int, n_sigma: int) ->
     assert torch.equal(checkpoint.network().eval()(image)["seed"], network(image)["seed"])
 
 
+@pytest.mark.newest
 def test_wrong_published_file_names_missing_and_unexpected_keys(tmp_path: Path) -> None:
     state = {f"module.{name}": tensor for name, tensor in fresh(1, 1).state_dict().items()}
     state["module.decoders.9.bias"] = state.pop("module.encoder.initial_block.conv.weight")
@@ -236,7 +238,7 @@ WEIGHT = "encoder.initial_block.conv.weight"
     ],
     ids=range(10),
 )
-@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize("suffix", [pytest.param("pth", marks=pytest.mark.newest), "safetensors"])
 def test_tensors_that_no_network_can_use_are_named(
     tmp_path: Path, name: str, change: object, said: str, suffix: str
 ) -> None:
@@ -295,6 +297,7 @@ def test_a_torch_with_holes_reads_safetensors_alone(
         load_checkpoint(tmp_path / "w.pth")
 
 
+@pytest.mark.newest
 def test_a_refused_pickle_does_not_pass_on_torchs_advice(tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(pickle.dumps({"model_state_dict": Path("x")}, protocol=2))
     with pytest.raises(WeightsError, match="cannot read it as plain tensors") as refused:

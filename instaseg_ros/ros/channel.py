@@ -79,6 +79,7 @@ class CameraChannel:
         def receive(message: Any, camera_info: Any) -> None:
             now_s = time.perf_counter()
             statistics.received(now_s, len(message.data))
+            self._publishers.events.looked()
             if not self.config.enabled:
                 self.ignore()
                 return

@@ -15,12 +15,16 @@ from instaseg_ros.recordings import result_messages
 from instaseg_ros.ros import qos
 from instaseg_ros.ros.camera import below
 from instaseg_ros.ros.messages import MESSAGES
+from instaseg_ros.ros.seldom import SeldomGroup
 from instaseg_ros.visualization import overlay
 
 
 class ResultPublishers:
     """Lifecycle publishers of all `result_messages.TOPICS`, and with depth of its DEPTH_TOPICS,
-    below the node's own name and, if it has one, the camera's."""
+    below the node's own name and, if it has one, the camera's.
+
+    events: the group of the publishers' events.
+    """
 
     def __init__(
         self,
@@ -32,6 +36,7 @@ class ResultPublishers:
         self._node = node
         self._class_names = class_names
         self._publishers: dict[str, LifecyclePublisher] = {}
+        self.events = SeldomGroup()
         topics = result_messages.TOPICS
         if with_depth:
             topics = {**topics, **result_messages.DEPTH_TOPICS}
@@ -41,6 +46,7 @@ class ResultPublishers:
                     getattr(MESSAGES, topic.type.rpartition("/")[2]),
                     f"~/{below(camera, name)}",
                     qos.LATCHED if topic.latched else qos.RESULTS,
+                    callback_group=self.events,
                     qos_overriding_options=QoSOverridingOptions.with_default_policies(),
                 )
         except Exception:  # a bad override: publishers made before must not stay

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
     from instaseg_ros.model.erfnet import ERFNet
 
+# torch.export of older versions computes for one size what depends on it (up to 2.5), or refuses
+# the network with a memory (2.6); a trace has neither fault.
+EXPORTS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 10)
 EXAMPLE_SIZE = (64, 128)  # (height, width); the exported graph is valid for any size and batch
 
 log = logging.getLogger(__name__)
@@ -135,8 +138,11 @@ def traced(network: ERFNet) -> Any:
         shapes[1] = [-1, example[1].shape[1], -1, -1]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own, about torch
-        program = torch.export.export(PackedNetwork(network).eval(), tuple(example))
-        model = openvino.convert_model(program)
+        packed = PackedNetwork(network).eval()
+        if EXPORTS:
+            model = openvino.convert_model(torch.export.export(packed, tuple(example)))
+        else:
+            model = openvino.convert_model(packed, example_input=tuple(example))
     model.reshape(shapes)
     pairs, *state = model.get_parameters()
     images = ops.parameter([-1, -1, -1, 3], openvino.Type.u8)

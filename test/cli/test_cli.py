@@ -195,6 +195,7 @@ def command(*words, code="import sys; from instaseg_ros.cli import main; sys.exi
 @pytest.mark.parametrize(
     "what", [CTRL_C, f"try: {CTRL_C}\n            except BaseException: raise ImportError('torn')"]
 )
+@pytest.mark.newest
 def test_ctrl_c_while_importing_exits_with_130(tmp_path, what):
     """Also where the interrupted import makes another error of it, as C code does."""
     code = AT_IMPORT.format(name="torch", what=what)
@@ -322,6 +323,7 @@ def test_a_package_that_only_the_end_needs_is_missed_at_the_start(monkeypatch, c
     assert "pip install matplotlib, or in a checkout of instaseg_ros pip install '.[plots]'" in said
 
 
+@pytest.mark.newest
 def test_published_weights_become_safetensors(tmp_path, capsys):
     network = ERFNet(make_method("spatial_embedding", 1, 1).heads)
     torch.save({"model_state_dict": network.state_dict()}, tmp_path / "w.pth")

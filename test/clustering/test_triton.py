@@ -30,6 +30,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+@pytest.mark.newest
 def test_kernels_in_the_interpreter(which: str) -> None:
     """Runs `triton_interpreted.py`."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-W", "ignore", "-m", which]
@@ -46,6 +47,7 @@ def test_kernels_in_the_interpreter(which: str) -> None:
 @pytest.mark.parametrize(
     ("n_classes", "n_sigma", "dtype"), [(1, 1, torch.float32), (3, 2, torch.float16)]
 )
+@pytest.mark.newest
 def test_kernels_compile_for_a_gpu(
     monkeypatch: pytest.MonkeyPatch,
     capability: int,

@@ -137,6 +137,7 @@ def test_other_weights_have_another_file(order: Order) -> None:
     assert len({weights_hash(c) for c in (order.checkpoint, renamed, changed)}) == 3
 
 
+@pytest.mark.newest
 def test_the_exporter_of_older_torch_gives_the_same_outputs(
     order: Order, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +212,7 @@ def test_a_nan_is_a_difference(small: Checkpoint) -> None:
     assert str(Difference(0.5, 0.01, 0.1)) == "largest 0.5, mean 0.01, relative 0.1"
 
 
+@pytest.mark.newest
 def test_a_torch2trt_file_is_plain_data(small: Checkpoint, tmp_path: Path) -> None:
     path = tmp_path / "engine.pth"
     save_module(b"\x00engine\xff", small, path)
@@ -227,6 +229,7 @@ def test_a_torch2trt_file_is_plain_data(small: Checkpoint, tmp_path: Path) -> No
         ({"plan": bytearray(b"x")}, "expected a serialised engine"),
     ],
 )
+@pytest.mark.newest
 def test_a_torch2trt_file_that_is_more_or_less_is_refused(
     tmp_path: Path, content: dict[str, object], message: str
 ) -> None:

@@ -154,6 +154,7 @@ def test_what_makes_the_outputs_stays_in_floats(with_dense: Checkpoint, cache: N
 
 @needs_onnx
 @pytest.mark.parametrize("weights", ["small", "small_lite", "with_dense"])
+@pytest.mark.newest
 def test_the_int8_file_is_what_tensorrt_reads(
     request: pytest.FixtureRequest, cache: None, weights: str
 ) -> None:
@@ -198,6 +199,7 @@ def content_of(checkpoint: Checkpoint) -> bytes:
 
 
 @needs_onnx
+@pytest.mark.newest
 def test_int8_for_tensorrt_is_measured_kept_and_built(
     small: Checkpoint, own_cache: None, cpu_as_cuda: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,6 +127,7 @@ def test_a_gpu_finds_the_same_and_is_not_waited_for() -> None:
 
 @pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="triton is not installed")
 @pytest.mark.parametrize("name", ["histogram", "pulls"])
+@pytest.mark.newest
 def test_kernels_compile_for_a_gpu(name: str) -> None:
     """To machine code, without a GPU, as a first launch would compile them there."""
     import triton

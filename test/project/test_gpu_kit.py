@@ -114,6 +114,7 @@ def test_what_a_signal_interrupts_leaves_what_it_found(tmp_path: Path) -> None:
     assert [(name, row["status"]) for name, row in rows.items()] == [("machine", "interrupted")]
 
 
+@pytest.mark.newest
 def test_the_tests_for_a_gpu_are_found_on_a_bare_machine(tools: None) -> None:
     import gpu_stages
 

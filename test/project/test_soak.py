@@ -1,4 +1,4 @@
-"""How a soak accounts and judges. test/ros/test_soak.py runs one."""
+"""How a soak accounts and judges. test/ros/test_every_fault.py runs one."""
 
 from __future__ import annotations
 
@@ -171,6 +171,7 @@ def write_run(
                 "time_s": second,
                 "quiet": kind == "overload" or second % ROUND_S < QUIET_S,
                 "load": 1.0,
+                "waiting": 0.1,
                 "rss_mb": 700 + growth * second / HOUR_S + dice.normal(0, 0.1),
                 "pss_mb": 500.0,
                 "threads": 25,
@@ -246,6 +247,25 @@ def test_the_page_is_whole_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert page.main() == 1
     assert "a &lt;b&gt; failed" in (tmp_path / "soak.html").read_text()
     assert json.loads((tmp_path / "soak.json").read_text())["broken"][0]["time_s"] == 4.0
+
+
+def test_the_page_of_an_overload_shows_each_cameras_share(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    from soak import page
+
+    write_run(tmp_path, "overload", unfair=3)
+    page.write_page(tmp_path)
+    html = (tmp_path / "soak.html").read_text()
+    assert "Labels of each camera" in html
+    assert "Cameras get the same share" in html
+
+
+def test_the_share_of_waiting_is_read_from_diagnostics() -> None:
+    from soak.journal import waiting
+
+    assert waiting({"": {}, "front": {"waiting for a processor": "37%"}}) == 0.37
+    assert waiting({}) == 0.0
 
 
 def test_a_run_without_a_sample_has_a_page(tmp_path: Path) -> None:

@@ -209,6 +209,18 @@ def test_when_a_camera_dies_the_others_go_on(rig: Rig):
     rig.await_result("right", rig.publish("right", scene()))
 
 
+def test_a_subscriber_with_another_qos_is_named_while_images_come(rig: Rig):
+    """Events of the outputs are looked for seldom, but they are."""
+    watcher = rig.robot.listen(Image, f"{NODE}/left/labels", lambda message: None, LATCHED)
+
+    def named() -> bool:
+        rig.await_result("left", rig.publish("left", scene(96, 160)))
+        return "'~/left/labels', requesting incompatible QoS" in rig.robot.log()
+
+    rig.robot.until(named, "a warning", 20)
+    rig.robot.node.destroy_subscription(watcher)
+
+
 def test_every_image_is_labelled_or_counted_and_drops_are_fair(rig: Rig):
     """Under more than the node can do, whatever it cannot label."""
     for name in NAMES:  # losses are counted from a publisher's first image on

@@ -15,6 +15,7 @@ from instaseg_ros.config import RuntimeConfig
 from instaseg_ros.methods import make_method
 from instaseg_ros.model.erfnet import PROFILES, ERFNet
 from instaseg_ros.numba_cache import compile_all
+from instaseg_ros.runtimes import openvino_model
 from instaseg_ros.runtimes.openvino_network import BAND_ROWS, PackedNetwork, unpack
 from instaseg_ros.runtimes.openvino_runtime import OpenVinoRuntime
 
@@ -128,3 +129,25 @@ def test_images_side_by_side_are_as_each_alone(
             outputs = runtime(images[n : n + 1], state[n : n + 1])
             for name, output in outputs.items():
                 assert torch.equal(followed[name][n : n + 1], output), name
+
+
+@pytest.mark.xdist_group("converting")
+@pytest.mark.parametrize("exports", [True, False])
+@pytest.mark.parametrize("kind", ["small", "small_lite", "temporal"])
+def test_exported_and_traced_networks_serve_other_sizes_than_the_example(
+    kind: str, exports: bool, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced, as with older torch, which exports what serves the example's size alone."""
+    pytest.importorskip("openvino")
+    if exports and not openvino_model.EXPORTS:
+        pytest.skip("this torch does not export networks of any size")
+    monkeypatch.setattr(openvino_model, "EXPORTS", exports)
+    checkpoint = request.getfixturevalue(kind)
+    network = checkpoint.network().eval()
+    model = openvino_model.traced(network)
+    runtime = OpenVinoRuntime(RuntimeConfig(precision="fp32", device="cpu"), checkpoint, model)
+    images = np.random.default_rng(0).integers(0, 256, (2, 96, 160, 3), np.uint8)
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(images).permute(0, 3, 1, 2) / 255)
+    for head, output in runtime(images).items():
+        torch.testing.assert_close(output, expected[head], atol=2e-5, rtol=1e-4, msg=head)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -13,12 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
+from rclpy.signals import SignalHandlerOptions
 
 from soak.conductor import Conductor
 from soak.faults import GOOD
 from soak.images import MAX_PIXELS
 from soak.journal import BROKEN, Journal
 from soak.rig import BrokenPromiseError, Rig, environment
+
+WRITTEN = ("about.json", "samples.jsonl", "events.jsonl", "published.bin", "soak.html", "soak.json")
+LOGS = ("node.log", "cameras.log")
 
 CAMERAS = ("front", "left", "right")
 OVERLOADING = tuple(f"camera_{n}" for n in range(8))
@@ -29,11 +35,9 @@ HASTE = 0.3
 def main() -> None:
     options = parse()
     environment()
-    options.out.mkdir(parents=True, exist_ok=True)
-    for old in options.out.iterdir():
-        if old.is_file():
-            old.unlink()
-    rclpy.init()
+    clear(options.out)
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     names = OVERLOADING if options.overload else CAMERAS
     rig = Rig(names, options.size, options.rate, options.out)
     journal = Journal(options.out, about(options, names))
@@ -51,11 +55,20 @@ def main() -> None:
     sys.exit(subprocess.run(page(options)).returncode)
 
 
+def clear(folder: Path) -> None:
+    """Make the folder, and remove what an earlier soak has written there, and nothing else."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (*WRITTEN, *LOGS):
+        (folder / name).unlink(missing_ok=True)
+
+
 def conduct(rig: Rig, journal: Journal, options: argparse.Namespace) -> None:
     dice, pace = random.Random(options.seed), HASTE if options.each_once else 1.0
     conductor = Conductor(rig, journal, dice, pace)
     conductor.start(parameters(options))
-    end_s = time.monotonic() + options.seconds
+    if not options.overload:
+        conductor.warm_up()
+    end_s, drawing = time.monotonic() + options.seconds, None
     while True:
         until_s = min(end_s, time.monotonic() + PAGE_EVERY_S)
         if options.each_once:
@@ -66,8 +79,12 @@ def conduct(rig: Rig, journal: Journal, options: argparse.Namespace) -> None:
             conductor.soak(until_s)
         if options.each_once or time.monotonic() >= end_s:
             break
-        subprocess.Popen(["nice", "-n", "19", *page(options)], stdout=subprocess.DEVNULL)
+        if drawing is None or drawing.poll() is not None:
+            gently = ["nice", "-n", "10", *page(options)]
+            drawing = subprocess.Popen(gently, stdout=subprocess.DEVNULL)
     conductor.finish()
+    if drawing is not None:
+        drawing.wait()
     journal.about["complete"] = True
     journal.write_about()
 
@@ -78,7 +95,7 @@ def parameters(options: argparse.Namespace) -> list[str]:
     values: dict[str, Any] = {
         "node.autostart": True,
         "weights": options.weights,
-        "input.max_pixels": MAX_PIXELS,
+        "input.max_pixels": round(MAX_PIXELS * math.prod(options.size)),
         "input.min_height": 0,  # the network sees the images as they are
         **usual,
     }
@@ -119,7 +136,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", default="128x256", help="height x width of the images")
     parser.add_argument("--weights", default="street-synthetic-lite")
     parser.add_argument("-p", "--parameter", action="append", default=[], help="name:=value")
-    parser.add_argument("--out", type=Path, default=Path("runs/soak"), help="folder, emptied first")
+    parser.add_argument("--out", type=Path, default=Path("runs/soak"), help="folder of the page")
     parser.add_argument(
         "--page-python", default=sys.executable, help="a Python that has jinja2 and matplotlib"
     )

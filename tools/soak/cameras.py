@@ -3,8 +3,8 @@
     python -m soak.cameras --names front left --size 128x256 --rate 10 --counts FILE
 
 Reads commands as lines of JSON and ends with its input. A command has the fields of `Camera` to
-set, for the camera of that name, or `pause` or `once` for all. What was published is counted in a
-file, which outlives a process that is killed.
+set, for the camera of that name, or `pause`, `together` (all at one moment) or `once` for all. What
+was published is counted in a file, which outlives a process that is killed.
 """
 
 from __future__ import annotations
@@ -135,22 +135,24 @@ def _street() -> list[NDArray[np.uint8]]:
 def play(
     node: Node, cameras: dict[str, Camera], rate_hz: float, commands: queue.Queue[Any]
 ) -> None:
-    """Publish until a command is None. Each camera has its own moment in the period."""
-    paused, due_s, turn = False, time.monotonic(), 0
+    """Publish until a command is None. Each camera has its own moment in the period, unless all are
+    together."""
+    paused, together, due_s, turn = False, False, time.monotonic(), 0
     names = list(cameras)
     while True:
         try:
             command = commands.get(timeout=max(0.0, due_s - time.monotonic()))
         except queue.Empty:
-            camera = cameras[names[turn % len(names)]]
-            turn += 1
+            number, turn = turn % len(names), turn + 1
             due_s = max(due_s + 1 / rate_hz / len(names), time.monotonic() - 1 / rate_hz)
-            if not paused and not camera.silent:
-                camera.publish(node)
+            for name in (() if number else names) if together else (names[number],):
+                if not paused and not cameras[name].silent:
+                    cameras[name].publish(node)
             continue
         if command is None:
             return
         paused = command.get("pause", paused)
+        together = command.get("together", together)
         if "once" in command:
             for camera in cameras.values():
                 camera.publish(node)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
-from soak.faults import CAMERA, FAULTS, NODE, OUTPUT, Fault
+from soak.faults import CAMERA, FAULTS, NODE, OUTPUT, Fault, tour
 from soak.journal import Journal
 from soak.readings import read
 from soak.rig import BrokenPromiseError, Rig, Waiting
@@ -59,6 +59,11 @@ class Conductor:
         self._go_on(SETTLE_S)
         self.roll_call()
 
+    def warm_up(self) -> None:
+        """Let the node meet every size of image."""
+        self._running.append(Running((NODE, ""), tour(self._rig), time.monotonic()))
+        self._finish_faults()
+
     def soak(self, end_s: float) -> None:
         """Rounds of random faults until `time.monotonic()` is `end_s`. Nothing is disturbed in two
         of three, so that their accounts must be exact."""
@@ -84,8 +89,7 @@ class Conductor:
             self._go_on(self._dice.expovariate(1 / GAP_S) * self._pace)
             if time.monotonic() > end_s:
                 break
-        while self._running:
-            self._go_on(SPIN_S)
+        self._finish_faults()
         self.roll_call()
         self._go_on(SETTLE_S)
         self.quiet = True
@@ -132,6 +136,10 @@ class Conductor:
             (fault,) = self._dice.choices(faults, weights)
             yield fault, self._dice.choice(fault.kinds)
 
+    def _finish_faults(self) -> None:
+        while self._running:
+            self._go_on(SPIN_S)
+
     def _begin(self, fault: Fault, kind: Any) -> None:
         """Start a fault as soon as what it needs is free."""
         of_camera = fault.needs in (CAMERA, OUTPUT)
@@ -166,6 +174,7 @@ class Conductor:
         rig = self._rig
         rig.check_processes()
         rig.look_at_publishers()
+        rig.tally()
         assert rig.node is not None
         self._sample_s = time.monotonic() + SAMPLE_EVERY_S
         self._journal.sample(read(rig.node.pid), rig, self.quiet)

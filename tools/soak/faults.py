@@ -15,7 +15,11 @@ from soak.images import BAD_COMPRESSED, BAD_RAW
 from soak.rig import OUTPUTS, BrokenPromiseError, Rig, Waiting
 
 SETTLE_S = 0.3
+TOUR_S = 1.5  # at each size
 CAMERA, OUTPUT, PARAMETERS, NODE = "camera", "output", "parameters", "node"
+SCALE = "input.scale"
+# With the cameras' own size and scale, few enough for the network that a runtime keeps them all.
+SIZES = ((96, 192), (95, 189))
 # Live parameters with values between which they change, and their own.
 GOOD: dict[str, tuple[list[Any], Any]] = {
     "decode.seed_threshold": ([0.5, 0.7, 0.95], 0.8),
@@ -25,7 +29,7 @@ GOOD: dict[str, tuple[list[Any], Any]] = {
     "node.keep_up": (["evenly"], "newest"),
     "node.latency_budget_ms": ([1.0, 500.0], 0.0),
     "node.stale_after_s": ([0.5], 2.0),
-    "input.scale": ([0.75], 1.0),
+    SCALE: ([0.75], 1.0),
 }
 # Each must be refused while the node is configured.
 BAD: list[tuple[str, Any]] = [
@@ -55,6 +59,20 @@ class Fault(NamedTuple):
     needs: str
     kinds: tuple[Any, ...] = (None,)
     disturbs: bool = False
+
+
+def tour(rig: Rig) -> Waiting:
+    """Once through all sizes that the network sees in a soak, of one image and of several at once:
+    a runtime keeps memory for each."""
+    (smaller,), _ = GOOD[SCALE]
+    rig.tell(together=True)
+    for scale in (smaller, 1.0):
+        yield from _accepted(rig, SCALE, scale)
+        for size in (*SIZES, rig.size):
+            for camera in rig.accounts:
+                rig.tell(camera=camera, size=size)
+            yield TOUR_S
+    rig.tell(together=False)
 
 
 def bad_images(rig: Rig, dice: Random, camera: str, kind: str) -> Waiting:
@@ -144,27 +162,24 @@ def deactivated(rig: Rig, dice: Random, kind: None) -> Waiting:
 
 def reconfigured(rig: Rig, dice: Random, kind: None) -> Waiting:
     yield from _configured_anew(rig, dice)
-    yield from _until_seen(rig)
 
 
 def compressed_images(rig: Rig, dice: Random, kind: None) -> Waiting:
     """All cameras send JPEG for a while, bad ones too."""
     yield from _configured_anew(rig, dice, transport="compressed")
-    yield from _until_seen(rig)
     for bad in BAD_COMPRESSED:
         rig.tell(camera=dice.choice(list(rig.accounts)), bad=bad, images_bad=dice.randint(1, 3))
         yield dice.uniform(0.3, 1)
     for camera in rig.accounts:
         rig.tell(camera=camera, images_bad=0)
     yield from _configured_anew(rig, dice, transport="raw")
-    yield from _until_seen(rig)
 
 
 FAULTS = (
     Fault("bad images", 8, bad_images, CAMERA, tuple(BAD_RAW)),
     Fault("stamps", 4, wrong_stamps, CAMERA, ("still", *STAMPS)),
     Fault("camera silent", 3, silence, CAMERA),
-    Fault("another size", 3, other_size, CAMERA, ((96, 192), (160, 256))),
+    Fault("another size", 3, other_size, CAMERA, SIZES),
     Fault("another QoS", 2, other_qos, CAMERA, tuple(q for q in QOS if q != "reliable"), True),
     Fault("publisher restarted", 2, restarted_publisher, CAMERA, disturbs=True),
     Fault("cameras killed", 0.5, killed_cameras, NODE, disturbs=True),
@@ -194,6 +209,8 @@ def _configured_anew(rig: Rig, dice: Random, transport: str = "") -> Waiting:
             rig.tell(camera=camera, compressed=transport == "compressed")
     yield from rig.change_state("configure")
     yield from rig.change_state("activate")
+    yield from _until_seen(rig)
+    yield from tour(rig)
 
 
 def _until_seen(rig: Rig) -> Waiting:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 
-MAX_PIXELS = 300_000  # the node's input.max_pixels in a soak
-OVERSIZED = (600, 800)  # more than that
+MAX_PIXELS = 1.5  # the node's input.max_pixels, in images of the usual size
+OVERSIZED = 4  # times the rows; more would only make the middleware keep larger buffers
 JPEG_HEAD_BYTES = 40
 
 
@@ -68,7 +68,7 @@ def _huge_claim(image: Image) -> Image:
 
 
 def _huge(image: Image) -> Image:
-    return raw(np.zeros((*OVERSIZED, 3), np.uint8))
+    return raw(np.zeros((OVERSIZED * image.height, image.width, 3), np.uint8))
 
 
 def _no_data(image: Image) -> Image:
@@ -87,7 +87,9 @@ def _cut_jpeg(image: CompressedImage) -> CompressedImage:
 
 
 def _huge_jpeg(image: CompressedImage) -> CompressedImage:
-    return compressed(np.zeros((*OVERSIZED, 3), np.uint8))
+    picture = cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
+    return compressed(np.zeros((OVERSIZED * len(picture), *picture.shape[1:]), np.uint8))
 
 
 def _no_jpeg(image: CompressedImage) -> CompressedImage:

@@ -54,6 +54,7 @@ class Journal:
             "time_s": round(time.time() - self._start_s, 2),
             "quiet": quiet,
             "load": round(os.getloadavg()[0], 1),
+            "waiting": waiting(recorder.diagnoses),
             **{name: round(value, 2) for name, value in reading._asdict().items()},
             "latency_ms": latency,
             "accounts": {name: figures(account) for name, account in recorder.accounts.items()},
@@ -64,6 +65,12 @@ class Journal:
             },
         }
         self._samples.write(json.dumps(sample) + "\n")
+
+
+def waiting(diagnoses: dict[str, dict[str, str]]) -> float:
+    """The share of its time that the node, if it could run, waits for a processor."""
+    said = [values.get("waiting for a processor", "") for values in diagnoses.values()]
+    return max((int(text.rstrip("%")) / 100 for text in said if text), default=0.0)
 
 
 def figures(account: Any) -> dict[str, Any]:

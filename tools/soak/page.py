@@ -19,7 +19,7 @@ from instaseg_ros.evaluation.report.plots import COLORS, INK, Plot
 from instaseg_ros.files import OutputFile
 from soak import verdict
 from soak.journal import BROKEN
-from soak.ledger import COUNTED, FATES
+from soak.ledger import COUNTED, FATES, LOST
 from soak.verdict import Promise, Run
 
 PAGE, SUMMARY = "soak.html", "soak.json"
@@ -106,7 +106,9 @@ def _tiles(run: Run) -> dict[str, str]:
     faults = sum(event["name"] != BROKEN for event in run.events)
     tiles = {"ran": f"{run.seconds / 60:.1f} min"}
     if run.samples:
-        tiles["images labelled"] = f"{sum(one['labelled'] for one in accounts)}"
+        labelled = sum(one["labelled"] for one in accounts)
+        tiles["images labelled"] = f"{labelled}"
+        tiles["labelled in a second"] = f"{labelled / max(run.seconds, 1):.1f}"
         tiles["faults"] = f"{faults}"
         tiles["ms, p50 and p99"] = ", ".join(f"{ms:.0f}" for ms in quiet) or "-"
         tiles["load of the machine"] = f"{np.median([s['load'] for s in run.samples]):.1f}"
@@ -145,9 +147,20 @@ def _cards(run: Run) -> list[Card]:
             _counts(run, time, unit),
             "Of the node's process.",
         ),
-        Card("Processor", _processor(run, time, unit), "Of the node, in processors."),
-        Card("What becomes of images", _fates(run, time, unit), "All cameras together."),
-        Card("Faults", _faults(run, unit), "When each began; red: a broken promise."),
+        Card(
+            "Processor",
+            _processor(run, time, unit),
+            "Processors that the node used, and the share of its time in which it could run but "
+            "waited for one, as other programs had them.",
+        ),
+        Card("What becomes of images", _fates(run, unit), "All cameras together."),
+        Card(
+            "Labels of each camera",
+            _shares(run, time, unit),
+            "So far; with equal shares, one line.",
+        )
+        if run.about["kind"] == "overload"
+        else Card("Faults", _faults(run, unit), "When each began; red: a broken promise."),
     ]
 
 
@@ -158,7 +171,7 @@ def _over_time(plot: Plot, unit: str, what: str) -> Iterator[Any]:
         axes.set(xlabel=unit, ylabel=what)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(
-                frameon=False, fontsize=9, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.16)
+                frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0)
             )
 
 
@@ -215,24 +228,44 @@ def _counts(run: Run, time: Any, unit: str) -> str:
 
 def _processor(run: Run, time: Any, unit: str) -> str:
     plot = Plot()
-    with _over_time(plot, unit, "processors") as axes:
+    with _over_time(plot, unit, "processors, share") as axes:
         used, at = (np.array([s[n] for s in run.samples]) for n in ("processor_s", "time_s"))
         rate = np.diff(used) / np.maximum(np.diff(at), 0.5)
-        axes.plot(time[1:], rate, color=COLORS[0], lw=1)
+        axes.plot(time[1:], rate, color=COLORS[0], lw=1, label="used")
+        waiting = [s["waiting"] for s in run.samples]
+        axes.plot(time, waiting, color=COLORS[1], lw=1, label="waiting")
         axes.set_ylim(bottom=0)
     return plot.svg
 
 
-def _fates(run: Run, time: Any, unit: str) -> str:
+def _fates(run: Run, unit: str) -> str:
+    totals = {
+        name: [sum(one[name] for one in s["accounts"].values()) for s in run.samples]
+        for name in (*FATES, LOST)
+    }
+    return _rates(
+        run, {name.partition(" ")[0]: total for name, total in totals.items() if total[-1]}, unit
+    )
+
+
+def _shares(run: Run, time: Any, unit: str) -> str:
+    plot = Plot()
+    with _over_time(plot, unit, "images labelled") as axes:
+        for color, name in zip(COLORS * 9, run.samples[-1]["accounts"], strict=False):
+            labelled = [s["accounts"][name]["labelled"] for s in run.samples]
+            axes.plot(time, labelled, color=color, lw=1.2, label=name)
+    return plot.svg
+
+
+def _rates(run: Run, totals: dict[str, list[int]], unit: str) -> str:
+    """How much is added to each total in a second."""
     plot = Plot()
     step = max(1, len(run.samples) // BINS, 10 if len(run.samples) > 100 else 1)
     with _over_time(plot, unit, "images/s") as axes:
-        at = np.array([s["time_s"] for s in run.samples])[::step]
-        for color, name in zip(COLORS, (*FATES, "lost on the way"), strict=False):
-            total = [sum(a[name] for a in s["accounts"].values()) for s in run.samples][::step]
-            if total and total[-1]:
-                rate = np.diff(total) / np.maximum(np.diff(at), 0.5)
-                axes.plot(time[::step][1:], rate, color=color, lw=1.1, label=name)
+        at_s = np.array([s["time_s"] for s in run.samples])[::step]
+        for color, (name, total) in zip(COLORS, totals.items(), strict=False):
+            rate = np.diff(total[::step]) / np.maximum(np.diff(at_s), 0.5)
+            axes.plot(at_s[1:] / _scale(unit), rate, color=color, lw=1.1, label=name)
     return plot.svg
 
 

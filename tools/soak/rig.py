@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -36,6 +37,7 @@ PROFILE = ROOT / "config" / "fastdds_shm.xml"
 NODE = "/instaseg_node"
 OUTPUTS = {"overlay": Image, "markers": MarkerArray, "labels/compressed": CompressedImage}
 TRANSITIONS = {"configure": 1, "cleanup": 2, "activate": 3, "deactivate": 4}  # lifecycle_msgs
+WITH_US = ("setpriv", "--pdeathsig", "INT")  # the node ends when this process is killed
 ANSWER_S = 120.0  # a service has this long, on a busy machine too
 STOP_S = 20.0
 FAULT_IN_LOG = re.compile(r"Traceback|terminate called|Segmentation fault|not drawn:")
@@ -99,10 +101,12 @@ class Rig(Node):
 
     def start_node(self, parameters: Sequence[str]) -> None:
         """parameters: as `name:=value`."""
-        command = [sys.executable, "-m", "instaseg_ros.ros.node", "--ros-args"]
+        command = [*WITH_US, sys.executable, "-m", "instaseg_ros.ros.node", "--ros-args"]
         given = [f"cameras:=[{', '.join(self.accounts)}]", *parameters]
         command += [part for one in given for part in ("-p", one)]
-        self.node = subprocess.Popen(command, stdout=self._log, stderr=self._log)
+        self.node = subprocess.Popen(
+            command, stdout=self._log, stderr=self._log, start_new_session=True
+        )
 
     def start_cameras(self) -> None:
         """Also after `kill_cameras`."""
@@ -110,7 +114,9 @@ class Rig(Node):
         command += ["--size", "{}x{}".format(*self.size), "--rate", str(self.rate_hz)]
         command += ["--counts", str(self.folder / "published.bin")]
         with (self.folder / "cameras.log").open("ab") as log:
-            self._cameras = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log)
+            self._cameras = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stderr=log, start_new_session=True
+            )
 
     def tell(self, **command: Any) -> None:
         """See soak.cameras."""
@@ -276,6 +282,7 @@ def environment() -> None:
     """For this process and its children: large images by shared memory, and a place of its own."""
     for variable in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
         os.environ.setdefault(variable, str(PROFILE))
+    os.environ.setdefault("ROS_DOMAIN_ID", str(random.randint(1, 100)))
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     paths = [str(ROOT), str(ROOT / "tools"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, dict.fromkeys(paths)))

@@ -196,7 +196,7 @@ def _flat(run: Run, name: str) -> Promise:
 
 def _overload_latency(run: Run) -> Promise:
     limit_ms = OVERLOAD_PERIODS * 1e3 / run.about["rate_hz"]
-    found = latencies(run, 0, float("inf"), quiet=True)
+    found = latencies(run, run.seconds * SIXTH, float("inf"), quiet=True)
     name = f"Latency at most {OVERLOAD_PERIODS:g} periods, {limit_ms:.0f} ms"
     if len(found) < FEWEST:
         return Promise(name, None, "too few images")
@@ -215,14 +215,10 @@ def _fairness(run: Run) -> Promise:
 
 
 def _bounded(run: Run) -> Promise:
-    _, values = _quiet_thirds(run)
-    if len(values) < 2:
+    resident = [one["rss_mb"] for one in run.samples if one["quiet"]]
+    third = len(resident) // 3
+    if not third:
         return Promise("Memory is bounded", None, "too few readings")
-    said = f"{values[0]:.0f} MB in the first third, {values[-1]:.0f} MB in the last"
-    return Promise("Memory is bounded", values[-1] - values[0] < OVERLOAD_GROWTH_MB, said)
-
-
-def _quiet_thirds(run: Run) -> tuple[int, list[float]]:
-    quiet = [sample["rss_mb"] for sample in run.samples if sample["quiet"]]
-    third = len(quiet) // 3
-    return third, [max(quiet[:third]), max(quiet[-third:])] if third else []
+    first, last = max(resident[:third]), max(resident[-third:])
+    said = f"at most {first:.0f} MB in the first third, {last:.0f} MB in the last"
+    return Promise("Memory is bounded", last - first < OVERLOAD_GROWTH_MB, said)
