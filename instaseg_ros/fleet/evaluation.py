@@ -203,7 +203,7 @@ class Fleet:
 
             extend(found, predictor, self.dataset.frames_of(number), each)
             facts: dict[str, Any] = {
-                "recording": str(source.path),
+                "recording": str(source.path.resolve()),
                 "truth_classes": list(self.dataset.class_names),
                 "said_classes": list(self.classes[1]),
                 "evaluated_classes": list(found.classes.names),

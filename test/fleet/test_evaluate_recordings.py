@@ -157,6 +157,10 @@ def test_only_what_has_changed_is_done_again(tmp_path: Path, caplog: Log) -> Non
     assert done(run, [a, b], {"weights": "b"}) == []
     with pytest.raises(ConfigError, match=r"run has .* with other weights or options \(b\)"):
         done(run, [a], {"weights": "c"})
+    (tmp_path / "there").mkdir()
+    other = write_street_bag(tmp_path / "there" / "a.mcap", 3)
+    with pytest.raises(ConfigError, match=r"rows of another recording named a, .*a\.mcap: choose"):
+        done(run, [other, b], {"weights": "b"})
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("")
     with pytest.raises(ConfigError, match="expected an empty folder or one of an earlier run"):
@@ -257,8 +261,9 @@ def test_parts_and_names_of_recordings(tmp_path: Path) -> None:
     assert len(Source("a", path, split="train", frames=5, in_order=True).open()) == 5
     some = Source("a", path, frames=4).open()
     assert [some[k].frame.stamp_ns for k in range(4)] == [stamp_ns(k) for k in spread(20, 4)]
-    names = names_of([Path("x/a.mcap"), Path("y/a.mcap"), Path("y/b")])
-    assert names[2] == "b" and len(set(names)) == 3 and names[0].startswith("a-")
+    names = names_of([Path("x/a.mcap"), Path("y/a.mcap"), Path("y/b"), Path("c.1.db3.zstd")])
+    assert names[2:] == ["b", "c.1"] and len(set(names)) == 4 and names[0].startswith("a-")
+    assert names_of([Path(os.fsdecode(b"x/\xff.mcap"))]) == ["_"]
 
 
 @pytest.mark.parametrize(
