@@ -51,7 +51,7 @@ COLUMNS = (
     Column("height", "INTEGER", (FRAME,), "of the image, pixels"),
     Column("width", "INTEGER", (FRAME,), "of the image, pixels"),
     Column("dropped", "BOOLEAN", (FRAME,), "whether the robot gave no result for it"),
-    Column("latency_ms", "DOUBLE", (FRAME,), "of a live result, from stamp to receipt"),
+    Column("latency_ms", "DOUBLE", (FRAME,), "of a live result, until its receipt"),
     Column("ms", "DOUBLE", (FRAME,), "of a result made now, all stages"),
     Column("objects", "INTEGER", (FRAME,), "true objects to be found"),
     Column("found", "INTEGER", (FRAME,), "those of them that were found"),
