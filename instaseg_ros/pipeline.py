@@ -198,7 +198,7 @@ class Pipeline:
         if not is_known:
             if prepares_for_minutes(self.runtime):
                 return False
-            size = WARM_UP_SIZE
+            size = _at_most(self.config.input.max_pixels, WARM_UP_SIZE)
         log.info(
             "compiling the network for images of %d x %d: the first start may take minutes", *size
         )
@@ -270,6 +270,14 @@ class Pipeline:
         outputs = cast(Remembering, self.runtime)(images, past)
         keep_states(cameras, outputs.pop(NEXT_STATE))
         return outputs
+
+
+def _at_most(pixels: int, size: tuple[int, int]) -> tuple[int, int]:
+    """`size`, (height, width), halved until it has at most so many pixels."""
+    height, width = size
+    while height * width > pixels and height * width > 1:
+        height, width = max(1, height // 2), max(1, width // 2)
+    return height, width
 
 
 def _votes(config: Config) -> bool:

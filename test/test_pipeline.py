@@ -227,6 +227,21 @@ def test_warming_up_is_for_the_configured_size(pipeline: Pipeline) -> None:
     assert seen == [WARM_UP_SIZE, (64, 128)]
 
 
+@pytest.mark.parametrize("limit", [131072, 131071, 1000, 1])
+def test_warming_up_keeps_to_the_limit_of_pixels(pipeline: Pipeline, limit: int) -> None:
+    """Else a node with a limit below the usual size of a warm-up could not be configured."""
+    seen, runtime = [], pipeline.runtime
+
+    def noting(images: np.ndarray) -> dict[str, torch.Tensor]:
+        seen.append(images.shape[1] * images.shape[2])
+        return runtime(images)
+
+    pipeline.runtime = noting
+    pipeline.config = merge(pipeline.config, {"input.max_pixels": limit})
+    assert pipeline.warm_up()
+    assert seen[0] <= max(limit, 64)  # padded to the network's stride
+
+
 def test_a_warm_up_calls_the_network_with_every_number_of_frames(pipeline: Pipeline) -> None:
     seen, runtime = [], pipeline.runtime
 

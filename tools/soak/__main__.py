@@ -29,7 +29,7 @@ LOGS = ("node.log", "cameras.log")
 CAMERAS = ("front", "left", "right")
 OVERLOADING = tuple(f"camera_{n}" for n in range(8))
 PAGE_EVERY_S = 60.0
-HASTE = 0.3
+HASTE = 0.3  # of the time of faults, where each comes once
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
-from soak.faults import CAMERA, FAULTS, NODE, OUTPUT, Fault, tour
+from soak.faults import CAMERA, FAULTS, NODE, OUTPUT, Fault, first_time
 from soak.journal import Journal
 from soak.readings import read
 from soak.rig import BrokenPromiseError, Rig, Waiting
@@ -60,8 +60,8 @@ class Conductor:
         self.roll_call()
 
     def warm_up(self) -> None:
-        """Let the node meet every size of image."""
-        self._running.append(Running((NODE, ""), tour(self._rig), time.monotonic()))
+        """Let the node meet everything once."""
+        self._running.append(Running((NODE, ""), first_time(self._rig), time.monotonic()))
         self._finish_faults()
 
     def soak(self, end_s: float) -> None:

@@ -17,14 +17,14 @@ from soak.rig import OUTPUTS, BrokenPromiseError, Rig, Waiting
 SETTLE_S = 0.3
 TOUR_S = 1.5  # at each size
 CAMERA, OUTPUT, PARAMETERS, NODE = "camera", "output", "parameters", "node"
-SCALE = "input.scale"
+SCALE, TRACKING = "input.scale", "tracking.enabled"
 # With the cameras' own size and scale, few enough for the network that a runtime keeps them all.
 SIZES = ((96, 192), (95, 189))
 # Live parameters with values between which they change, and their own.
 GOOD: dict[str, tuple[list[Any], Any]] = {
     "decode.seed_threshold": ([0.5, 0.7, 0.95], 0.8),
     "decode.min_pixels": ([0, 400], 64),
-    "tracking.enabled": ([True], False),
+    TRACKING: ([True], False),
     "node.overlay_alpha": ([0.0, 1.0], 0.5),
     "node.keep_up": (["evenly"], "newest"),
     "node.latency_budget_ms": ([1.0, 500.0], 0.0),
@@ -73,6 +73,18 @@ def tour(rig: Rig) -> Waiting:
                 rig.tell(camera=camera, size=size)
             yield TOUR_S
     rig.tell(together=False)
+
+
+def first_time(rig: Rig) -> Waiting:
+    """The tour, and every output watched and tracking on for a moment: what is used for the first
+    time takes memory once."""
+    yield from tour(rig)
+    yield from _accepted(rig, TRACKING, True)
+    watched = [rig.watch(camera, output, False) for camera in rig.accounts for output in OUTPUTS]
+    yield 2 * TOUR_S
+    for subscription in watched:
+        rig.destroy_subscription(subscription)
+    yield from _accepted(rig, TRACKING, False)
 
 
 def bad_images(rig: Rig, dice: Random, camera: str, kind: str) -> Waiting:
