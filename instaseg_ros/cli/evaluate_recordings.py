@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -158,9 +159,13 @@ def _evaluated(
             bar.total = total
             bar.update()
 
+        start = time.perf_counter()
         outcome = evaluate_recordings(sources, pipeline, folder, keeping, progress)
+        seconds = time.perf_counter() - start
     for remark in outcome.classes.remarks:
         log.warning("%s", remark)
+    if new := len(outcome.found.counts):
+        print(f"{new} frames evaluated in {seconds:.1f} s, {new / seconds:.1f} frames/s")
     if outcome.done_before:
         print(f"done before, not again: {', '.join(outcome.done_before)}")
     return outcome

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -287,6 +288,22 @@ def test_options_that_do_not_fit(
     given = [bag if one == "BAG" else one for one in options]
     assert cli.main(["evaluate", bag, *given]) == 2
     assert said_why in capsys.readouterr().err
+
+
+def test_without_duckdb_numbers_are_there_and_rows_ask_for_it(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bag = write_street_bag(tmp_path / "a.mcap", 2)
+    results = {stamp_ns(k): two_instances(k) for k in range(2)}
+    said = write_said(tmp_path / "said.mcap", results, StandInPipeline.class_names)
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    arguments = ["evaluate", str(bag), "--predictions", str(said)]
+    assert cli.main(arguments) == 0
+    assert "2 frames of 1 recording\n" in capsys.readouterr().out
+    for wanting in ([*arguments, "-o", str(tmp_path / "run")], ["query", str(tmp_path), "select"]):
+        assert cli.main(wanting) == 2
+        assert "needs the Python package 'duckdb'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_options_of_recordings_are_for_recordings(capsys: Capture) -> None:
