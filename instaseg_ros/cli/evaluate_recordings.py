@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -47,7 +48,7 @@ def run_recordings(args: argparse.Namespace) -> int:
         from instaseg_ros.fleet.folder import SUMMARY
 
         write_whole(args.output / SUMMARY, text)
-        print(f"{args.output}: {SUMMARY} and the rows of {len(sources)} recordings")
+        print(f"{args.output}: {SUMMARY}, and rows for `instaseg query`")
     if json:
         json.part.write_bytes(text)
         json.commit()
@@ -158,9 +159,13 @@ def _evaluated(
             bar.total = total
             bar.update()
 
+        start = time.perf_counter()
         outcome = evaluate_recordings(sources, pipeline, folder, keeping, progress)
+        seconds = time.perf_counter() - start
     for remark in outcome.classes.remarks:
         log.warning("%s", remark)
+    if new := len(outcome.found.counts):
+        print(f"{new} frames evaluated in {seconds:.1f} s, {new / seconds:.1f} frames/s")
     if outcome.done_before:
         print(f"done before, not again: {', '.join(outcome.done_before)}")
     return outcome
@@ -216,7 +221,8 @@ def _print(numbers: dict[str, Any]) -> None:
             print(f"{name}: {live_line(facts['live'])}")
     ms = numbers["ms_per_frame"]
     took = "" if ms is None else f"{ms:.1f} ms per frame, "
-    print(f"{took}{numbers['images']} frames of {len(numbers['recordings'])} recordings")
+    count = len(numbers["recordings"])
+    print(f"{took}{numbers['images']} frames of {count} recording{'s' * (count > 1)}")
 
 
 def _print_bins(unit: str, bins: Sequence[dict[str, Any]]) -> None:
@@ -254,7 +260,7 @@ def live_line(live: dict[str, Any]) -> str:
     said = f"{live['dropped']} of {live['frames']} frames without a result"
     if live["latency_ms"]:
         median, p99 = live["latency_ms"]
-        said += f", latency {median:.0f} ms (p99 {p99:.0f} ms) from stamp to receipt"
+        said += f", latency {median:.0f} ms (p99 {p99:.0f} ms) since {live['latency_from']}"
     diagnosed = live["diagnosed"]
     if diagnosed:
         counts = ", ".join(f"{name} {n}" for name, n in diagnosed["counts"].items())

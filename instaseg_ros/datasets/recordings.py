@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
@@ -14,7 +15,8 @@ from instaseg_ros.samples import Sample, Sequences
 
 
 class Recordings:
-    """The frames of recordings one after another, each a sequence of its own name.
+    """The frames of recordings one after another, each a sequence of its own name. While one is
+    looked at, the next is read by another thread.
 
     class_names: of all recordings; None: those that they have, sorted.
     """
@@ -33,6 +35,8 @@ class Recordings:
             for one in recordings
         ]
         self._ends = list(accumulate(map(len, recordings)))
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="recordings")
+        self._ahead: tuple[int, Future[Sample]] | None = None
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -42,6 +46,15 @@ class Recordings:
         return range(self._ends[number] - len(self._recordings[number]), self._ends[number])
 
     def __getitem__(self, index: int) -> Sample:
+        ahead = self._ahead
+        is_read = ahead is not None and ahead[0] == index
+        sample = ahead[1].result() if ahead and is_read else self._read(index)
+        self._ahead = None
+        if index + 1 < len(self):
+            self._ahead = index + 1, self._reader.submit(self._read, index + 1)
+        return sample
+
+    def _read(self, index: int) -> Sample:
         number, frame = self._place(index)
         sample = self._recordings[number][frame]
         return replace(sample, class_ids=self._class_ids[number][sample.class_ids])

@@ -56,12 +56,14 @@ class Live(NamedTuple):
     """What a robot's recording says of its own pace, for JSON.
 
     frames: those with truth; dropped: those of them without a result. latency_ms: (median, p99) of
-    the results; None: unknown. diagnosed: counts and latencies that it said last; empty: none.
+    the results, since `latency_from`; None: unknown. diagnosed: counts and latencies that it said
+    last; empty: none.
     """
 
     frames: int
     dropped: int
     latency_ms: tuple[float, float] | None
+    latency_from: str
     diagnosed: dict[str, Any]
 
 
@@ -201,7 +203,7 @@ class Fleet:
 
             extend(found, predictor, self.dataset.frames_of(number), each)
             facts: dict[str, Any] = {
-                "recording": str(source.path),
+                "recording": str(source.path.resolve()),
                 "truth_classes": list(self.dataset.class_names),
                 "said_classes": list(self.classes[1]),
                 "evaluated_classes": list(found.classes.names),
@@ -234,7 +236,7 @@ def _live(recorded: RecordedPredictor, frames: int) -> Live:
     if latencies:
         both = float(np.percentile(latencies, 50)), float(np.percentile(latencies, 99))
     diagnosed = {} if results.diagnosed is None else results.diagnosed._asdict()
-    return Live(frames, len(recorded.dropped), both, diagnosed)
+    return Live(frames, len(recorded.dropped), both, results.latency_from, diagnosed)
 
 
 class Minute(NamedTuple):

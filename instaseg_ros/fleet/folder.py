@@ -31,8 +31,8 @@ class RunFolder:
     """Keeps the rows of recordings that are evaluated with the same settings.
 
     settings: for JSON, all that the rows depend on besides the recordings. Raises ConfigError if
-    the folder has something else in it, or recordings that were evaluated with other settings and
-    are not among `sources`, which may be done again.
+    the folder has something else in it, recordings that were evaluated with other settings and are
+    not among `sources`, which may be done again, or another recording of the same name.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], sources: Sequence[Source]) -> None:
@@ -49,6 +49,13 @@ class RunFolder:
                 f"output {path} has recordings that were evaluated with other weights or options "
                 f"({', '.join(others[:5])}): choose another folder"
             )
+        for source in sources:
+            there = self._facts.get(source.name, {}).get("recording")
+            if there not in (None, str(source.path.resolve())):
+                raise ConfigError(
+                    f"output {path} has rows of another recording named {source.name}, {there}: "
+                    f"choose another folder, or if it has moved, remove {self._file(source.name)}"
+                )
         path.mkdir(parents=True, exist_ok=True)
 
     def done(self, sources: Sequence[Source]) -> dict[str, dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from instaseg_ros.contract import format_of
 from instaseg_ros.errors import InputError, MissingExtraError
 from instaseg_ros.files import written_whole
-from instaseg_ros.fleet.rows import COLUMNS, KINDS, Table
+from instaseg_ros.fleet.rows import COLUMNS, FRAME, KINDS, Table
 
 try:
     import duckdb
@@ -102,18 +102,30 @@ def read_rows(path: Path) -> dict[str, Table]:
     """The rows by kind, in order, with the columns of the kind. Raises InputError if damaged."""
     try:
         with connect() as database:
-            return {kind: _read(database, path, kind) for kind in KINDS}
+            rows = {kind: _read(database, path, kind) for kind in KINDS}
     except duckdb.Error as error:
         raise InputError(f"rows {path} cannot be read: {str(error).splitlines()[0]}") from error
+    if not len(rows[FRAME]["frame"]):
+        raise InputError(f"rows {path} cannot be read: there is no frame in it")
+    return rows
 
 
 def _read(database: Any, path: Path, kind: str) -> Table:
-    order = "frame" if kind == "frame" else "frame, place"
+    order = "frame" if kind == FRAME else "frame, place"
     found = database.execute(
-        f"SELECT {selected(kind)} FROM read_parquet({quoted(str(path))}) WHERE kind = '{kind}' "
-        f"ORDER BY {order}"
+        f"SELECT {selected(kind)} FROM ({rows_of([path])}) WHERE kind = '{kind}' ORDER BY {order}"
     ).fetchnumpy()
     return {name: np.ma.asarray(column) for name, column in found.items()}
+
+
+def rows_of(paths: Sequence[Path]) -> str:
+    """All rows of some files, in SQL. Columns that came after a file was written are null."""
+    columns = ", ".join(f"CAST(NULL AS {c.type}) AS {_name(c.name)}" for c in COLUMNS)
+    files = ", ".join(quoted(str(path)) for path in paths)
+    return (
+        f"SELECT {columns} WHERE false UNION ALL BY NAME "
+        f"SELECT * FROM read_parquet([{files}], union_by_name = true)"
+    )
 
 
 def selected(kind: str) -> str:

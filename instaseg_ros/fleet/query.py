@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from instaseg_ros.errors import ConfigError, InputError
 from instaseg_ros.fleet.folder import files_in
-from instaseg_ros.fleet.parquet import connect, duckdb, quoted, read_facts, selected
+from instaseg_ros.fleet.parquet import connect, duckdb, quoted, read_facts, rows_of, selected
 
 TABLES = {
     "frames": "frame",
@@ -63,11 +63,8 @@ def opened_run(run: Path, other: Path | None = None) -> Iterator[Any]:
 
 
 def _make_views(database: Any, prefix: str, files: Sequence[Path]) -> None:
-    listed = ", ".join(quoted(str(file)) for file in files)
     try:
-        database.execute(
-            f"CREATE VIEW {prefix}everything AS SELECT * FROM read_parquet([{listed}])"
-        )
+        database.execute(f"CREATE VIEW {prefix}everything AS {rows_of(files)}")
         for table, kind in TABLES.items():
             database.execute(
                 f"CREATE VIEW {prefix}{table} AS SELECT {selected(kind)} FROM {prefix}everything "

@@ -16,7 +16,8 @@ from instaseg_ros.evaluation.matching import judge
 from instaseg_ros.evaluation.metrics.tracking import TrackedFrame
 from instaseg_ros.evaluation.overlaps import FrameCounts, of_class
 from instaseg_ros.frames import Instances, Result
-from instaseg_ros.localization import locate, pinhole_rays
+from instaseg_ros.localization import locate
+from instaseg_ros.rays import sight
 from instaseg_ros.samples import Sample
 
 Array = NDArray[Any]
@@ -50,7 +51,7 @@ COLUMNS = (
     Column("height", "INTEGER", (FRAME,), "of the image, pixels"),
     Column("width", "INTEGER", (FRAME,), "of the image, pixels"),
     Column("dropped", "BOOLEAN", (FRAME,), "whether the robot gave no result for it"),
-    Column("latency_ms", "DOUBLE", (FRAME,), "of a live result, from stamp to receipt"),
+    Column("latency_ms", "DOUBLE", (FRAME,), "of a live result, until its receipt"),
     Column("ms", "DOUBLE", (FRAME,), "of a result made now, all stages"),
     Column("objects", "INTEGER", (FRAME,), "true objects to be found"),
     Column("found", "INTEGER", (FRAME,), "those of them that were found"),
@@ -244,7 +245,7 @@ def _distances(sample: Sample, found: Instances) -> tuple[Array, Array]:
     both = np.ma.masked_all(len(sample.ids)), np.ma.masked_all(len(found))
     if frame.depth is None or frame.intrinsics is None:
         return both
-    rays = pinhole_rays(frame.intrinsics, frame.depth.shape)
+    rays = sight(frame)
     zeros = np.zeros((len(sample.ids), 4), np.float32)
     truth = Instances(
         labels=sample.labels,

@@ -13,6 +13,7 @@ from typing import Any, cast
 from instaseg_ros.datasets import ALL
 from instaseg_ros.datasets.bag import LabelledBag
 from instaseg_ros.datasets.parts import SequencePart, part
+from instaseg_ros.recordings.bag_paths import BAG_SUFFIXES
 from instaseg_ros.samples import Sequences, spread
 
 log = logging.getLogger(__name__)
@@ -71,11 +72,20 @@ def _files(path: Path) -> list[tuple[str, int, int]]:
 def names_of(paths: Sequence[Path]) -> list[str]:
     """A name for each recording, that of its file or folder; of recordings of one name, with digits
     that stand for the path."""
-    stems = [path.resolve().name.split(".")[0] or "recording" for path in paths]
+    stems = [_stem(path) for path in paths]
     return [
         stem if stems.count(stem) == 1 else f"{stem}-{_digest(str(path.resolve()))[:8]}"
         for stem, path in zip(stems, paths, strict=True)
     ]
+
+
+def _stem(path: Path) -> str:
+    """Of a file or folder, as text that can be written anywhere."""
+    name = path.resolve().name
+    for suffix in (".zstd", *BAG_SUFFIXES):
+        name = name.removesuffix(suffix)
+    printable = "".join(c if c.isprintable() else "_" for c in name)
+    return printable.lstrip(".") or "recording"
 
 
 def _digest(text: str) -> str:

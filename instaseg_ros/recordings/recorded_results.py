@@ -16,6 +16,7 @@ from instaseg_ros.errors import ImageError, InputError, TruncatedInputError
 from instaseg_ros.frames import Instances
 from instaseg_ros.recordings.bags import (
     TO_LABELS,
+    BagSource,
     class_by_label,
     counted,
     deserialize,
@@ -35,6 +36,7 @@ COUNTS = {
     "images refused": "refused",
     "images failed": "failed",
 }
+FROM_STAMP, FROM_IMAGE = "stamp", "receipt of the image"
 MOST_LATENCY_S = 60.0  # more is the difference of two clocks
 
 
@@ -50,9 +52,11 @@ class RecordedResults:
     """The results in a labelled recording, by the stamp of their image.
 
     labels: topic of the labels; None if there is only one node and camera. class_names: of its
-    `label_info`, and of the detections. latency_ms: by stamp, from stamp to receipt of the last of
-    labels and detections; empty if that cannot be known: the recording was not made live (labels
-    and detections came at one time, as `instaseg replay` writes them), or clocks differ.
+    `label_info`, and of the detections. latency_ms: by stamp, from `latency_from` to receipt of the
+    last of labels and detections. That is the stamp, or where stamps and recorder have different
+    clocks the receipt of the image, if it was recorded too. Empty if the recording was not made
+    live (labels and detections came at one time, as `instaseg replay` writes them), or neither is
+    known.
     diagnosed: None without /diagnostics. remarks: what is missing or unusable, in words.
     """
 
@@ -84,9 +88,15 @@ class RecordedResults:
                 f"bag {path}: expected labels and detections of one stamp, found none on "
                 f"{', '.join(self.topics)}" + "".join(f"; {remark}" for remark in self.remarks)
             )
-        self.latency_ms, why = _latencies(self.stamps, of_labels, of_detections)
-        if why:
-            self.remarks += (why,)
+        came = {stamp: max(of_labels[stamp], of_detections[stamp]) for stamp in self.stamps}
+        self.latency_from = FROM_STAMP
+        self.latency_ms: dict[int, float] = {}
+        if any(of_labels[stamp] != of_detections[stamp] for stamp in self.stamps):
+            self.latency_ms, why = _latencies(came, {stamp: stamp for stamp in self.stamps})
+            if why and (images := _received_images(self.path, self.topics[0])):
+                self.latency_from = FROM_IMAGE
+                self.latency_ms, why = _latencies(came, images)
+            self.remarks += (why,) if why else ()
         self.diagnosed = _diagnosed(self.path, _node_of(self.topics[0]))
 
     def at(self, stamp_ns: int) -> Instances | None:
@@ -140,20 +150,26 @@ def _is_label(text: str, class_of: Mapping[int, str]) -> bool:
     return text.isdecimal() and len(text) <= 14 and int(text) in class_of
 
 
-def _latencies(
-    stamps: list[int], of_labels: dict[int, int], of_detections: dict[int, int]
-) -> tuple[dict[int, float], str]:
-    """Milliseconds by stamp, or nothing and the reason."""
-    if all(of_labels[stamp] == of_detections[stamp] for stamp in stamps):
-        return {}, ""  # written by a replay, which knows no time of its own
-    found = {s: (max(of_labels[s], of_detections[s]) - s) / 1e6 for s in stamps}
-    median_s = float(np.median(list(found.values()))) / 1e3
-    if not 0 <= median_s <= MOST_LATENCY_S:
-        return {}, (
-            f"latency is unknown: labels were received {median_s:.3f} s after their image's stamp "
-            "(median), so that stamps and recorder have different clocks"
-        )
-    return found, ""
+def _latencies(came: Mapping[int, int], since: Mapping[int, int]) -> tuple[dict[int, float], str]:
+    """Milliseconds by stamp, or nothing and the reason. came, since: nanoseconds by stamp."""
+    found = {s: (time_ns - since[s]) / 1e6 for s, time_ns in came.items() if s in since}
+    median_s = float(np.median(list(found.values()))) / 1e3 if found else math.nan
+    if 0 <= median_s <= MOST_LATENCY_S:
+        return found, ""
+    return {}, (
+        f"latency is unknown: labels were received {median_s:.3f} s after their image's stamp "
+        "(median), so that stamps and recorder have different clocks"
+    )
+
+
+def _received_images(path: Path, labels: str) -> dict[int, int]:
+    """When the images of the only camera in the recording were received, by stamp; empty if there
+    is none, or several."""
+    with suppress(InputError):
+        topic = BagSource(path).topic
+        if topic != labels:
+            return MessagesByStamp(path, [topic]).received[topic]
+    return {}
 
 
 def _label_info(path: Path, labels: str) -> tuple[str, ...]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from statistics import median
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -94,7 +95,8 @@ def batches(items: Sequence[T], largest: int) -> list[list[T]]:
     return made
 
 
-class _Waiting(NamedTuple, Generic[T]):
+@dataclass(frozen=True, slots=True)
+class _Waiting(Generic[T]):
     """The newest item of a source that has waited since then."""
 
     item: T

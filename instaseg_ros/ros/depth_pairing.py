@@ -6,7 +6,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 R = TypeVar("R")
 D = TypeVar("D")
@@ -16,14 +17,16 @@ EXPECTED = 8  # images in work for which the nearest depth image is kept, howeve
 WAITING = 2  # results that wait for depth; a further one ends the oldest one's wait
 
 
-class Nearest(NamedTuple, Generic[D]):
+@dataclass(frozen=True, slots=True)
+class Nearest(Generic[D]):
     """The depth image nearest to an image's stamp, and how much later it was taken."""
 
     depth: D
     later_ns: int
 
 
-class _Waiting(NamedTuple, Generic[R]):
+@dataclass(frozen=True, slots=True)
+class _Waiting(Generic[R]):
     stamp_ns: int
     result: R
     deadline_s: float
@@ -118,9 +121,10 @@ class DepthPairing(Generic[R, D]):
                 if not self._waiting:
                     self._changed.wait()
                     continue
-                stamp_ns, result, deadline_s = self._waiting[0]
+                first = self._waiting[0]
+                stamp_ns = first.stamp_ns
                 nearest = self._expected.get(stamp_ns) or self._nearest_recent(stamp_ns)
-                left_s = deadline_s - time.monotonic()
+                left_s = first.deadline_s - time.monotonic()
                 if (
                     left_s > 0
                     and len(self._waiting) < WAITING
@@ -130,7 +134,7 @@ class DepthPairing(Generic[R, D]):
                     continue
                 self._waiting.popleft()
                 self._expected.pop(stamp_ns, None)
-                return result, None if nearest is None else Nearest(
+                return first.result, None if nearest is None else Nearest(
                     nearest[1], nearest[0] - stamp_ns
                 )
         return None

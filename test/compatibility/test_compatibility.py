@@ -159,6 +159,24 @@ def test_results_still_have_what_they_had(kept: Path, tmp_path: Path) -> None:
     assert_grown(before, now)
 
 
+def test_rows_of_evaluated_recordings(kept: Path) -> None:
+    """They are asked and summed up as when they were written; columns were only added."""
+    pytest.importorskip("duckdb")
+    from instaseg_ros.fleet import query
+    from instaseg_ros.fleet.parquet import duckdb, read_rows
+    from instaseg_ros.fleet.rows import COLUMNS, frames_of
+
+    with query.opened_run(kept / "rows") as database:
+        found = query.by_class(database).rows
+        assert [one[1] for one in query.worst(database, 2).rows] == [1, 2]
+    assert found == [("car", 64, 4, 3, 1, 0.75, 0.75, 1.0), ("person", 64, 4, 2, 0, 0.5, 1.0, 1.0)]
+    file = kept / "rows" / "drive.parquet"
+    frames = frames_of(read_rows(file), ("car", "person"))
+    assert [frame.dropped for frame in frames] == [False, False, True, False]
+    described = duckdb.sql(f"DESCRIBE SELECT * FROM '{file}'").fetchall()
+    assert {one[:2] for one in described} <= {(c.name, c.type) for c in COLUMNS}
+
+
 def assert_grown(before: dict[str, Any], now: dict[str, Any]) -> None:
     if before["format"] != now["format"]:  # another number: users had to be told
         return

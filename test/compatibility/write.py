@@ -26,6 +26,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "helpers"), str(HERE.parent / "proj
 
 from compatible import SETTINGS, headers, interface, kept_parameters, small_profiles  # noqa: E402
 from dataset_layouts import street_samples, write_label_images  # noqa: E402
+from fleet_runs import write_hand_run  # noqa: E402
 from small_networks import untrained_checkpoint  # noqa: E402
 from test_combinations import PICTURES, contrasted  # noqa: E402
 
@@ -55,6 +56,7 @@ def main() -> None:
         options = ["--weights", "weights.safetensors", *SETTINGS]
         run("evaluate", "packed", "--json", "evaluation.json", *options)
         label(PICTURES[0], options)
+    write_hand_run(Path("rows"))
 
 
 def weights() -> Checkpoint:

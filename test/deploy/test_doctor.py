@@ -63,7 +63,7 @@ def test_every_candidate_is_measured_or_has_a_reason(examined, capsys) -> None:
     assert report["format"] == "instaseg_ros doctor 1"
     assert report["auto"]["trouble"] == ""
     assert report["auto"]["why"]
-    assert report["versions"]["torch"] == torch.__version__
+    assert report["versions"]["torch"] == importlib.metadata.version("torch")
     if not importlib.util.find_spec("torch2trt"):
         assert report["versions"]["torch2trt"] == "not installed"
     printed = capsys.readouterr().out

@@ -165,6 +165,7 @@ def test_openvino_ir_is_what_the_runtime_runs(order: Order, tmp_path: Path) -> N
         export(order, "openvino", tmp_path / "net.xml")
 
 
+@pytest.mark.newest  # also as a file for torch2trt
 def test_a_dense_head_is_one_more_output(
     with_dense: Checkpoint, cache: None, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def test_what_a_robot_said_is_evaluated_with_its_drops(
     assert "2 frames without a result, 0 of them before the first result and 1 after" in caplog.text
     numbers = json.loads((run / "evaluation.json").read_text())
     out = capsys.readouterr().out
-    assert "street: 2 of 6 frames without a result, latency 30 ms (p99 30 ms)" in out
+    assert "street: 2 of 6 frames without a result, latency 30 ms (p99 30 ms) since stamp" in out
     assert "the node counted images: received 6, labelled 4, dropped 2; total 22 ms" in out
     live = numbers["recordings"]["street"]["live"]
     assert (live["frames"], live["dropped"]) == (6, 2)
@@ -157,6 +158,10 @@ def test_only_what_has_changed_is_done_again(tmp_path: Path, caplog: Log) -> Non
     assert done(run, [a, b], {"weights": "b"}) == []
     with pytest.raises(ConfigError, match=r"run has .* with other weights or options \(b\)"):
         done(run, [a], {"weights": "c"})
+    (tmp_path / "there").mkdir()
+    other = write_street_bag(tmp_path / "there" / "a.mcap", 3)
+    with pytest.raises(ConfigError, match=r"rows of another recording named a, .*a\.mcap: choose"):
+        done(run, [other, b], {"weights": "b"})
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("")
     with pytest.raises(ConfigError, match="expected an empty folder or one of an earlier run"):
@@ -235,6 +240,7 @@ def test_truth_of_another_recording_is_matched_by_stamp(
     numbers = json.loads((tmp_path / "j").read_text())
     assert numbers["images"] == 3 and numbers["objects"] == 6 and numbers["ap50"] == 1.0
     live = numbers["recordings"]["camera"]["live"]
+    assert live.pop("latency_from") == "stamp"
     assert live == {"frames": 3, "dropped": 0, "latency_ms": None, "diagnosed": {}}
 
 
@@ -256,8 +262,9 @@ def test_parts_and_names_of_recordings(tmp_path: Path) -> None:
     assert len(Source("a", path, split="train", frames=5, in_order=True).open()) == 5
     some = Source("a", path, frames=4).open()
     assert [some[k].frame.stamp_ns for k in range(4)] == [stamp_ns(k) for k in spread(20, 4)]
-    names = names_of([Path("x/a.mcap"), Path("y/a.mcap"), Path("y/b")])
-    assert names[2] == "b" and len(set(names)) == 3 and names[0].startswith("a-")
+    names = names_of([Path("x/a.mcap"), Path("y/a.mcap"), Path("y/b"), Path("c.1.db3.zstd")])
+    assert names[2:] == ["b", "c.1"] and len(set(names)) == 4 and names[0].startswith("a-")
+    assert names_of([Path(os.fsdecode(b"x/\xff.mcap"))]) == ["_"]
 
 
 @pytest.mark.parametrize(
@@ -281,6 +288,22 @@ def test_options_that_do_not_fit(
     given = [bag if one == "BAG" else one for one in options]
     assert cli.main(["evaluate", bag, *given]) == 2
     assert said_why in capsys.readouterr().err
+
+
+def test_without_duckdb_numbers_are_there_and_rows_ask_for_it(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bag = write_street_bag(tmp_path / "a.mcap", 2)
+    results = {stamp_ns(k): two_instances(k) for k in range(2)}
+    said = write_said(tmp_path / "said.mcap", results, StandInPipeline.class_names)
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    arguments = ["evaluate", str(bag), "--predictions", str(said)]
+    assert cli.main(arguments) == 0
+    assert "2 frames of 1 recording\n" in capsys.readouterr().out
+    for wanting in ([*arguments, "-o", str(tmp_path / "run")], ["query", str(tmp_path), "select"]):
+        assert cli.main(wanting) == 2
+        assert "needs the Python package 'duckdb'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_options_of_recordings_are_for_recordings(capsys: Capture) -> None:

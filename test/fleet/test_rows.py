@@ -122,6 +122,20 @@ def test_a_class_that_is_not_evaluated_has_no_verdict(tmp_path: Path) -> None:
     np.testing.assert_array_equal(frame.tracked.counts.truth_class, counts.truth_class)
 
 
+def test_columns_may_be_added_later(tmp_path: Path) -> None:
+    rows, all_counts, _ = random_rows(3)
+    whole, older = tmp_path / "whole.parquet", tmp_path / "older.parquet"
+    write_rows(whole, rows.tables(), {})
+    duckdb.sql(
+        f"COPY (SELECT * EXCLUDE (switched, distance_m), 1 AS newer FROM '{whole}') TO '{older}'"
+    )
+    read = read_rows(older)
+    assert np.ma.getmaskarray(read[TRUTH]["switched"]).all()
+    for frame, counts in zip(frames_of(read, NAMES), all_counts, strict=True):
+        np.testing.assert_array_equal(frame.tracked.counts.overlap, counts.overlap)
+        assert np.isnan(frame.truth_m).all()
+
+
 def test_files_of_others_get_a_sentence(tmp_path: Path) -> None:
     foreign = tmp_path / "foreign.parquet"
     duckdb.sql(f"COPY (SELECT 1 AS frame) TO '{foreign}' (FORMAT parquet)")

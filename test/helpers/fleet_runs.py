@@ -52,19 +52,29 @@ def write_said(
     latency_ms: float | None = None,
     diagnosis: Mapping[str, str] | None = None,
     node: str = "/instaseg_node",
+    clock_ns: int = 0,
 ) -> Path:
     """A labelled recording of results by stamp; with a latency as a live recorder received them:
-    the detections that much after the stamp, and the labels a millisecond before."""
+    the detections that much after the stamp, and the labels a millisecond before.
+
+    clock_ns: what the recorder's clock is ahead of the stamps'; then it has the images too, which
+    came at their stamp."""
     writer = BagWriter(path)
     writer.add_topic(f"{node}/labels", IMAGE)
     writer.add_topic(f"{node}/detections", DETECTIONS)
+    if clock_ns:
+        writer.add_topic("/image", IMAGE)
     if diagnosis is not None:
         writer.add_topic("/diagnostics", DIAGNOSTICS)
     for stamp_ns, instances in results.items():
         header = make_header(stamp_ns, "camera_front")
         labels = result_messages.labels_message(writer.msgs, header, instances.labels)
         said = result_messages.detections_message(writer.msgs, header, instances, class_names)
-        received_ns = stamp_ns + round((latency_ms or 0.0) * 1e6)
+        received_ns = stamp_ns + clock_ns + round((latency_ms or 0.0) * 1e6)
+        if clock_ns:
+            picture = np.zeros((*instances.labels.shape, 3), np.uint8)
+            image = result_messages.overlay_message(writer.msgs, header, picture)
+            writer.write("/image", image, stamp_ns + clock_ns)
         writer.write(f"{node}/labels", labels, received_ns - (latency_ms is not None) * 1_000_000)
         writer.write(f"{node}/detections", said, received_ns)
     if diagnosis is not None:
@@ -77,7 +87,13 @@ def _diagnostics(values: Mapping[str, str]) -> Any:
     types = message_types.typestore().types
     pair, status = (types[f"diagnostic_msgs/msg/{n}"] for n in ("KeyValue", "DiagnosticStatus"))
     pairs = [pair(key=key, value=value) for key, value in values.items()]
-    one = status(level=0, name="instaseg_node: labels", message="", hardware_id="", values=pairs)
+    one = status(
+        level=0,
+        name="/instaseg_node: instance segmentation",
+        message="",
+        hardware_id="",
+        values=pairs,
+    )
     return types[DIAGNOSTICS](header=make_header(0, ""), status=[one])
 
 

@@ -184,6 +184,15 @@ def test_ros_pins_are_of_one_distribution(distro: str) -> None:
     assert all(name.startswith("ros-") for name in names)
 
 
+def test_nothing_that_python_3_10_cannot_define() -> None:
+    """A named tuple with a further base: an error at import there, which mypy does not see."""
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                bases = [ast.unparse(base).rpartition(".")[2] for base in node.bases]
+                assert "NamedTuple" not in bases or len(bases) == 1, f"{path}: {node.name}"
+
+
 def test_every_folder_of_code_is_a_package() -> None:
     packages = {package.replace(".", "/") for package in setup_arguments()["packages"]}
     folders = {path.parent.relative_to(ROOT).as_posix() for path in SOURCES}

@@ -17,7 +17,7 @@ from instaseg_ros.ros import distributions
 ROOT = Path(__file__).parents[2]
 # Looked up in rclpy 3.3.15 (Humble): each is there, and in 5, 7 and 8 (Iron, Jazzy, before Kilted).
 IN_HUMBLE = {
-    "rclpy.callback_groups": {"ReentrantCallbackGroup"},
+    "rclpy.callback_groups": {"CallbackGroup", "ReentrantCallbackGroup"},
     "rclpy.clock": {"Clock", "ClockType"},
     "rclpy.executors": {"SingleThreadedExecutor"},
     "rclpy.impl.implementation_singleton": {"rclpy_implementation"},

@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("rclpy")
 
 from coloured_shapes import CLASS_NAMES, scene
+from rclpy.qos import QoSReliabilityPolicy
 from robot import BEST_EFFORT, NODE, PATIENCE_S, Robot, compressed_message, image_message
 from sensor_msgs.msg import CompressedImage
 
@@ -178,3 +179,27 @@ def test_without_ros_it_says_so(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "--live needs ROS 2, which cannot be imported: no ROS here" in done.stderr
+
+
+def test_several_cameras_each_with_its_labels(robot: Robot, network, tmp_path: Path) -> None:
+    size = {"input.height": 96, "input.width": 160, "node.stale_after_s": 20.0}
+    if robot.process is not None:
+        robot.stop()
+    robot.start({**network, **size, "node.autostart": True, "cameras": "[front, left]"})
+    cameras = [robot.camera(f"/{name}/image") for name in ("front", "left")]
+    for camera in cameras:
+        robot.await_match(camera, QoSReliabilityPolicy.RELIABLE)
+    count = iter(range(10**6))
+
+    def show() -> None:
+        for camera in cameras:
+            robot.publish(camera, image_message(noisy(next(count))))
+
+    report = tmp_path / "robot.json"
+    code, said = Doctor(robot, "--json", str(report)).run(show)
+    assert code == 0, said
+    latency = json.loads(report.read_text())["latency_ms"]
+    assert {labels: one["camera"] for labels, one in latency.items()} == {
+        f"{NODE}/{name}/labels": f"/{name}/image" for name in ("front", "left")
+    }
+    assert all(one["labelled"] > 5 for one in latency.values())

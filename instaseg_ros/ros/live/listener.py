@@ -143,9 +143,10 @@ class Listener(Node):
             self.set_parameters([Parameter("use_sim_time", value=True)])
         types = dict(self.get_topic_names_and_types())
         for topic in types:
-            base = topic.removesuffix(LABELS)
-            if topic.endswith(LABELS) and DETECTIONS_TYPE in types.get(f"{base}{DETECTIONS}", ()):
-                self._hear_labels(topic, f"{base}{DETECTIONS}")
+            detections = f"{topic.removesuffix(LABELS)}{DETECTIONS}"
+            ours = topic.endswith(LABELS) and DETECTIONS_TYPE in types.get(detections, ())
+            if ours and self.count_publishers(topic):  # others may still wait for labels there
+                self._hear_labels(topic, detections)
         for topic, kind in self._wanted():
             if topic not in self._cameras and len(self._cameras) < MOST_CAMERAS:
                 self._hear_camera(topic, kind)
