@@ -33,8 +33,9 @@ test: lint
 	ROS_DISTRO=kilted $(PYTHON) tools/setup_env.py
 	.venv-kilted/$(ROS_SUITE)
 
+# In one process: these train and compile, on all cores by themselves.
 slow: jazzy
-	$(UNIT_SUITE) -m "slow and not ros and not gpu"
+	.venv/bin/python -m pytest -m "slow and not ros and not gpu"
 
 lowest:
 	$(PYTHON) tools/lowest.py
