@@ -178,7 +178,8 @@ def write_run(
                 "quiet": kind == "overload" or second % ROUND_S < QUIET_S,
                 "load": 1.0,
                 "waiting": 0.1,
-                "rss_mb": 700
+                "rss_mb": 900.0 + growth * second / HOUR_S,
+                "own_mb": 700
                 + levels[second // CONFIGURED_S]
                 + growth * second / HOUR_S
                 + dice.normal(0, 0.1),
@@ -302,6 +303,7 @@ def test_readings_of_a_process() -> None:
     from soak.readings import read
 
     reading = read(os.getpid())
+    assert reading.rss_mb > reading.own_mb > 1
     assert reading.rss_mb > reading.pss_mb > 1
     assert reading.threads >= 1
     assert reading.descriptors == len(os.listdir("/proc/self/fd"))

@@ -133,8 +133,8 @@ def _cards(run: Run) -> list[Card]:
         Card(
             "Memory",
             _memory(run, time, unit),
-            "Resident, and with its share of common pages. Dots: ends of quiet stretches, which "
-            "are judged.",
+            "Resident, with its share of common pages, and its own, which is neither of a file nor "
+            "of the middleware's segments. Dots: ends of quiet stretches, which are judged.",
         ),
         Card(
             "Latency",
@@ -185,9 +185,10 @@ def _memory(run: Run, time: Any, unit: str) -> str:
         for name, label, color in (
             ("rss_mb", "resident", COLORS[0]),
             ("pss_mb", "share", COLORS[2]),
+            ("own_mb", "own", COLORS[3]),
         ):
             axes.plot(time, [s[name] for s in run.samples], color=color, lw=1.2, label=label)
-        at_s, values = verdict.quiet_readings(run, "rss_mb")
+        at_s, values = verdict.quiet_readings(run, "own_mb")
         axes.plot(np.array(at_s) / _scale(unit), values, ".", color=INK, ms=4)
         axes.set_ylim(bottom=0)
     return plot.svg

@@ -11,10 +11,13 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 class Reading(NamedTuple):
     """rss_mb, pss_mb: resident memory in 2**20 bytes, whole and with its share of common pages.
-    shm_files: files of /dev/shm that it has mapped. processor_s: seconds of processor time."""
+    own_mb: what of it belongs to no file, hence not the middleware's segments in /dev/shm, of which
+    more and more is touched until all of their size is. shm_files: files of /dev/shm that it has
+    mapped. processor_s: seconds of processor time."""
 
     rss_mb: float
     pss_mb: float
+    own_mb: float
     threads: int
     descriptors: int
     shm_files: int
@@ -26,11 +29,14 @@ def read(pid: int) -> Reading:
     process = Path(f"/proc/{pid}")
     rollup = (process / "smaps_rollup").read_text().splitlines()[1:]
     kb = {line.split(":")[0]: int(line.split()[1]) for line in rollup}
+    status = (process / "status").read_text()
+    own_kb = int(status.partition("RssAnon:")[2].split()[0])
     stat = (process / "stat").read_text().rpartition(")")[2].split()
     mapped = {line.split()[5] for line in (process / "maps").open() if " /dev/shm/" in line}
     return Reading(
         rss_mb=kb["Rss"] / 1024,
         pss_mb=kb["Pss"] / 1024,
+        own_mb=own_kb / 1024,
         threads=int(stat[17]),
         descriptors=len(os.listdir(process / "fd")),
         shm_files=len(mapped),

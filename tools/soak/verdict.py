@@ -181,7 +181,7 @@ def growth(run: Run) -> Fit | None:
     at_s = [event["time_s"] for event in run.events if event["name"] in CONFIGURING]
     begun_s = np.array([-SETTLE_S, *at_s])
     kept = []
-    for time_s, value in zip(*quiet_readings(run, "rss_mb"), strict=True):
+    for time_s, value in zip(*quiet_readings(run, "own_mb"), strict=True):
         number = int(np.searchsorted(begun_s, time_s, "right")) - 1
         if time_s >= begun_s[number] + SETTLE_S:
             kept.append((time_s, value, number))
@@ -192,7 +192,7 @@ def _levels(run: Run) -> Promise:
     """Whether memory of each configuration is given back."""
     name = f"Configuring anew costs less than {GROWTH_MB_PER_HOUR:g} MB each time"
     at_s = [event["time_s"] for event in run.events if event["name"] in CONFIGURING]
-    time_s, values = quiet_readings(run, "rss_mb")
+    time_s, values = quiet_readings(run, "own_mb")
     number = np.searchsorted(at_s, time_s, "right")
     levels = [float(np.median(np.array(values)[number == n])) for n in np.unique(number)]
     line = fit(np.arange(len(levels)).tolist(), levels)
