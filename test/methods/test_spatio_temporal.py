@@ -276,7 +276,7 @@ def test_two_clips_are_learned_by_heart_and_objects_known_again() -> None:
         classes = targets.class_ids[t].numpy()[numbers - 1]
         truth = labels.astype(np.uint16), numbers.astype(np.uint16), classes
         counts.append(frame_counts(*truth, instances, targets.ignore[t].numpy()))
-        lasting = trackers[t // 2].update(instances).labels
+        lasting = trackers[t // 2].update(instances, clips[t // 2][t % 2].frame).labels
         sizes = {n: np.bincount(lasting[labels == n]) for n in numbers.tolist()}
         ids.append({n: s.argmax() for n, s in sizes.items() if s.sum() >= 100 and s.argmax()})
     assert average_precision(counts, SyntheticStreet.class_names)["mean"].ap50 > 0.7
