@@ -40,14 +40,15 @@ class _Object:
     """A known object.
 
     state: as last seen, moved along with the camera since. velocity: (4,) of it per second, beside
-    the camera's. mask: (h, w) bool, its pixels within its box. votes: for each class.
-    embedding: (D,), D = 0 without an embedding. seen: images in which it was found. missed_s:
-    seconds since the last one.
+    the camera's. expected: (4,) state in the image at hand. mask: (h, w) bool, its pixels within
+    its box. votes: for each class. embedding: (D,), D = 0 without an embedding. seen: images in
+    which it was found. missed_s: seconds since the last one.
     """
 
     id: int
     state: State
     velocity: State = field(default_factory=lambda: np.zeros(4))
+    expected: State = field(default_factory=lambda: np.zeros(4))
     mask: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((1, 1), bool))
     votes: dict[int, float] = field(default_factory=dict)
     embedding: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
@@ -58,17 +59,14 @@ class _Object:
     def class_id(self) -> int:
         return max(self.votes, key=self.votes.__getitem__)
 
-    def expected(self) -> State:
-        """Its state now: as last seen, moved on."""
-        moved = self.state + self.velocity * self.missed_s
-        moved[2:] = self.state[2:] + np.clip(moved[2:] - self.state[2:], -1, 1)
-        return moved
-
     def follow(self, camera: Transform, passed_s: float) -> None:
         """Time passes and the picture moves."""
         self.state[:2] = camera[:, :2] @ self.state[:2] + camera[:, 2]
         self.state[2:] += np.log(np.hypot(camera[0, 0], camera[1, 0]))
         self.missed_s += passed_s
+        moved = self.velocity * self.missed_s
+        moved[2:] = _limited(moved[2:], 1)
+        self.expected = self.state + moved
 
     def found(self, state: State) -> None:
         """It is seen again, as `state` says."""
@@ -76,10 +74,9 @@ class _Object:
         if self.seen == 1:
             self.velocity = FIRST * (state - self.state) / passed_s
         else:
-            self.velocity += FOLLOW * (state - self.expected()) / passed_s
-        most = MOST_SPEED * np.exp(state[2:])
-        self.velocity[:2] = np.clip(self.velocity[:2], -most, most)
-        self.velocity[2:] = np.clip(self.velocity[2:], -MOST_GROWTH, MOST_GROWTH)
+            self.velocity += FOLLOW * (state - self.expected) / passed_s
+        self.velocity[:2] = _limited(self.velocity[:2], MOST_SPEED * np.exp(state[2:]))
+        self.velocity[2:] = _limited(self.velocity[2:], MOST_GROWTH)
         self.state, self.missed_s = state, 0.0
 
     def see(self, instances: Instances, number: int, mask: NDArray[np.bool_]) -> None:
@@ -174,11 +171,8 @@ class Tracker:
             return likeness
         if instances.embeddings is None:
             pixels = np.array([np.count_nonzero(mask) for mask in masks])
-            for row, one in enumerate(known):
-                expected = one.expected()
-                overlap = _overlap(one, expected, instances, pixels)
-                near = _nearness(expected, states, one.missed_s)
-                likeness[row] = OVERLAP * overlap + (1 - OVERLAP) * near
+            overlap = np.array([_overlap(one, instances, pixels) for one in known])
+            likeness = OVERLAP * overlap + (1 - OVERLAP) * _nearness(known, states)
         else:
             for row, one in enumerate(known):
                 distance = np.linalg.norm(instances.embeddings - one.embedding, axis=1)
@@ -217,15 +211,13 @@ def _masks(instances: Instances) -> list[NDArray[np.bool_]]:
     ]
 
 
-def _overlap(
-    one: _Object, expected: State, instances: Instances, pixels: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def _overlap(one: _Object, instances: Instances, pixels: NDArray[np.int64]) -> NDArray[np.float64]:
     """(N,) IoU of each instance, of (N,) `pixels`, with the object's last mask where and as large
     as it is expected; large ones are compared in every `step`-th row and column."""
     labels = instances.labels
-    size = np.minimum(np.exp(expected[2:]), 4 * np.array(labels.shape[::-1]))
+    size = np.minimum(np.exp(one.expected[2:]), 4 * np.array(labels.shape[::-1]))
     step = max(1, int(np.sqrt(size.prod() / COMPARED_PX)))
-    left, top = np.rint(expected[:2] - size / 2).astype(int).tolist()
+    left, top = np.rint(one.expected[:2] - size / 2).astype(int).tolist()
     columns, rows = np.maximum(np.rint(size / step), 1).astype(int).tolist()
     mask: NDArray[Any] = one.mask
     if mask.shape != (rows, columns):
@@ -242,14 +234,20 @@ def _overlap(
     return np.minimum(iou, 1)
 
 
-def _nearness(expected: State, states: State, missed_s: float) -> NDArray[np.float64]:
-    """(N,) in [0, 1]: how near each instance is to where an object is expected, and as large."""
+def _nearness(known: list[_Object], states: State) -> NDArray[np.float64]:
+    """(K, N) in [0, 1]: how near each instance is to where an object is expected, and as large."""
+    expected = np.array([one.expected for one in known])[:, None]
+    spread = NEAR + NEAR_PER_S * np.array([one.missed_s for one in known])[:, None]
     apart = states - expected
-    apart[:, :2] /= np.exp((states[:, 2:] + expected[2:]) / 2)
-    apart[:, 2:] /= 2
-    spread = NEAR + NEAR_PER_S * missed_s
-    nearness: NDArray[np.float64] = np.exp(-0.5 * (apart**2).sum(1) / spread**2)
+    apart[..., :2] /= np.exp((states[:, 2:] + expected[..., 2:]) / 2)
+    apart[..., 2:] /= 2
+    nearness: NDArray[np.float64] = np.exp(-0.5 * (apart**2).sum(-1) / spread**2)
     return nearness
+
+
+def _limited(values: State, most: NDArray[np.float64] | float) -> State:
+    """Within -most and most; for a few values several times as fast as np.clip."""
+    return np.minimum(np.maximum(values, -np.asarray(most)), most)
 
 
 def _assigned(likeness: NDArray[np.float64], least: float) -> list[tuple[int, int]]:
