@@ -307,10 +307,14 @@ def test_in_batches_each_camera_has_its_own_labels(rig: Rig, network, runtime):
             assert label_image(labels).tobytes() == expected.tobytes()
     assert "a batch of 3 images failed; trying them one by one" in rig.robot.log()
     assert "no memory for 3 images" in rig.robot.log()
-    found = rig.diagnoses()
-    for name in NAMES:
-        assert found[name][2]["images labelled"] == "6"
-        assert found[name][2]["images failed"] == "0"
+
+    def counted() -> dict[str, tuple[int, str, dict[str, str]]] | None:
+        """Once all are: labels come a moment before they are counted."""
+        found = rig.diagnoses()
+        return found if all(found[name][2]["images labelled"] == "6" for name in NAMES) else None
+
+    found = rig.robot.until(counted, "six labelled images of each camera")
+    assert [found[name][2]["images failed"] for name in NAMES] == ["0"] * len(NAMES)
 
 
 @pytest.mark.parametrize("names", ["[front, front]", "[front, 1st]", "[front, '']", "[]"])
