@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from rclpy.node import Node
@@ -57,64 +58,43 @@ class Camera:
         self._rectified = rectified
         self._on_image = on_image
         self._on_lost = on_lost
-        self._info: CameraInfo | None = None
         self._losses = LossCounter()
         # Like image_transport, append the suffix to the topic that `image` is remapped to.
         image = below(name, "image")
         base = node.resolve_topic_name(image)
         compressed = config.image_transport == "compressed"
-        self._images = FollowingSubscription(
+        self._topics = ImageTopics(
             node,
             MESSAGE_CLASSES[config.image_transport],
             f"{base}{SUFFIX}" if compressed else image,
+            _info_topic(node, name, base),
             self._receive,
             config.input_reliability,
         )
-        try:
-            self._infos = FollowingSubscription(
-                node, CameraInfo, _info_topic(node, name, base), self._receive_info
-            )
-        except Exception:  # a bad override
-            self._images.close()
-            raise
         self.adapt()
 
     def adapt(self) -> None:
         """Adapt to the current publishers; call this a few times per second."""
-        infos = self._node.get_publishers_info_by_topic(self._images.topic)
+        infos = self._node.get_publishers_info_by_topic(self._topics.images.topic)
         if lost := self._losses.settle({bytes(info.endpoint_gid) for info in infos}):
             self._on_lost(lost)
-        if self._images.adapt():
+        if self._topics.adapt():
             self._losses.restart()
-        self._infos.adapt()
 
     def describe(self, machine: Machine) -> Input:
         """The input, for diagnostics."""
-        publishers = self._images.publishers()
-        return Input(
-            topic=self._images.topic,
-            message_type=self._images.message_type,
-            quality=self._images.quality,
-            publishers=publishers,
-            elsewhere=() if publishers else self._elsewhere(),
-            incompatible_policy=self._images.incompatible_policy,
-            camera_info=f"{self._infos.topic}: {described(self._info, self._rectified)}",
-            machine=machine,
-        )
+        found = self._topics.describe(machine, self._rectified)
+        return found if found.publishers else replace(found, elsewhere=self._elsewhere())
 
     def close(self) -> None:
         """Unsubscribe."""
-        self._images.close()
-        self._infos.close()
+        self._topics.close()
 
     def _receive(self, message: Any, about: dict[str, Any]) -> None:
         number, sender = sequence_of(about)
         if number is not None and (lost := self._losses.arrived(number, sender)):
             self._on_lost(lost)
-        self._on_image(message, self._info)
-
-    def _receive_info(self, message: CameraInfo, about: dict[str, Any]) -> None:
-        self._info = message
+        self._on_image(message, self._topics.info)
 
     def _elsewhere(self) -> tuple[tuple[str, str], ...]:
         own = f"{self._node.get_fully_qualified_name()}/"
@@ -124,7 +104,7 @@ class Camera:
                 for topic, kinds in self._node.get_topic_names_and_types()
                 for kind in kinds
                 if kind in TRANSPORTS
-                and topic != self._images.topic
+                and topic != self._topics.images.topic
                 and not topic.startswith(own)
                 and self._node.count_publishers(topic)
             )
@@ -150,6 +130,56 @@ def described(info: CameraInfo | None, rectified: bool = True) -> str:
         remark += f", {info.distortion_model} {'corrected' if known else 'unknown, not corrected'}"
         remark += ": not rectified (input.rectified)"
     return f"{info.width} x {info.height}, frame_id '{info.header.frame_id}'{remark}"
+
+
+class ImageTopics:
+    """Subscribes to images and their camera_info until `close`.
+
+    Arguments are as of `FollowingSubscription`. info: the newest CameraInfo; None before the first.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        message_class: Any,
+        topic: str,
+        info_topic: str,
+        receive: Callable[[Any, dict[str, Any]], None],
+        reliability: str = "auto",
+        depth: int = 1,
+    ) -> None:
+        self.info: CameraInfo | None = None
+        self.images = FollowingSubscription(node, message_class, topic, receive, reliability, depth)
+        try:
+            self._infos = FollowingSubscription(node, CameraInfo, info_topic, self._receive_info)
+        except Exception:  # a bad override
+            self.images.close()
+            raise
+
+    def adapt(self) -> bool:
+        """Adapt to the current publishers; True if that took a new subscription to the images."""
+        self._infos.adapt()
+        return self.images.adapt()
+
+    def describe(self, machine: Machine, rectified: bool = True) -> Input:
+        """The input, for diagnostics, without images elsewhere."""
+        return Input(
+            topic=self.images.topic,
+            message_type=self.images.message_type,
+            quality=self.images.quality,
+            publishers=self.images.publishers(),
+            incompatible_policy=self.images.incompatible_policy,
+            camera_info=f"{self._infos.topic}: {described(self.info, rectified)}",
+            machine=machine,
+        )
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        self.images.close()
+        self._infos.close()
+
+    def _receive_info(self, message: CameraInfo, about: dict[str, Any]) -> None:
+        self.info = message
 
 
 class FollowingSubscription:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from rclpy.node import Node
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from instaseg_ros.config import Config, DepthConfig
@@ -18,11 +18,10 @@ from instaseg_ros.localization import locate
 from instaseg_ros.numba_cache import compile_all
 from instaseg_ros.rays import sight
 from instaseg_ros.recordings.depth_images import Depth, with_depth
-from instaseg_ros.ros.camera import FollowingSubscription, below, described, stamp_ns
+from instaseg_ros.ros.camera import ImageTopics, below, stamp_ns
 from instaseg_ros.ros.depth_pairing import DepthPairing, Nearest
 from instaseg_ros.ros.depth_statistics import SUFFIX, DepthSnapshot, DepthStatistics
 from instaseg_ros.ros.machine import Machine
-from instaseg_ros.ros.reasons import Input
 from instaseg_ros.ros.transforms import Transforms
 
 LOG_EVERY_S = 5.0
@@ -57,24 +56,17 @@ class DepthStage:
         self._logger = node.get_logger()
         self._transforms = transforms
         self._publish = publish
-        self._camera_info: CameraInfo | None = None
         base = node.resolve_topic_name(below(name, "depth"))
         raw = config.transport == "raw"
-        self._images = FollowingSubscription(
+        self._topics = ImageTopics(
             node,
             Image if raw else CompressedImage,
             below(name, "depth") if raw else f"{base}{SUFFIX}",
+            _info_topic(node, name, base),
             self._receive,
             depth=QUEUE,
         )
-        try:
-            self._infos = FollowingSubscription(
-                node, CameraInfo, _info_topic(node, name, base), self._receive_info
-            )
-        except Exception:  # a bad override
-            self._images.close()
-            raise
-        self._statistics = DepthStatistics(self._input(Machine()))
+        self._statistics = DepthStatistics(self._topics.describe(Machine()))
         self._pairing = DepthPairing[Found, Depth](self._locate, self._give_up)
         self.expect, self.forget = self._pairing.expect, self._pairing.forget
 
@@ -85,37 +77,21 @@ class DepthStage:
 
     def adapt(self) -> None:
         """Adapt to the current publishers; call this a few times per second."""
-        self._images.adapt()
-        self._infos.adapt()
+        self._topics.adapt()
         self._transforms.adapt()
 
     def describe(self, machine: Machine) -> DepthSnapshot:
         """For diagnostics."""
-        return self._statistics.snapshot(time.perf_counter(), self._input(machine))
+        return self._statistics.snapshot(time.perf_counter(), self._topics.describe(machine))
 
     def close(self) -> None:
         """Unsubscribe, and wait a moment for the image in work."""
-        self._images.close()
-        self._infos.close()
+        self._topics.close()
         self._pairing.close(PATIENCE_S)
-
-    def _input(self, machine: Machine) -> Input:
-        return Input(
-            topic=self._images.topic,
-            message_type=self._images.message_type,
-            quality=self._images.quality,
-            publishers=self._images.publishers(),
-            incompatible_policy=self._images.incompatible_policy,
-            camera_info=f"{self._infos.topic}: {described(self._camera_info)}",
-            machine=machine,
-        )
 
     def _receive(self, message: Any, about: dict[str, Any]) -> None:
         self._statistics.received(time.perf_counter())
-        self._pairing.offer_depth(stamp_ns(message.header), Depth(message, self._camera_info))
-
-    def _receive_info(self, message: CameraInfo, about: dict[str, Any]) -> None:
-        self._camera_info = message
+        self._pairing.offer_depth(stamp_ns(message.header), Depth(message, self._topics.info))
 
     def _give_up(self, found: Found) -> None:
         self._statistics.without("locating objects takes longer than images come")
