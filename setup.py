@@ -36,7 +36,9 @@ setup(
     maintainer_email=manifest.find("maintainer").get("email"),
     python_requires=">=3.10",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={PACKAGE: ["py.typed", "weights/*", "demo_data/*", "evaluation/report/*.html"]},
+    package_data={
+        PACKAGE: ["py.typed", "weights/*", "demo_data/*", "evaluation/report/page.*"],
+    },
     data_files=data_files,
     # Only packages that pip may safely install on a robot: pip cannot see OpenCV from apt, and
     # torch there is often the vendor's, so neither is listed.

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from instaseg_ros.evaluation.report import plots
 from instaseg_ros.evaluation.report.plots import COLORS, INK, Plot
 from instaseg_ros.files import OutputFile
 from soak import verdict
@@ -68,7 +69,8 @@ def page(run: Run, promises: Sequence[Promise]) -> str:
     from jinja2 import Environment, FileSystemLoader
 
     about, broken = run.about, [event for event in run.events if event["name"] == BROKEN]
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
+    folders = [Path(__file__).parent, Path(plots.__file__).parent]  # its page.css
+    environment = Environment(loader=FileSystemLoader(folders), autoescape=True)
     return environment.get_template("page.html").render(
         title=f"{'Overload' if about['kind'] == 'overload' else 'Soak'} of instaseg_node",
         subtitle=(
