@@ -212,6 +212,8 @@ def _latency(run: Run, unit: str) -> str:
                 if quiet:
                     axes.plot(x / _scale(unit), p50, color=COLORS[2], lw=1.3, label="p50 quiet")
         axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        axes.set_ylim(low / 2, high * 2)  # so that the axis has numbers
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:g}"[0] in "25" else "")
     return plot.svg
