@@ -117,10 +117,11 @@ class Robot:
     def log(self) -> str:
         return self.log_file.read_text(encoding="utf-8", errors="replace")
 
-    def resident_mb(self) -> float:
+    def own_mb(self) -> float:
+        """Memory that the process shares with no file and no other process."""
         assert self.process is not None
-        fields = Path(f"/proc/{self.process.pid}/statm").read_text().split()
-        return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("RssAnon:")[2].split()[0]) * 1024 / 1e6
 
     def close(self) -> None:
         self.kill()
