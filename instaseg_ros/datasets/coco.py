@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from instaseg_ros.datasets.border import named, reads_files
 from instaseg_ros.datasets.coco_entries import (
@@ -99,10 +100,12 @@ class Coco:
         self._folders = self._image_folders()
 
     def _categories(self, entries: Sequence[Any]) -> dict[Any, int]:
-        """The class of each category id; sets `class_names`."""
+        """The class of each category id; sets `class_names`, and for each of them the first id."""
         names = {id_of(entry["id"]): class_name(entry["name"]) for entry in entries}
         keys = sorted(names, key=lambda key: (isinstance(key, str), key))
         self.class_names = tuple(dict.fromkeys(names[key] for key in keys))
+        first = {names[key]: key for key in reversed(keys)}
+        self.category_ids = tuple(first[name] for name in self.class_names)
         return {key: self.class_names.index(names[key]) for key in keys}
 
     def _list_images(self, entries: Sequence[Any], remarks: Remarks) -> dict[Any, int]:
@@ -133,8 +136,8 @@ class Coco:
         self, entries: Sequence[Any], index: dict[Any, int], rows: dict[Any, int], remarks: Remarks
     ) -> None:
         self._annotations: list[list[Annotation]] = [[] for _ in self._images]
-        objects = why_objects(entries)
-        for entry in entries:
+        self.why_no_crowds = objects = why_objects(entries)
+        for row, entry in enumerate(entries):
             if not isinstance(entry, dict):
                 remarks.add("annotation", "that is not a JSON object", repr(entry)[:60])
                 continue
@@ -155,7 +158,7 @@ class Coco:
                 is_crowd = False
             box = box_of(entry.get("bbox"))
             self._annotations[rows[image]].append(
-                Annotation(entry.get("id", "?"), class_id, is_crowd, segmentation, box)
+                Annotation(entry.get("id", "?"), class_id, is_crowd, segmentation, box, row)
             )
 
     def _image_folders(self) -> list[Path]:
@@ -194,7 +197,7 @@ class Coco:
             raise InputError(
                 f"{image_file}: expected {claimed} pixels as {self._file} says, found {size}"
             )
-        known = [a for a in self._annotations[index] if a.class_id >= 0 and a.segmentation]
+        known = self.with_masks(index)
         if len(known) > MOST_OBJECTS:
             raise InputError(f"{image_file}: expected at most {MOST_OBJECTS} objects")
         # (W, H), as runs follow columns; one object at a time, as images may have thousands.
@@ -216,6 +219,21 @@ class Coco:
         rest = [a for a in self._annotations[index] if a.class_id < 0 or not a.segmentation]
         ignore = boxes(rest, size) & (labels == 0) & (crowd == 0) if rest else None
         return Sample(Frame(image), labels, ids, class_ids, ignore, crowd=crowd)
+
+    def image_name(self, index: int) -> str:
+        """The image's name in the file."""
+        return self._images[index][0]
+
+    def with_masks(self, index: int) -> list[Annotation]:
+        """The objects and crowds of an image that have a mask and a known class. The objects' label
+        values in its sample are 1, 2, ..., in this order."""
+        return [a for a in self._annotations[index] if a.class_id >= 0 and a.segmentation]
+
+    def mask(self, annotation: Annotation, size: Size) -> NDArray[np.bool_]:
+        """(H, W) bool of one that has a mask."""
+        filled = np.zeros(size[0] * size[1], bool)
+        filled[pixels_inside(self._runs(annotation, size))] = True
+        return filled.reshape(size[::-1]).T
 
     def _runs(self, annotation: Annotation, size: Size) -> Runs:
         what = f"{self._file}: annotation {annotation.id}"

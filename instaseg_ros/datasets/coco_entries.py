@@ -15,13 +15,15 @@ from instaseg_ros.samples import whole
 
 class Annotation(NamedTuple):
     """One object or crowd. class_id: -1 if unknown; segmentation: polygons, or a dictionary of
-    `size` and `counts`, or None; box: x, y, width, height, None if unknown."""
+    `size` and `counts`, or None; box: x, y, width, height, None if unknown. row: its place in the
+    file's list."""
 
     id: Any
     class_id: int
     is_crowd: bool
     segmentation: Any
     box: tuple[float, ...] | None
+    row: int
 
 
 def id_of(value: Any) -> Any:

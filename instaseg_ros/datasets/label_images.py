@@ -71,7 +71,7 @@ class LabelImages:
         self.class_names = tuple(CITYSCAPES.values()) if self._coded else (only_class,)
         # The street's export has meta.json, and like Cityscapes objects of a single pixel.
         street = self._coded or (root / "meta.json").is_file()
-        self.least_px = None if street else 1
+        self.least_px: float | None = None if street else 1
         self._classes: dict[str, dict[int, int]] | None = None  # by file name and instance
         if not self._coded and (root / "meta.json").is_file():
             self._read_meta(root / "meta.json")
@@ -86,6 +86,7 @@ class LabelImages:
             if not isinstance(meta["class_names"], list):
                 raise TypeError("`class_names` is not a list")
             self.class_names = tuple(map(class_name, meta["class_names"]))
+            self.least_px = meta.get("least_px", self.least_px)
             if len(set(self.class_names)) < len(self.class_names):
                 raise ValueError(f"two of {', '.join(self.class_names)} are equal")
             self._classes = {

@@ -73,7 +73,7 @@ class CocoSink:
                     "id": len(annotations) + 1,
                     "image_id": image_id,
                     "category_id": int(instances.class_ids[k]) + 1,
-                    "segmentation": {"size": [height, width], "counts": _runs(mask)},
+                    "segmentation": {"size": [height, width], "counts": runs(mask)},
                     "area": int(np.count_nonzero(mask)),
                     "bbox": box,
                     "iscrowd": 0,
@@ -123,7 +123,7 @@ class KittiMotsSink:
         height, width = instances.labels.shape
         for k, (mask, _) in enumerate(_masks(instances)):
             if number := self._classes[instances.class_ids[k]]:
-                words = self._frames, instances.ids[k], number, height, width, _runs(mask)
+                words = self._frames, instances.ids[k], number, height, width, runs(mask)
                 print(*words, file=self._lines)
         self._frames += 1
 
@@ -156,8 +156,8 @@ def _masks(instances: Instances) -> Iterator[tuple[NDArray[np.bool_], list[int]]
         yield mask, [x, y, width, height]
 
 
-def _runs(mask: NDArray[np.bool_]) -> str:
-    """COCO's compressed runs."""
+def runs(mask: NDArray[np.bool_]) -> str:
+    """COCO's compressed runs of a mask (H, W). Needs pycocotools."""
     from pycocotools import mask as mask_api
 
     encoded = mask_api.encode(np.asfortranarray(mask.view(np.uint8)))
