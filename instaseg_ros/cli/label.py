@@ -67,6 +67,11 @@ def run(args: argparse.Namespace) -> int:
 
     in_place = args.output is None or _same(args.output, args.source)
     frames = open_frames(args.source, args.topic, args.every)
+    if in_place and frames.class_names is None:
+        raise ConfigError(
+            f"-o: expected a folder for the labelled frames, as {args.source} is no dataset that "
+            "could be corrected in place"
+        )
     of_weights = describe(config.weights).class_names
     names = _classes(args.classes) or frames.class_names or of_weights
     store = open_store(args.source if in_place else args.output, names, in_place)
