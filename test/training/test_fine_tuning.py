@@ -29,7 +29,7 @@ RECIPES = Path(__file__).parents[2] / "config" / "train"
 
 
 def test_ten_images_are_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The whole way, by the command that README and docs/train.md show, with fewer and smaller steps."""
+    """The whole way, by the command that README shows, with fewer and smaller steps."""
     data, run = write_discs(tmp_path / "data", 10), tmp_path / "run"
     few = {**QUICK, "train.steps": 2, "train.validation_frames": 1, "train.class_name": "disc"}
     command = ["train", str(RECIPES / "finetune.yaml"), "--from", "street-synthetic"]
