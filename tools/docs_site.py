@@ -3,6 +3,7 @@
 - Pages of their own: README (the start), CONTRIBUTING, SECURITY, and the cards of the weights.
 - `<!-- generated: NAME -->` in a page becomes the table or picture that GENERATED has.
 - Formulas become MathML, which browsers draw without a script.
+- In docstrings, lines such as `depth: (H, W) float32, metres` become lists.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ try:
     import tomllib  # type: ignore[import-not-found, unused-ignore]
 except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib  # type: ignore[no-redef, import-not-found, unused-ignore]
+import griffe
 import yaml
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
@@ -55,6 +57,24 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fill in what is generated; links to PAGES lead there."""
     filled = re.sub(r"<!-- generated: (.+?) -->", lambda found: _generated(found[1]), markdown)
     return _relinked(filled, "](../")
+
+
+class NamedLines(griffe.Extension):
+    """Make lists of the lines that describe parameters or fields by name."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        if obj.docstring is None or not isinstance(obj, (griffe.Class, griffe.Function)):
+            return
+        names = {*obj.members, *(one.name for one in getattr(obj, "parameters", ()))}
+        lines: list[str] = []
+        for line in obj.docstring.value.splitlines():
+            head, colon, rest = line.partition(": ")
+            if colon and names.issuperset(head.split(", ")):
+                first = not any(one.startswith("- `") for one in lines)
+                lines += [""] * first + [f"- `{head}`: {rest}"]
+            else:
+                lines.append(line)
+        obj.docstring.value = "\n".join(lines)
 
 
 def on_page_content(content: str, **_: Any) -> str:
@@ -163,8 +183,8 @@ def _layers_picture() -> str:
     layers = _layers()
     shapes = [shape for row, names in enumerate(layers) for shape in _layer_shapes(names, row)]
     return (
-        f'<svg class="layers" viewBox="0 0 {PICTURE_WIDTH} {len(layers) * LAYER_HEIGHT}" '
-        f'role="img" aria-label="The {len(layers)} layers of instaseg_ros">{"".join(shapes)}</svg>'
+        f'<div class="layers"><svg viewBox="0 0 {PICTURE_WIDTH} {len(layers) * LAYER_HEIGHT}" '
+        f'role="img" aria-label="The {len(layers)} layers of instaseg_ros">{"".join(shapes)}</svg></div>'
     )
 
 
