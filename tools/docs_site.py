@@ -184,7 +184,9 @@ def _layers_picture() -> str:
     shapes = [shape for row, names in enumerate(layers) for shape in _layer_shapes(names, row)]
     return (
         f'<div class="layers"><svg viewBox="0 0 {PICTURE_WIDTH} {len(layers) * LAYER_HEIGHT}" '
-        f'role="img" aria-label="The {len(layers)} layers of instaseg_ros">{"".join(shapes)}</svg></div>'
+        f'role="img" aria-label="The {len(layers)} layers of instaseg_ros">'
+        + "".join(shapes)
+        + "</svg></div>"
     )
 
 
