@@ -47,6 +47,10 @@ VERBS = {  # verb: module, what it does
         "instaseg_ros.cli.query",
         "ask what an evaluation of recordings has kept, in SQL or by ready questions",
     ),
+    "mine": (
+        "instaseg_ros.cli.mine",
+        "find the frames of a recording that a network is unsure of, as a dataset to label",
+    ),
     "tune": (
         "instaseg_ros.cli.tune",
         "find the thresholds of each class, from a dataset, and write them into weights",
