@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
 
 from instaseg_ros.configure import load_config
-from instaseg_ros.evaluation.disagreement import MIRROR, TIME, WEIGHTS, Doubt, Doubts, pick
+from instaseg_ros.evaluation.disagreement import MIRROR, TIME, WEIGHTS, Doubts, pick
 from instaseg_ros.evaluation.matching import iou, judge, rankings
 from instaseg_ros.evaluation.metrics.average_precision import ap_table
 from instaseg_ros.evaluation.metrics.panoptic import panoptic_quality
@@ -81,8 +82,8 @@ def main() -> None:
     rows.append(("a tenth by chance", None, *np.mean(by_chance, 0)))
     rows.append(("the lowest of these", None, *np.min(by_chance, 0)))
     for way in [*ways, "together"]:
-        others = dict.fromkeys({*ways} - {way}) if way in ways else {}
-        own: list[Doubt] = [row._replace(**others) for row in doubts.rows]
+        hidden: dict[str, Any] = dict.fromkeys({*ways} - {way} if way in ways else ())
+        own = [row._replace(**hidden) for row in doubts.rows]
         rank = float(spearmanr([row.disagreement for row in own], true)[0])
         for name, apart in (("spread", None), ("wherever", 1)):
             picked = [counts[row.number] for row in pick(own, tenth, apart)]

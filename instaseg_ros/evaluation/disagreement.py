@@ -104,9 +104,10 @@ class Doubts:
             doubt = doubt._replace(mirror=disagreement(found, seen))
         if self.against is not None and self._classes is not None:
             (other,) = self.against.process([frame])
-            sides = (found, self._classes.truth), (other.instances, self._classes.predicted)
-            named = [replace(side, class_ids=index[side.class_ids]) for side, index in sides]
-            doubt = doubt._replace(weights=disagreement(*named))
+            ours = replace(found, class_ids=self._classes.truth[found.class_ids])
+            theirs = other.instances
+            theirs = replace(theirs, class_ids=self._classes.predicted[theirs.class_ids])
+            doubt = doubt._replace(weights=disagreement(ours, theirs))
         self.rows.append(doubt)
         if TIME in self.by:
             self._compare_in_time(frame, found)
@@ -193,7 +194,8 @@ def _moved(before: Frame, found: Instances, after: Frame) -> tuple[Instances, ND
         cv2.resize(cv2.cvtColor(f.image, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
         for f in (after, before)
     ]
-    flow: Any = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(*grey, None)
+    make: Any = cv2.DISOpticalFlow_create  # type: ignore[attr-defined] # it is there
+    flow: Any = make(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(*grey, None)
     flow = cv2.resize(flow * (width / size[0], height / size[1]), (width, height))
     x = flow[..., 0].astype(np.float32) + np.arange(width, dtype=np.float32)
     y = flow[..., 1].astype(np.float32) + np.arange(height, dtype=np.float32)[:, None]
