@@ -311,6 +311,8 @@ def effect(
 ) -> str:
     """What other limits do to the frames of `data`, for people; with the interval of the gain of
     mean PQ by a bootstrap over the frames."""
+    if not any(frame.counts.counted.any() for frame in frames):
+        return f"{data}, {len(frames)} frames: no true object, so nothing can be said"
     of_draws = []
     for limits in (before, after):
         sums = _sums(frames, class_names, limits)  # (C, N, 4)

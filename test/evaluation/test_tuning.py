@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dataset_layouts import write_label_images
 from metric_scenes import metric_scene
 
 from instaseg_ros import cli
@@ -31,6 +32,7 @@ from instaseg_ros.evaluation.tuning import (
     tuned_checkpoint,
     usual_limits,
 )
+from instaseg_ros.synthetic_street import held_out_street
 
 NAMES = ("car", "bus")
 
@@ -148,6 +150,8 @@ def test_classes_without_anything_keep_their_thresholds() -> None:
     tuned, steps = tune(frames_of(True), NAMES, limits, Aim())
     assert tuned["min_score"]["bus"] == 0.3 and steps[1].verdict == "kept: the best already"
     assert "PQ" in effect(frames_of(True), NAMES, limits, tuned, "x")
+    empty = [f._replace(counts=f.counts._replace(min_pixels=1000)) for f in frames_of(True)]
+    assert "no true object" in effect(empty, NAMES, limits, tuned, "x")
 
 
 def test_options_come_back_as_the_limits_that_were_found() -> None:
@@ -189,6 +193,25 @@ def test_weights_bring_what_was_found(tmp_path: Path, capsys: pytest.CaptureFixt
     assert cli.main([*words, "--weights", str(made), "--overwrite"]) == 2
     assert "these are the weights themselves" in capsys.readouterr().err
     assert made.read_bytes() == content
+
+
+def test_another_split_is_reported_on_without_choosing_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    street = held_out_street(12, (96, 192), 2)
+    samples = [street[index] for index in range(12)]
+    for split, part in (("train", samples[:1]), ("val", samples[:6]), ("test", samples[6:])):
+        write_label_images(tmp_path, part, split)
+    words = ["tune", str(tmp_path), "--weights", "street-synthetic-lite"]
+    words += ["--set", "runtime.name=torch", "--set", "decode.min_score=0"]
+    assert cli.main(words) == 0
+    table, other = capsys.readouterr().out.split("not chosen on ")
+    assert other.startswith(f"{tmp_path.name}, test, 6 frames: PQ ")
+    assert cli.main([*words, "--split", "test", "--report", "val"]) == 0
+    swapped, other = capsys.readouterr().out.split("not chosen on ")
+    assert other.startswith(f"{tmp_path.name}, val, 6 frames: PQ ") and swapped != table
+    assert cli.main([*words, "--report", "train"]) == 2
+    assert "train: expected at least 5 frames, got 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
