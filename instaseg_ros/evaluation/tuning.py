@@ -92,7 +92,7 @@ class Aim(NamedTuple):
         """(...) bool: whether the precision is as wanted; without a wish always."""
         if self.precision is None:
             return np.ones(sums.shape[:-1], bool)
-        return _share(sums[..., 1], sums[..., 2]) >= self.precision
+        return np.asarray(precision(sums) >= self.precision)
 
     def value(self, sums: Values) -> Values:
         """(...) PQ or F, in [0, 1]; NaN where there is nothing."""
@@ -258,13 +258,11 @@ def _step(
     tried = sorted({*TRIED[name], old})
     rest = found.passing({other: limits[other] for other in limits if other != name})
     sums = np.stack([found.sums(rest & passes(name, found.values[name], t)) for t in tried])
-    usual = tried.index(old)  # sums: (G, N, 4)
-    best, objects = aim.best(sums.sum(1), usual), int(found.objects.sum())
-    nan = float("nan")
+    whole, usual = sums.sum(1), tried.index(old)  # sums: (G, N, 4)
+    best, objects, nan = aim.best(whole, usual), int(found.objects.sum()), float("nan")
     none = Step("", name, objects, old, tried[best], False, nan, nan, nan, "kept")
-    whole = sums.sum(1)
     if not aim.reached(whole[best]):
-        reached = np.nanmax(_share(whole[:, 1], whole[:, 2]), initial=0)
+        reached = np.nan_to_num(precision(whole)).max()
         return none._replace(verdict=f"kept: none reaches the precision, {reached:.2f} at most")
     if best == usual:
         return none._replace(verdict="kept: the best already")
@@ -274,7 +272,7 @@ def _step(
         after[fold] = sums[aim.best(others, usual)][fold]
     value = aim.value if aim.reached(whole[usual]) else precision
     gain = float(value(after.sum(0)) - value(sums[usual].sum(0)))
-    drawn = value(draws @ after.reshape(len(after), 4)) - value(draws @ sums[usual])
+    drawn = value(draws @ after) - value(draws @ sums[usual])
     low, high = np.nanpercentile(drawn, INTERVAL) if np.isfinite(drawn).any() else (np.nan,) * 2
     taken = bool(low > 0)
     noise = "the gain is within noise" if gain > 0 else "no gain"
