@@ -82,8 +82,6 @@ def play(path: str | Path, options: Options) -> Played:
             if not player.publishers_of:
                 raise InputError(f"bag {path} has no topic that can be played: {_why(player)}")
             player.play()
-            if not (player.played.published or ending.asked or player.played.broken):
-                raise InputError(f"bag {path} has no message of these topics in this time")
             return player.played
         finally:
             player.destroy_node()
@@ -130,14 +128,16 @@ class Player(QuietNode):
             self._ticker = self.create_publisher(Clock, CLOCK, 1)
 
     def play(self) -> None:
-        """Publish everything in time."""
+        """Publish everything in time. Raises InputError if there is nothing."""
         self._wait(time.monotonic() + self._options.delay_s)
         first_ns, stop_ns = _span(self._recording, self._options)
         self._latch(first_ns)
         while not self._ending.asked:
-            begin_s, before = time.monotonic(), self.played.published.total()
-            self._play_once(first_ns, stop_ns)
-            if not self._options.loop or self.played.published.total() == before:
+            begin_s = time.monotonic()
+            found = self._play_once(first_ns, stop_ns)
+            if not (found or self._ending.asked or self.played.broken):
+                raise InputError("the recording has no message of these topics in this time")
+            if not (found and self._options.loop):
                 break
             self._wait(begin_s + LEAST_ROUND_S)
         self.played.interrupted = self._ending.asked
@@ -168,7 +168,8 @@ class Player(QuietNode):
             for raw in self._messages(latched, self._recording.start_ns, first_ns):
                 self._publish(raw)
 
-    def _play_once(self, first_ns: int, stop_ns: int) -> None:
+    def _play_once(self, first_ns: int, stop_ns: int) -> bool:
+        """Play the part between these recorded times; whether it has a message."""
         timeline = None
         for raw in read_ahead(self._messages([*self.publishers_of], first_ns, stop_ns)):
             timeline = timeline or Timeline(first_ns, time.monotonic(), self._options.rate)
@@ -183,9 +184,10 @@ class Player(QuietNode):
                 )
             self._wait(due_s, timeline)
             if self._ending.asked:
-                return
+                break
             self.played.latest_s = max(self.played.latest_s, time.monotonic() - due_s)
             self._publish(raw)
+        return timeline is not None
 
     def _messages(self, names: list[str], start_ns: int, stop_ns: int) -> Iterator[RawMessage]:
         """The messages; a break of the recording is noted, and told once."""
