@@ -73,9 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
     slop_ms = config.depth.slop_ms
     source = open_source(args.input, args.topic, config.input, args.depth, slop_ms)
-    for output in map(Path, args.output):
-        if output.exists() and output.samefile(args.input):
-            raise ConfigError(f"output {output} is the input; choose another name")
+    _refuse_the_input(args)
     with contextlib.ExitStack() as unused:
         sinks = _open_sinks(args.output, config, args.overwrite, unused)
         pipeline = Pipeline(config)
@@ -107,8 +105,15 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError("--live: expected at most one output, whose name ends in .mcap")
 
 
+def _refuse_the_input(args: argparse.Namespace) -> None:
+    for output in map(Path, args.output):
+        if output.exists() and Path(args.input).exists() and output.samefile(args.input):
+            raise ConfigError(f"output {output} is the input; choose another name")
+
+
 def _live(args: argparse.Namespace, config: Config) -> int:
     """Play, compare, print, and write what was asked for."""
+    _refuse_the_input(args)
     report = OutputFile(args.json, overwrite=True) if args.json else None
     live = import_ros("instaseg_ros.ros.live_replay", "--live")
 
@@ -125,7 +130,9 @@ def _live(args: argparse.Namespace, config: Config) -> int:
     _print_outcome(facts)
     if outcome.broken is not None:
         print(f"instaseg replay: {outcome.broken}", file=sys.stderr)
-    return 0 if outcome.agrees and outcome.broken is None else 1
+    if outcome.node_exit_code:
+        print(f"instaseg replay: the node ended with {outcome.node_exit_code}", file=sys.stderr)
+    return 0 if outcome.agrees and not outcome.node_exit_code and outcome.broken is None else 1
 
 
 def _print_outcome(facts: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from rclpy.qos import (
     QoSProfile,
     QoSReliabilityPolicy,
 )
+from rclpy.utilities import get_rmw_implementation_identifier
 from rosgraph_msgs.msg import Clock
 
 from instaseg_ros.errors import ConfigError, InputError, TruncatedInputError
@@ -29,6 +30,8 @@ from instaseg_ros.recordings.recording import LAST_NS, RawMessage, Recording, To
 from instaseg_ros.recordings.storage import open_recording
 from instaseg_ros.ros.command import Ending, QuietNode, ended_by_signals, ros
 from instaseg_ros.ros.interfaces import message_class, type_hash
+from instaseg_ros.ros.machine import MachineWatch
+from instaseg_ros.ros.reasons import LARGE_BYTES, VARIABLES
 
 NAME = "instaseg_play"
 CLOCK = "/clock"
@@ -124,6 +127,7 @@ class Player(QuietNode):
             self._announce(name, topic)
         self._ticker: Publisher | None = None
         self._tick_s = 0.0
+        self._is_warned = False
         if options.clock_hz is not None:
             self._ticker = self.create_publisher(Clock, CLOCK, 1)
 
@@ -199,13 +203,29 @@ class Player(QuietNode):
 
     def _publish(self, raw: RawMessage) -> None:
         try:
-            self.publishers_of[raw.topic].publish(bytes(raw.cdr))
+            data = bytes(raw.cdr)
+            self._warn_of_size(raw.topic, len(data))
+            self.publishers_of[raw.topic].publish(data)
         except Exception as error:  # from zstandard, rclpy, ... depending on the damage
             self.played.refused[raw.topic] += 1
             if self.played.refused.total() == 1:
                 log.warning("a message of %s cannot be published: %s", raw.topic, error)
         else:
             self.played.published[raw.topic] += 1
+
+    def _warn_of_size(self, topic: str, size: int) -> None:
+        """Once, if messages are too large for Fast DDS as it comes."""
+        if size > LARGE_BYTES and not self._is_warned:
+            self._is_warned = True
+            machine = MachineWatch(get_rmw_implementation_identifier()).look()
+            if "fastrtps" in machine.middleware and not machine.profile:
+                log.warning(
+                    "messages of %.1f MB (%s): Fast DDS loses many of this size, unless %s names a "
+                    "profile with enough shared memory, such as config/fastdds_shm.xml",
+                    size / 1e6,
+                    topic,
+                    VARIABLES,
+                )
 
     def _wait(self, until_s: float, timeline: Timeline | None = None) -> None:
         """Sleep until then, or until a signal; the clock goes on meanwhile."""
