@@ -49,6 +49,10 @@ VERBS = {  # verb: module, what it does
         "instaseg_ros.cli.query",
         "ask what an evaluation of recordings has kept, in SQL or by ready questions",
     ),
+    "compare": (
+        "instaseg_ros.cli.compare",
+        "compare two evaluations of recordings, and tell progress from noise",
+    ),
     "calibrate": (
         "instaseg_ros.cli.calibrate",
         "find the score that an object needs, from a dataset, and write it into weights",

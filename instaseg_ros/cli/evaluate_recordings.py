@@ -33,12 +33,13 @@ def run_recordings(args: argparse.Namespace, limits: list[Limit]) -> int:
     _check(args)
     from instaseg_ros.cli.evaluate import exit_code_of
     from instaseg_ros.evaluation.limits import check_limits
+    from instaseg_ros.evaluation.report.build import PAGE
     from instaseg_ros.files import OutputFile, write_whole
     from instaseg_ros.fleet.evaluation import Keeping
 
     sources = _sources(args)
     json = OutputFile(args.json, overwrite=True) if args.json else None
-    report = _report_output(args.report) if args.report else None
+    report = report_output(args.report, PAGE) if args.report else None
     args.output = args.output or args.report  # a report is made of rows
     pipeline = None if args.predictions else _pipeline(args)
     settings = _settings(args, pipeline)
@@ -276,13 +277,13 @@ def live_line(live: dict[str, Any]) -> str:
     return said
 
 
-def _report_output(folder: Path) -> OutputFile:
-    from instaseg_ros.evaluation.report.build import PAGE
+def report_output(folder: Path, name: str) -> OutputFile:
+    """A page in a folder that may have other files. Raises ConfigError if it cannot be written."""
     from instaseg_ros.files import OutputFile
 
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--report {folder}: expected a folder, found a file")
-    return OutputFile(folder / PAGE, overwrite=True)
+    return OutputFile(folder / name, overwrite=True)
 
 
 def _write_report(
@@ -294,6 +295,7 @@ def _write_report(
     report: OutputFile,
 ) -> None:
     from instaseg_ros.config import dump
+    from instaseg_ros.files import write_whole
     from instaseg_ros.fleet.folder import file_of
     from instaseg_ros.fleet.report.build import WORST, About, page
 
@@ -310,10 +312,6 @@ def _write_report(
     classes = outcome.classes.names
     start = time.perf_counter()
     text = page(outcome.frames, classes, numbers, files, about, checked, args.worst or WORST)
-    try:
-        report.part.write_bytes(text.encode("utf-8", "replace"))  # names may be arbitrary bytes
-        report.commit()
-    finally:
-        report.discard()
+    write_whole(report.path, text.encode("utf-8", "replace"))  # names may be arbitrary bytes
     size, seconds = report.path.stat().st_size / 1e6, time.perf_counter() - start
     print(f"report: {report.path}, {size:.1f} MB, made in {seconds:.1f} s")

@@ -23,7 +23,6 @@ from instaseg_ros.fleet.report.drive import (
     Seen,
     chosen_pictures,
     drive,
-    marks_each,
     moments,
     seen_of,
 )
@@ -59,8 +58,8 @@ def page(
     drives = {name: drives[name] for name in by_errors[:RECORDINGS]}
     listed = moments(drives, worst)
     pictures = chosen_pictures({name: files[name] for name in drives}, listed)
-    marks, tracking = marks_each(len(drives)), "tracking" in numbers
-    shown = {name: drive(own, class_names, tracking, marks) for name, own in drives.items()}
+    tracking, count = "tracking" in numbers, len(drives)
+    shown = {name: drive(own, class_names, tracking, count) for name, own in drives.items()}
     left_out = {
         "recordings": len(by_errors) - len(drives),
         "pictures": pictures.left_out,

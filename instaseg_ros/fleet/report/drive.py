@@ -16,8 +16,10 @@ from instaseg_ros.fleet.parquet import picture_sizes, read_pictures
 from instaseg_ros.fleet.rows import BAD, SECOND_NS, Stored, judged
 
 RECORDINGS = 1000  # most on a page
-MARKS, ALL_MARKS = 600, 20_000  # of a timeline, and of all together
-STRIPS, RUNS = 24, 80  # most objects of a recording whose ids are shown, and stretches of one
+# Most of a recording, least, and of all recordings together (more only to give each the least).
+MARKS = 600, 20, 20_000  # of a timeline
+STRIPS = 24, 2, 2_000  # objects whose ids are shown
+RUNS = 80  # most stretches of one of these
 PICTURES_BYTES = 6 << 20  # of all pictures of a page, before they become text
 
 
@@ -132,9 +134,9 @@ def switches_in(stretches: Sequence[Stretch]) -> list[int]:
 
 
 def drive(
-    frames: Sequence[Seen], class_names: Sequence[str], tracking: bool, marks: int
+    frames: Sequence[Seen], class_names: Sequence[str], tracking: bool, recordings: int = 1
 ) -> dict[str, Any]:
-    """All that a page shows of a recording but its pictures."""
+    """All that a page of so many recordings shows of one but its pictures."""
     strips: list[dict[str, Any]] = []
     switched: dict[int, int] = {}
     stretches = stretches_of(frames) if tracking else {}
@@ -146,18 +148,19 @@ def drive(
             name = f"{class_names[class_id]} {true_id}"
             strips.append({"name": name, "switches": len(switches), "runs": own})
     strips.sort(key=lambda one: -one["switches"])
-    shown = [{**one, "runs": one["runs"][:RUNS]} for one in strips[:STRIPS]]
+    kept = strips[: share(STRIPS, recordings)]
     return {
-        **timeline(frames, switched, marks),
-        "strips": shown,
+        **timeline(frames, switched, share(MARKS, recordings)),
+        "strips": [{**one, "runs": one["runs"][:RUNS]} for one in kept],
         "objects_with_switches": len(strips),
-        "runs_left_out": sum(max(0, len(one["runs"]) - RUNS) for one in strips[:STRIPS]),
+        "runs_left_out": sum(max(0, len(one["runs"]) - RUNS) for one in kept),
     }
 
 
-def marks_each(recordings: int) -> int:
-    """The most marks of each timeline."""
-    return max(20, min(MARKS, ALL_MARKS // max(1, recordings)))
+def share(bounds: tuple[int, int, int], recordings: int) -> int:
+    """The part of each of so many recordings, within bounds as of MARKS."""
+    most, least, together = bounds
+    return max(least, min(most, together // recordings))
 
 
 class Chosen(NamedTuple):

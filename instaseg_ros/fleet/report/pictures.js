@@ -18,11 +18,16 @@ function photograph(picture, objects) {
   for (const one of objects) {
     svg.append(draw("path", { d: one.path, class: one.verdict, "data-id": one.id }));
   }
+  const taken = []; // places of the names so far
   for (const one of objects) {
     if (one.verdict !== "missed" && one.verdict !== "wrong") continue;
-    const [x, y] = one.path.slice(1).split(/[lhz ]/).map(Number);
+    const [x, top] = one.path.slice(1).split(/[lhz ]/).map(Number);
+    const free = (y) => !taken.some((t) => Math.abs(t.x - x) < 80 && Math.abs(t.y - y) < 13);
+    const y = [-3, -16, -29].map((step) => Math.max(12, top + step)).find(free);
+    if (y === undefined) continue; // tapping tells it
+    taken.push({ x, y });
     const anchor = x > width * 0.8 ? "end" : "start"; // so that it stays inside
-    svg.append(draw("text", { x, y: Math.max(12, y - 3), "text-anchor": anchor }, [named(one)]));
+    svg.append(draw("text", { x, y, "text-anchor": anchor }, [named(one)]));
   }
   return svg;
 }
@@ -70,4 +75,18 @@ function sideBySide(sides) {
     });
   }
   return box;
+}
+
+// Whether a key is for the page, not for the browser or a field.
+const isOurs = (event) => !(event.ctrlKey || event.metaKey || event.altKey ||
+  event.target.matches("select"));
+
+// The box and the key that hide all outlines.
+function switchOutlines() {
+  const box = document.getElementById("outlines");
+  if (!box) return;
+  box.addEventListener("change", () => document.body.classList.toggle("bare", !box.checked));
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "o" && isOurs(event)) box.click();
+  });
 }

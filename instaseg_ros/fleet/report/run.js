@@ -47,7 +47,7 @@ function view() {
   }
   const picture = one.pictures[near];
   const shown = sideBySide([["Truth", picture, picture.truth],
-    ["Prediction", picture, picture.predicted]]);
+    [picture.predicted.length ? "Prediction" : "Prediction: nothing", picture, picture.predicted]]);
   const note = near === frame ? [] : [make("p", { class: "remark" },
     [`No picture of frame ${frame} was kept: this is frame ${near}.`])];
   $("viewer").replaceChildren(caption, ...note, shown);
@@ -178,9 +178,7 @@ function start() {
   $("recording").addEventListener("change", (event) => {
     show(Number(event.target.value), data.recordings[event.target.value].frame[0]);
   });
-  $("outlines").addEventListener("change", (event) => {
-    document.body.classList.toggle("bare", !event.target.checked);
-  });
+  switchOutlines();
   let dragging = false;
   const pick = (event) => goTo($("timeline"), event, current().frame.length,
     (k) => current().frame[k]);
@@ -196,10 +194,9 @@ function start() {
     goToMark(Math.max(0, Math.min(current().frame.length - 1, state.mark + steps[event.key])));
   });
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select")) return;
+    if (!isOurs(event)) return;
     if (event.key === "n") goToMoment(Math.min(state.moment + 1, data.worst.length - 1));
     if (event.key === "p") goToMoment(Math.max(state.moment - 1, 0));
-    if (event.key === "o") $("outlines").click();
   });
   for (const button of document.querySelectorAll("[data-recording]")) {
     button.addEventListener("click", () => {
