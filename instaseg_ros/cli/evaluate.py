@@ -141,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
         _check(args)
         from instaseg_ros.cli.evaluate_recordings import run_recordings
 
-        return run_recordings(args, limits)
+        return exit_code_of(run_recordings(args, limits))
     args.data, args.split = args.data[0], args.split or "val"
     _check(args)
     from tqdm import tqdm

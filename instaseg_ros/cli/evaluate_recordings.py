@@ -29,9 +29,9 @@ MINUTES_SHOWN = 10  # the worst
 log = logging.getLogger(__name__)
 
 
-def run_recordings(args: argparse.Namespace, limits: list[Limit]) -> int:
+def run_recordings(args: argparse.Namespace, limits: list[Limit]) -> list[Checked]:
+    """Runs the command, and compares its numbers with the limits."""
     _check(args)
-    from instaseg_ros.cli.evaluate import exit_code_of
     from instaseg_ros.evaluation.limits import check_limits
     from instaseg_ros.evaluation.report.build import PAGE
     from instaseg_ros.files import OutputFile, write_whole
@@ -59,7 +59,7 @@ def run_recordings(args: argparse.Namespace, limits: list[Limit]) -> int:
     checked = check_limits(limits, numbers)
     if report:
         _write_report(args, outcome, numbers, pipeline, checked, report)
-    return exit_code_of(checked)
+    return checked
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -89,8 +89,8 @@ def test_the_page_says_what_was_found(reported: tuple[Path, int]) -> None:
     text = path.read_text(encoding="utf-8")
     numbers = json.loads((path.parent / "evaluation.json").read_text())
     assert not re.search(r"""(src|href)=["'](?!data:|#)|@import|url\((?!#)""", text)
-    tiles = dict(re.findall(r'<div class="tile"><b>(.*?)</b>(.*?)</div>', text))
-    tiles = {name: value for value, name in tiles.items()}
+    found = re.findall(r'<div class="tile"><b>(.*?)</b>(.*?)</div>', text)
+    tiles = {name: value for value, name in found}
     assert tiles["id switches"] == "2" == str(numbers["tracking"]["id_switches"])
     assert (tiles["dropped"], tiles["recordings"], tiles["ms, p50"]) == ("4", "2", "30")
     assert f"<b>{numbers['ap50']:.3f}</b>AP50" in text
