@@ -123,7 +123,8 @@ def judged(counts: FrameCounts) -> tuple[Side, Side]:
 
 
 class Rows:
-    """Collects the rows of one recording, by the name that it has in the run.
+    """Collects the rows of one recording, by the name that it has in the run, with pictures of some
+    frames.
 
     truth_names, predicted_names: class names by the class ids of samples and results. tracking:
     whether predicted ids last, so that it can be told when they switch.

@@ -28,8 +28,11 @@ from written_recordings import (
 )
 
 from instaseg_ros import cli
+from instaseg_ros.errors import InputError
+from instaseg_ros.fleet import comparison
 from instaseg_ros.fleet.evaluation import Keeping, evaluate_recordings, numbers_of
 from instaseg_ros.fleet.folder import RunFolder, file_of
+from instaseg_ros.fleet.pictures import Picture
 from instaseg_ros.fleet.report import drive
 from instaseg_ros.fleet.report.build import About, page
 from instaseg_ros.fleet.report.drive import Seen
@@ -205,6 +208,17 @@ def test_pictures_of_a_page_are_bounded(reported: tuple[Path, int]) -> None:
     assert drive.chosen_pictures(files, first).left_out == 0
 
 
+@pytest.mark.parametrize("outlines", ["", "[]", "{}", "[" * 100_000, '{"size": 1}'])
+def test_a_damaged_picture_is_named(tmp_path: Path, outlines: str) -> None:
+    def damaged(*_: object) -> dict[int, Picture]:
+        return {7: Picture(b"", outlines)}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drive, "read_pictures", damaged)
+        with pytest.raises(InputError, match=r"a\.parquet: the picture of frame 7"):
+            drive.shown(tmp_path / "a.parquet", [7])
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     if BROWSER is None:
@@ -270,6 +284,27 @@ def test_a_browser_is_enough_with_keys_alone(reported: tuple[Path, int], browser
     assert browser.value(display) == "inline"
     browser.press("o")
     assert browser.value(display) == "none"
+    assert browser.errors == []
+
+
+def test_a_browser_shows_two_runs(
+    reported: tuple[Path, int], browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "RESAMPLES", 20)
+    root, run = reported[0].parents[1], reported[0].parent
+    words = ["evaluate", str(root / "alpha.mcap"), "--tracking", "-o", str(tmp_path / "b")]
+    assert cli.main([*words, "--predictions", str(root / "robot1.mcap")]) == 0
+    assert cli.main(["compare", str(run), str(tmp_path / "b"), "--report", str(tmp_path)]) == 0
+    browser.open(tmp_path / "compare.html", 390, 844)
+    headings = "[...document.querySelectorAll('.difference h3')].map((one) => one.textContent)"
+    assert browser.value(headings) == ["alpha, frame 5, 0.2 s"]  # where one missed the person
+    browser.click(".side:nth-child(3) path.right")
+    captions = "[...document.querySelectorAll('figcaption')].map((one) => one.textContent)"
+    assert (
+        browser.value(captions)[2].startswith("B: ")
+        and "matched with" in browser.value(captions)[0]
+    )
+    assert browser.value("document.documentElement.scrollWidth") == 390
     assert browser.errors == []
 
 

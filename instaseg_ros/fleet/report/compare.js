@@ -11,7 +11,7 @@ function card(one) {
   return make("section", { class: "difference" }, [heading, said, sideBySide(sides)]);
 }
 
-if (data.frames.length) {
-  document.getElementById("frames").append(...data.frames.map(card));
-}
+const frames = document.getElementById("frames"); // none if both runs found the same
+if (frames) frames.append(...data.frames.map(card));
+if (frames && !data.frames.length) frames.append("Neither run has kept a picture of such a frame.");
 switchOutlines();

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from instaseg_ros.errors import InputError
 from instaseg_ros.fleet.parquet import picture_sizes, read_pictures
 from instaseg_ros.fleet.rows import BAD, SECOND_NS, Stored, judged
 
@@ -193,11 +194,18 @@ def chosen_pictures(
 
 
 def shown(file: Path, numbers: Sequence[int]) -> dict[int, dict[str, Any]]:
-    """Pictures for JSON, by number of the frame."""
-    return {
-        number: {"jpeg": base64.b64encode(one.jpeg).decode(), **json.loads(one.outlines)}
-        for number, one in read_pictures(file, numbers).items()
-    }
+    """Pictures for JSON, by number of the frame. Raises InputError for a damaged one."""
+    found = {}
+    for number, one in read_pictures(file, numbers).items():
+        try:
+            outlines = json.loads(one.outlines)
+            objects = {key: outlines[key] for key in ("size", "truth", "predicted")}
+        except (ValueError, RecursionError, TypeError, KeyError) as error:
+            raise InputError(
+                f"rows {file}: the picture of frame {number} cannot be read: {error}"
+            ) from error
+        found[number] = {"jpeg": base64.b64encode(one.jpeg).decode(), **objects}
+    return found
 
 
 def _spread(numbers: list[int]) -> list[int]:
