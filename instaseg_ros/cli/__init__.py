@@ -53,9 +53,13 @@ VERBS = {  # verb: module, what it does
         "instaseg_ros.cli.compare",
         "compare two evaluations of recordings, and tell progress from noise",
     ),
-    "calibrate": (
-        "instaseg_ros.cli.calibrate",
-        "find the score that an object needs, from a dataset, and write it into weights",
+    "mine": (
+        "instaseg_ros.cli.mine",
+        "find the frames of a recording that a network is unsure of, as a dataset to label",
+    ),
+    "tune": (
+        "instaseg_ros.cli.tune",
+        "find the thresholds of each class, from a dataset, and write them into weights",
     ),
     "bench": ("instaseg_ros.cli.bench", "time every stage, beside the published implementation"),
     "export": ("instaseg_ros.cli.export", "write the network as ONNX, OpenVINO IR or an engine"),
