@@ -45,12 +45,12 @@ def run(args: argparse.Namespace) -> int:
     from instaseg_ros.contract import plain_json, written
     from instaseg_ros.files import OutputFile, write_whole
     from instaseg_ros.fleet import query
-    from instaseg_ros.fleet.comparison import RESAMPLES, compare, paired, settings_apart
+    from instaseg_ros.fleet.comparison import compare, paired, settings_apart
 
     json = OutputFile(args.json, overwrite=True) if args.json else None
     page = report_output(args.report, "compare.html") if args.report else None
     runs, both = paired((args.a, args.b))
-    with tqdm(total=RESAMPLES, unit="resample", disable=None, leave=False) as bar:
+    with tqdm(unit="resample", disable=None, leave=False) as bar:
         found = compare(both, bar.update)
     searched = max(args.frames, SEARCHED)
     with query.opened_run(args.a, args.b) as database:
