@@ -37,7 +37,10 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
     package_data={
-        PACKAGE: ["py.typed", "weights/*", "demo_data/*", "evaluation/report/page.*"],
+        PACKAGE: [
+            *("py.typed", "weights/*", "demo_data/*", "evaluation/report/page.*"),
+            *(f"fleet/report/*.{kind}" for kind in ("html", "css", "js")),
+        ],
     },
     data_files=data_files,
     # Only packages that pip may safely install on a robot: pip cannot see OpenCV from apt, and
