@@ -1,5 +1,7 @@
-"""Observes middleware, shared memory and processor use of this process, and gives memory back. Needs
-no ROS."""
+"""Observes middleware, shared memory and processor use of this process, and gives memory back.
+
+Needs no ROS.
+"""
 
 from __future__ import annotations
 
@@ -63,8 +65,8 @@ class MachineWatch:
 def give_memory_back() -> None:
     """Return freed memory to the system, in some milliseconds; without glibc nothing happens.
 
-    glibc keeps what lies between pieces in use, so that a node whose images, outputs and subscribers
-    change grows by up to 100 MB an hour, although it holds no more than before.
+    glibc keeps what lies between pieces in use, so that a node whose images, outputs and
+    subscribers change grows by up to 100 MB an hour, although it holds no more than before.
     """
     with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
