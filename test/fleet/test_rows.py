@@ -86,7 +86,7 @@ def test_the_file_has_the_documented_columns(tmp_path: Path) -> None:
     assert duckdb.sql(f"SELECT count(*) FROM '{path}'").fetchall() == [(count,)]
     pairs = sum(int((one.overlap > 0).sum()) for one in all_counts)
     objects = sum(len(one.truth_px) + len(one.predicted_px) for one in all_counts)
-    assert count == 3 + objects + pairs
+    assert count == 3 + objects + pairs + 3  # pictures
     assert read_facts(path) == {"recording": "it's"}
     page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
     for column in COLUMNS:

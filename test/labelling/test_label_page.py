@@ -40,6 +40,13 @@ class Label:
         assert self.process.stdout is not None
         self.address = re.findall(r"http\S+", self.process.stdout.readline())[0]
 
+    def __enter__(self) -> Label:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
     def end(self, how: signal.Signals = signal.SIGINT) -> int:
         self.process.send_signal(how)
         return self.process.wait(60)
@@ -47,7 +54,7 @@ class Label:
 
 def at(browser: Browser, x: float, y: float) -> tuple[float, float]:
     """Where a pixel of the image is in the window."""
-    found = browser.evaluate(
+    found = browser.value(
         "(() => { const b = canvas.getBoundingClientRect();"
         f"return [b.left + view.x + view.scale * {x}, b.top + view.y + view.scale * {y}] }})()"
     )
@@ -55,7 +62,7 @@ def at(browser: Browser, x: float, y: float) -> tuple[float, float]:
 
 
 def idle(browser: Browser) -> None:
-    browser.evaluate("queue")
+    browser.value("queue")
 
 
 @pytest.mark.slow
@@ -63,12 +70,11 @@ def idle(browser: Browser) -> None:
 def test_from_a_folder_to_a_dataset(tmp_path: Path) -> None:
     frames, mine = write_frames(tmp_path / "frames", 6), tmp_path / "mine"
     words = (str(frames), "-o", str(mine), "--weights", "street-synthetic")
-    label = Label(*words, "--classes", ",".join(CLASSES))
-    browser = Browser(tmp_path / "profile")
-    try:
+    new = Label(*words, "--classes", ",".join(CLASSES))
+    with new as label, Browser(tmp_path) as browser:
         browser.open(label.address)
         browser.wait("frame && frame.objects.size === 2")
-        assert "token" not in browser.evaluate("location.href")
+        assert "token" not in browser.value("location.href")
         _first_frame(browser)
         browser.press("Enter")  # accepts, and goes on
         browser.wait("frame.number === 1 && frame.objects.size >= 3")
@@ -77,17 +83,14 @@ def test_from_a_folder_to_a_dataset(tmp_path: Path) -> None:
             browser.wait(f"frame.number > {number} || (frame.number === 5 && frame.kept)")
         wait_for(lambda: len([*mine.glob("images/*")]) == 6)
         browser.wait("document.getElementById('saved').textContent === 'saved'")
-        assert not browser.said
+        assert not browser.errors
         label.process.kill()  # and go on after it
         label.process.wait()
         assert main(["info", str(mine), "--check"]) == 0
-        label = Label(*words)
-        browser.open(label.address)
-        browser.wait("frame && frame.kept && dataset.labelled.length === 6")
-    finally:
-        browser.close()
-        code = label.end()
-    assert code == 0
+        with Label(*words) as again:
+            browser.open(again.address)
+            browser.wait("frame && frame.kept && dataset.labelled.length === 6")
+            assert again.end() == 0
     dataset = open_dataset(mine, "all")
     assert len(dataset) == 6 and dataset.class_names == (*CLASSES, "cone")
     last = dataset[5]
@@ -98,10 +101,10 @@ def test_from_a_folder_to_a_dataset(tmp_path: Path) -> None:
 def _first_frame(browser: Browser) -> None:
     """Every gesture once; it ends with the three discs, the last one a cone."""
     x, y, _ = DISCS[2]
-    browser.click(*at(browser, x + 0.5, y + 0.5))
+    browser.drag([at(browser, x + 0.5, y + 0.5)])
     browser.wait("frame.active === 3 && frame.live")
-    assert browser.evaluate("frame.objects.get(3)[1]") == "click"
-    browser.wheel(*at(browser, x, y), 1)  # narrower, in the same step
+    assert browser.value("frame.objects.get(3)[1]") == "click"
+    browser.wheel(at(browser, x, y), 1)  # narrower, in the same step
     browser.wait("clickWidth < 1")
     idle(browser)
     browser.press("z", "Control")
@@ -113,7 +116,7 @@ def _first_frame(browser: Browser) -> None:
     browser.press("b")
     browser.drag([at(browser, 5, 5), at(browser, 15, 5)])
     browser.wait("frame.objects.size === 4 && frame.objects.get(frame.active)[1] === 'brush'")
-    before = browser.evaluate("frame.labels.filter((id) => id === frame.active).length")
+    before = browser.value("frame.labels.filter((id) => id === frame.active).length")
     browser.press("e")
     browser.drag([at(browser, 5, 2), at(browser, 5, 9)])
     count = "frame.labels.filter((id) => id === frame.active).length"
@@ -130,47 +133,45 @@ def _first_frame(browser: Browser) -> None:
     # A polygon is ignored.
     browser.press("i")
     for point in ((70, 2), (78, 2), (78, 8)):
-        browser.click(*at(browser, *point))
+        browser.drag([at(browser, *point)])
     browser.press("Enter")
     browser.wait("frame.ignore.some((one) => one)")
     # By keyboard alone: select, zoom, move the cursor, a new class by name.
     browser.press("c")
     browser.press("Escape")
-    browser.press(",")
-    browser.press(",")
+    for _ in range(3):  # which number the joined disc has depends on where it was cut
+        if browser.value("frame.active !== 3"):
+            browser.press(",")
     browser.wait("frame.active === 3")
     browser.press("n")
-    browser.type("cone")
+    for letter in "cone":
+        browser.press(letter)
     browser.press("Enter")
     browser.wait("dataset.class_names.length === 3 && frame.objects.get(3)[0] === 2")
-    scale = browser.evaluate("view.scale")
+    scale = browser.value("view.scale")
     browser.press("+")
-    browser.wheel(*at(browser, x, y), -1, "Control")
-    assert browser.evaluate("view.scale") > scale
-    place = browser.evaluate("view.x")
+    browser.wheel(at(browser, x, y), -1, "Control")
+    assert browser.value("view.scale") > scale
+    place = browser.value("view.x")
     browser.drag([(400, 300), (440, 320)], button="right")
-    assert browser.evaluate("view.x") == pytest.approx(place + 40)
+    assert browser.value("view.x") == pytest.approx(place + 40)
     browser.press("f")
-    assert browser.evaluate("view.scale") == pytest.approx(scale)
+    assert browser.value("view.scale") == pytest.approx(scale)
     browser.press("0")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
 def test_a_narrow_window_shows_the_frame(tmp_path: Path) -> None:
-    label = Label(str(write_frames(tmp_path / "frames", 1)), "-o", str(tmp_path / "mine"))
-    browser = Browser(tmp_path / "profile")
-    try:
-        browser.look(390, 800, dark=True)
-        browser.open(label.address)
+    words = (str(write_frames(tmp_path / "frames", 1)), "-o", str(tmp_path / "mine"))
+    with Label(*words) as label, Browser(tmp_path) as browser:
+        browser.open(label.address, 390, 800, dark=True)
         browser.wait("frame && frame.picture && true")
-        assert browser.evaluate("document.documentElement.scrollWidth") <= 390
-        assert browser.evaluate("canvas.getBoundingClientRect().height") > 200
+        assert browser.value("document.documentElement.scrollWidth") <= 390
+        assert browser.value("canvas.getBoundingClientRect().height") > 200
         browser.open(label.address.partition("?")[0])
-        browser.evaluate("sessionStorage.clear()")
+        browser.value("sessionStorage.clear()")
         browser.open(label.address.partition("?")[0] + "#1")
         browser.open(label.address.partition("?")[0])
         browser.wait("document.getElementById('message').textContent.includes('open the address')")
-    finally:
-        browser.close()
         assert label.end(signal.SIGTERM) == 0

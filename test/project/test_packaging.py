@@ -116,7 +116,9 @@ def test_manifest_and_setup_agree() -> None:
 def test_what_is_imported_is_declared() -> None:
     """To pip in setup.py, to rosdep in package.xml."""
     imported = {name: path for path in SOURCES for name in third_party(path)}
-    to_pip = {key(r.name) for r in required(*set(setup_arguments()["extras_require"]) - {"test"})}
+    to_pip = {
+        key(r.name) for r in required(*set(setup_arguments()["extras_require"]) - {"docs", "test"})
+    }
     to_rosdep = {dependency.name for dependency in manifest().exec_depends}
     without_extras = {key(r.name) for r in required("pip")}
     for name, path in imported.items():
@@ -163,7 +165,11 @@ def test_every_requirement_is_pinned_once_and_in_bounds(python: str) -> None:
 def test_the_lowest_promise_is_what_make_lowest_installs() -> None:
     """lowest.txt has the first version, or a later one of the same series, for each bound."""
     lowest = {key(pin.name): pin for pin in pins("lowest.txt")}
-    tools = {key(r.name) for r in required("test")} - {"pytest", "pytest-xdist", "hypothesis"}
+    tools = {key(r.name) for r in required("docs", "test")} - {
+        "pytest",
+        "pytest-xdist",
+        "hypothesis",
+    }
     for requirement in required(*set(setup_arguments()["extras_require"]) - ELSEWHERE):
         if key(requirement.name) in NOT_AT_ITS_LOWEST | tools:
             continue
@@ -217,5 +223,6 @@ def test_only_pip_gets_the_launcher() -> None:
 
 
 def test_ci_runs_what_developers_run() -> None:
-    assert os.access(ROOT / ".ci" / "run", os.X_OK)
-    assert "make test --no-print-directory" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    program = ROOT / ".ci" / "run"
+    assert os.access(program, os.X_OK)
+    assert "make test slow --no-print-directory" in program.read_text(encoding="utf-8")
