@@ -91,7 +91,7 @@ async function open(number) {
   const old = frame;
   frame = {number, width, height, labels: labels.slice(), ignore: ignore.slice(), picture, overlay,
     objects: new Map(), active: 0, live: false};
-  learn(facts);
+  learn(same ? {...facts, active: old.active} : facts);
   if (!same) {
     if (old && old.picture) old.picture.close();
     path = [];
@@ -138,12 +138,14 @@ function edit(op, more = {}) {
 async function news() {
   try {
     if (frame) {
-      const status = await (await ask(`status/${frame.number}`)).json();
+      const asked = frame.number;
+      const status = await (await ask(`status/${asked}`)).json();
       const bad = Boolean(status.error);
       $("saved").textContent = bad ? status.error : status.unsaved ? "saving…" : "saved";
       $("saved").classList.toggle("bad", bad);
       $("network").textContent = [status.network, status.how].filter(Boolean).join(" · ");
-      if (status.revision > frame.revision) inTurn(() => open(frame.number));
+      // In turn: an edit on its way may bring the same revision.
+      inTurn(() => frame.number === asked && status.revision > frame.revision && open(asked));
     }
   } catch (error) {
     show(error);
