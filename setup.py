@@ -2,6 +2,7 @@
 
 import sys
 from glob import glob
+from pathlib import Path
 from xml.etree import ElementTree
 
 import setuptools
@@ -32,6 +33,21 @@ setup(
     description=" ".join(manifest.findtext("description").split()),
     **{license_field: " AND ".join(licence.text for licence in licences)},
     license_files=[licence.get("file") for licence in licences],
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    keywords=["instance segmentation", "ROS 2", "robotics", "computer vision"],
+    project_urls={url.get("type", "website").title(): url.text for url in manifest.findall("url")},
+    classifiers=[  # none for the licence, which license_expression has
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 14)),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
     maintainer=manifest.findtext("maintainer"),
     maintainer_email=manifest.find("maintainer").get("email"),
     python_requires=">=3.10",

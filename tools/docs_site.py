@@ -1,6 +1,7 @@
 """MkDocs' hook: what the documentation takes from the code, so that it cannot go stale.
 
-- Pages of their own: README (the start), CONTRIBUTING, SECURITY, and the cards of the weights.
+- Pages of their own: README (the start), CONTRIBUTING, SECURITY, CODE_OF_CONDUCT, and the cards of
+  the weights.
 - `<!-- generated: NAME -->` in a page becomes the table or picture that GENERATED has.
 - Formulas become MathML, which browsers draw without a script.
 - In docstrings, lines such as `depth: (H, W) float32, metres` become lists.
@@ -43,6 +44,7 @@ PAGES = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "reporting.md",
+    "CODE_OF_CONDUCT.md": "conduct.md",
     **{f"instaseg_ros/weights/{p.name}": f"weights/{p.name}" for p in PACKAGE.glob("weights/*.md")},
 }
 PICTURE_WIDTH, LAYER_HEIGHT, BOX_HEIGHT = 800, 44, 30  # pixels, of the picture of the names
@@ -230,7 +232,7 @@ def _verbs_table() -> str:
 def _exit_codes_table() -> str:
     lines = ["| exit code | |", "|---|---|"]
     for code, meaning in cli.EXIT_CODES.items():
-        lines.append(f"| {code} | {meaning} |".replace(" | head", r" \| head"))
+        lines.append(f"| {code} | {meaning} |")
     return "\n".join(lines) + "\n"
 
 
