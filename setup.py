@@ -9,6 +9,8 @@ import setuptools
 from setuptools import find_packages, setup
 
 PACKAGE = "instaseg_ros"
+# Beside the file itself: colcon --symlink-install runs a link to it, in a folder without README.
+readme = Path(__file__).resolve().with_name("README.md")
 manifest = ElementTree.parse("package.xml")
 licences = manifest.findall("license")  # the second is of the weights `street` alone
 # PEP 639 has a field of its own for SPDX expressions; a robot's setuptools does not know it.
@@ -33,7 +35,7 @@ setup(
     description=" ".join(manifest.findtext("description").split()),
     **{license_field: " AND ".join(licence.text for licence in licences)},
     license_files=[licence.get("file") for licence in licences],
-    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description=readme.read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     keywords=["instance segmentation", "ROS 2", "robotics", "computer vision"],
     project_urls={url.get("type", "website").title(): url.text for url in manifest.findall("url")},

@@ -21,7 +21,8 @@ def setup_arguments(*command: str) -> dict[str, Any]:
     os.chdir(ROOT)
     try:
         with patch.object(setuptools, "setup") as setup, patch.object(sys, "argv", ["", *command]):
-            exec(compile(Path("setup.py").read_text(), "setup.py", "exec"), {})
+            code = compile(Path("setup.py").read_text(), "setup.py", "exec")
+            exec(code, {"__file__": "setup.py"})
     finally:
         os.chdir(here)
     return dict(setup.call_args.kwargs)
