@@ -94,7 +94,6 @@ def add_recording_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--truth",
-        type=Path,
         nargs="+",
         metavar="REC",
         help="the recordings that have the truth, one for each; default: the same",
@@ -108,13 +107,22 @@ def add_recording_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--predictions",
-        type=Path,
         nargs="+",
         metavar="REC",
         help="labelled recordings, one for each: what a robot said, instead of results made now",
     )
     group.add_argument(
         "--labels", metavar="TOPIC", help="of --predictions, where several cameras were labelled"
+    )
+    group.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="evaluate by N processes, each with a GPU or cores of its own (extra `scale`); "
+        "default: by this one, on a cluster by one for each GPU",
+    )
+    group.add_argument(
+        "--ray", metavar="ADDRESS", help="on the Ray cluster at this address, or at `auto`"
     )
     group.add_argument("--topic", help="image topic, for recordings that have several")
     group.add_argument(
@@ -187,8 +195,16 @@ def run(args: argparse.Namespace) -> int:
 def _are_recordings(args: argparse.Namespace) -> bool:
     """Whether the data are recordings. Raises ConfigError for options that do not fit the data."""
     from instaseg_ros.datasets import RECORDING, kind_of
+    from instaseg_ros.fleet.remote import is_url
 
-    kinds = {d: SYNTHETIC if d == SYNTHETIC else kind_of(Path(d)).name for d in args.data}
+    kinds = {
+        data: SYNTHETIC
+        if data == SYNTHETIC
+        else RECORDING
+        if is_url(data)
+        else kind_of(Path(data)).name
+        for data in args.data
+    }
     others = [data for data, kind in kinds.items() if kind != RECORDING]
     if not others:
         return True
@@ -204,6 +220,8 @@ def _are_recordings(args: argparse.Namespace) -> bool:
         "--labels": args.labels,
         "--topic": args.topic,
         "--depth": args.depth,
+        "--workers": args.workers,
+        "--ray": args.ray,
     }
     if given := [option for option, value in options.items() if value]:
         raise ConfigError(

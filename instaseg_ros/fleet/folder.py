@@ -51,7 +51,7 @@ class RunFolder:
             )
         for source in sources:
             there = self._facts.get(source.name, {}).get("recording")
-            if there not in (None, str(source.path.resolve())):
+            if there not in (None, source.where):
                 raise ConfigError(
                     f"output {path} has rows of another recording named {source.name}, {there}: "
                     f"choose another folder, or if it has moved, remove {self._file(source.name)}"

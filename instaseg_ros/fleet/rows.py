@@ -228,6 +228,26 @@ class Rows:
         return switched
 
 
+def joined(parts: Sequence[Mapping[str, Table]]) -> dict[str, Table]:
+    """The tables of a recording's consecutive parts as one, as if it had been evaluated in one go;
+    nothing may be remembered from frame to frame."""
+    if len(parts) == 1:
+        return dict(parts[0])
+    counts = [len(part[FRAME]["frame"]) for part in parts]
+    starts = np.cumsum([0, *counts[:-1]])
+    first_ns = parts[0][FRAME]["stamp_ns"][0]
+    tables = {}
+    for kind in KINDS:
+        table = {
+            name: np.ma.concatenate([part[kind][name] for part in parts]) for name in parts[0][kind]
+        }
+        each = zip(parts, starts, strict=True)
+        table["frame"] = np.ma.concatenate([part[kind]["frame"] + start for part, start in each])
+        table["minute"] = (table["stamp_ns"] - first_ns) // MINUTE_NS
+        tables[kind] = table
+    return tables
+
+
 def _or_nothing(value: Any, kind: type) -> Array:
     """(1,), masked for None."""
     return np.ma.masked_all(1, kind) if value is None else np.ma.array([value], kind)

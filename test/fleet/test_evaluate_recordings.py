@@ -25,7 +25,13 @@ from instaseg_ros.datasets.recordings import Recordings
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.evaluation.run import evaluate, summary_of
 from instaseg_ros.fleet import query
-from instaseg_ros.fleet.evaluation import NUMBERS_ONLY, Keeping, evaluate_recordings, numbers_of
+from instaseg_ros.fleet.evaluation import (
+    NUMBERS_ONLY,
+    Alone,
+    Keeping,
+    evaluate_recordings,
+    numbers_of,
+)
 from instaseg_ros.fleet.folder import RunFolder
 from instaseg_ros.fleet.source import Source, names_of
 from instaseg_ros.frames import Frame, Result
@@ -123,16 +129,16 @@ def test_numbers_equal_those_of_the_one_loop(tmp_path: Path) -> None:
     sources = [Source(path.stem, path) for path in paths]
     keeping = Keeping(tracking=True)
     folder = RunFolder(tmp_path / "run", {"weights": 1}, sources)
-    outcome = evaluate_recordings(sources, Forgetful(), folder, keeping)
+    outcome = evaluate_recordings(sources, Alone(Forgetful()), folder, keeping)
     found = numbers_of(outcome.frames, outcome.classes.names, True)
     expected = summary_of(evaluate(Forgetful(), Recordings(bags, ["a", "b"]), tracking=True))
     assert {key: found[key] for key in expected} == expected
     assert found["per_class"]["person"]["objects"] == 10 and found["tracking"]["sequences"] == 2
     assert (found["frames"], found["dropped"]) == (10, 0)
     again = evaluate_recordings(
-        sources, Forgetful(), RunFolder(tmp_path / "run", {"weights": 1}, sources), keeping
+        sources, Alone(Forgetful()), RunFolder(tmp_path / "run", {"weights": 1}, sources), keeping
     )
-    assert again.done_before == ["a", "b"] and not again.found.counts
+    assert again.done_before == ["a", "b"] and again.new == 0
     assert numbers_of(again.frames, again.classes.names, True) == found
     assert again.facts == outcome.facts
 
@@ -141,7 +147,7 @@ def done(run: Path, paths: list[Path], settings: dict[str, Any]) -> list[str]:
     """Evaluates the recordings; those that it did not do again."""
     sources = [Source(n, path) for n, path in zip(names_of(paths), paths, strict=True)]
     folder = RunFolder(run, settings, sources)
-    return evaluate_recordings(sources, Forgetful(), folder, NUMBERS_ONLY).done_before
+    return evaluate_recordings(sources, Alone(Forgetful()), folder, NUMBERS_ONLY).done_before
 
 
 def test_only_what_has_changed_is_done_again(tmp_path: Path, caplog: Log) -> None:
@@ -207,7 +213,7 @@ def test_a_class_new_to_the_run_is_judged_everywhere(tmp_path: Path, caplog: Log
 
     def wrong(count: int) -> int:
         outcome = evaluate_recordings(
-            sources[:count], Forgetful(), RunFolder(run, {}, sources), NUMBERS_ONLY
+            sources[:count], Alone(Forgetful()), RunFolder(run, {}, sources), NUMBERS_ONLY
         )
         assert outcome.done_before == []
         with query.opened_run(run) as database:
@@ -251,7 +257,7 @@ def test_a_labelled_recording_can_be_the_truth(tmp_path: Path) -> None:
     dataset = LabelledBag(bag, truth=teacher)
     assert dataset.class_names == ("car", "person") and len(dataset) == 3
     np.testing.assert_array_equal(dataset[1].labels, two_instances(1).labels)
-    outcome = evaluate_recordings([Source("a", bag, teacher)], Forgetful())
+    outcome = evaluate_recordings([Source("a", bag, teacher)], Alone(Forgetful()))
     people = [int(one.tracked.counts.counted.sum()) for one in outcome.frames]
     assert people == [2, 2, 2]
 
