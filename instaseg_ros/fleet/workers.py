@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple, cast
 import instaseg_ros
 from instaseg_ros.errors import ConfigError, InputError, InstasegError, require
 from instaseg_ros.files import cache_dir
-from instaseg_ros.fleet.schedule import Machine, share_of
+from instaseg_ros.fleet.schedule import Machine, Share, share_of
 from instaseg_ros.fleet.source import Source
 from instaseg_ros.fleet.work import (
     BROKEN,
@@ -35,11 +36,13 @@ EXTRA = "scale"
 RETRIES = 2  # of what died with its worker
 POLL_S, TELL_S = 0.5, 1.0  # how often progress is asked for, and told
 STORE_BYTES = 1 << 30  # for results on their way; more goes to disk
-QUIET = {
-    "include_dashboard": False,
-    "log_to_driver": False,
-    "logging_level": logging.ERROR,
+QUIET = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+ON_THIS_MACHINE = {
+    "address": "local",
+    "object_store_memory": STORE_BYTES,
+    "_node_ip_address": "127.0.0.1",
 }
+CONNECT_S = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,20 @@ log = logging.getLogger(__name__)
 def _ray() -> Any:
     """The package, which takes seconds to import."""
     return importlib.import_module("ray")
+
+
+def _reachable(address: str) -> str:
+    """The address of a cluster. Raises ConfigError if nobody listens there, for which Ray waits."""
+    if address == "auto":
+        return address
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal() and int(port) < 1 << 16) or "/" in host:
+        raise ConfigError(f"--ray: expected HOST:PORT of a Ray cluster, or auto, got {address}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+    except OSError as error:
+        raise ConfigError(f"--ray {address}: no cluster can be reached there: {error}") from error
+    return address
 
 
 class Unusable(NamedTuple):
@@ -72,6 +89,11 @@ class RayCrew:
 
     def __init__(self, recipe: Recipe | None, workers: int | None, address: str | None) -> None:
         require("ray", EXTRA, "evaluating with several workers")
+        if recipe is not None and ":" in recipe.config.runtime.device:
+            raise ConfigError(
+                f"runtime.device: expected auto, cpu or cuda, as each worker is given its GPU, got "
+                f"{recipe.config.runtime.device}"
+            )
         self._recipe, self._wanted, self._address = recipe, workers, address
         self.workers = workers or 1
         self.may_cut = recipe is None or not recipe.remembers
@@ -81,38 +103,36 @@ class RayCrew:
         return None if self._recipe is None else self._recipe.class_names
 
     def __enter__(self) -> RayCrew:
-        ray = _ray()
-        options: dict[str, Any] = {"address": self._address}
+        ray, options = _ray(), dict(ON_THIS_MACHINE)
         if self._address is None:
-            options = {
-                "address": "local",
-                "num_cpus": len(os.sched_getaffinity(0)),
-                "object_store_memory": STORE_BYTES,
-                "_node_ip_address": "127.0.0.1",
-            }
+            options["num_cpus"] = len(os.sched_getaffinity(0))
+        else:
+            options = {"address": _reachable(self._address)}
         # Copies of remote recordings have one path everywhere.
         environment = {"env_vars": {"INSTASEG_CACHE": str(cache_dir().resolve())}}
         try:
             ray.init(**options, **QUIET, runtime_env=environment)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise ConfigError(f"--ray {self._address}: no Ray to use there: {error}") from error
+            where = "on this machine" if self._address is None else f"at {self._address}"
+            raise ConfigError(f"--workers: Ray cannot be used {where}: {error}") from error
         try:
-            machines = [
-                Machine(int(one.get("CPU", 0)), int(one.get("GPU", 0)))
-                for one in (node["Resources"] for node in ray.nodes() if node["Alive"])
-            ]
-            gpus = self._recipe is not None and self._recipe.config.runtime.device != "cpu"
-            self._share = share_of(machines, self._wanted, gpus)
+            self._share = self._shared(ray.nodes())
         except BaseException:
             ray.shutdown()
             raise
         self.workers = self._share.workers
-        log.info("%d workers, each of %d cores and %g GPU", *self._share)
+        log.info("%d workers, each of %d cores and %g GPUs", *self._share)
         return self
 
+    def _shared(self, nodes: Sequence[dict[str, Any]]) -> Share:
+        """What each worker gets of Ray's nodes."""
+        there = [node["Resources"] for node in nodes if node["Alive"]]
+        machines = [Machine(int(one.get("CPU", 0)), int(one.get("GPU", 0))) for one in there]
+        gpus = self._recipe is not None and self._recipe.config.runtime.device != "cpu"
+        return share_of(machines, self._wanted, gpus)
+
     def __exit__(self, *_: object) -> None:
-        ray = _ray()
-        ray.shutdown()
+        _ray().shutdown()
 
     def survey(self, sources: Sequence[Source]) -> Iterator[tuple[Survey, Any] | Broken]:
         ray = _ray()
@@ -123,8 +143,7 @@ class RayCrew:
             yield found if isinstance(found, Broken) else (found, opened)
 
     def opened(self, one: Any) -> Opened:
-        ray = _ray()
-        return cast(Opened, ray.get(one))
+        return cast(Opened, _ray().get(one))
 
     def evaluate(
         self, tasks: Sequence[Task], opened: Sequence[Any], progress: Callable[[int], object]
@@ -139,24 +158,26 @@ class RayCrew:
         )
         recipe = ray.put(self._recipe)
         count = min(self.workers, len(tasks))
-        free = [worker.remote(recipe, self._share.cores, tally) for _ in range(count)]
+        free = [worker.remote(self._share.cores, tally) for _ in range(count)]
         running: dict[Any, tuple[int, Any]] = {}
-        left, broken = list(enumerate(tasks)), set()
+        left, broken, finished = list(enumerate(tasks)), set(), 0
         while left or running:
             while left and free:
                 number, task = left.pop(0)
                 if task.source.name not in broken:
                     one = free.pop(0)
-                    running[one.evaluate.remote(number, task, opened[number])] = number, one
+                    running[one.evaluate.remote(number, task, opened[number], recipe)] = number, one
             ready, _ = ray.wait(list(running), timeout=POLL_S)
-            progress(ray.get(tally.total.remote()))
             for reference in ready:
                 number, one = running.pop(reference)
                 free.append(one)
+                finished += len(tasks[number].frames)
                 found = _got(reference)
                 if isinstance(found, Broken):
                     broken.add(tasks[number].source.name)
                 yield number, found
+            begun = [number for number, _ in running.values()]
+            progress(finished + ray.get(tally.done.remote(begun)))
 
 
 def _got(reference: Any) -> Any:
@@ -187,6 +208,8 @@ def _survey(source: Source, version: str) -> tuple[Said, Opened | None]:
             found, opened = survey(source)
         except (*BROKEN, OSError) as error:
             return Said(Broken(error), lines), None
+        except InstasegError as error:  # a package that is missing there
+            return Said(Unusable(str(error)), lines), None
     return Said(found, lines), opened
 
 
@@ -199,30 +222,31 @@ class _Tally:
     def tell(self, task: int, done: int) -> None:
         self._done[task] = done
 
-    def total(self) -> int:
-        return sum(self._done.values())
+    def done(self, tasks: Sequence[int]) -> int:
+        """The frames of these tasks."""
+        return sum(self._done.get(task, 0) for task in tasks)
 
 
 class _Worker:
     """An actor that evaluates with a pipeline of its own."""
 
-    def __init__(self, recipe: Recipe | None, threads: int, tally: Any) -> None:
-        self._recipe, self._threads, self._tally = recipe, threads, tally
+    def __init__(self, threads: int, tally: Any) -> None:
+        self._threads, self._tally = threads, tally
         self._pipeline: Any = None
 
-    def evaluate(self, number: int, task: Task, opened: Opened) -> Said:
+    def evaluate(self, number: int, task: Task, opened: Opened, recipe: Recipe | None) -> Said:
         last = 0.0
 
         def progress(done: int) -> None:
             nonlocal last
-            if time.monotonic() > last + TELL_S or done == len(task.frames):
+            if time.monotonic() > last + TELL_S:
                 last = time.monotonic()
                 self._tally.tell.remote(number, done)
 
         with _warnings() as lines:
             try:
-                if self._pipeline is None and self._recipe is not None:
-                    self._pipeline = self._recipe.pipeline(self._threads)
+                if self._pipeline is None and recipe is not None:
+                    self._pipeline = recipe.pipeline(self._threads)
                 return Said(evaluate(task, opened, self._pipeline, progress), lines)
             except BROKEN as error:
                 return Said(Broken(error), lines)
