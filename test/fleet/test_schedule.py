@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import ModuleType
+
 import pytest
 
 from instaseg_ros.errors import ConfigError
@@ -60,3 +63,24 @@ def test_more_workers_than_cores_are_refused() -> None:
         share_of([Machine(2, 0), Machine(2, 0)], 5, False)
     with pytest.raises(ConfigError, match="at most what 5 GPUs on machines of 1, 64 cores"):
         share_of([Machine(1, 4), Machine(64, 1)], 10, True)
+
+
+@pytest.fixture
+def simulation(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "tools"))
+    import fleet_schedule
+
+    return fleet_schedule
+
+
+def test_the_simulation_gives_each_task_to_the_first_free_worker(simulation: ModuleType) -> None:
+    between_s = simulation.BETWEEN_S
+    assert simulation.makespan_s([40, 10, 10, 30], 2, 10.0) == pytest.approx(5 + 3 * between_s)
+    assert simulation.makespan_s([40, 10, 10], 3, 10.0) == pytest.approx(4 + between_s)
+    lengths = simulation.lengths_of(200, 1)
+    assert lengths == simulation.lengths_of(200, 1) != simulation.lengths_of(200, 2)
+    ends = [
+        simulation.makespan_s(tasks, 16, 10.0) for tasks in simulation.plans(lengths, 16).values()
+    ]
+    assert ends[0] >= ends[1] >= ends[2] >= sum(lengths) / 160
+    assert all(sum(tasks) == sum(lengths) for tasks in simulation.plans(lengths, 16).values())
