@@ -16,21 +16,27 @@ export HASHES ?= 0
 VENV = .venv$(if $(filter kilted,$(ROS_DISTRO)),-kilted)
 # Kilted's environment has what the demo and the ROS suite need; all else is done in Jazzy's.
 UNIT_SUITE = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadgroup
-ROS_SUITE = bin/python -m pytest -m ros test/ros
+# Mostly waits, each module for a node and a domain of its own: several at once.
+ROS_SUITE = bin/python -m pytest -n 2 --dist loadfile -m ros test/ros
 
 # The environment is whole by itself: nothing of a ROS sourced in this shell may leak in.
 unexport PYTHONPATH LD_LIBRARY_PATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH
 unexport RMW_IMPLEMENTATION _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: demo test slow lowest fuzz soak overload lint ros jazzy train gpu
+.PHONY: demo test ros-suite-jazzy ros-suite-kilted slow lowest fuzz soak overload lint ros jazzy train gpu
 
 demo: ros
 	$(VENV)/bin/instaseg demo
 
 test: lint
 	$(UNIT_SUITE) -m "not ros and not gpu and not slow"
-	.venv/$(ROS_SUITE)
 	ROS_DISTRO=kilted $(PYTHON) tools/setup_env.py
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target ros-suite-jazzy ros-suite-kilted
+
+ros-suite-jazzy:
+	.venv/$(ROS_SUITE)
+
+ros-suite-kilted:
 	.venv-kilted/$(ROS_SUITE)
 
 # In one process: these train and compile, on all cores by themselves.

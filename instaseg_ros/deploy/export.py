@@ -20,6 +20,7 @@ from instaseg_ros.model.temporal import NEXT_STATE, STATE, state_shape
 from instaseg_ros.runtimes.comparison import TOLERANCES, Comparison
 from instaseg_ros.runtimes.onnx_file import DTYPES, INPUT, METADATA_KEY, cached_onnx
 from instaseg_ros.runtimes.onnx_runtime import Session
+from instaseg_ros.runtimes.openvino_core import core
 from instaseg_ros.runtimes.openvino_model import model_of, unpacked
 from instaseg_ros.runtimes.tensorrt_engine import write_sidecar
 from instaseg_ros.runtimes.tensorrt_runtime import INT8, TensorRTRuntime, kept_at
@@ -122,7 +123,7 @@ def _openvino(order: Order, path: Path) -> Run:
     model.set_rt_info(json.dumps(description(order.checkpoint)), METADATA_KEY)
     openvino.save_model(model, path, compress_to_fp16=order.runtime.precision == "fp16")
     as_written = {"INFERENCE_PRECISION_HINT": "f32"}  # not in this CPU's bf16
-    request = openvino.Core().compile_model(path, "CPU", as_written).create_infer_request()
+    request = core().compile_model(path, "CPU", as_written).create_infer_request()
 
     def run(images: NDArray[np.uint8], state: Tensor | None = None) -> dict[str, Tensor]:
         inputs: list[NDArray[np.uint8] | NDArray[np.float32]] = [images]

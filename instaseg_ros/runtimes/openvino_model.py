@@ -26,6 +26,7 @@ from instaseg_ros.model import lite as lite_module
 from instaseg_ros.model import temporal as temporal_module
 from instaseg_ros.model.temporal import state_shape
 from instaseg_ros.runtimes import openvino_network
+from instaseg_ros.runtimes.openvino_core import core
 from instaseg_ros.runtimes.openvino_network import PAIR, PackedNetwork
 
 if TYPE_CHECKING:
@@ -110,14 +111,12 @@ def _keep(model: Any, cache: Cache, name: str) -> None:
 
 def _read(cache: Cache, name: str) -> Any:
     """The openvino.Model that `_keep` cached, or None."""
-    import openvino
-
     content = cache.read(name)
     if content is None:
         return None
     end = 8 + int.from_bytes(content[:8], "little")
     try:
-        return openvino.Core().read_model(content[8:end], content[end:])
+        return core().read_model(content[8:end], content[end:])
     except RuntimeError as error:  # OpenVINO silently writes half a file to a full disk
         log.warning("the cached OpenVINO model cannot be read and is rebuilt: %s", error)
         return None

@@ -23,6 +23,7 @@ from torch import Tensor
 from instaseg_ros.errors import ConfigError, MissingExtraError
 from instaseg_ros.model.temporal import state_shape
 from instaseg_ros.numba_cache import compile_all
+from instaseg_ros.runtimes.openvino_core import core
 from instaseg_ros.runtimes.openvino_model import model_of, quantised_model_of
 from instaseg_ros.runtimes.openvino_network import unpack
 from instaseg_ros.runtimes.recent import Recent
@@ -47,15 +48,14 @@ class OpenVinoRuntime:
     def __init__(self, config: RuntimeConfig, checkpoint: Checkpoint, model: Any = None) -> None:
         """model: an openvino.Model to run instead of the checkpoint's own."""
         try:
-            import openvino
+            engine = core()
         except ModuleNotFoundError as error:
             raise MissingExtraError("openvino", "openvino", "runtime.name: openvino") from error
         if config.device not in ("auto", "cpu"):
             raise ConfigError(f"runtime.device: openvino runs on 'cpu', got '{config.device}'")
         if config.precision == "fp16":
             raise ConfigError("runtime.precision: fp16 needs a GPU; use bf16 or fp32 on a CPU")
-        self._core = openvino.Core()
-        can = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        can = engine.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         best = "bf16" if "BF16" in can else "fp32"
         self.precision = best if config.precision == "auto" else config.precision
         self._options: dict[str, Any] = {
@@ -137,6 +137,6 @@ class OpenVinoRuntime:
                 steps.output(index).tensor().set_element_type(openvino.Type.bf16)
             model = steps.build()
         options = {**self._options, "NUM_STREAMS": min(batch, self.threads)}
-        compiled = self._core.compile_model(model, "CPU", options)
+        compiled = core().compile_model(model, "CPU", options)
         requests = [compiled.create_infer_request() for _ in range(batch)]
         return requests, [np.empty(output, np.float32) for output in outputs]

@@ -12,6 +12,7 @@ FEWEST_POINTS = 8  # fewer say nothing about the whole picture
 WINDOW = (15, 15)  # pixels around a point that are looked for in the next image
 LEVELS = 3  # of the image pyramid: points are found up to 15 * 2**3 pixels away
 MOST_ERROR_PX = 1.5  # of a point that moves with the picture
+MOST_ZOOM = 2.0  # from one image to the next; beyond it, corners were mistaken for each other
 
 Transform = NDArray[
     np.float64
@@ -30,7 +31,7 @@ class CameraMotion:
 
         image: (H, W, 3) uint8 RGB, of the last one's size. boxes_xyxy: (N, 4), the objects, whose
         corners are not followed. The identity for the first image, and where too few corners are
-        found again.
+        found again or agree.
         """
         height, width = image.shape[:2]
         scale = WIDTH / width
@@ -57,10 +58,13 @@ class CameraMotion:
         kept = found[:, 0] == 1
         if kept.sum() < FEWEST_POINTS:
             return identity
-        motion, _ = cv2.estimateAffinePartial2D(
+        motion, agreeing = cv2.estimateAffinePartial2D(
             self._points[kept],
             moved[kept],
             ransacReprojThreshold=MOST_ERROR_PX,
             maxIters=200,
         )
-        return identity if motion is None else np.asarray(motion, np.float64)
+        if motion is None or agreeing.sum() < FEWEST_POINTS:
+            return identity
+        zoom = np.hypot(motion[0, 0], motion[1, 0])
+        return np.asarray(motion, np.float64) if 1 / MOST_ZOOM < zoom < MOST_ZOOM else identity

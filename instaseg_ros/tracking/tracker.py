@@ -7,6 +7,7 @@ after a gap. How it is matched is ours; assignment is Hungarian, as in SORT (Bew
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,11 +27,11 @@ UNKNOWN_INTERVAL_S = 0.1  # between images without stamps
 # the images missing.
 OVERLAP = 0.7  # what the IoU of masks counts beside nearness
 NEAR, NEAR_PER_S = 0.7, 1.0  # standard deviation of the place, in sizes of the object
-OTHER_CLASS = 0.5  # what a match with an instance of another class counts
+OTHER_CLASS = 0.2  # what a match with an instance of another class counts
 FOLLOW, FIRST = 0.4, 0.7  # share of a new velocity that is believed, and of an object's first one
 MOST_SPEED, MOST_GROWTH = 6.0, 1.5  # per second, in sizes of the object, and of the log of its size
 COMPARED_PX = 4096  # about as many pixels of a mask are compared at most; all of a smaller one
-VOTES_KEPT = 0.95  # from image to image
+VOTES_S = 0.5  # in which what a vote for a class counts falls to 1/e
 
 State = NDArray[np.float64]  # (..., 4): x and y of a box's centre, logs of its width and height, px
 
@@ -64,6 +65,8 @@ class _Object:
         self.state[:2] = camera[:, :2] @ self.state[:2] + camera[:, 2]
         self.state[2:] += np.log(np.hypot(camera[0, 0], camera[1, 0]))
         self.missed_s += passed_s
+        kept = math.exp(-passed_s / VOTES_S)
+        self.votes = {class_id: kept * votes for class_id, votes in self.votes.items()}
         moved = self.velocity * self.missed_s
         moved[2:] = _limited(moved[2:], 1)
         self.expected = self.state + moved
@@ -82,7 +85,6 @@ class _Object:
     def see(self, instances: Instances, number: int, mask: NDArray[np.bool_]) -> None:
         """It is this instance of the image."""
         self.mask = mask
-        self.votes = {class_id: VOTES_KEPT * votes for class_id, votes in self.votes.items()}
         class_id, score = int(instances.class_ids[number]), float(instances.scores[number])
         self.votes[class_id] = self.votes.get(class_id, 0.0) + score
         if instances.embeddings is not None:

@@ -95,10 +95,12 @@ def laughs() -> bytes:
         (b"weights: street #" + b"x" * (1 << 18), "at most 262144 bytes"),
         (b'weights: "a\\0b"', "weights: expected no control characters"),
         (b"weights: !!python/object/apply:os.system [true]", "not readable as YAML"),
+        (b"weights:", "weights: expected str, got nothing; an empty text is written ''"),
+        (b"input: {height: }", "input.height: expected int, got nothing"),
         (b"weights: {a: {b: {c: {d: {e: 1}}}}}", r"weights: expected str, got dict .*\.\.\."),
         (b"input:", "input: expected a mapping, got None"),
     ],
-    ids=range(15),
+    ids=range(17),
 )
 def test_a_file_that_is_no_configuration_is_a_sentence(
     tmp_path: Path, text: bytes, said: str

@@ -16,14 +16,13 @@ from instaseg_ros.methods import make_method
 from instaseg_ros.model.erfnet import PROFILES, ERFNet
 from instaseg_ros.numba_cache import compile_all
 from instaseg_ros.runtimes import openvino_model
+from instaseg_ros.runtimes.openvino_core import core
 from instaseg_ros.runtimes.openvino_network import BAND_ROWS, PackedNetwork, unpack
 from instaseg_ros.runtimes.openvino_runtime import OpenVinoRuntime
 
 CAN_BF16 = False
 if importlib.util.find_spec("openvino"):
-    import openvino
-
-    CAN_BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    CAN_BF16 = "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def as_pairs(images: NDArray[np.uint8]) -> Tensor:

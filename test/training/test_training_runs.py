@@ -121,7 +121,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None
         for tensor, value in sides[0].tensors.items():
             assert torch.equal(value, sides[1].tensors[tensor]), (name, tensor)
     states = [torch.load(run / "state.pt", weights_only=True) for run in (whole, killed)]
-    assert states[0].keys() == {"step", "network", "average", "optimizer"}
+    assert states[0].keys() == {"format", "version", "step", "network", "average", "optimizer"}
     assert all(torch.equal(a, states[1]["network"][k]) for k, a in states[0]["network"].items())
 
 

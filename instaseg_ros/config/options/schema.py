@@ -101,6 +101,9 @@ def _checked(name: str, kind: Any, value: Any, meta: Mapping[str, Any]) -> Any:
             value = float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         expected = getattr(kind, "__name__", kind)  # `Mapping | str` has no name
+        if value is None:
+            empty = "; an empty text is written ''" if kind is str else ""
+            raise ConfigError(f"{name}: expected {expected}, got nothing{empty}")
         raise ConfigError(f"{name}: expected {expected}, got {type(value).__name__} {shown(value)}")
     if isinstance(value, str) and any(letter < " " for letter in value):
         raise ConfigError(f"{name}: expected no control characters, got {shown(value)}")
