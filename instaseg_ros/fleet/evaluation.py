@@ -239,11 +239,15 @@ class Fleet:
         """Each recording, as soon as all of it is done, with its rows and facts about it. names: of
         all classes; classes: those that are evaluated."""
         sources = list(self.sources.values())
-        lengths = [self._surveys[one.name][0].frames for one in sources]
+        surveys = [self._surveys[one.name][0] for one in sources]
+        lengths = [one.frames for one in surveys]
         plan = pieces(lengths, self._crew.workers, self._crew.may_cut)
         if self._crew.workers == 1:
             plan.sort(key=lambda one: one.recording)  # as they were given
-        tasks = [Task(sources[k], frames, *names, self._keeping) for k, frames in plan]
+        tasks = [
+            Task(sources[k], frames, surveys[k].first_ns, *names, self._keeping)
+            for k, frames in plan
+        ]
         opened = [self._surveys[task.source.name][1] for task in tasks]
         waiting: dict[str, dict[int, Part | None]] = {one.name: {} for one in sources}
         for number, task in enumerate(tasks):

@@ -120,7 +120,8 @@ class Rows:
     """Collects the rows of one recording, by the name that it has in the run.
 
     truth_names, predicted_names: class names by the class ids of samples and results. tracking:
-    whether predicted ids last, so that it can be told when they switch.
+    whether predicted ids last, so that it can be told when they switch. start, first_ns: number of
+    the first frame that is added, and stamp of the recording's first frame (None: the same one).
     """
 
     def __init__(
@@ -129,12 +130,15 @@ class Rows:
         truth_names: Sequence[str],
         predicted_names: Sequence[str],
         tracking: bool,
+        start: int = 0,
+        first_ns: int | None = None,
     ) -> None:
+        self._start = start
         self._recording = recording
         self._names = {TRUTH: np.array(truth_names), PREDICTION: np.array(predicted_names)}
         self._tracking = tracking
         self._last: dict[tuple[int, int], int] = {}  # predicted id by class and true id
-        self._first_ns: int | None = None
+        self._first_ns = first_ns
         self._parts: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
 
     def add(
@@ -149,7 +153,7 @@ class Rows:
         first_ns = frame.stamp_ns if self._first_ns is None else self._first_ns
         self._first_ns = first_ns
         where = {
-            "frame": len(self._parts[FRAME]),
+            "frame": self._start + len(self._parts[FRAME]),
             "stamp_ns": frame.stamp_ns,
             "minute": (frame.stamp_ns - first_ns) // MINUTE_NS,
         }
@@ -229,23 +233,13 @@ class Rows:
 
 
 def joined(parts: Sequence[Mapping[str, Table]]) -> dict[str, Table]:
-    """The tables of a recording's consecutive parts as one, as if it had been evaluated in one go;
-    nothing may be remembered from frame to frame."""
-    if len(parts) == 1:
-        return dict(parts[0])
-    counts = [len(part[FRAME]["frame"]) for part in parts]
-    starts = np.cumsum([0, *counts[:-1]])
-    first_ns = parts[0][FRAME]["stamp_ns"][0]
-    tables = {}
-    for kind in KINDS:
-        table = {
+    """The tables of a recording's consecutive parts as one."""
+    return {
+        kind: {
             name: np.ma.concatenate([part[kind][name] for part in parts]) for name in parts[0][kind]
         }
-        each = zip(parts, starts, strict=True)
-        table["frame"] = np.ma.concatenate([part[kind]["frame"] + start for part, start in each])
-        table["minute"] = (table["stamp_ns"] - first_ns) // MINUTE_NS
-        tables[kind] = table
-    return tables
+        for kind in parts[0]
+    }
 
 
 def _or_nothing(value: Any, kind: type) -> Array:

@@ -72,9 +72,11 @@ class Opened(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What must be known of a recording before any is evaluated. remarks: for people."""
+    """What must be known of a recording before any is evaluated. first_ns: stamp of its first
+    frame. remarks: for people."""
 
     frames: int
+    first_ns: int
     truth_classes: tuple[str, ...]
     said_classes: tuple[str, ...]
     remarks: tuple[str, ...]
@@ -87,11 +89,12 @@ class Broken(NamedTuple):
 
 
 class Task(NamedTuple):
-    """Frames of a recording to evaluate. truth_classes, said_classes: of all recordings of the
-    evaluation, sorted."""
+    """Frames of a recording to evaluate. first_ns: see Survey. truth_classes, said_classes: of all
+    recordings of the evaluation, sorted."""
 
     source: Source
     frames: range
+    first_ns: int
     truth_classes: tuple[str, ...]
     said_classes: tuple[str, ...]
     keeping: Keeping
@@ -132,8 +135,10 @@ def survey(source: Source) -> tuple[Survey, Opened]:
         if local.predictions is not None:
             said = RecordedResults(cast(Path, local.predictions), local.labels)
             said_of += [f"predictions: {remark}" for remark in said.remarks]
+        first_ns = frames[0].frame.stamp_ns
     names = () if said is None else said.class_names
-    return Survey(len(frames), frames.class_names, names, tuple(said_of)), Opened(frames, said)
+    about = Survey(len(frames), first_ns, frames.class_names, names, tuple(said_of))
+    return about, Opened(frames, said)
 
 
 def evaluate(
@@ -156,7 +161,14 @@ def evaluate(
     dataset = Recordings([opened.frames], [task.source.name], task.truth_classes)
     classes = match_classes(dataset.class_names, predictor.class_names)
     found = begin(dataset, classes, *keeping)
-    rows = Rows(task.source.name, dataset.class_names, predictor.class_names, keeping.tracking)
+    rows = Rows(
+        task.source.name,
+        dataset.class_names,
+        predictor.class_names,
+        keeping.tracking,
+        task.frames.start,
+        task.first_ns,
+    )
 
     def each(sample: Sample, result: Result, counts: FrameCounts) -> None:
         rows.add(sample, result, counts, _facts(recorded, sample.frame.stamp_ns))

@@ -219,4 +219,6 @@ def test_only_pip_gets_the_launcher() -> None:
 
 def test_ci_runs_what_developers_run() -> None:
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
-    assert "make test slow --no-print-directory" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "make test slow --no-print-directory" in (ROOT / ".ci" / "run").read_text(
+        encoding="utf-8"
+    )
