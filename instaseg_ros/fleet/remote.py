@@ -141,7 +141,7 @@ def _copied(remote: Remote) -> tuple[IO[str], Path]:
     folder = cache_dir() / KIND / hashlib.sha256(about.encode()).hexdigest()[:16]
     path = folder / remote.name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         lock = _lock_of(folder).open("a")
         fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be copying or removing it
         folder.mkdir(exist_ok=True)

@@ -112,7 +112,7 @@ class RayCrew:
         environment = {"env_vars": {"INSTASEG_CACHE": str(cache_dir().resolve())}}
         try:
             ray.init(**options, **QUIET, runtime_env=environment)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except Exception as error:  # of many kinds; `Exception` itself if it starts too slowly
             where = "on this machine" if self._address is None else f"at {self._address}"
             raise ConfigError(f"--workers: Ray cannot be used {where}: {error}") from error
         try:
@@ -158,7 +158,7 @@ class RayCrew:
         )
         recipe = ray.put(self._recipe)
         count = min(self.workers, len(tasks))
-        free = [worker.remote(self._share.cores, tally) for _ in range(count)]
+        free = [worker.remote(self._share.cores) for _ in range(count)]
         running: dict[Any, tuple[int, Any]] = {}
         left, broken, finished = list(enumerate(tasks)), set(), 0
         while left or running:
@@ -166,7 +166,8 @@ class RayCrew:
                 number, task = left.pop(0)
                 if task.source.name not in broken:
                     one = free.pop(0)
-                    running[one.evaluate.remote(number, task, opened[number], recipe)] = number, one
+                    asked = one.evaluate.remote(number, task, opened[number], recipe, tally)
+                    running[asked] = number, one
             ready, _ = ray.wait(list(running), timeout=POLL_S)
             for reference in ready:
                 number, one = running.pop(reference)
@@ -230,18 +231,20 @@ class _Tally:
 class _Worker:
     """An actor that evaluates with a pipeline of its own."""
 
-    def __init__(self, threads: int, tally: Any) -> None:
-        self._threads, self._tally = threads, tally
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
         self._pipeline: Any = None
 
-    def evaluate(self, number: int, task: Task, opened: Opened, recipe: Recipe | None) -> Said:
+    def evaluate(
+        self, number: int, task: Task, opened: Opened, recipe: Recipe | None, tally: Any
+    ) -> Said:
         last = 0.0
 
         def progress(done: int) -> None:
             nonlocal last
             if time.monotonic() > last + TELL_S:
                 last = time.monotonic()
-                self._tally.tell.remote(number, done)
+                tally.tell.remote(number, done)
 
         with _warnings() as lines:
             try:
