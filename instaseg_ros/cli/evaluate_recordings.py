@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -80,6 +81,8 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError("--report: expected predictions made now, got recorded --predictions")
     if args.workers is not None and args.workers < 1:
         raise ConfigError(f"--workers: expected at least 1, got {args.workers}")
+    if args.output and re.match("[a-z][a-z0-9+.-]*:/", str(args.output)):
+        raise ConfigError(f"-o: expected a folder of this machine, got {args.output}")
     if args.output:
         require("duckdb", "query", "rows that can be queried")
     if args.report:

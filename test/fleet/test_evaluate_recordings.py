@@ -281,6 +281,9 @@ def test_parts_and_names_of_recordings(tmp_path: Path) -> None:
         (["--labels", "/x/labels"], "--labels: names a topic of --predictions"),
         (["--predictions", "BAG", "--weights", "street"], "--predictions: were made before"),
         (["--predictions", "BAG"], "is not labelled: expected a topic .../labels"),
+        (["--workers", "0"], "--workers: expected at least 1, got 0"),
+        (["-o", "s3://bucket/run"], "-o: expected a folder of this machine, got s3:/bucket/run"),
+        (["nothing://a.mcap"], "nothing://a.mcap cannot be read: "),
         (["--split", "test"], "expected a split of train, val, all, got 'test'"),
         (["BAG"], "expected every recording once"),
         (["synthetic"], "several of DATA: expected recordings only, got synthetic"),
@@ -315,3 +318,26 @@ def test_without_duckdb_numbers_are_there_and_rows_ask_for_it(
 def test_options_of_recordings_are_for_recordings(capsys: Capture) -> None:
     assert cli.main(["evaluate", "synthetic", "-o", "run", "--depth", "/depth"]) == 2
     assert "--output, --depth: for recordings, which synthetic is not" in capsys.readouterr().err
+    assert cli.main(["evaluate", "synthetic", "--workers", "2", "--ray", "auto"]) == 2
+    assert "--workers, --ray: for recordings, which synthetic is not" in capsys.readouterr().err
+
+
+def test_what_ray_cannot_do_is_refused_before_it_starts(tmp_path: Path, capsys: Capture) -> None:
+    bag = str(write_street_bag(tmp_path / "a.mcap", 1))
+    robot = str(write_said(tmp_path / "r.mcap", {stamp_ns(0): two_instances(0)}, ("car", "person")))
+    said = ["evaluate", bag, "--predictions", robot]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "ray", None)
+        assert cli.main([*said, "--workers", "2"]) == 2
+        assert "needs the Python package 'ray'" in capsys.readouterr().err
+        assert cli.main([*said, "--workers", "1"]) == 0
+    pytest.importorskip("ray", reason="the extra `scale` is not installed")
+    for address, why in (
+        ("127.0.0.1:1", "--ray 127.0.0.1:1: no cluster can be reached there"),
+        ("ray://somewhere:10001", "--ray: expected HOST:PORT of a Ray cluster, or auto"),
+    ):
+        assert cli.main([*said, "--ray", address]) == 2
+        assert why in capsys.readouterr().err
+    made_now = ["evaluate", bag, "--workers", "2", "--set", "runtime.device=cuda:1"]
+    assert cli.main(made_now) == 2
+    assert "runtime.device: expected auto, cpu or cuda" in capsys.readouterr().err
