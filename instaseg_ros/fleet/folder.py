@@ -66,7 +66,11 @@ class RunFolder:
             facts = self._facts.get(source.name)
             if facts is None:
                 continue
-            if facts.get("key") == key_of(source, self._settings):
+            try:
+                key = key_of(source, self._settings)
+            except (InputError, OSError):
+                continue  # it is gone: whoever opens it says so
+            if facts.get("key") == key:
                 found[source.name] = {k: v for k, v in facts.items() if k not in OURS}
             else:
                 log.info("%s: done again, as its files or the options have changed", source.name)

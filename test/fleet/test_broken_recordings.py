@@ -133,6 +133,15 @@ def test_parts_in_any_order_give_the_same_to_the_byte(
     assert made[Alone][3] == list(range(18)) and len(made[Alone][0]) == 3
 
 
+def test_one_that_has_gone_since_it_was_done_is_broken(tmp_path: Path) -> None:
+    sources = [Source(n, write_street_bag(tmp_path / f"{n}.mcap", 2)) for n in "ab"]
+    for _ in range(2):
+        folder = RunFolder(tmp_path / "run", {}, sources)
+        outcome = evaluate_recordings(sources, Alone(Pipeline()), folder)
+        (tmp_path / "a.mcap").unlink(missing_ok=True)
+    assert outcome.done_before == ["b"] and "no such file" in str(outcome.broken["a"])
+
+
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     sources = [Source(n, write_street_bag(tmp_path / f"{n}.mcap", 4)) for n in "abc"]
 
