@@ -52,7 +52,7 @@ setup(
     extras_require={
         "pip": [  # with these the package runs on a machine without ROS
             "lz4>=4.0",
-            "mcap>=1.1",
+            "mcap>=1.5",
             "numba>=0.57",
             "opencv-python-headless>=4.5",
             "rosbags>=0.11",

@@ -18,6 +18,7 @@ RESULTS = {  # kind of result -> version of its content
     "detections": 1,  # a line of detections.jsonl
     "doctor": 1,  # JSON
     "evaluation": 1,  # JSON
+    "live replay": 1,  # JSON
     "live report": 1,  # JSON
     "recording": 1,  # labelled .mcap
     "rows": 1,  # .parquet of an evaluated recording; the columns are in fleet/rows.py

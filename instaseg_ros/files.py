@@ -43,7 +43,7 @@ class OutputFile:
             raise ConfigError(f"output {path} is not replaced: expected {expected}")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         for left in _parts_of(self.path):
-            log.warning("%s exists: another run is writing it, or was killed; then remove it", left)
+            log.warning("%s exists: another run is writing it, or was killed and left this", left)
 
     def commit(self) -> None:
         """Give the finished output its name."""

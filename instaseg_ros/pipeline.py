@@ -29,6 +29,7 @@ from instaseg_ros.config.options import spatial_embedding
 from instaseg_ros.configure import suited
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.frames import Frame, Instances, Result
+from instaseg_ros.methods.class_limits import limits_of, within
 from instaseg_ros.model.heads import DENSE
 from instaseg_ros.model.mirror import mean_of_both, with_mirror_images
 from instaseg_ros.model.temporal import NEXT_STATE
@@ -110,6 +111,7 @@ class Pipeline:
         self._cameras = Cameras()
         self._voters = _dense_channels(checkpoint)
         self._check_vote(config)
+        limits_of(config.decode, self.class_names)
         if self.method.temporal and config.input.mirror:
             raise ConfigError(
                 f"input.mirror: {self.method.name} has a memory, which mirror images would "
@@ -152,6 +154,9 @@ class Pipeline:
                 name: o if name == DENSE else o[..., :height, :width] for name, o in outputs.items()
             }
             instances = self.method.decode(self._for_vote(outputs, config), config.decode)
+            if limits := limits_of(config.decode, self.class_names):
+                each = enumerate(instances)
+                instances = [within(one, limits, outputs, image) for image, one in each]
         return Inferred(instances, outputs, geometry, stage_ms, trackers, jumped_back, (*frames,))
 
     def finish(self, inferred: Inferred) -> list[Result]:
@@ -185,6 +190,7 @@ class Pipeline:
             )
         self._check_scale(config)
         self._check_vote(config)
+        limits_of(config.decode, self.class_names)
 
     def warm_up(self, batches: Sequence[int] = (1,)) -> bool:
         """Process noise: first calls compile, record and allocate, and no camera should wait.

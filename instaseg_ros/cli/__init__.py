@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import math
 import os
 import signal
 import sys
@@ -17,7 +18,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from instaseg_ros.errors import (
     ConfigError,
@@ -39,6 +40,8 @@ PIP_NAMES = {"cv2": "opencv-python-headless"}
 VERBS = {  # verb: module, what it does
     "demo": ("instaseg_ros.cli.demo", "watch the ROS node label a synthetic street"),
     "replay": ("instaseg_ros.cli.replay", "label a recording, a video or a folder of images"),
+    "play": ("instaseg_ros.cli.play", "publish a recording's topics at the speed they came at"),
+    "record": ("instaseg_ros.cli.record", "record topics into one file, as rosbag2 does"),
     "evaluate": (
         "instaseg_ros.cli.evaluate",
         "measure weights on a dataset, and show where accuracy is lost",
@@ -47,9 +50,13 @@ VERBS = {  # verb: module, what it does
         "instaseg_ros.cli.query",
         "ask what an evaluation of recordings has kept, in SQL or by ready questions",
     ),
-    "calibrate": (
-        "instaseg_ros.cli.calibrate",
-        "find the score that an object needs, from a dataset, and write it into weights",
+    "mine": (
+        "instaseg_ros.cli.mine",
+        "find the frames of a recording that a network is unsure of, as a dataset to label",
+    ),
+    "tune": (
+        "instaseg_ros.cli.tune",
+        "find the thresholds of each class, from a dataset, and write them into weights",
     ),
     "bench": ("instaseg_ros.cli.bench", "time every stage, beside the published implementation"),
     "export": ("instaseg_ros.cli.export", "write the network as ONNX, OpenVINO IR or an engine"),
@@ -189,6 +196,26 @@ def config_from(args: argparse.Namespace) -> Config:
     if args.weights:
         overrides["weights"] = args.weights
     return load_config(args.config, overrides)
+
+
+def check_number(name: str, value: float | None, positive: bool) -> None:
+    """Raises ConfigError for an option that is negative, not finite or, if `positive`, zero."""
+    if value is None:
+        return
+    if not math.isfinite(value) or value < 0 or (positive and value == 0):
+        expected = "a positive number" if positive else "0 or more"
+        raise ConfigError(f"--{name}: expected {expected}, got {value:g}")
+
+
+def import_ros(module: str, purpose: str) -> Any:
+    """A module that needs ROS. Raises ConfigError if ROS cannot be imported."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ConfigError(
+            f"{purpose} needs ROS 2, which cannot be imported: {error}; source its set-up first, "
+            "such as /opt/ros/jazzy/setup.bash, or run it from the environment of `make ros`"
+        ) from error
 
 
 def check_frames(images: str | None) -> None:

@@ -8,7 +8,13 @@ import json
 import logging
 from pathlib import Path
 
-from instaseg_ros.cli import add_config_options, check_frames, config_from, size_from
+from instaseg_ros.cli import (
+    add_config_options,
+    check_frames,
+    config_from,
+    import_ros,
+    size_from,
+)
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.files import OutputFile
 
@@ -127,19 +133,13 @@ def _watch(args: argparse.Namespace) -> int:
     config = config_from(args)
     bundle = OutputFile(args.bundle, overwrite=True) if args.bundle else None
     output = OutputFile(args.json, overwrite=True) if args.json else None
-    try:
-        from instaseg_ros.ros.live.listener import listen
-    except ImportError as error:
-        raise ConfigError(
-            f"--live needs ROS 2, which cannot be imported: {error}; source its set-up first, such "
-            "as /opt/ros/jazzy/setup.bash, or run it from the environment of `make ros`"
-        ) from error
+    listener = import_ros("instaseg_ros.ros.live.listener", "--live")
     from instaseg_ros.deploy.versions import versions
     from instaseg_ros.ros.live.bundle import report, to_json, write_bundle
     from instaseg_ros.ros.live.machine import environment
     from instaseg_ros.ros.live.verdict import judge, table
 
-    observed, pictures = listen(args.live, args.image, config.input)
+    observed, pictures = listener.listen(args.live, args.image, config.input)
     verdict = judge(observed, config.node)
     text = "\n".join((table(observed), "", *map(str, verdict.findings), verdict.line))
     print(text)

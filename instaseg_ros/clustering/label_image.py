@@ -28,9 +28,13 @@ def _measure(labels, sizes, boxes, sums):  # type: ignore[no-untyped-def]
 
 
 def with_score(instances: Instances, min_score: float) -> Instances:
-    """The instances of at least `min_score`, numbered anew from 1 in their order. The pixels of
-    the others become background."""
-    kept = instances.scores >= min_score
+    """The instances of at least `min_score`, as `only` leaves them."""
+    return only(instances, instances.scores >= min_score)
+
+
+def only(instances: Instances, kept: NDArray[np.bool_]) -> Instances:
+    """Those of the N instances that are kept, (N,) bool, numbered anew from 1 in their order. The
+    pixels of the others become background."""
     if kept.all():
         return instances
     rows = instances.rows(kept)

@@ -201,7 +201,9 @@ def own_leaves(
             others = configs_with(name)
             if not others:
                 raise
-            if not ignore_others or value not in [leaves_of(other)[name] for other in others]:
+            if not ignore_others or plain(value) not in [
+                plain(leaves_of(other)[name]) for other in others
+            ]:
                 owners = ", ".join(other.method.name for other in others)
                 raise ConfigError(
                     f"{name} is an option of {owners}, not of {config.method.name}: {error}"

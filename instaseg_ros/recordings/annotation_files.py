@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instaseg_ros.config import Config
-from instaseg_ros.errors import ConfigError, InstasegError, MissingExtraError
+from instaseg_ros.errors import ConfigError, InstasegError, require
 from instaseg_ros.files import OutputFile
 from instaseg_ros.frames import Frame, Instances, Result
 
@@ -28,18 +28,27 @@ class CocoSink:
     """`NAME.json`, COCO's instance annotations (Lin et al. 2014), and the images in the folder NAME
     beside it: a dataset that `instaseg train`, pycocotools, CVAT and FiftyOne open.
 
-    An image also has its `stamp_ns` and `frame_id`, an annotation its `score` and, as `track_id`,
-    the label value. Masks are runs (compressed RLE), exact to the pixel.
+    An image also has its `stamp_ns`, `frame_id` and, if given, `topic`; an annotation its `score`
+    and, as `track_id`, the label value. Masks are runs (compressed RLE), exact to the pixel.
+
+    files: the names of the images written, in order.
     """
 
     def __init__(
-        self, path: Path, class_names: Sequence[str], config: Config, overwrite: bool
+        self,
+        path: Path,
+        class_names: Sequence[str],
+        config: Config,
+        overwrite: bool,
+        topic: str = "",
     ) -> None:
         _require_pycocotools()
+        self.files: list[str] = []
+        self._topic = {"topic": topic} if topic else {}
         self._output = OutputFile(path, overwrite)
         self._folder = OutputFile(path.with_suffix(""), overwrite, marker=ABOUT_IMAGES)
         self._folder.part.mkdir()
-        about = f"Images of {path.name}, written by instaseg replay.\n"
+        about = f"Images of {path.name}, written by instaseg_ros.\n"
         (self._folder.part / ABOUT_IMAGES).write_text(about, encoding="utf-8")
         self._names: set[str] = set()  # in lower case, as some file systems ignore case
         self._document: dict[str, list[dict[str, Any]]] = {
@@ -64,8 +73,10 @@ class CocoSink:
                 "width": width,
                 "stamp_ns": frame.stamp_ns,
                 "frame_id": frame.frame_id,
+                **self._topic,
             }
         )
+        self.files.append(name)
         instances = result.instances
         for k, (mask, box) in enumerate(_masks(instances)):
             annotations.append(
@@ -166,7 +177,4 @@ def _runs(mask: NDArray[np.bool_]) -> str:
 
 
 def _require_pycocotools() -> None:
-    try:
-        import pycocotools.mask  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("pycocotools", "coco", "writing masks as runs") from error
+    require("pycocotools.mask", "coco", "writing masks as runs")

@@ -6,7 +6,8 @@ import functools
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -21,6 +22,7 @@ from instaseg_ros.files import OutputFile
 from instaseg_ros.frames import Frame
 from instaseg_ros.recordings import image_messages, message_types
 from instaseg_ros.recordings.depth_images import Depth, paired, with_depth
+from instaseg_ros.recordings.offered_qos import LATCHED, OfferedQos, to_text
 from instaseg_ros.recordings.recording import RawMessage, Recording, Topic, reason
 from instaseg_ros.recordings.storage import open_recording
 
@@ -51,8 +53,8 @@ class BagSource:
 
     topic: name of an Image or CompressedImage topic; None if there is only one candidate. depth:
     of the depth images that belong to it, whose stamps are at most `slop_ms` away; None: no depth.
-    total: number of frames. Intrinsics come from the first message on `camera_info` beside the
-    images, if it has their `frame_id`.
+    type: of its messages. total: number of frames. Intrinsics come from the first message on
+    `camera_info` beside the images, if it has their `frame_id`.
 
     While iterating, `next` raises ImageError for a frame that cannot be converted, and may then be
     called for the following one; TruncatedInputError comes after the last frame before a break.
@@ -72,7 +74,7 @@ class BagSource:
         self.topic = _pick_topic(f"bag {path}", self._recording.topics, topic)
         found = self._recording.topics[self.topic]
         self.total = found.count
-        self._type, self._to_rgb = found.type, TO_RGB[found.type]
+        self.type, self._to_rgb = found.type, TO_RGB[found.type]
         if depth is not None:
             _pick_topic(f"bag {path}", self._recording.topics, depth)
 
@@ -91,7 +93,7 @@ class BagSource:
 
     def frame(self, raw: RawMessage) -> Frame:
         """Convert one of `messages` to a frame. Raises ImageError if it cannot be converted."""
-        message = deserialize(raw, self._type)
+        message = deserialize(raw, self.type)
         header = message.header
         try:
             image = self._to_rgb(message, self.config)
@@ -161,11 +163,16 @@ def _no_transforms(target: str, source: str) -> tuple[None, str]:
     return None, "a replay does not read /tf"
 
 
+def info_topic_beside(image_topic: str) -> str:
+    """The topic of the CameraInfo that belongs to an image topic, raw or compressed."""
+    camera = re.sub("/compressed(Depth)?$", "", image_topic).rpartition("/")[0]
+    return f"{camera}/camera_info"
+
+
 def info_beside(recording: Recording, image_topic: str) -> Any:
     """The first CameraInfo on `camera_info` beside an image topic; None if there is none that can
     be read."""
-    camera = re.sub("/compressed(Depth)?$", "", image_topic).rpartition("/")[0]
-    topic = f"{camera}/camera_info"
+    topic = info_topic_beside(image_topic)
     found = recording.topics.get(topic)
     if found is None or found.type != CAMERA_INFO:
         return None
@@ -240,14 +247,17 @@ def counted(left_out: Counter[str]) -> str:
 class BagWriter:
     """Writes one `.mcap` file that rosbag2 and Foxglove can read. It gets its name in `close`.
 
-    `msgs` holds message constructors by class name; see `message_types.message_classes`.
+    `msgs` holds message constructors by class name; see `message_types.message_classes`. count:
+    messages written so far. path: the file; part: its name until then, under which it can be read
+    up to the last `flush`.
     """
 
     def __init__(self, path: str | Path, overwrite: bool = False) -> None:
         self.msgs = message_types.message_classes()
         self._store = message_types.typestore()
         self._output = OutputFile(path, overwrite)
-        self._file = self._output.part.open("wb")
+        self.count, self.path, self.part = 0, self._output.path, self._output.part
+        self._file = self.part.open("wb")
         # Chunks of rosbag2's size; LZ4 is fast, while zstd would hold up the network.
         self._writer = Writer(self._file, 768 << 10, CompressionType.LZ4)
         self._writer.start(profile="ros2", library="instaseg_ros")
@@ -257,14 +267,24 @@ class BagWriter:
         self._schemas: dict[str, int] = {}
 
     def add_topic(self, topic: str, msgtype: str, latched: bool = False) -> None:
-        """Announce a topic. latched: late subscribers to a playback get its last message."""
+        """Announce a topic of a type in `typestore`. latched: late subscribers to a playback get
+        its last message."""
+        text, _ = self._store.generate_msgdef(msgtype, ros_version=2)
+        offer = LATCHED if latched else OfferedQos(depth=1)
+        self.add_serialized_topic(topic, msgtype, text, self._store.hash_rihs01(msgtype), [offer])
+
+    def add_serialized_topic(
+        self, topic: str, msgtype: str, text: str, type_hash: str, offers: Iterable[OfferedQos]
+    ) -> None:
+        """Announce a topic of any type, for `write_serialized`.
+
+        text: the type's definition and those of its fields, as in rosbag2's recordings; empty if it
+        is unknown. type_hash: likewise. offers: of the topic's publishers.
+        """
         if msgtype not in self._schemas:
-            text, _ = self._store.generate_msgdef(msgtype, ros_version=2)
-            self._schemas[msgtype] = self._writer.register_schema(msgtype, "ros2msg", text.encode())
-        metadata = {
-            "offered_qos_profiles": _qos_yaml(latched),
-            "topic_type_hash": self._store.hash_rihs01(msgtype),
-        }
+            encoding = "ros2msg" if text else ""
+            self._schemas[msgtype] = self._writer.register_schema(msgtype, encoding, text.encode())
+        metadata = {"offered_qos_profiles": to_text(offers), "topic_type_hash": type_hash}
         channel = self._writer.register_channel(topic, "cdr", self._schemas[msgtype], metadata)
         self._topics[topic] = channel, msgtype
 
@@ -274,12 +294,20 @@ class BagWriter:
         data = self._store.serialize_cdr(message, self._topics[topic][1])
         self.write_serialized(topic, cast(bytes, data), received_ns)  # a view; mcap copies it
 
-    def write_serialized(self, topic: str, data: bytes, received_ns: int) -> None:
-        """Append a message that is already CDR."""
+    def write_serialized(
+        self, topic: str, data: bytes, received_ns: int, published_ns: int | None = None
+    ) -> None:
+        """Append a message that is already CDR. published_ns: None if that is unknown."""
         channel, _ = self._topics[topic]
         time_ns = min(max(received_ns, 0), LATEST_NS)
         self._impossible += time_ns != received_ns
-        self._writer.add_message(channel, time_ns, data, publish_time=time_ns)
+        published_ns = time_ns if published_ns is None else min(max(published_ns, 0), LATEST_NS)
+        self._writer.add_message(channel, time_ns, data, publish_time=published_ns)
+        self.count += 1
+
+    def flush(self) -> None:
+        """Hand everything so far to the operating system, so that it outlives this process."""
+        self._writer.flush()
 
     def close(self) -> None:
         """Finish the file and give it its name."""
@@ -287,7 +315,7 @@ class BagWriter:
             log.warning(
                 "bag %s: %d messages have the nearest possible time, as theirs was not between "
                 "1970 and 2262",
-                self._output.path,
+                self.path,
                 self._impossible,
             )
         self._writer.finish()
@@ -298,6 +326,11 @@ class BagWriter:
         """Remove the unfinished file."""
         self._file.close()
         self._output.discard()
+
+    def abandon(self) -> None:
+        """Leave the unfinished file as it is, under the name `part`."""
+        with suppress(OSError):  # a full disk, which may be why it ended
+            self._file.close()
 
 
 def _pick_topic(what: str, topics: dict[str, Topic], asked: str | None) -> str:
@@ -390,15 +423,3 @@ def deserialize(raw: RawMessage, msgtype: str) -> Any:
             f"message of {raw.topic} received at {raw.received_ns / 1e9:.3f} s is not a {msgtype}: "
             f"{reason(error)}"
         ) from error
-
-
-def _qos_yaml(latched: bool) -> str:
-    """The QoS of a reliable publisher of depth 1, as rosbag2 stores it in a topic's metadata."""
-    forever = "\n    sec: 9223372036\n    nsec: 854775807"
-    return (
-        "- history: 1\n  depth: 1\n  reliability: 1\n"
-        f"  durability: {1 if latched else 2}\n"
-        f"  deadline:{forever}\n  lifespan:{forever}\n"
-        f"  liveliness: 1\n  liveliness_lease_duration:{forever}\n"
-        "  avoid_ros_namespace_conventions: false"
-    )

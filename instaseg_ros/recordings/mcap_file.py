@@ -119,7 +119,15 @@ def open_mcap(path: Path) -> Recording:
             f"as {', '.join(encodings)}; expected cdr"
         )
     topics = merged(
-        (c.topic, Topic(full_type(contents.schemas.get(c.schema_id, "")), contents.counts[i]))
+        (
+            c.topic,
+            Topic(
+                full_type(contents.schemas.get(c.schema_id, "")),
+                contents.counts[i],
+                c.metadata.get("offered_qos_profiles", ""),
+                c.metadata.get("topic_type_hash", ""),
+            ),
+        )
         for i, c in ros.items()
     )
 

@@ -41,10 +41,16 @@ class RawMessage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic of a recording: its type (`sensor_msgs/msg/Image`) and number of messages."""
+    """A topic of a recording: its type (`sensor_msgs/msg/Image`) and number of messages.
+
+    qos: what its publishers offered, for `offered_qos.read_offer`. type_hash: of the type's
+    definition, as in `RIHS01_...`. Both are empty where the recording does not say.
+    """
 
     type: str
     count: int
+    qos: str = ""
+    type_hash: str = ""
 
 
 class Messages(Protocol):
@@ -77,8 +83,13 @@ def merged(found: Iterable[tuple[str, Topic]]) -> dict[str, Topic]:
     """Topics by name; counts for the same name are added."""
     topics: dict[str, Topic] = {}
     for name, topic in found:
-        before = topics[name].count if name in topics else 0
-        topics[name] = Topic(topic.type, before + topic.count)
+        before = topics.get(name, Topic("", 0))
+        topics[name] = Topic(
+            topic.type,
+            before.count + topic.count,
+            before.qos or topic.qos,
+            before.type_hash or topic.type_hash,
+        )
     return topics
 
 

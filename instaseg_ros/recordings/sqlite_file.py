@@ -13,6 +13,7 @@ import sqlite3
 from array import array
 from collections.abc import Collection, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,8 +61,8 @@ def open_db3(path: Path) -> Recording:
     if damage and not len(rows.numbers):
         raise ValueError(damage[0])
     topics = merged(
-        (name, Topic(kind, int(np.count_nonzero(rows.topics == number))))
-        for number, (name, kind) in channels.items()
+        (name, replace(topic, count=int(np.count_nonzero(rows.topics == number))))
+        for number, (name, topic) in channels.items()
     )
 
     def messages(
@@ -153,9 +154,9 @@ def _expect_tables(path: Path, database: sqlite3.Connection) -> None:
 
 def _channels(
     path: Path, database: sqlite3.Connection, damage: list[str]
-) -> dict[int, tuple[str, str]]:
-    """The name and type of each ROS 2 topic, by number."""
-    channels: dict[int, tuple[str, str]] = {}
+) -> dict[int, tuple[str, Topic]]:
+    """Each ROS 2 topic with its name, by number; not yet with its count."""
+    channels: dict[int, tuple[str, Topic]] = {}
     others: set[str] = set()
     cursor = database.execute("SELECT * FROM topics")
     columns = [column[0] for column in cursor.description]
@@ -168,7 +169,9 @@ def _channels(
         if encoding != "cdr":
             others.add(str(encoding))
         elif isinstance(number, int) and isinstance(name, str) and isinstance(kind, str):
-            channels[number] = name, full_type(kind)
+            # Both columns are of later versions.
+            facts = (row.get(c) for c in ("offered_qos_profiles", "type_description_hash"))
+            channels[number] = name, Topic(full_type(kind), 0, *(str(fact or "") for fact in facts))
         else:
             damage.append(f"expected name and type of a topic, found {name!r:.80} and {kind!r:.80}")
     if others and not channels:

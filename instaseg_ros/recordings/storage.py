@@ -90,7 +90,8 @@ def _open_directory(directory: Path) -> Recording:
     topics = merged(found for part in parts for found in part.topics.items())
     for name, topic in metadata.topics.items() if metadata else ():
         found = topics.get(name, topic)
-        topics[name] = Topic(found.type, max(found.count, topic.count))
+        count = max(found.count, topic.count)
+        topics[name] = dataclasses.replace(found, count=count, qos=found.qos or topic.qos)
 
     def messages(
         names: Collection[str], start_ns: int = FIRST_NS, stop_ns: int = LAST_NS
@@ -158,7 +159,9 @@ def _metadata(directory: Path) -> _Metadata | None:
         files = [PureWindowsPath(name).name for name in found["relative_file_paths"]]
         topics = {
             str(one["topic_metadata"]["name"]): Topic(
-                full_type(str(one["topic_metadata"]["type"])), int(one["message_count"])
+                full_type(str(one["topic_metadata"]["type"])),
+                int(one["message_count"]),
+                _qos_text(one["topic_metadata"].get("offered_qos_profiles", "")),
             )
             for one in found["topics_with_message_count"]
             if one["topic_metadata"].get("serialization_format", "cdr") == "cdr"
@@ -167,6 +170,11 @@ def _metadata(directory: Path) -> _Metadata | None:
         log.warning("bag %s cannot be used, the files are read by time: %s", path, reason(error))
         return None
     return _Metadata(list(dict.fromkeys(files)), topics) if files else None
+
+
+def _qos_text(profiles: object) -> str:
+    """Offered QoS as text, which since Jazzy stands in metadata.yaml as a list."""
+    return profiles if isinstance(profiles, str) else yaml.safe_dump(profiles)
 
 
 def _enumerated(names: list[str]) -> str:

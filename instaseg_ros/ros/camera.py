@@ -205,7 +205,8 @@ class FollowingSubscription:
         self._name = topic
         self._receive = receive
         self._depth, self._raw = depth, raw
-        self.message_type = f"sensor_msgs/msg/{message_class.__name__}"
+        package = message_class.__module__.partition(".")[0]
+        self.message_type = f"{package}/msg/{message_class.__name__}"
         self.topic = node.resolve_topic_name(topic)
         self._settings = qos.settings(node, self.topic, reliability)
         self.quality = qos.choose(self._settings, (), qos.HEARS_ALL)

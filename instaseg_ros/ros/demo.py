@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import random
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,9 +32,9 @@ from instaseg_ros.recordings.message_types import split_stamp
 from instaseg_ros.recordings.storage import open_recording
 from instaseg_ros.recordings.video import VideoFile
 from instaseg_ros.ros.messages import MESSAGES
+from instaseg_ros.ros.node_process import START_PATIENCE_S, node_process, stay_alone
 from instaseg_ros.visualization import contact_sheet
 
-START_PATIENCE_S = 180.0  # first start on a machine: kernels are compiled
 END_PATIENCE_S = 20.0  # for pending frames after the last was published
 RECORDED = ("labels", "detections", "label_info", "overlay")
 UNLABELLED = {  # our name: the diagnostics' name
@@ -58,13 +53,13 @@ def run_demo(bag: Path, out: Path, rate_hz: float, parameters: list[str]) -> dic
     summary.json to `out`, and returns the summary. Raises InstasegError if the node does not start.
     """
     out.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    os.environ.setdefault("ROS_DOMAIN_ID", str(random.randint(1, 100)))  # alone on this machine
+    stay_alone()
     writer = BagWriter(out / "labelled.mcap", overwrite=True)
     rclpy.init()
     peer = Peer(writer)
     try:
-        with _node_process(parameters) as process:
+        options = [part for one in parameters for part in ("-p", one)]
+        with node_process(*options) as process:
             peer.wait_until_active(process)
             peer.play(bag, rate_hz)
             summary = peer.summary(list(read_truth(bag)))
@@ -232,23 +227,6 @@ def _instances(labels: Any, detections: Any, names: list[str]) -> Instances:
         class_ids=np.array([names.index(b.class_id) for b in best], np.int64),
         scores=np.array([b.score for b in best], np.float32),
     )
-
-
-@contextmanager
-def _node_process(parameters: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """The node in its own process, started active; ended as by Ctrl-C."""
-    options = [part for p in ["node.autostart:=true", *parameters] for part in ("-p", p)]
-    command = [sys.executable, "-m", "instaseg_ros.ros.node", "--ros-args", *options]
-    process = subprocess.Popen(command)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _resident_mb(pid: int) -> float:

@@ -109,7 +109,7 @@ def _descriptor(leaf: Parameter) -> ParameterDescriptor:
 def _ignore(node: Node, name: str, value: Any, config: Config) -> None:
     """Warn that a parameter has no effect, except another method's option at its default: files may
     be for several methods."""
-    usual = {other.method.name: leaves_of(other)[name] for other in configs_with(name)}
+    usual = {other.method.name: plain(leaves_of(other)[name]) for other in configs_with(name)}
     if config.method.name not in usual and value in usual.values():
         return
     said = "is unknown and has no effect"

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from instaseg_ros.checkpoint import Checkpoint
     from instaseg_ros.config import RuntimeConfig
 
-SHAPES = 8  # kept: of several cameras, sizes of images alone and side by side
+SHAPES = 12  # kept: of several cameras, sizes of images alone and side by side
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 log = logging.getLogger(__name__)
 

@@ -218,7 +218,6 @@ def test_only_pip_gets_the_launcher() -> None:
 
 
 def test_ci_runs_what_developers_run() -> None:
-    assert os.access(ROOT / ".ci" / "run", os.X_OK)
-    assert "make test slow --no-print-directory" in (ROOT / ".ci" / "run").read_text(
-        encoding="utf-8"
-    )
+    program = ROOT / ".ci" / "run"
+    assert os.access(program, os.X_OK)
+    assert "make test slow --no-print-directory" in program.read_text(encoding="utf-8")

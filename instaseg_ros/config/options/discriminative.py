@@ -22,6 +22,8 @@ class DecodeConfig:
     min_pixels: int = shared.min_pixels()
     min_new_fraction: float = shared.min_new_fraction()
     min_score: float = shared.min_score()
+    class_min_scores: tuple[str, ...] = shared.class_min_scores()
+    class_min_pixels: tuple[str, ...] = shared.class_min_pixels()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ class DecodeConfig:
     min_new_fraction: float = shared.min_new_fraction()
     first_come: bool = shared.first_come()
     min_score: float = shared.min_score()
+    class_min_scores: tuple[str, ...] = shared.class_min_scores()
+    class_min_pixels: tuple[str, ...] = shared.class_min_pixels()
 
 
 @dataclass(frozen=True, slots=True)

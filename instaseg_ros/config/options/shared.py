@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from instaseg_ros.config.options.schema import param
+from instaseg_ros.config.options.schema import param, shown
+from instaseg_ros.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +74,60 @@ def first_come() -> Any:
 def min_score() -> Any:
     return param(
         0.0,
-        "an instance has at least this score; `instaseg calibrate` finds one for weights",
+        "an instance has at least this score; `instaseg tune` finds it for weights",
         low=0.0,
         high=1.0,
         live=True,
+    )
+
+
+def class_values(texts: Sequence[str]) -> dict[str, float]:
+    """`("car=0.6",)` as `{"car": 0.6}`; `("",)`: no class has a value of its own. Raises
+    ConfigError for another form, or if a class has two."""
+    values: dict[str, float] = {}
+    for text in texts:
+        name, equals, number = text.rpartition("=")
+        name = name.strip()
+        if not text and len(texts) == 1:
+            break
+        try:
+            value = float(number)
+        except ValueError:
+            value = float("nan")
+        if not name or not equals or value != value or name in values:
+            raise ConfigError(
+                "expected CLASS=NUMBER, once for a class, as in [car=0.6, person=0.5], or [''] for "
+                f"none, got {shown(text)}"
+            )
+        values[name] = value
+    return values
+
+
+def class_min_scores() -> Any:
+    return _of_classes("min_score", "car=0.6", 1.0)
+
+
+def class_seed_thresholds() -> Any:
+    return _of_classes("seed_threshold", "car=0.9", 1.0)
+
+
+def class_min_pixels() -> Any:
+    return _of_classes("min_pixels", "car=100", 1_000_000)
+
+
+def _of_classes(option: str, example: str, high: float) -> Any:
+    """Values of single classes, which can be stricter than the `option` of all."""
+
+    def check(texts: tuple[str, ...]) -> None:
+        for name, value in class_values(texts).items():
+            if not 0 <= value <= high:
+                raise ConfigError(f"{shown(name)}: expected a value from 0 to {high}, got {value}")
+
+    return param(
+        ("",),
+        f"stricter {option} of classes, such as [{example}]; ['']: none",
+        live=True,
+        check=check,
     )
 
 

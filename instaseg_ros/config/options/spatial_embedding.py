@@ -38,6 +38,9 @@ class DecodeConfig:
         live=True,
     )
     min_score: float = shared.min_score()
+    class_min_scores: tuple[str, ...] = shared.class_min_scores()
+    class_min_pixels: tuple[str, ...] = shared.class_min_pixels()
+    class_seed_thresholds: tuple[str, ...] = shared.class_seed_thresholds()
 
 
 @dataclass(frozen=True, slots=True)

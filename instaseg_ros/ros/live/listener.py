@@ -10,25 +10,23 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
 from rcl_interfaces.srv import GetParameters, ListParameters
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
 from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from rclpy.serialization import deserialize_message
-from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import Image
 
 from instaseg_ros.config import InputConfig
-from instaseg_ros.errors import ConfigError, ImageError
+from instaseg_ros.errors import ImageError
 from instaseg_ros.recordings.image_messages import compressed_to_rgb, image_to_rgb
-from instaseg_ros.ros.camera import MESSAGE_CLASSES, FollowingSubscription
-from instaseg_ros.ros.distributions import sequence_of
+from instaseg_ros.ros.camera import MESSAGE_CLASSES
+from instaseg_ros.ros.command import QuietNode, ros
+from instaseg_ros.ros.ear import Ear
 from instaseg_ros.ros.live.machine import processes, shared_memory
 from instaseg_ros.ros.live.observed import (
     MAX_ARRIVALS,
@@ -41,7 +39,6 @@ from instaseg_ros.ros.live.observed import (
     read_header,
 )
 from instaseg_ros.ros.live.pictures import measure
-from instaseg_ros.ros.losses import LossCounter
 from instaseg_ros.ros.machine import MachineWatch
 from instaseg_ros.ros.messages import MESSAGES
 from instaseg_ros.ros.reasons import TRANSPORTS
@@ -67,11 +64,7 @@ def listen(seconds: float, topics: Sequence[str], limits: InputConfig) -> tuple[
     topics: of cameras; empty: those that nodes of this package subscribe to, else all image topics.
     limits: for converting images. Raises ConfigError if ROS cannot start.
     """
-    try:
-        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-    except Exception as error:
-        raise ConfigError(f"ROS cannot start: {error}") from error
-    try:
+    with ros():
         listener = Listener(topics, limits)
         try:
             executor = SingleThreadedExecutor()
@@ -82,19 +75,17 @@ def listen(seconds: float, topics: Sequence[str], limits: InputConfig) -> tuple[
             return listener.observed(), listener.pictures
         finally:
             listener.destroy_node()
-    finally:
-        rclpy.try_shutdown()
 
 
 # By topic: the newest picture, (H, W, 3) uint8 RGB, and its stamp.
 Pictures = dict[str, tuple[NDArray[np.uint8], int]]
 
 
-class Listener(Node):
+class Listener(QuietNode):
     """Subscribes to cameras, labels, detections and diagnostics; asks for the nodes' parameters."""
 
     def __init__(self, topics: Sequence[str], limits: InputConfig) -> None:
-        super().__init__(NAME, enable_rosout=False, start_parameter_services=False)
+        super().__init__(NAME)
         self._expected = tuple(self.resolve_topic_name(topic) for topic in topics)
         self._limits = limits
         self._start_s = time.monotonic()
@@ -224,7 +215,7 @@ class Listener(Node):
         self._seen_cameras[topic] = seen
         message_class = MESSAGE_CLASSES[TRANSPORTS[kind]]
         receive = partial(self._receive_image, seen, message_class)
-        self._cameras[topic] = Ear(self, message_class, topic, receive)
+        self._cameras[topic] = Ear(self, message_class, topic, receive, DEPTH)
         log.info("listening to %s (%s)", topic, kind)
 
     def _receive_image(self, seen: CameraSeen, message_class: Any, raw: bytes, about: Any) -> None:
@@ -261,7 +252,7 @@ class Listener(Node):
         def receive(raw: bytes, about: Any) -> None:
             _keep(seen.arrivals, self._arrival(raw))
 
-        self._labels[topic] = Ear(self, Image, topic, receive)
+        self._labels[topic] = Ear(self, Image, topic, receive, DEPTH)
 
         def count(message: Any) -> None:
             _keep(seen.objects, len(message.detections))
@@ -324,26 +315,6 @@ class Listener(Node):
                 client.call_async(request).add_done_callback(answered)
 
         timer = self.create_timer(LOOK_EVERY_S, ask, clock=Clock(clock_type=ClockType.STEADY_TIME))
-
-
-class Ear(FollowingSubscription):
-    """Hears serialized messages of a topic, with a queue, and counts those that never came."""
-
-    def __init__(
-        self, node: Node, message_class: Any, topic: str, receive: Callable[[Any, Any], None]
-    ) -> None:
-        self.losses = LossCounter()
-        super().__init__(node, message_class, topic, receive, depth=DEPTH, raw=True)
-
-    def senders(self) -> set[bytes]:
-        """What identifies the publishers of the topic."""
-        infos = self._node.get_publishers_info_by_topic(self.topic)
-        return {bytes(info.endpoint_gid) for info in infos}
-
-    def lost(self, about: dict[str, Any]) -> int:
-        """The number of messages that are now known to be lost, from rclpy's facts about one."""
-        number, sender = sequence_of(about)
-        return 0 if number is None else self.losses.arrived(number, sender)
 
 
 def _keep(items: list[Any], item: Any) -> None:
