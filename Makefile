@@ -3,6 +3,7 @@
 #   make test                     lint, unit suite, ROS suite on Jazzy and on Kilted
 #   make slow                     what the unit suite leaves out for its time, some minutes
 #   make lowest                   the unit suite with the lowest versions promised, on Python 3.10
+#   make docs                     the documentation as a site, in site/
 #   make fuzz                     mutated inputs, FUZZ_SECONDS (an hour) for each kind
 #   make soak TIME=7200           the node for two hours with faults, and a page about it
 #   make overload TIME=600        eight cameras at once, more than the machine can do
@@ -23,7 +24,7 @@ ROS_SUITE = bin/python -m pytest -n 2 --dist loadfile -m ros test/ros
 unexport PYTHONPATH LD_LIBRARY_PATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH
 unexport RMW_IMPLEMENTATION _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: demo test ros-suite-jazzy ros-suite-kilted slow lowest fuzz soak overload lint ros jazzy train gpu
+.PHONY: demo test ros-suite-jazzy ros-suite-kilted slow lowest docs fuzz soak overload lint ros jazzy train gpu
 
 demo: ros
 	$(VENV)/bin/instaseg demo
@@ -45,6 +46,10 @@ slow: jazzy
 
 lowest:
 	$(PYTHON) tools/lowest.py
+
+# Its makers announce a successor at every build, as long as that variable is not set.
+docs: jazzy
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --quiet
 
 FUZZ_SECONDS ?= 3600
 FUZZ_SEED ?= $(shell date +%s)

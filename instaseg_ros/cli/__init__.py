@@ -1,8 +1,9 @@
 """The `instaseg` command: one module per verb, imported only when it is called.
 
 A verb's module has `add_arguments(parser)` and `run(args) -> exit code`. Exit codes: 0 done;
-1 an input or output failed on the way; 2 an option, input or weights cannot be used; 130 Ctrl-C;
-141 nobody reads the output (`instaseg info DATA | head`).
+1 an input or output failed on the way; 2 an option, input or weights cannot be used; 3 nothing
+failed, but a number of `evaluate` is beyond its limit (`--fail-under`); 130 Ctrl-C; 141 nobody
+reads the output (`instaseg info DATA | head`).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from instaseg_ros.config import Config
 
 PACKAGE = "instaseg_ros"
+BEYOND_LIMIT = 3  # exit code
 WEIGHTS = "safetensors"  # suffix of the files
 PIP_NAMES = {"cv2": "opencv-python-headless"}
 VERBS = {  # verb: module, what it does
@@ -49,6 +51,10 @@ VERBS = {  # verb: module, what it does
     "query": (
         "instaseg_ros.cli.query",
         "ask what an evaluation of recordings has kept, in SQL or by ready questions",
+    ),
+    "compare": (
+        "instaseg_ros.cli.compare",
+        "compare two evaluations of recordings, and tell progress from noise",
     ),
     "mine": (
         "instaseg_ros.cli.mine",

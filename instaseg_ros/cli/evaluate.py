@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from instaseg_ros.cli import add_config_options, config_from, size_from
+from instaseg_ros.cli import BEYOND_LIMIT, add_config_options, config_from, size_from
 from instaseg_ros.errors import ConfigError, require
 from instaseg_ros.samples import STREET_LEAST_PX, SYNTHETIC
 
 if TYPE_CHECKING:
     from instaseg_ros.datasets import Dataset
+    from instaseg_ros.evaluation.limits import Checked
 
 SYNTHETIC_FRAMES, SYNTHETIC_SIZE = 200, "512x1024"
 SYNTHETIC_TRACKED = 20  # frames per sequence with --tracking: two seconds
@@ -77,7 +80,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="save the N frames that cost the most AP in the report's folder",
+        help="save the N frames that cost the most AP in the report's folder; of recordings: list "
+        "the N worst moments in the report",
+    )
+    parser.add_argument(
+        "--fail-under",
+        metavar="NAME=NUMBER,...",
+        help=f"exit with code {BEYOND_LIMIT} unless each of these numbers is at least so high "
+        "(ap50, pq, HOTA) or at most so high (p99_ms, dropped, id_switches); an unknown name lists "
+        "or hints at the known ones",
     )
     add_config_options(parser)
 
@@ -131,11 +142,14 @@ def add_recording_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from instaseg_ros.evaluation.limits import check_limits, parse_limits
+
+    limits = parse_limits(args.fail_under, args.tracking) if args.fail_under is not None else []
     if _are_recordings(args):
         _check(args)
         from instaseg_ros.cli.evaluate_recordings import run_recordings
 
-        return run_recordings(args)
+        return exit_code_of(*run_recordings(args, limits))
     args.data, args.split = args.data[0], args.split or "val"
     _check(args)
     from tqdm import tqdm
@@ -189,7 +203,18 @@ def run(args: argparse.Namespace) -> int:
         title = f"{where}, {args.split}: AP {summary['ap']:.3f}"
         write_report(found, summary, pipeline, title, report, args.worst)
         print(f"report: {args.report / PAGE}")
-    return 0
+    return exit_code_of(check_limits(limits, facts))
+
+
+def exit_code_of(checked: Sequence[Checked], incomplete: bool = False) -> int:
+    """Says which limits of --fail-under are broken. incomplete: some recordings were not evaluated,
+    of which the limits tell nothing, whether kept or broken."""
+    for one in checked:
+        if not one.kept:
+            print(f"--fail-under: {one}", file=sys.stderr)
+    if incomplete:
+        return 1
+    return 0 if all(one.kept for one in checked) else BEYOND_LIMIT
 
 
 def _are_recordings(args: argparse.Namespace) -> bool:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from instaseg_ros.contract import plain_json
 from instaseg_ros.errors import ConfigError, require
 
 if TYPE_CHECKING:
+    from instaseg_ros.evaluation.limits import Checked, Limit
     from instaseg_ros.files import OutputFile
     from instaseg_ros.fleet.evaluation import Crew, Keeping, Outcome
     from instaseg_ros.fleet.source import Source
@@ -30,18 +32,22 @@ MINUTES_SHOWN = 10  # the worst
 log = logging.getLogger(__name__)
 
 
-def run_recordings(args: argparse.Namespace) -> int:
+def run_recordings(args: argparse.Namespace, limits: list[Limit]) -> tuple[list[Checked], bool]:
+    """Runs the command, and compares its numbers with the limits; whether it is incomplete, as some
+    recordings are broken."""
     _check(args)
+    from instaseg_ros.evaluation.limits import check_limits
     from instaseg_ros.evaluation.report.build import PAGE
     from instaseg_ros.files import OutputFile, write_whole
     from instaseg_ros.fleet.evaluation import Keeping
 
     sources = _sources(args)
     json = OutputFile(args.json, overwrite=True) if args.json else None
-    report = OutputFile(args.report, overwrite=True, marker=PAGE) if args.report else None
+    report = report_output(args.report, PAGE) if args.report else None
+    args.output = args.output or args.report  # a report is made of rows
     recipe = None if args.predictions else _recipe(args)
     settings = _settings(args, recipe)
-    keeping = Keeping(args.min_pixels, args.coco, args.tracking, report is not None)
+    keeping = Keeping(args.min_pixels, args.coco, args.tracking)
     outcome = _evaluated(args, sources, recipe, settings, keeping)
     numbers = _numbers(outcome, settings, args)
     _print(numbers)
@@ -54,14 +60,16 @@ def run_recordings(args: argparse.Namespace) -> int:
     if json:
         json.part.write_bytes(text)
         json.commit()
+    checked = check_limits(limits, numbers)
     if report:
-        _report(args, outcome, recipe, report)
-        print(f"report: {args.report / PAGE}")
+        _write_report(args, outcome, numbers, recipe, checked, report)
     if outcome.broken:
-        print(f"not evaluated: {len(outcome.broken)} of {len(sources)} recordings", file=sys.stderr)
+        count = f"{len(outcome.broken)} of {len(sources)} recordings"
+        more = ", nor held to the limits" if limits else ""
+        print(f"not evaluated: {count}{more}", file=sys.stderr)
         for name, error in outcome.broken.items():
             print(f"  {name}: {error}", file=sys.stderr)
-    return 1 if outcome.broken else 0
+    return checked, bool(outcome.broken)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -77,13 +85,12 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError("--labels: names a topic of --predictions, which are not given")
     if args.predictions and (args.weights or args.set or args.config):
         raise ConfigError("--predictions: were made before; --weights, --set and --config say how")
-    if args.predictions and args.report:
-        raise ConfigError("--report: expected predictions made now, got recorded --predictions")
     if args.workers is not None and args.workers < 1:
         raise ConfigError(f"--workers: expected at least 1, got {args.workers}")
-    if args.output and re.match("[a-z][a-z0-9+.-]*:/", str(args.output)):
-        raise ConfigError(f"-o: expected a folder of this machine, got {args.output}")
-    if args.output:
+    for option, folder in (("-o", args.output), ("--report", args.report)):
+        if folder and re.match("[a-z][a-z0-9+.-]*:/", str(folder)):
+            raise ConfigError(f"{option}: expected a folder of this machine, got {folder}")
+    if args.output or args.report:
         require("duckdb", "query", "rows that can be queried")
     if args.report:
         for package in ("matplotlib.figure", "jinja2"):
@@ -203,13 +210,14 @@ def _numbers(
 ) -> dict[str, Any]:
     """The evaluation for JSON."""
     from instaseg_ros.contract import written
-    from instaseg_ros.evaluation.run import summary_of
+    from instaseg_ros.evaluation.run import percentiles_ms, summary_of
     from instaseg_ros.fleet.evaluation import numbers_of
 
     summary = numbers_of(outcome.frames, outcome.classes.names, args.tracking)
     if args.coco:
         summary["coco"] = summary_of(outcome.found)["coco"]
     made = [frame.ms for frame in outcome.frames if frame.ms is not None]
+    live = [frame.latency_ms for frame in outcome.frames if frame.latency_ms is not None]
     return {
         **written("evaluation"),
         "data": ", ".join(args.data),
@@ -217,6 +225,7 @@ def _numbers(
         **summary,
         "images": len(outcome.frames),
         "ms_per_frame": float(np.median(made)) if made else None,
+        **percentiles_ms(live or made),
         "stage_ms": _stage_ms(outcome),
         "min_pixels": sorted({one.tracked.counts.min_pixels for one in outcome.frames}),
         "remarks": list(outcome.classes.remarks),
@@ -301,14 +310,40 @@ def live_line(live: dict[str, Any]) -> str:
     return said
 
 
-def _report(
-    args: argparse.Namespace, outcome: Outcome, recipe: Recipe | None, report: OutputFile
-) -> None:
-    from instaseg_ros.evaluation.report.build import write_report
-    from instaseg_ros.evaluation.run import summary_of
+def report_output(folder: Path, name: str) -> OutputFile:
+    """A page in a folder that may have other files. Raises ConfigError if it cannot be written."""
+    from instaseg_ros.files import OutputFile
 
-    assert recipe is not None
-    summary = summary_of(outcome.found)
-    where = ", ".join(outcome.facts)
-    title = f"{where}: AP {summary['ap']:.3f}"
-    write_report(outcome.found, summary, recipe.pipeline(), title, report, args.worst)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--report {folder}: expected a folder, found a file")
+    return OutputFile(folder / name, overwrite=True)
+
+
+def _write_report(
+    args: argparse.Namespace,
+    outcome: Outcome,
+    numbers: dict[str, Any],
+    recipe: Recipe | None,
+    checked: Sequence[Checked],
+    report: OutputFile,
+) -> None:
+    from instaseg_ros.config import dump
+    from instaseg_ros.files import write_whole
+    from instaseg_ros.fleet.folder import file_of
+    from instaseg_ros.fleet.report.build import WORST, About, page
+
+    names = list(outcome.facts)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    title = ", ".join(names[:3]) + more
+    about = About(f"{title}: AP {numbers['ap']:.3f}", "what a robot said, from recordings")
+    if recipe is not None:
+        runtimes = sorted({one["runtime"] for one in outcome.facts.values() if "runtime" in one})
+        made = ", ".join([f"weights {recipe.config.weights}", *runtimes])
+        about = About(about.title, made, dump(recipe.config))
+    files = {name: file_of(args.output, name) for name in names}
+    classes = outcome.classes.names
+    start = time.perf_counter()
+    text = page(outcome.frames, classes, numbers, files, about, checked, args.worst or WORST)
+    write_whole(report.path, text.encode("utf-8", "replace"))  # names may be arbitrary bytes
+    size, seconds = report.path.stat().st_size / 1e6, time.perf_counter() - start
+    print(f"report: {report.path}, {size:.1f} MB, made in {seconds:.1f} s")

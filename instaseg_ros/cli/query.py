@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--worst: expected at least 1, got {args.worst}")
     with opened_run(args.run, args.disagreements) as database:
         answer = _answer(args, database)
-    print(json_lines(answer) if args.json else _table(answer), end="")
+    print(json_lines(answer) if args.json else table_of(answer), end="")
     return 0
 
 
@@ -75,7 +75,8 @@ def _answer(args: argparse.Namespace, database: Any) -> Answer:
     return query.disagreements(database, WORST)
 
 
-def _table(answer: Answer) -> str:
+def table_of(answer: Answer) -> str:
+    """The answer for people."""
     from instaseg_ros.tables import text_table
 
     rows = [[_cell(value) for value in row] for row in answer.rows]

@@ -120,15 +120,13 @@ class Evaluation:
         return counts
 
     def join(self, part: Evaluation, first: int) -> None:
-        """Add the frames of an evaluation of the same classes that keeps the same things; its index
-        0 is `first` here."""
+        """Add the frames of an evaluation of the same classes that keeps the same, but for `seen`;
+        its index 0 is `first` here."""
         self.indices += [first + index for index in part.indices]
         self.counts += part.counts
         self.stage_ms += part.stage_ms
         if self.coco is not None and part.coco is not None:
             self.coco.extend(part.coco)
-        if self.seen is not None:
-            self.seen += part.seen or []
         if self.tracks is not None:
             for name, frames in (part.tracks or {}).items():
                 self.tracks.setdefault(name, []).extend(frames)
@@ -308,10 +306,12 @@ def numbers(found: Evaluation, summary: dict[str, Any], pipeline: Pipeline) -> d
     ms_per_frame: median of the sum of all stages.
     """
     stages = found.stage_ms[0] if found.stage_ms else {}
+    total = [sum(one.values()) for one in found.stage_ms]
     return {
         **summary,
         "images": len(found.counts),
-        "ms_per_frame": float(np.median([sum(one.values()) for one in found.stage_ms])),
+        "ms_per_frame": float(np.median(total)),
+        **percentiles_ms(total),
         "stage_ms": {s: float(np.median([one[s] for one in found.stage_ms])) for s in stages},
         "min_pixels": sorted({frame.min_pixels for frame in found.counts}),
         "remarks": list(found.classes.remarks),
@@ -319,3 +319,9 @@ def numbers(found: Evaluation, summary: dict[str, Any], pipeline: Pipeline) -> d
         "weights_hash": weights_hash(pipeline.checkpoint),
         "config": dataclasses.asdict(pipeline.config),
     }
+
+
+def percentiles_ms(values: Sequence[float]) -> dict[str, float | None]:
+    """Median and 99th percentile, for JSON; None without values."""
+    both = np.percentile(values, [50, 99]).tolist() if values else (None, None)
+    return dict(zip(("p50_ms", "p99_ms"), both, strict=True))

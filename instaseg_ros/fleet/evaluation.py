@@ -153,7 +153,7 @@ def evaluate_recordings(
     `evaluate` does.
     """
     before: dict[str, dict[str, Any]] = {}
-    if folder is not None and not (keeping.coco or keeping.seen):
+    if folder is not None and not keeping.coco:
         before = folder.done(sources)
     fleet = Fleet(crew, keeping)
     fleet.survey([one for one in sources if one.name not in before])
@@ -282,7 +282,7 @@ class Fleet:
     ) -> Evaluation:
         """What is kept besides rows of these, as one evaluation."""
         keeping = self._keeping
-        kept = sources if keeping.coco or keeping.seen else []
+        kept = sources if keeping.coco else []
         opened = [self._crew.opened(self._surveys[one.name][1]).frames for one in kept]
         dataset = Recordings(opened, [one.name for one in kept], names[0])
         found = begin(dataset, classes, *keeping)

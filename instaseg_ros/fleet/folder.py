@@ -86,7 +86,12 @@ class RunFolder:
         return read_rows(self._file(name))
 
     def _file(self, name: str) -> Path:
-        return self.path / f"{name}{SUFFIX}"
+        return file_of(self.path, name)
+
+
+def file_of(run: Path, name: str) -> Path:
+    """The rows of a recording."""
+    return run / f"{name}{SUFFIX}"
 
 
 def files_in(path: Path) -> list[Path]:

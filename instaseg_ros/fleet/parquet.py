@@ -12,7 +12,8 @@ import numpy as np
 from instaseg_ros.contract import format_of
 from instaseg_ros.errors import InputError, MissingExtraError
 from instaseg_ros.files import written_whole
-from instaseg_ros.fleet.rows import COLUMNS, FRAME, KINDS, Table
+from instaseg_ros.fleet.pictures import Picture
+from instaseg_ros.fleet.rows import COLUMNS, COUNTED, FRAME, KINDS, Table
 
 try:
     import duckdb
@@ -99,10 +100,11 @@ _EXPECTED = f"expected a file of `instaseg evaluate -o` ({format_of(FORMAT)})"
 
 
 def read_rows(path: Path) -> dict[str, Table]:
-    """The rows by kind, in order, with the columns of the kind. Raises InputError if damaged."""
+    """The rows that are counted, by kind, in order, with the columns of the kind. Raises InputError
+    if damaged."""
     try:
         with connect() as database:
-            rows = {kind: _read(database, path, kind) for kind in KINDS}
+            rows = {kind: _read(database, path, kind) for kind in (FRAME, *COUNTED)}
     except duckdb.Error as error:
         raise InputError(f"rows {path} cannot be read: {str(error).splitlines()[0]}") from error
     if not len(rows[FRAME]["frame"]):
@@ -116,6 +118,31 @@ def _read(database: Any, path: Path, kind: str) -> Table:
         f"SELECT {selected(kind)} FROM ({rows_of([path])}) WHERE kind = '{kind}' ORDER BY {order}"
     ).fetchnumpy()
     return {name: np.ma.asarray(column) for name, column in found.items()}
+
+
+def picture_sizes(path: Path) -> dict[int, int]:
+    """The frames of a recording of which a picture was kept, and its bytes."""
+    size = "octet_length(jpeg) + strlen(outlines)"
+    return dict(_pictures(path, f"frame, {size}"))
+
+
+def read_pictures(path: Path, frames: Sequence[int]) -> dict[int, Picture]:
+    """Those of them that were kept of these frames."""
+    wanted = f"AND frame IN ({', '.join(map(str, frames))})" if frames else "AND false"
+    rows = _pictures(path, "frame, jpeg, outlines", wanted)
+    return {frame: Picture(jpeg, outlines) for frame, jpeg, outlines in rows}
+
+
+def _pictures(path: Path, columns: str, where: str = "") -> list[tuple[Any, ...]]:
+    try:
+        with connect() as database:
+            found: list[tuple[Any, ...]] = database.execute(
+                f"SELECT {columns} FROM ({rows_of([path])}) WHERE kind = 'picture' {where} "
+                "ORDER BY frame"
+            ).fetchall()
+            return found
+    except duckdb.Error as error:
+        raise InputError(f"rows {path} cannot be read: {str(error).splitlines()[0]}") from error
 
 
 def rows_of(paths: Sequence[Path]) -> str:

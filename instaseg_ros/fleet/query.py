@@ -1,8 +1,8 @@
 """Asks the rows of a run with SQL, by DuckDB, which can only read them.
 
-Tables: `frames`, `truths`, `predictions`, and `pairs` of these that overlap; `everything` has the
-rows of all kinds. `other_frames` and the like where a second run is given. Columns are those of
-`rows.COLUMNS`.
+Tables: `frames`, `truths`, `predictions`, `pairs` of these that overlap, and `pictures` of some
+frames; `everything` has the rows of all kinds. `other_frames` and the like where a second run is
+given. Columns are those of `rows.COLUMNS`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ TABLES = {
     "truths": "truth",
     "predictions": "prediction",
     "pairs": "pair",
+    "pictures": "picture",
 }
 # Beyond these DuckDB would reach files, the network, or Python's variables.
 CLOSED = (

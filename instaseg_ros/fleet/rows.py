@@ -6,6 +6,7 @@ They hold every count that metrics need, so that numbers made of rows equal thos
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from instaseg_ros.evaluation.matching import judge
 from instaseg_ros.evaluation.metrics.tracking import TrackedFrame
 from instaseg_ros.evaluation.overlaps import FrameCounts, of_class
+from instaseg_ros.fleet.pictures import Picture, Pictures, picture_of
 from instaseg_ros.frames import Instances, Result
 from instaseg_ros.localization import locate
 from instaseg_ros.rays import sight
@@ -23,13 +25,16 @@ from instaseg_ros.samples import Sample
 Array = NDArray[Any]
 Table = dict[str, Array]
 
-FRAME, TRUTH, PREDICTION, PAIR = KINDS = ("frame", "truth", "prediction", "pair")
-OBJECTS = (TRUTH, PREDICTION)
+FRAME, TRUTH, PREDICTION, PAIR, PICTURE = KINDS = (
+    *("frame", "truth", "prediction", "pair"),
+    "picture",
+)
+OBJECTS, COUNTED = (TRUTH, PREDICTION), (TRUTH, PREDICTION, PAIR)
 GOOD, BAD, EXCUSED = 1, 2, 3
 # By these numbers; 0: the class is not evaluated.
 VERDICTS = {TRUTH: (None, "found", "missed", "excused")}
 VERDICTS[PREDICTION] = (None, "right", "wrong", "excused")
-MINUTE_NS = 60_000_000_000
+SECOND_NS, MINUTE_NS = 1_000_000_000, 60_000_000_000
 
 
 class Column(NamedTuple):
@@ -42,7 +47,7 @@ class Column(NamedTuple):
 
 
 COLUMNS = (
-    Column("kind", "VARCHAR", KINDS, "`frame`, `truth`, `prediction` or `pair`"),
+    Column("kind", "VARCHAR", KINDS, "`frame`, `truth`, `prediction`, `pair` or `picture`"),
     Column("recording", "VARCHAR", KINDS, "name of the recording in this run"),
     Column("frame", "INTEGER", KINDS, "number of the frame in the recording, from 0"),
     Column("stamp_ns", "BIGINT", KINDS, "stamp of the image, nanoseconds"),
@@ -72,6 +77,8 @@ COLUMNS = (
     Column("partner", "INTEGER", OBJECTS, "label value of its match on the other side"),
     Column("switched", "BOOLEAN", (TRUTH,), "with tracking: matched by another id than before"),
     Column("distance_m", "DOUBLE", OBJECTS, "median depth, where there is depth"),
+    Column("jpeg", "BLOB", (PICTURE,), "the image, at most 640 pixels wide"),
+    Column("outlines", "VARCHAR", (PICTURE,), "JSON: its objects, as paths of SVG on the picture"),
 )
 
 
@@ -117,7 +124,8 @@ def judged(counts: FrameCounts) -> tuple[Side, Side]:
 
 
 class Rows:
-    """Collects the rows of one recording, by the name that it has in the run.
+    """Collects the rows of one recording, by the name that it has in the run, with pictures of some
+    frames.
 
     truth_names, predicted_names: class names by the class ids of samples and results. tracking:
     whether predicted ids last, so that it can be told when they switch. start, first_ns: number of
@@ -140,6 +148,7 @@ class Rows:
         self._last: dict[tuple[int, int], int] = {}  # predicted id by class and true id
         self._first_ns = first_ns
         self._parts: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+        self._pictures = Pictures()
 
     def add(
         self, sample: Sample, result: Result, counts: FrameCounts, facts: Facts | None = None
@@ -201,6 +210,12 @@ class Rows:
             count = 1 if kind == FRAME else len(values["place"])
             everywhere = {name: np.full(count, value) for name, value in where.items()}
             self._parts[kind].append({**everywhere, **values})
+        self._pictures.offer(
+            where["frame"],
+            (frame.stamp_ns - first_ns) // SECOND_NS,
+            int((truth.verdict == BAD).sum() + (predicted.verdict == BAD).sum()),
+            lambda: self._picture(sample, found, parts),
+        )
 
     def tables(self) -> dict[str, Table]:
         """By kind the columns (N,) that have values; masked where one has none."""
@@ -217,7 +232,34 @@ class Rows:
                 table["verdict"] = np.array(VERDICTS[kind], object)[table["verdict"]]
             table["recording"] = np.full(len(table["frame"]), self._recording, object)
             tables[kind] = table
+        if kept := self._pictures.kept():
+            chosen = np.array(list(kept)) - self._start
+            tables[PICTURE] = {
+                name: tables[FRAME][name][chosen]
+                for name in ("frame", "stamp_ns", "minute", "recording")
+            } | {
+                name: np.array([getattr(one, name) for one in kept.values()], object)
+                for name in Picture._fields
+            }
         return tables
+
+    def _picture(
+        self, sample: Sample, found: Instances, parts: Mapping[str, dict[str, Any]]
+    ) -> Picture:
+        """The frame with its objects as they are in the rows of both kinds."""
+        said = {}
+        for kind in OBJECTS:
+            keys = ("id", "class", "verdict", "partner", "iou", "score")
+            columns = {key: parts[kind][key] for key in keys if key in parts[kind]}
+            columns["class"] = self._names[kind][columns["class"].astype(np.int64)]
+            columns["verdict"] = np.array(VERDICTS[kind], object)[columns["verdict"]]
+            for key in ("iou", "score"):
+                if key in columns:
+                    columns[key] = np.round(columns[key].astype(float), 3)
+            rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+            said[kind] = [dict(zip(columns, row, strict=True)) for row in rows]
+        sides = (sample.labels, said[TRUTH]), (found.labels, said[PREDICTION])
+        return picture_of(sample.frame.image, *sides)
 
     def _switched(self, sample: Sample, partners: Array) -> Array:
         """(G,) bool, masked without tracking; see `clear_counts`."""
@@ -233,13 +275,27 @@ class Rows:
 
 
 def joined(parts: Sequence[Mapping[str, Table]]) -> dict[str, Table]:
-    """The tables of a recording's consecutive parts as one."""
-    return {
+    """The tables of a recording's consecutive parts as one, with the pictures that are kept of a
+    whole recording."""
+    tables = {
         kind: {
             name: np.ma.concatenate([part[kind][name] for part in parts]) for name in parts[0][kind]
         }
-        for kind in parts[0]
+        for kind in parts[0]  # every part has frames, and a picture of one
     }
+    pictures, chosen = tables[PICTURE], _chosen(tables[FRAME], tables[PICTURE])
+    return {**tables, PICTURE: {name: column[chosen] for name, column in pictures.items()}}
+
+
+def _chosen(frames: Table, pictures: Table) -> Array:
+    """Which of the pictures (N,) are kept of a recording with all these frames: bool."""
+    errors = frames["missed"] + frames["wrong"]
+    seconds = (frames["stamp_ns"] - frames["stamp_ns"][0]) // SECOND_NS
+    choice = Pictures(len(errors))
+    for number, *picture in zip(*(pictures[k] for k in ("frame", *Picture._fields)), strict=True):
+        draw = partial(Picture, *picture)
+        choice.offer(int(number), int(seconds[number]), int(errors[number]), draw)
+    return np.isin(pictures["frame"], list(choice.kept()))
 
 
 def _or_nothing(value: Any, kind: type) -> Array:
@@ -301,7 +357,7 @@ def frames_of(tables: Mapping[str, Table], class_names: Sequence[str]) -> Iterat
     edges = (
         {
             kind: np.searchsorted(tables[kind]["frame"], np.append(numbers, numbers[-1] + 1))
-            for kind in KINDS[1:]
+            for kind in COUNTED
         }
         if len(numbers)
         else {}
@@ -311,8 +367,7 @@ def frames_of(tables: Mapping[str, Table], class_names: Sequence[str]) -> Iterat
     for k in range(len(numbers)):
         spans = {kind: slice(*ends[k : k + 2].tolist()) for kind, ends in edges.items()}
         truth, predicted, overlap = (
-            {name: column[spans[kind]] for name, column in tables[kind].items()}
-            for kind in KINDS[1:]
+            {name: column[spans[kind]] for name, column in tables[kind].items()} for kind in COUNTED
         )
         table = np.zeros((len(truth["id"]), len(predicted["id"])), np.int64)
         table[overlap["place"], overlap["other"]] = overlap["px"]

@@ -60,7 +60,6 @@ class Keeping(NamedTuple):
     min_pixels: float | None = None
     coco: bool = False
     tracking: bool = False
-    seen: bool = False
 
 
 class Opened(NamedTuple):
@@ -116,12 +115,14 @@ class Live(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The result of a task. rows: by kind. stage_ms: of each frame. outside: how many of the
-    dropped frames lie before the first result and after the last one. live: None where results were
-    made now. found: None unless more than rows is to be kept."""
+    """The result of a task. rows: by kind. stage_ms: of each frame. runtime: with its precision;
+    empty for recorded results. outside: how many of the dropped frames lie before the first result
+    and after the last one. live: None where results were made now. found: None unless more than
+    rows is to be kept."""
 
     rows: dict[str, Table]
     stage_ms: list[dict[str, float]]
+    runtime: str
     live: Live | None
     outside: tuple[int, int]
     found: Evaluation | None
@@ -176,11 +177,11 @@ def evaluate(
 
     with task.source.here():
         extend(found, predictor, task.frames, each)
-    kept = replace(found, dataset=opened.frames) if keeping.coco or keeping.seen else None
+    kept = replace(found, dataset=opened.frames) if keeping.coco else None
     live, outside = None, (0, 0)
     if recorded is not None:
         live, outside = _live(recorded, len(task.frames)), recorded.outside()
-    return Part(rows.tables(), found.stage_ms, live, outside, kept)
+    return Part(rows.tables(), found.stage_ms, _runtime(predictor), live, outside, kept)
 
 
 def whole(
@@ -195,6 +196,8 @@ def whole(
         "evaluated_classes": list(evaluated),
         "stage_ms": _medians([one for part in parts for one in part.stage_ms]),
     }
+    if runtimes := {part.runtime for part in parts if part.runtime}:
+        facts["runtime"] = ", ".join(sorted(runtimes))
     lives = [part.live for part in parts if part.live is not None]
     if lives:
         frames, dropped = sum(one.frames for one in lives), sum(one.dropped for one in lives)
@@ -219,6 +222,13 @@ def _facts(recorded: RecordedPredictor | None, stamp_ns: int) -> Facts:
     if recorded.dropped and recorded.dropped[-1] == stamp_ns:
         return Facts(dropped=True)
     return Facts(latency_ms=recorded.results.latency_ms.get(stamp_ns))
+
+
+def _runtime(predictor: Predictor) -> str:
+    """Of a pipeline, with its precision."""
+    if not isinstance(predictor, Pipeline):
+        return ""
+    return f"{predictor.runtime.name} {predictor.runtime.precision}"
 
 
 def _medians(stage_ms: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from instaseg_ros.ros.batching import Slots, batch_sizes, batches
 from instaseg_ros.ros.channel import LOG_EVERY_S, CameraChannel, Received
 from instaseg_ros.ros.gpu import Gpu, GpuWatch
 from instaseg_ros.ros.keep_up import EVENLY, EvenPicker
-from instaseg_ros.ros.machine import MachineWatch
+from instaseg_ros.ros.machine import MachineWatch, give_memory_back
 from instaseg_ros.ros.newest_frame_queue import NewestFrameQueue
 from instaseg_ros.ros.reasons import Input
 from instaseg_ros.ros.scheduling import be_nice, processors
@@ -30,6 +30,7 @@ from instaseg_ros.ros.transforms import Transforms
 from instaseg_ros.runtimes import Runtime, best_batch
 
 ADAPT_EVERY_S = 0.25
+GIVE_BACK_EVERY_S = 60.0
 
 
 class _Image(NamedTuple):
@@ -118,12 +119,11 @@ class Session:
             self._stop_transforms()
             queue.close()
             raise
-        # The graph is watched in real time, even if ROS time stands still.
-        self._timer = self._node.create_timer(
-            ADAPT_EVERY_S,
-            partial(_adapt, self._channels),
-            clock=Clock(clock_type=ClockType.STEADY_TIME),
-        )
+        clock = Clock(clock_type=ClockType.STEADY_TIME)  # even if ROS time stands still
+        self._timers = [
+            self._node.create_timer(ADAPT_EVERY_S, partial(_adapt, self._channels), clock=clock),
+            self._node.create_timer(GIVE_BACK_EVERY_S, give_memory_back, clock=clock),
+        ]
         self.started = True
 
     def describe(self) -> dict[str, tuple[Input, Snapshot]]:
@@ -141,7 +141,8 @@ class Session:
     def stop(self, timeout_s: float | None = None) -> None:
         """Unsubscribe, and wait up to `timeout_s` for the images in work."""
         self.started = False
-        self._node.destroy_timer(self._timer)
+        for timer in self._timers:
+            self._node.destroy_timer(timer)
         for channel in self._channels:
             channel.stop()
         self._stop_transforms()

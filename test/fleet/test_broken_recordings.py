@@ -75,9 +75,15 @@ def test_others_go_on_and_the_run_ends_with_1(tmp_path: Path, capsys: Capture) -
     numbers = json.loads((run / "evaluation.json").read_text())
     assert list(numbers["recordings"]) == ["a", "c"] and numbers["ap50"] == 1.0
     assert list(numbers["broken"]) == ["b"] and "no message can be read" in numbers["broken"]["b"]
+    # Limits tell of the others only: kept or broken, the exit code is that of an incomplete run.
+    for limit in ("ap50=1", "ap=2"):
+        assert cli.main([*arguments, "--fail-under", limit]) == 1
+        told = capsys.readouterr().err
+        assert "not evaluated: 1 of 3 recordings, nor held to the limits" in told
+        assert ("--fail-under: ap 1, expected at least 2" in told) == (limit == "ap=2")
     # Repaired, it is all that is left to do.
     (tmp_path / "b.mcap").write_bytes(bags[0].read_bytes())
-    assert cli.main(arguments) == 0
+    assert cli.main([*arguments, "--fail-under", "ap=2"]) == 3
     assert "done before, not again: a, c" in capsys.readouterr().out
     assert json.loads((run / "evaluation.json").read_text())["broken"] == {}
 
@@ -115,7 +121,7 @@ def test_parts_in_any_order_give_the_same_to_the_byte(
         Source(name, write_street_bag(tmp_path / f"{name}.mcap", count))
         for name, count in (("a", 7), ("b", 1), ("c", 10))
     ]
-    keeping = Keeping(coco=True, seen=True)
+    keeping = Keeping(coco=True)
     made = {}
     for crew in (Alone, Backwards):
         folder = RunFolder(tmp_path / crew.__name__, {}, sources)
@@ -126,7 +132,6 @@ def test_parts_in_any_order_give_the_same_to_the_byte(
             str(numbers_of(outcome.frames, outcome.classes.names, False)),
             str(outcome.found.coco.average_precision()),  # with NaN
             outcome.found.indices,
-            [seen.png for seen in outcome.found.seen or []],
             [outcome.found.dataset[k].frame.stamp_ns for k in outcome.found.indices],
         )
     assert made[Alone] == made[Backwards]

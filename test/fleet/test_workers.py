@@ -25,6 +25,7 @@ from written_recordings import (
 
 from instaseg_ros import cli
 from instaseg_ros.fleet.evaluation import Alone, evaluate_recordings, numbers_of
+from instaseg_ros.fleet.parquet import connect, picture_sizes, rows_of
 from instaseg_ros.fleet.source import Source
 from instaseg_ros.fleet.work import Recipe
 from instaseg_ros.fleet.workers import RayCrew
@@ -33,7 +34,7 @@ from instaseg_ros.synthetic_street import SyntheticStreet, export
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 Capture = pytest.CaptureFixture[str]
-TIMES = {"ms_per_frame", "stage_ms"}
+TIMES = {"ms_per_frame", "p50_ms", "p99_ms", "stage_ms"}
 
 
 class Resettable(StandInPipeline):
@@ -49,28 +50,32 @@ def without_times(value: Any) -> Any:
 
 def test_workers_give_what_one_process_gives_byte_for_byte(tmp_path: Path, capsys: Capture) -> None:
     """Of three recordings, of which one is long enough to be cut and one is broken."""
-    frames = {"long": 120, "short": 7}
+    frames = {"long": 125, "short": 7}
     bags = [str(write_street_bag(tmp_path / f"{n}.mcap", count)) for n, count in frames.items()]
     robots = []
     for name, count in frames.items():
-        results = {stamp_ns(k): two_instances(k // 2) for k in range(count) if k % 5}
+        results = {stamp_ns(k): two_instances(k // 2) for k in range(count) if k % 7}
         robots.append(str(write_said(tmp_path / f"{name}-robot.mcap", results, CLASS_NAMES, 30.0)))
     (tmp_path / "broken.mcap").write_bytes(b"no recording")
     data = [bags[0], str(tmp_path / "broken.mcap"), bags[1]]
     options = ["--predictions", robots[0], robots[1], robots[1]]
     for run, workers in (("one", "1"), ("two", "2")):
-        arguments = ["evaluate", *data, *options, "-o", str(tmp_path / run), "--workers", workers]
-        assert cli.main(arguments) == 1
+        arguments = ["evaluate", *data, *options, "--report", str(tmp_path / run)]
+        assert cli.main([*arguments, "--workers", workers]) == 1
         said = capsys.readouterr()
         assert "not evaluated: 1 of 3 recordings\n  broken: bag " in said.err
-        assert "127 frames of 2 recordings" in said.out
+        assert "132 frames of 2 recordings" in said.out
     made = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert made == ["evaluation.json", "long.parquet", "short.parquet"]
+    assert made == ["evaluation.json", "long.parquet", "report.html", "short.parquet"]
     for name in made:
         both = [(tmp_path / run / name).read_bytes() for run in ("one", "two")]
         assert both[0] == both[1], name
     live = json.loads((tmp_path / "two" / "evaluation.json").read_text())["recordings"]["long"]
-    assert live["live"]["frames"] == 120 and live["live"]["dropped"] == 24
+    assert live["live"]["frames"] == 125 and live["live"]["dropped"] == 18
+    pictures = list(picture_sizes(tmp_path / "two" / "long.parquet"))
+    assert {*range(0, 125, 4), 21, 42, 63, 105} <= set(pictures)  # and the worst of each second
+    assert len(pictures) <= 32 + 7
+    assert "not evaluated: broken: bag " in (tmp_path / "two" / "report.html").read_text()
 
 
 def test_workers_run_the_network_on_a_cluster(tmp_path: Path, capsys: Capture) -> None:
@@ -82,19 +87,29 @@ def test_workers_run_the_network_on_a_cluster(tmp_path: Path, capsys: Capture) -
         export.write_bag(street, tmp_path / f"{seed}.mcap")
         bags.append(str(tmp_path / f"{seed}.mcap"))
     arguments = ["evaluate", *bags, "--weights", "street-synthetic", "--tracking", "--coco"]
-    assert cli.main([*arguments, "--json", str(tmp_path / "one")]) == 0
+    assert cli.main([*arguments, "--report", str(tmp_path / "one")]) == 0
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
         cluster.add_node(num_cpus=1)
         crew = ["--ray", cluster.address, "--workers"]
-        assert cli.main([*arguments, "--json", str(tmp_path / "two"), *crew, "2"]) == 0
+        assert cli.main([*arguments, "--report", str(tmp_path / "two"), *crew, "2"]) == 0
         capsys.readouterr()
         assert cli.main([*arguments, *crew, "3"]) == 2
         assert "--workers: expected 1 to 2, one a core, got 3" in capsys.readouterr().err
     finally:
         cluster.shutdown()
-    one, two = (json.loads((tmp_path / name).read_text()) for name in ("one", "two"))
+    runs = tmp_path / "one", tmp_path / "two"
+    one, two = (json.loads((run / "evaluation.json").read_text()) for run in runs)
     assert without_times(one) == without_times(two)
+    runtime = one["recordings"]["0"]["runtime"]
+    for run in runs:
+        assert f"weights street-synthetic, {runtime}" in (run / "report.html").read_text()
+    for name in ("0.parquet", "1.parquet"):
+        rows = [
+            connect().sql(f"SELECT * EXCLUDE (ms) FROM ({rows_of([run / name])})").fetchall()
+            for run in runs
+        ]
+        assert rows[0] == rows[1]
     assert one["images"] == 8 and one["tracking"]["sequences"] == 2
 
 

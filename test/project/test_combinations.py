@@ -24,6 +24,8 @@ from instaseg_ros import cli
 from instaseg_ros.checkpoint import Checkpoint, save_checkpoint
 from instaseg_ros.config import Config, merge
 from instaseg_ros.evaluation.report import build
+from instaseg_ros.fleet import rows
+from instaseg_ros.fleet.pictures import Picture, picture_of
 from instaseg_ros.frames import Frame, Instances, Result
 from instaseg_ros.pipeline import Pipeline
 from instaseg_ros.recordings.bags import COMPRESSED, DETECTIONS, IMAGE, BagWriter, deserialize
@@ -318,17 +320,26 @@ def test_a_report_shows_what_was_scored_and_a_memory_lasts_through_sequences_alo
         shown.append((image, labels))
         return paint(image, labels, *rest)
 
+    def drawn(image: np.ndarray, truth: Any, predicted: Any) -> Picture:
+        shown.extend([(image, truth[0]), (image, predicted[0])])
+        return picture_of(image, truth, predicted)
+
+    if dataset == "recording":
+        pytest.importorskip("duckdb")
     data, file = DATASETS[dataset](tmp_path / "data"), weights["spatio_temporal"]
     words = ["evaluate", str(data), "--split", *SEQUENCES.get(dataset, ["val"]), "--frames", "3"]
     words += ["--report", str(tmp_path / "report"), "--worst", "2", "--json", str(tmp_path / "n")]
     with monkeypatch.context() as patch:
         patch.setattr(Pipeline, "process", counted)
         patch.setattr(build, "paint", painted)
+        patch.setattr(rows, "picture_of", drawn)  # of recordings
         words += ["--tracking"] * tracking
         assert cli.main([*words, *options(file)]) == 0
     numbers = json.loads((tmp_path / "n").read_text())
     assert numbers["images"] == len(scored) and ("tracking" in numbers) == tracking
-    assert len(list((tmp_path / "report" / "worst").iterdir())) == min(2, len(scored))
+    assert (tmp_path / "report" / "report.html").exists()
+    if dataset != "recording":
+        assert len(list((tmp_path / "report" / "worst").iterdir())) == min(2, len(scored))
 
     predictions = shown[1::2]  # beside the truth
     assert len(predictions) == len(scored), "a frame that is shown twice or never"

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pytest
 import stand_in_launch
 import yaml
+from documentation import commands
 
 from instaseg_ros.config import Config, parameters
 from instaseg_ros.recordings.result_messages import NODE_NAME, TOPICS
@@ -68,6 +69,22 @@ def test_the_node_and_its_defaults(launch):
     assert node.parameters == {"node.autostart": True}
     assert node.files == [str(SHIPPED)]
     assert node.remappings == [("image", "image")]
+
+
+DOCUMENTED = [words for words in commands("ros2") if words[0] == "launch"]
+
+
+@pytest.mark.parametrize("words", DOCUMENTED, ids=" ".join)
+def test_documented_commands(launch, words):
+    assert words[1:3] == ["instaseg_ros", "instaseg.launch.py"]
+    given = dict(word.split(":=") for word in words[3:] if word != "--show-args")
+    declared = {a.name for a in launch.described().actions if hasattr(a, "description")}
+    assert set(given) <= declared
+    (node, *_) = launch(**given).processes
+    images = {topic for name, topic in node.remappings if name.endswith("image")}
+    names = given.get("cameras", "").split(",")
+    wanted = given.get("image", "image")
+    assert images == {wanted.replace("{camera}", name) for name in names}
 
 
 def test_the_parameter_file_is_the_shipped_one(launch):

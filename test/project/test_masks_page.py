@@ -49,7 +49,7 @@ int main(int, char ** argv)
 
 def code(language: str, function: str) -> str:
     blocks = re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-    (found,) = (block for block in blocks if f"{function}(" in block)
+    (found,) = (block for block in blocks if re.search(rf"(def|>) {function}\(", block))
     return found
 
 

@@ -117,7 +117,9 @@ def test_manifest_and_setup_agree() -> None:
 def test_what_is_imported_is_declared() -> None:
     """To pip in setup.py, to rosdep in package.xml."""
     imported = {name: path for path in SOURCES for name in third_party(path)}
-    to_pip = {key(r.name) for r in required(*set(setup_arguments()["extras_require"]) - {"test"})}
+    to_pip = {
+        key(r.name) for r in required(*set(setup_arguments()["extras_require"]) - {"docs", "test"})
+    }
     to_rosdep = {dependency.name for dependency in manifest().exec_depends}
     without_extras = {key(r.name) for r in required("pip")}
     for name, path in imported.items():
@@ -164,7 +166,11 @@ def test_every_requirement_is_pinned_once_and_in_bounds(python: str) -> None:
 def test_the_lowest_promise_is_what_make_lowest_installs() -> None:
     """lowest.txt has the first version, or a later one of the same series, for each bound."""
     lowest = {key(pin.name): pin for pin in pins("lowest.txt")}
-    tools = {key(r.name) for r in required("test")} - {"pytest", "pytest-xdist", "hypothesis"}
+    tools = {key(r.name) for r in required("docs", "test")} - {
+        "pytest",
+        "pytest-xdist",
+        "hypothesis",
+    }
     for requirement in required(*set(setup_arguments()["extras_require"]) - ELSEWHERE):
         if key(requirement.name) in NOT_AT_ITS_LOWEST | tools:
             continue

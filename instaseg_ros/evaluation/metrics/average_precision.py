@@ -52,9 +52,9 @@ def ap_table(ranked: Mapping[str, Ranked]) -> dict[str, AveragePrecision]:
     return table
 
 
-def class_ap(ranked: Ranked) -> NDArray[np.float64]:
-    """(10,) AP at each of OVERLAPS; NaN without objects."""
-    return np.array([_area(precision_recall(ranked, threshold)) for threshold in OVERLAPS])
+def class_ap(ranked: Ranked, times: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+    """(10,) AP at each of OVERLAPS; NaN without objects. times: see `precision_recall`."""
+    return np.array([_area(precision_recall(ranked, one, times)) for one in OVERLAPS])
 
 
 def frame_losses(classes: Iterable[Ranked]) -> NDArray[np.float64]:
@@ -83,20 +83,27 @@ def frame_losses(classes: Iterable[Ranked]) -> NDArray[np.float64]:
     return losses / len(classes)
 
 
-def precision_recall(ranked: Ranked, threshold: float) -> Curve | None:
-    """The curve of one class at one IoU of at least 0.5; None without objects."""
-    objects = ranked.objects.sum()
+def precision_recall(
+    ranked: Ranked, threshold: float, times: NDArray[np.int64] | None = None
+) -> Curve | None:
+    """The curve of one class at one IoU of at least 0.5; None without objects. times: (N,) how
+    often each frame counts; None: once."""
+    right, counted = ranked.at(threshold)
+    if times is None:
+        times = np.ones(len(ranked.objects), np.int64)
+    objects, weight = ranked.objects @ times, times[ranked.frame]
     if not objects:
         return None
-    right, counted = ranked.at(threshold)
-    right, scores = right[counted], ranked.scores[counted]
+    counted = counted & (weight > 0)
+    right, scores, weight = right[counted], ranked.scores[counted], weight[counted]
     order = np.argsort(scores, kind="stable")
     scores, first = np.unique(scores[order], return_index=True)  # one point per distinct score
-    below = np.concatenate([[0], np.cumsum(right[order])])[
-        first
-    ]  # right predictions with a lower score
-    true_positives = right.sum() - below
-    precision = np.append(true_positives / (len(right) - first), 1.0)
+    # Predictions, and right ones, with a lower score.
+    lower, lower_right = (
+        np.concatenate([[0], np.cumsum(one[order])])[first] for one in (weight, right * weight)
+    )
+    true_positives = (right * weight).sum() - lower_right
+    precision = np.append(true_positives / (weight.sum() - lower), 1.0)
     return Curve(precision, np.append(true_positives / objects, 0.0), scores)
 
 

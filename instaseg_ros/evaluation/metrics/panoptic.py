@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from instaseg_ros.evaluation.matching import iou, judge
 from instaseg_ros.evaluation.overlaps import FrameCounts, of_class
 
@@ -18,20 +20,37 @@ class PanopticQuality(NamedTuple):
     rq: float
 
 
-def panoptic_quality(frames: Sequence[FrameCounts], class_id: int) -> PanopticQuality:
-    """PQ of one class over all frames.
+class PanopticCounts(NamedTuple):
+    """total_iou: sum over the matches, in which the prediction's ignored pixels do not count."""
 
-    In the IoU of a match, the prediction's ignored pixels do not count.
-    """
-    total_iou, right, wrong, missed = 0.0, 0, 0, 0
-    for frame in frames:
-        counts = of_class(frame, class_id)
-        solid = counts._replace(predicted_px=counts.predicted_px - counts.ignored_px)
-        found = judge(counts, iou(solid))
-        total_iou += float(found.iou[found.match].sum())
-        right += int(found.match.sum())
-        wrong += int(found.wrong.sum())
-        missed += int((~found.match.any(1)).sum())
+    total_iou: float = 0.0
+    right: float = 0
+    wrong: float = 0
+    missed: float = 0
+
+
+def panoptic_quality(frames: Sequence[FrameCounts], class_id: int) -> PanopticQuality:
+    """PQ of one class over all frames."""
+    counts = [PanopticCounts(), *(panoptic_counts(frame, class_id) for frame in frames)]
+    return quality_of(PanopticCounts(*np.sum(counts, axis=0).tolist()))
+
+
+def panoptic_counts(frame: FrameCounts, class_id: int) -> PanopticCounts:
+    """Of one class in one frame."""
+    counts = of_class(frame, class_id)
+    solid = counts._replace(predicted_px=counts.predicted_px - counts.ignored_px)
+    found = judge(counts, iou(solid))
+    return PanopticCounts(
+        float(found.iou[found.match].sum()),
+        int(found.match.sum()),
+        int(found.wrong.sum()),
+        int((~found.match.any(1)).sum()),
+    )
+
+
+def quality_of(counts: PanopticCounts) -> PanopticQuality:
+    """PQ of summed counts."""
+    total_iou, right, wrong, missed = counts
     if not right + wrong + missed:
         return PanopticQuality(*[float("nan")] * 3)
     sq, rq = total_iou / max(right, 1), right / (right + 0.5 * wrong + 0.5 * missed)

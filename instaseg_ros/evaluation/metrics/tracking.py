@@ -85,6 +85,14 @@ class HotaCounts(NamedTuple):
     association: NDArray[np.float64]
 
 
+class SequenceCounts(NamedTuple):
+    """All counts of one class in one sequence."""
+
+    clear: ClearCounts
+    identity: IdentityCounts
+    hota: HotaCounts
+
+
 class TrackScore(NamedTuple):
     """hota: mean over alpha of sqrt(DetA * AssA); deta and assa are means over alpha too. All are
     in [0, 1]; motsa and smotsa may be negative. NaN without objects, motsp also without matches."""
@@ -109,16 +117,24 @@ def summarize_tracks(
 ) -> dict[str, Any]:
     """`per_class.NAME` with the fields of TrackScore, and beside it their means over the classes
     that have objects; the counts and sequences are totals."""
-    rows = {name: track_score(sequences, c)._asdict() for c, name in enumerate(class_names)}
+    rows = {name: track_score(sequences, c) for c, name in enumerate(class_names)}
+    per_class = {name: row._asdict() for name, row in rows.items()}
+    means = mean_score(list(rows.values()))
+    return {**means, "sequences": len(sequences), "per_class": per_class}
+
+
+def mean_score(classes: Sequence[TrackScore]) -> dict[str, Any]:
+    """The fields of TrackScore: shares are means over the classes that have objects, counts
+    totals."""
     means: dict[str, Any] = {}
     for key in TrackScore._fields:
-        values = np.array([row[key] for row in rows.values()])
+        values = np.array([getattr(row, key) for row in classes])
         if key not in TITLES:
             means[key] = int(values.sum())
         else:
             known = values[~np.isnan(values)]
             means[key] = float(known.mean()) if len(known) else float("nan")
-    return {**means, "sequences": len(sequences), "per_class": rows}
+    return means
 
 
 def tracking_line(summary: dict[str, Any]) -> str:
@@ -133,18 +149,29 @@ def tracking_line(summary: dict[str, Any]) -> str:
 
 
 def track_score(sequences: Sequence[Sequence[TrackedFrame]], class_id: int) -> TrackScore:
-    """One class over all sequences: counts are summed, then divided."""
-    overlaps = [[class_overlaps(frame, class_id) for frame in frames] for frames in sequences]
-    clear = ClearCounts(*np.sum([ClearCounts(), *map(clear_counts, overlaps)], axis=0).tolist())
+    """One class over all sequences."""
+    return score_of([sequence_counts(frames, class_id) for frames in sequences])
+
+
+def sequence_counts(frames: Sequence[TrackedFrame], class_id: int) -> SequenceCounts:
+    """One class in one sequence."""
+    overlaps = [class_overlaps(frame, class_id) for frame in frames]
+    return SequenceCounts(clear_counts(overlaps), identity_counts(overlaps), hota_counts(overlaps))
+
+
+def score_of(sequences: Sequence[SequenceCounts]) -> TrackScore:
+    """One class over sequences: counts are summed, then divided."""
+    clears = [ClearCounts(), *(one.clear for one in sequences)]
+    clear = ClearCounts(*np.sum(clears, axis=0).tolist())
     objects, matches, id_switches = map(int, (clear.objects, clear.matches, clear.id_switches))
     if not objects:
         nan = float("nan")
         return TrackScore(nan, nan, nan, nan, nan, nan, nan, 0, 0, 0, 0, 0, 0)
-    hota = [hota_counts(frames) for frames in overlaps]
+    hota = [one.hota for one in sequences]
     found = np.sum([one.matches for one in hota], axis=0)
     detection = found / np.sum([one.matches + one.missed + one.wrong for one in hota], axis=0)
     association = np.sum([one.association for one in hota], axis=0) / np.maximum(found, 1)
-    identity = IdentityCounts(*np.sum([identity_counts(frames) for frames in overlaps], axis=0))
+    identity = IdentityCounts(*np.sum([one.identity for one in sequences], axis=0))
     penalty = clear.wrong + id_switches
     return TrackScore(
         hota=float(np.sqrt(detection * association).mean()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from instaseg_ros.config import dump
 from instaseg_ros.datasets import Dataset, Sample, Sequences
-from instaseg_ros.evaluation.matching import judge
+from instaseg_ros.evaluation.matching import Ranked, judge
 from instaseg_ros.evaluation.metrics import breakdown
 from instaseg_ros.evaluation.metrics.average_precision import frame_losses
 from instaseg_ros.evaluation.overlaps import FrameCounts, of_class
@@ -227,10 +227,29 @@ def _tiles(found: Evaluation, summary: dict[str, Any]) -> dict[str, str]:
 
 
 def _cards(found: Evaluation) -> list[Card]:
-    names, ranked, edges = found.classes.names, found.ranked, breakdown.TOUCHING_EDGES
-    by_size = breakdown.ap_by_size(found.counts, names)
+    names, edges = found.classes.names, breakdown.TOUCHING_EDGES
     by_touching = breakdown.ap_by(found.counts, *_touching(found), edges, names)
     stages = {s: np.array([one[s] for one in found.stage_ms]) for s in found.stage_ms[0]}
+    return [
+        *accuracy_cards(found.counts, names, found.ranked),
+        Card(
+            "AP over occlusion",
+            plots.bins_plot(by_touching, "percent of the border shared"),
+            "Occlusion is measured by how much of an object's border touches other objects, "
+            "in front or behind.",
+        ),
+        Card(
+            "Time of each frame",
+            plots.timing_plot(stages),
+            "In the order of evaluation. The first frame of a size takes longer.",
+        ),
+    ]
+
+
+def accuracy_cards(
+    counts: Sequence[FrameCounts], names: Sequence[str], ranked: Mapping[str, Ranked]
+) -> list[Card]:
+    """What can be drawn of counts alone. ranked: `rankings` of them."""
     return [
         Card(
             "Precision over recall",
@@ -244,18 +263,12 @@ def _cards(found: Evaluation) -> list[Card]:
         ),
         Card(
             "AP over object size",
-            plots.bins_plot(by_size, "pixels of the object"),
+            plots.bins_plot(breakdown.ap_by_size(counts, names), "pixels of the object"),
             "Mean over the classes that have objects of that size.",
         ),
         Card(
-            "AP over occlusion",
-            plots.bins_plot(by_touching, "percent of the border shared"),
-            "Occlusion is measured by how much of an object's border touches other objects, "
-            "in front or behind.",
-        ),
-        Card(
             "Confusion between classes",
-            plots.confusion_plot(breakdown.confusion(found.counts, len(names)), names),
+            plots.confusion_plot(breakdown.confusion(counts, len(names)), names),
             "Objects at IoU 0.5 with a prediction of any class; shade: share of the row.",
         ),
         Card(
@@ -263,11 +276,6 @@ def _cards(found: Evaluation) -> list[Card]:
             plots.reliability_plot(breakdown.reliability(list(ranked.values()))),
             "Mean IoU of predictions with their best object, in tenths by score; below the line "
             "the network is overconfident.",
-        ),
-        Card(
-            "Time of each frame",
-            plots.timing_plot(stages),
-            "In the order of evaluation. The first frame of a size takes longer.",
         ),
     ]
 

@@ -163,6 +163,22 @@ def timing_plot(stage_ms: Mapping[str, NDArray[np.float64]]) -> str:
     return plot.svg
 
 
+def share_plot(values: Sequence[float], unit: str) -> str:
+    """The share of values up to each, with the median and the 99th percentile marked."""
+    plot = Plot()
+    with plot as axes:
+        share = np.arange(1, len(values) + 1) / len(values)
+        axes.plot(np.sort(values), share, drawstyle="steps-post", color=COLORS[0], lw=1.8)
+        for percent, color in ((50, COLORS[2]), (99, COLORS[1])):
+            value = float(np.percentile(values, percent))
+            name = f"p{percent}: {value:.0f} {unit}"
+            axes.axvline(value, color=color, lw=1.2, ls="--", label=name)
+        high = 1.15 * float(np.percentile(values, 99))
+        axes.set(xlabel=unit, ylabel="share of frames", ylim=(0, 1.02), xlim=(0, high or 1))
+        axes.legend(frameon=False, fontsize=9, loc="lower left")
+    return plot.svg
+
+
 def _add_legend(axes: Axes) -> None:
     if axes.lines:  # matplotlib warns if no class has an object
         axes.legend(frameon=False, fontsize=9)

@@ -1,0 +1,1 @@
+"""Pages about runs: one evaluation, or two side by side."""
