@@ -50,7 +50,7 @@ EXIT_CODES = {
     0: "done",
     1: "an input or output failed on the way, or what was examined is not as it should be",
     2: "an option, an input, the weights or a package cannot be used",
-    BEYOND_LIMIT: "a number of `evaluate` is beyond its limit (--fail-under)",
+    BEYOND_LIMIT: "nothing failed, but a number of `evaluate` is beyond its limit (--fail-under)",
     130: "Ctrl-C",
     141: "nobody reads the output any more (`instaseg info DATA | head`)",
 }

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from instaseg_ros import __version__
 from instaseg_ros.errors import ConfigError, InstasegError
+from instaseg_ros.ros.memory import share_arenas
 
 if TYPE_CHECKING:
     from instaseg_ros.ros.managed_node import InstasegNode
@@ -49,6 +50,7 @@ def run(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; returns the exit code: 1 if it cannot start."""
     _answer_questions(sys.argv[1:] if args is None else args)
     stopping = _stop_on_signals()
+    share_arenas()
     try:
         _check_environment()
         _start_ros(args)
