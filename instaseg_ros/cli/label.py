@@ -16,6 +16,12 @@ from instaseg_ros.errors import ConfigError, require
 if TYPE_CHECKING:
     from instaseg_ros.pipeline import Pipeline
 
+EXAMPLES = """
+instaseg label frames/ -o mine/                     # a folder, a video or a recording
+instaseg label drive.mcap -o mine/ --every 10       # each tenth frame of it
+instaseg label drive.json                           # label images or COCO, in place
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""
