@@ -42,6 +42,7 @@ PIP_NAMES = {"cv2": "opencv-python-headless"}
 VERBS = {  # verb: module, what it does
     "demo": ("instaseg_ros.cli.demo", "watch the ROS node label a synthetic street"),
     "replay": ("instaseg_ros.cli.replay", "label a recording, a video or a folder of images"),
+    "view": ("instaseg_ros.cli.view", "draw what the network thinks, from seeds to objects"),
     "play": ("instaseg_ros.cli.play", "publish a recording's topics at the speed they came at"),
     "record": ("instaseg_ros.cli.record", "record topics into one file, as rosbag2 does"),
     "evaluate": (

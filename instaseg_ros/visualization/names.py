@@ -61,9 +61,10 @@ def write_legend(picture: NDArray[np.uint8], lines: Sequence[str]) -> None:
         return
     left, top, right, bottom = place
     cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), LEGEND, -1)
-    height = (bottom - top) // len(lines)
+    height = _bar_size(picture, lines[0])[1]
     for n, line in enumerate(lines):
-        _put(picture, line, (left + height // 4, top + n * height), height, (255, 255, 255))
+        corner = left + height // 4, top + height // 4 + n * height
+        _put(picture, line, corner, height, (255, 255, 255))
 
 
 def legend_place(picture: NDArray[np.uint8], lines: Sequence[str]) -> Rectangle | None:
@@ -71,7 +72,7 @@ def legend_place(picture: NDArray[np.uint8], lines: Sequence[str]) -> Rectangle 
     if not lines:
         return None
     sizes = [_bar_size(picture, line) for line in lines]
-    height = sizes[0][1] * len(lines)
+    height = sizes[0][1] * len(lines) + sizes[0][1] // 2
     width = max(width for width, _ in sizes) + sizes[0][1] // 2
     rows, columns = picture.shape[:2]
     if width * height > LEGEND_SHARE * rows * columns or width > columns:
@@ -140,8 +141,8 @@ def _touching(
 ) -> list[tuple[float, float, float]]:
     middle, last = (left + right - width) // 2, right - width
     return [
-        (left, top - height, 0.0),
-        (middle, top - height, 0.1),
+        (middle, top - height, 0.0),
+        (left, top - height, 0.1),
         (last, top - height, 0.2),
         (left, top, 0.4),
         (right, top, 0.5),
@@ -155,7 +156,7 @@ def _touching(
 def _away(
     width: int, height: int, left: int, top: int, right: int, bottom: int
 ) -> list[tuple[float, float, float]]:
-    columns = (left, (left + right - width) // 2, right - width, right)
+    columns = ((left + right - width) // 2, left, right - width, right)
     return [
         (x, y, cost)
         for away in range(1, FARTHEST + 1)
