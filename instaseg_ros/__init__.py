@@ -102,12 +102,14 @@ def _report_nothing() -> None:
     """Stop other packages from reporting about their users over the network.
 
     Their telemetry is on by default: OpenVINO's at `import openvino` (in a process of its own, with
-    a client ID kept in the home folder), NNCF's when quantising, ONNX Runtime's in every session.
+    a client ID kept in the home folder), NNCF's when quantising, ONNX Runtime's in every session,
+    Ray's of every cluster that it starts.
     """
     modules: dict[str, Any] = sys.modules
     # None makes the import fail, and OpenVINO and NNCF do without it.
     modules.setdefault("openvino_telemetry", None)
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
 _report_nothing()

@@ -1,9 +1,9 @@
 """The `instaseg` command: one module per verb, imported only when it is called.
 
 A verb's module has `add_arguments(parser)` and `run(args) -> exit code`. Exit codes: 0 done;
-1 an input or output failed on the way; 2 an option, input or weights cannot be used; 3 a number of
-`evaluate` is beyond its limit (`--fail-under`); 130 Ctrl-C; 141 nobody reads the output
-(`instaseg info DATA | head`).
+1 an input or output failed on the way; 2 an option, input or weights cannot be used; 3 nothing
+failed, but a number of `evaluate` is beyond its limit (`--fail-under`); 130 Ctrl-C; 141 nobody
+reads the output (`instaseg info DATA | head`).
 """
 
 from __future__ import annotations

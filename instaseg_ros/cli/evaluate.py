@@ -105,7 +105,6 @@ def add_recording_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--truth",
-        type=Path,
         nargs="+",
         metavar="REC",
         help="the recordings that have the truth, one for each; default: the same",
@@ -119,13 +118,22 @@ def add_recording_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--predictions",
-        type=Path,
         nargs="+",
         metavar="REC",
         help="labelled recordings, one for each: what a robot said, instead of results made now",
     )
     group.add_argument(
         "--labels", metavar="TOPIC", help="of --predictions, where several cameras were labelled"
+    )
+    group.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="evaluate by N processes, each with a GPU or cores of its own (extra `scale`); "
+        "default: by this one, on a cluster by one for each GPU",
+    )
+    group.add_argument(
+        "--ray", metavar="ADDRESS", help="on the Ray cluster at this address, or at `auto`"
     )
     group.add_argument("--topic", help="image topic, for recordings that have several")
     group.add_argument(
@@ -141,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
         _check(args)
         from instaseg_ros.cli.evaluate_recordings import run_recordings
 
-        return exit_code_of(run_recordings(args, limits))
+        return exit_code_of(*run_recordings(args, limits))
     args.data, args.split = args.data[0], args.split or "val"
     _check(args)
     from tqdm import tqdm
@@ -198,19 +206,30 @@ def run(args: argparse.Namespace) -> int:
     return exit_code_of(check_limits(limits, facts))
 
 
-def exit_code_of(checked: Sequence[Checked]) -> int:
-    """Says which limits of --fail-under are broken."""
+def exit_code_of(checked: Sequence[Checked], incomplete: bool = False) -> int:
+    """Says which limits of --fail-under are broken. incomplete: some recordings were not evaluated,
+    of which the limits tell nothing, whether kept or broken."""
     for one in checked:
         if not one.kept:
             print(f"--fail-under: {one}", file=sys.stderr)
+    if incomplete:
+        return 1
     return 0 if all(one.kept for one in checked) else BEYOND_LIMIT
 
 
 def _are_recordings(args: argparse.Namespace) -> bool:
     """Whether the data are recordings. Raises ConfigError for options that do not fit the data."""
     from instaseg_ros.datasets import RECORDING, kind_of
+    from instaseg_ros.fleet.remote import is_url
 
-    kinds = {d: SYNTHETIC if d == SYNTHETIC else kind_of(Path(d)).name for d in args.data}
+    kinds = {
+        data: SYNTHETIC
+        if data == SYNTHETIC
+        else RECORDING
+        if is_url(data)
+        else kind_of(Path(data)).name
+        for data in args.data
+    }
     others = [data for data, kind in kinds.items() if kind != RECORDING]
     if not others:
         return True
@@ -226,6 +245,8 @@ def _are_recordings(args: argparse.Namespace) -> bool:
         "--labels": args.labels,
         "--topic": args.topic,
         "--depth": args.depth,
+        "--workers": args.workers,
+        "--ray": args.ray,
     }
     if given := [option for option, value in options.items() if value]:
         raise ConfigError(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,17 +23,18 @@ from instaseg_ros.errors import ConfigError, require
 if TYPE_CHECKING:
     from instaseg_ros.evaluation.limits import Checked, Limit
     from instaseg_ros.files import OutputFile
-    from instaseg_ros.fleet.evaluation import Keeping, Outcome
+    from instaseg_ros.fleet.evaluation import Crew, Keeping, Outcome
     from instaseg_ros.fleet.source import Source
-    from instaseg_ros.pipeline import Pipeline
+    from instaseg_ros.fleet.work import Recipe
 
 MINUTES_SHOWN = 10  # the worst
 
 log = logging.getLogger(__name__)
 
 
-def run_recordings(args: argparse.Namespace, limits: list[Limit]) -> list[Checked]:
-    """Runs the command, and compares its numbers with the limits."""
+def run_recordings(args: argparse.Namespace, limits: list[Limit]) -> tuple[list[Checked], bool]:
+    """Runs the command, and compares its numbers with the limits; whether it is incomplete, as some
+    recordings are broken."""
     _check(args)
     from instaseg_ros.evaluation.limits import check_limits
     from instaseg_ros.evaluation.report.build import PAGE
@@ -41,10 +45,10 @@ def run_recordings(args: argparse.Namespace, limits: list[Limit]) -> list[Checke
     json = OutputFile(args.json, overwrite=True) if args.json else None
     report = report_output(args.report, PAGE) if args.report else None
     args.output = args.output or args.report  # a report is made of rows
-    pipeline = None if args.predictions else _pipeline(args)
-    settings = _settings(args, pipeline)
+    recipe = None if args.predictions else _recipe(args)
+    settings = _settings(args, recipe)
     keeping = Keeping(args.min_pixels, args.coco, args.tracking)
-    outcome = _evaluated(args.output, sources, pipeline, settings, keeping)
+    outcome = _evaluated(args, sources, recipe, settings, keeping)
     numbers = _numbers(outcome, settings, args)
     _print(numbers)
     text = plain_json(numbers).encode()
@@ -58,8 +62,14 @@ def run_recordings(args: argparse.Namespace, limits: list[Limit]) -> list[Checke
         json.commit()
     checked = check_limits(limits, numbers)
     if report:
-        _write_report(args, outcome, numbers, pipeline, checked, report)
-    return checked
+        _write_report(args, outcome, numbers, recipe, checked, report)
+    if outcome.broken:
+        count = f"{len(outcome.broken)} of {len(sources)} recordings"
+        more = ", nor held to the limits" if limits else ""
+        print(f"not evaluated: {count}{more}", file=sys.stderr)
+        for name, error in outcome.broken.items():
+            print(f"  {name}: {error}", file=sys.stderr)
+    return checked, bool(outcome.broken)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -75,6 +85,11 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError("--labels: names a topic of --predictions, which are not given")
     if args.predictions and (args.weights or args.set or args.config):
         raise ConfigError("--predictions: were made before; --weights, --set and --config say how")
+    if args.workers is not None and args.workers < 1:
+        raise ConfigError(f"--workers: expected at least 1, got {args.workers}")
+    for option, folder in (("-o", args.output), ("--report", args.report)):
+        if folder and re.match("[a-z][a-z0-9+.-]*:/", str(folder)):
+            raise ConfigError(f"{option}: expected a folder of this machine, got {folder}")
     if args.output or args.report:
         require("duckdb", "query", "rows that can be queried")
     if args.report:
@@ -86,18 +101,20 @@ def _sources(args: argparse.Namespace) -> list[Source]:
     from instaseg_ros.datasets import ALL
     from instaseg_ros.datasets.parts import TRAIN, VAL
     from instaseg_ros.datasets.reading import unknown_split
-    from instaseg_ros.fleet.source import Source, names_of
+    from instaseg_ros.fleet.remote import place_of
+    from instaseg_ros.fleet.source import Source, names_of, where
 
-    paths = [Path(path) for path in args.data]
-    if len({path.resolve() for path in paths}) < len(paths):
+    paths = [place_of(path) for path in args.data]
+    if len({where(path) for path in paths}) < len(paths):
         raise ConfigError("DATA: expected every recording once, got one twice")
     args.split = args.split or ALL
     if args.split not in (TRAIN, VAL, ALL):
-        raise unknown_split(paths[0], args.split, (TRAIN, VAL, ALL))
-    nothing: list[Path | None] = [None] * len(paths)
-    each = zip(
-        names_of(paths), paths, args.truth or nothing, args.predictions or nothing, strict=True
+        raise unknown_split(args.data[0], args.split, (TRAIN, VAL, ALL))
+    truth, predictions = (
+        [place_of(path) for path in given] if given else [None] * len(paths)
+        for given in (args.truth, args.predictions)
     )
+    each = zip(names_of(paths), paths, truth, predictions, strict=True)
     return [
         Source(
             *names,
@@ -113,36 +130,49 @@ def _sources(args: argparse.Namespace) -> list[Source]:
     ]
 
 
-def _pipeline(args: argparse.Namespace) -> Pipeline:
+def _recipe(args: argparse.Namespace) -> Recipe:
+    from instaseg_ros.checkpoint import load_checkpoint
     from instaseg_ros.config import merge
-    from instaseg_ros.pipeline import Pipeline
+    from instaseg_ros.configure import suited
+    from instaseg_ros.fleet.work import Recipe
 
-    config = config_from(args)
+    config = suited(config_from(args))
     if args.tracking:
         config = merge(config, {"tracking.enabled": True})
-    return Pipeline(config)
+    return Recipe(config, load_checkpoint(config.weights))
 
 
-def _settings(args: argparse.Namespace, pipeline: Pipeline | None) -> dict[str, Any]:
+def _crew(args: argparse.Namespace, recipe: Recipe | None) -> AbstractContextManager[Crew]:
+    """Whoever evaluates, as a context: this process, or workers."""
+    from instaseg_ros.fleet.evaluation import Alone
+
+    if args.ray or (args.workers or 1) > 1:
+        from instaseg_ros.fleet.workers import RayCrew
+
+        return RayCrew(recipe, args.workers, args.ray)
+    return nullcontext(Alone(None if recipe is None else recipe.pipeline()))
+
+
+def _settings(args: argparse.Namespace, recipe: Recipe | None) -> dict[str, Any]:
     """What the numbers depend on besides the recordings, for JSON."""
     from instaseg_ros.checkpoint import weights_hash
 
     common = {"min_pixels_asked": args.min_pixels, "with_tracking": args.tracking}
-    if pipeline is None:
+    if recipe is None:
         return {**common, "weights": None, "weights_hash": None, "config": None}
     return {
         **common,
         "version": instaseg_ros.__version__,
-        "weights": pipeline.config.weights,
-        "weights_hash": weights_hash(pipeline.checkpoint),
-        "config": asdict(pipeline.config),
+        "weights": recipe.config.weights,
+        "weights_hash": weights_hash(recipe.checkpoint),
+        "config": asdict(recipe.config),
     }
 
 
 def _evaluated(
-    output: Path | None,
+    args: argparse.Namespace,
     sources: Sequence[Source],
-    pipeline: Pipeline | None,
+    recipe: Recipe | None,
     settings: dict[str, Any],
     keeping: Keeping,
 ) -> Outcome:
@@ -151,23 +181,25 @@ def _evaluated(
     from instaseg_ros.fleet.evaluation import evaluate_recordings
 
     folder = None
-    if output is not None:
-        from instaseg_ros.fleet.folder import RunFolder
+    with _crew(args, recipe) as crew:
+        if args.output is not None:
+            from instaseg_ros.fleet.folder import RunFolder
 
-        folder = RunFolder(output, settings, sources)
-    with tqdm(unit="frame", disable=None) as bar:
+            folder = RunFolder(args.output, settings, sources)
+        with tqdm(unit="frame", disable=None) as bar:
 
-        def progress(total: int) -> None:
-            bar.total = total
-            bar.update()
+            def progress(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
 
-        start = time.perf_counter()
-        outcome = evaluate_recordings(sources, pipeline, folder, keeping, progress)
-        seconds = time.perf_counter() - start
+            start = time.perf_counter()
+            outcome = evaluate_recordings(sources, crew, folder, keeping, progress)
+            seconds = time.perf_counter() - start
     for remark in outcome.classes.remarks:
         log.warning("%s", remark)
-    if new := len(outcome.found.counts):
-        print(f"{new} frames evaluated in {seconds:.1f} s, {new / seconds:.1f} frames/s")
+    if outcome.new:
+        each = f"{outcome.new / seconds:.1f} frames/s"
+        print(f"{outcome.new} frames evaluated in {seconds:.1f} s, {each}")
     if outcome.done_before:
         print(f"done before, not again: {', '.join(outcome.done_before)}")
     return outcome
@@ -198,6 +230,7 @@ def _numbers(
         "min_pixels": sorted({one.tracked.counts.min_pixels for one in outcome.frames}),
         "remarks": list(outcome.classes.remarks),
         "recordings": outcome.facts,
+        "broken": {name: str(error) for name, error in outcome.broken.items()},
         **settings,
     }
 
@@ -290,7 +323,7 @@ def _write_report(
     args: argparse.Namespace,
     outcome: Outcome,
     numbers: dict[str, Any],
-    pipeline: Pipeline | None,
+    recipe: Recipe | None,
     checked: Sequence[Checked],
     report: OutputFile,
 ) -> None:
@@ -303,11 +336,10 @@ def _write_report(
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     title = ", ".join(names[:3]) + more
     about = About(f"{title}: AP {numbers['ap']:.3f}", "what a robot said, from recordings")
-    if pipeline is not None:
-        runtime = f"{pipeline.runtime.name} {pipeline.runtime.precision}"
-        about = About(
-            about.title, f"weights {pipeline.config.weights}, {runtime}", dump(pipeline.config)
-        )
+    if recipe is not None:
+        runtimes = sorted({one["runtime"] for one in outcome.facts.values() if "runtime" in one})
+        made = ", ".join([f"weights {recipe.config.weights}", *runtimes])
+        about = About(about.title, made, dump(recipe.config))
     files = {name: file_of(args.output, name) for name in names}
     classes = outcome.classes.names
     start = time.perf_counter()

@@ -45,13 +45,7 @@ class RecordedPredictor:
             return Instances.empty(*size)
         return replace(found, class_ids=self._class_ids[found.class_ids])
 
-    def where_dropped(self) -> str:
-        """In words, how many frames have no result, and how many of them lie outside the time in
-        which there are results; empty if none."""
+    def outside(self) -> tuple[int, int]:
+        """How many dropped frames lie before the first result, and after the last one."""
         first, last = self.results.stamps[0], self.results.stamps[-1]
-        before = sum(stamp < first for stamp in self.dropped)
-        after = sum(stamp > last for stamp in self.dropped)
-        if not self.dropped:
-            return ""
-        outside = f", {before} of them before the first result and {after} after the last"
-        return f"{len(self.dropped)} frames without a result{outside if before or after else ''}"
+        return sum(s < first for s in self.dropped), sum(s > last for s in self.dropped)

@@ -119,6 +119,18 @@ class Evaluation:
             frames.append(tracked_frame(counts, sample, instances))
         return counts
 
+    def join(self, part: Evaluation, first: int) -> None:
+        """Add the frames of an evaluation of the same classes that keeps the same, but for `seen`;
+        its index 0 is `first` here."""
+        self.indices += [first + index for index in part.indices]
+        self.counts += part.counts
+        self.stage_ms += part.stage_ms
+        if self.coco is not None and part.coco is not None:
+            self.coco.extend(part.coco)
+        if self.tracks is not None:
+            for name, frames in (part.tracks or {}).items():
+                self.tracks.setdefault(name, []).extend(frames)
+
     @cached_property
     def ranked(self) -> dict[str, Ranked]:
         """`rankings` of all frames; call it when all are added."""

@@ -1,239 +1,301 @@
-"""Evaluates recordings one after another, keeps their rows, and sums the numbers up."""
+"""Evaluates recordings, keeps their rows, and sums the numbers up."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import accumulate, groupby
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from instaseg_ros.datasets.recordings import Recordings
+from instaseg_ros.errors import InputError
 from instaseg_ros.evaluation.matching import rankings
 from instaseg_ros.evaluation.metrics.breakdown import Bin, ap_by, ap_by_size
 from instaseg_ros.evaluation.metrics.tracking import summarize_tracks
-from instaseg_ros.evaluation.overlaps import FrameCounts
-from instaseg_ros.evaluation.recorded import RecordedPredictor
 from instaseg_ros.evaluation.run import (
     ClassMatch,
     Evaluation,
     Predictor,
     begin,
-    extend,
     match_classes,
 )
 from instaseg_ros.evaluation.summary import summarize
-from instaseg_ros.fleet.rows import (
-    Facts,
-    Rows,
-    Stored,
-    Table,
-    frames_of,
-    judged,
-    sequences_of,
-)
+from instaseg_ros.fleet.rows import Stored, Table, frames_of, judged, sequences_of
+from instaseg_ros.fleet.schedule import pieces
 from instaseg_ros.fleet.source import Source
-from instaseg_ros.frames import Result
-from instaseg_ros.recordings.recorded_results import RecordedResults
-from instaseg_ros.samples import Sample, remarks
+from instaseg_ros.fleet.work import (
+    BROKEN,
+    Broken,
+    Keeping,
+    Opened,
+    Part,
+    Survey,
+    Task,
+    evaluate,
+    survey,
+    where_dropped,
+    whole,
+)
 
 if TYPE_CHECKING:
     from instaseg_ros.fleet.folder import RunFolder
 
 DISTANCE_EDGES = (0.0, 10.0, 20.0, 40.0, 80.0, np.inf)  # metres
 
-Progress = Callable[[int], object]  # called with the number of frames and their total
+Progress = Callable[[int, int], object]  # called with the number of frames done, and of all
 
 log = logging.getLogger(__name__)
 
 
-def no_progress(total: int) -> None:
+def no_progress(done: int, total: int) -> None:
     """Shows nothing."""
-
-
-class Live(NamedTuple):
-    """What a robot's recording says of its own pace, for JSON.
-
-    frames: those with truth; dropped: those of them without a result. latency_ms: (median, p99) of
-    the results, since `latency_from`; None: unknown. diagnosed: counts and latencies that it said
-    last; empty: none.
-    """
-
-    frames: int
-    dropped: int
-    latency_ms: tuple[float, float] | None
-    latency_from: str
-    diagnosed: dict[str, Any]
 
 
 class Outcome(NamedTuple):
     """Evaluated recordings: their frames in order, facts for JSON by recording, which were done
-    before, and the evaluation of the others."""
+    before, and why others could not be evaluated.
+
+    new: number of frames that were evaluated now. found: their evaluation, without frames unless
+    more than rows is kept."""
 
     classes: ClassMatch
     frames: list[Stored]
     facts: dict[str, dict[str, Any]]
     done_before: list[str]
+    broken: dict[str, Exception]
+    new: int
     found: Evaluation
-
-
-class Keeping(NamedTuple):
-    """What else to keep of the frames; see `evaluate`."""
-
-    min_pixels: float | None = None
-    coco: bool = False
-    tracking: bool = False
 
 
 NUMBERS_ONLY = Keeping()
 
 
+class Crew(Protocol):
+    """Whoever opens and evaluates recordings. workers: how many at once. may_cut: whether a
+    recording may be evaluated in parts."""
+
+    workers: int
+    may_cut: bool
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Of the results that it makes; None: they were recorded."""
+        ...
+
+    def survey(self, sources: Sequence[Source]) -> Iterator[tuple[Survey, Any] | Broken]:
+        """What is known of each, and whatever `evaluate` and `opened` need of it again."""
+        ...
+
+    def evaluate(
+        self, tasks: Sequence[Task], opened: Sequence[Any], progress: Callable[[int], object]
+    ) -> Iterator[tuple[int, Part | Broken]]:
+        """The number and the result of every task, in any order; those of a recording that is
+        broken may be left out. progress: called with the number of frames done."""
+        ...
+
+    def opened(self, one: Any) -> Opened:
+        """What `survey` has opened, in this process."""
+        ...
+
+
+class Alone:
+    """This process, with one pipeline; None: the results were recorded."""
+
+    workers, may_cut = 1, False
+
+    def __init__(self, predictor: Predictor | None) -> None:
+        self._predictor = predictor
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        return None if self._predictor is None else self._predictor.class_names
+
+    def survey(self, sources: Sequence[Source]) -> Iterator[tuple[Survey, Opened] | Broken]:
+        for source in sources:
+            try:
+                yield survey(source)
+            except (*BROKEN, OSError) as error:
+                yield Broken(error)
+
+    def evaluate(
+        self, tasks: Sequence[Task], opened: Sequence[Opened], progress: Callable[[int], object]
+    ) -> Iterator[tuple[int, Part | Broken]]:
+        starts = accumulate((len(task.frames) for task in tasks), initial=0)
+        for number, (task, one) in enumerate(zip(tasks, opened, strict=True)):
+            show = partial(_from, next(starts), progress)
+            try:
+                yield number, evaluate(task, one, self._predictor, show)
+            except BROKEN as error:
+                yield number, Broken(error)
+
+    def opened(self, one: Opened) -> Opened:
+        return one
+
+
+def _from(first: int, progress: Callable[[int], object], done: int) -> None:
+    progress(first + done)
+
+
 def evaluate_recordings(
     sources: Sequence[Source],
-    predictor: Predictor | None,
+    crew: Crew,
     folder: RunFolder | None = None,
     keeping: Keeping = NUMBERS_ONLY,
     progress: Progress = no_progress,
 ) -> Outcome:
     """Evaluate recordings as one dataset.
 
-    predictor: makes the predictions; None: every source has recorded ones. folder: keeps the rows;
-    what it has already is not done again, unless more than rows is to be kept. Raises InputError
-    and ConfigError as `evaluate` does.
+    folder: keeps the rows; what it has already is not done again, unless more than rows is to be
+    kept. A recording that is broken is left out. Raises InputError if all are, and ConfigError as
+    `evaluate` does.
     """
     before: dict[str, dict[str, Any]] = {}
     if folder is not None and not keeping.coco:
         before = folder.done(sources)
-    fleet = Fleet([one for one in sources if one.name not in before], *_classes_in(before.values()))
+    fleet = Fleet(crew, keeping)
+    fleet.survey([one for one in sources if one.name not in before])
+    names = fleet.names(before.values())
     # A class that appears for the first time is to be judged in every recording.
-    stale = [name for name, one in before.items() if _classes_in([one]) != fleet.classes]
+    stale = [
+        name
+        for name, one in before.items()
+        if (*one["truth_classes"],) != names[0] or (*one["said_classes"],) != names[1]
+    ]
     if stale:
         log.info("done again, as another recording has other classes: %s", ", ".join(stale))
         before = {name: one for name, one in before.items() if name not in stale}
-        fleet = Fleet([one for one in sources if one.name not in before], *fleet.classes)
-    truth_names, said_names = fleet.classes
-    names = said_names if predictor is None else predictor.class_names
-    classes = match_classes(truth_names, names)
-    found = begin(fleet.dataset, classes, *keeping)
+        fleet.survey([one for one in sources if one.name in stale])
+    _require_any([*before, *fleet.sources], fleet.broken)
+    classes = match_classes(names[0], crew.class_names or names[1])
     facts, frames = dict(before), {}
     for name in before:
         log.info("%s: done before", name)
         assert folder is not None
         frames[name] = list(frames_of(folder.rows(name), classes.names))
-    for source, rows, about in fleet.evaluate(predictor, found, keeping.tracking, progress):
+    new = 0
+    for source, rows, about in fleet.evaluate(names, classes, progress):
         if folder is not None:
             folder.keep(source, rows, about)
         facts[source.name] = about
         frames[source.name] = list(frames_of(rows, classes.names))
-    in_order = [frame for source in sources for frame in frames[source.name]]
-    facts = {source.name: facts[source.name] for source in sources}
-    return Outcome(classes, in_order, facts, list(before), found)
+        new += len(frames[source.name])
+    _require_any(frames, fleet.broken)
+    in_order = [frame for source in sources for frame in frames.get(source.name, ())]
+    facts = {source.name: facts[source.name] for source in sources if source.name in facts}
+    broken = {s.name: fleet.broken[s.name] for s in sources if s.name in fleet.broken}
+    found = fleet.found([one for one in sources if one.name in facts], names, classes)
+    return Outcome(classes, in_order, facts, list(before), broken, new, found)
 
 
-def _classes_in(facts: Iterable[dict[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """All classes of truth, and of recorded results."""
-    facts = list(facts)
-    truth, said = (
-        tuple(sorted({name for one in facts for name in one[key]}))
-        for key in ("truth_classes", "said_classes")
-    )
-    return truth, said
+def _require_any(names: Collection[str], broken: Mapping[str, Exception]) -> None:
+    """Raise what broke the recordings if none is left."""
+    if names:
+        return
+    errors = list(broken.values())
+    if len(errors) == 1:
+        raise errors[0]
+    raise InputError("no recording can be evaluated:" + "".join(f"\n{one}" for one in errors))
 
 
 class Fleet:
-    """Recordings that are evaluated as one dataset.
+    """The recordings that are evaluated now. sources: those that are; broken: what the others have
+    raised. Both by name."""
 
-    sources: those to do. truth_names, said_names: of other recordings that belong to the
-    evaluation, the classes of truth and of recorded results. classes: both of all of them.
-    """
+    def __init__(self, crew: Crew, keeping: Keeping) -> None:
+        self._crew, self._keeping = crew, keeping
+        self.sources: dict[str, Source] = {}
+        self.broken: dict[str, Exception] = {}
+        self._surveys: dict[str, tuple[Survey, Any]] = {}
+        self._found: dict[str, list[Evaluation]] = {}
 
-    def __init__(
-        self,
-        sources: Sequence[Source],
-        truth_names: Iterable[str] = (),
-        said_names: Iterable[str] = (),
-    ) -> None:
-        self.sources = list(sources)
-        opened = [source.open() for source in self.sources]
-        for source, one in zip(self.sources, opened, strict=True):
-            for remark in remarks(one):
+    def survey(self, sources: Sequence[Source]) -> None:
+        """Open these as well."""
+        for source, found in zip(sources, self._crew.survey(sources), strict=True):
+            if isinstance(found, Broken):
+                self._break(source.name, found.error)
+                continue
+            self.sources[source.name], self._surveys[source.name] = source, found
+            for remark in found[0].remarks:
                 log.warning("%s: %s", source.name, remark)
-        there = {name for one in opened for name in one.class_names} | set(truth_names)
-        names = [source.name for source in self.sources]
-        self.dataset = Recordings(opened, names, sorted(there))
-        self._said = {
-            source.name: RecordedResults(source.predictions, source.labels)
-            for source in self.sources
-            if source.predictions is not None
-        }
-        for name, said in self._said.items():
-            for remark in said.remarks:
-                log.warning("%s, predictions: %s", name, remark)
 
-        said_classes = {n for said in self._said.values() for n in said.class_names}
-        self.classes = self.dataset.class_names, tuple(sorted(said_classes | set(said_names)))
+    def names(self, facts: Iterable[dict[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """All classes of truth, and of recorded results. facts: of recordings done before."""
+        facts, surveys = list(facts), [one for one, _ in self._surveys.values()]
+        truth = {name for one in facts for name in one["truth_classes"]}
+        said = {name for one in facts for name in one["said_classes"]}
+        truth |= {name for one in surveys for name in one.truth_classes}
+        said |= {name for one in surveys for name in one.said_classes}
+        return tuple(sorted(truth)), tuple(sorted(said))
 
     def evaluate(
         self,
-        pipeline: Predictor | None,
-        found: Evaluation,
-        tracking: bool = False,
-        progress: Progress = no_progress,
+        names: tuple[tuple[str, ...], tuple[str, ...]],
+        classes: ClassMatch,
+        progress: Progress,
     ) -> Iterator[tuple[Source, dict[str, Table], dict[str, Any]]]:
-        """Each recording in turn, with its rows and facts about it.
+        """Each recording, as soon as all of it is done, with its rows and facts about it. names: of
+        all classes; classes: those that are evaluated."""
+        sources = list(self.sources.values())
+        surveys = [self._surveys[one.name][0] for one in sources]
+        lengths = [one.frames for one in surveys]
+        plan = pieces(lengths, self._crew.workers, self._crew.may_cut)
+        if self._crew.workers == 1:
+            plan.sort(key=lambda one: one.recording)  # as they were given
+        tasks = [
+            Task(sources[k], frames, surveys[k].first_ns, *names, self._keeping)
+            for k, frames in plan
+        ]
+        opened = [self._surveys[task.source.name][1] for task in tasks]
+        waiting: dict[str, dict[int, Part | None]] = {one.name: {} for one in sources}
+        for number, task in enumerate(tasks):
+            waiting[task.source.name][number] = None
 
-        pipeline: for those without recorded predictions. found: gets their frames; its dataset is
-        this one. progress: called after every frame.
-        """
-        for number, source in enumerate(self.sources):
-            said = self._said.get(source.name)
-            recorded = None if said is None else RecordedPredictor(said, self.classes[1])
-            predictor = recorded or pipeline
-            assert predictor is not None
-            rows = Rows(source.name, self.dataset.class_names, predictor.class_names, tracking)
+        def show(done: int) -> None:
+            progress(done, sum(lengths))
 
-            def each(sample: Sample, result: Result, counts: FrameCounts) -> None:
-                facts = _facts(recorded, sample.frame.stamp_ns)  # noqa: B023
-                rows.add(sample, result, counts, facts)  # noqa: B023
-                progress(len(self.dataset))
+        for number, part in self._crew.evaluate(tasks, opened, show):
+            task = tasks[number]
+            name = task.source.name
+            if isinstance(part, Broken):
+                self._break(name, part.error)
+                waiting[name].clear()  # the memory of its other parts
+            if isinstance(part, Broken) or name in self.broken:
+                continue
+            waiting[name][number] = part
+            parts = [one for one in waiting[name].values() if one is not None]
+            if len(parts) < len(waiting[name]):
+                continue
+            waiting[name].clear()
+            self._found[name] = [part.found for part in parts if part.found is not None]
+            if where := where_dropped(parts):
+                log.warning("%s: %s", name, where)
+            yield task.source, *whole(task, classes.names, parts)
 
-            extend(found, predictor, self.dataset.frames_of(number), each)
-            facts: dict[str, Any] = {
-                "recording": str(source.path.resolve()),
-                "truth_classes": list(self.dataset.class_names),
-                "said_classes": list(self.classes[1]),
-                "evaluated_classes": list(found.classes.names),
-                "stage_ms": _medians(found.stage_ms[-len(self.dataset.frames_of(number)) :]),
-            }
-            if recorded is not None:
-                if where := recorded.where_dropped():
-                    log.warning("%s: %s", source.name, where)
-                facts["live"] = _live(recorded, len(self.dataset.frames_of(number)))._asdict()
-            yield source, rows.tables(), facts
+    def found(
+        self,
+        sources: Sequence[Source],
+        names: tuple[tuple[str, ...], tuple[str, ...]],
+        classes: ClassMatch,
+    ) -> Evaluation:
+        """What is kept besides rows of these, as one evaluation."""
+        keeping = self._keeping
+        kept = sources if keeping.coco else []
+        opened = [self._crew.opened(self._surveys[one.name][1]).frames for one in kept]
+        dataset = Recordings(opened, [one.name for one in kept], names[0])
+        found = begin(dataset, classes, *keeping)
+        for number, source in enumerate(kept):
+            for part in self._found[source.name]:
+                found.join(part, dataset.frames_of(number).start)
+        return found
 
-
-def _facts(recorded: RecordedPredictor | None, stamp_ns: int) -> Facts:
-    if recorded is None:
-        return Facts()
-    if recorded.dropped and recorded.dropped[-1] == stamp_ns:
-        return Facts(dropped=True)
-    return Facts(latency_ms=recorded.results.latency_ms.get(stamp_ns))
-
-
-def _medians(stage_ms: Sequence[dict[str, float]]) -> dict[str, float]:
-    """By stage, over frames."""
-    return {s: float(np.median([one[s] for one in stage_ms])) for s in stage_ms[0]}
-
-
-def _live(recorded: RecordedPredictor, frames: int) -> Live:
-    results = recorded.results
-    latencies = list(results.latency_ms.values())
-    both = None
-    if latencies:
-        both = float(np.percentile(latencies, 50)), float(np.percentile(latencies, 99))
-    diagnosed = {} if results.diagnosed is None else results.diagnosed._asdict()
-    return Live(frames, len(recorded.dropped), both, results.latency_from, diagnosed)
+    def _break(self, name: str, error: Exception) -> None:
+        if name not in self.broken:
+            log.warning("%s: not evaluated: %s", name, error)
+            self.broken[name] = error
+            self.sources.pop(name, None)
 
 
 class Minute(NamedTuple):

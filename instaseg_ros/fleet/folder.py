@@ -51,7 +51,7 @@ class RunFolder:
             )
         for source in sources:
             there = self._facts.get(source.name, {}).get("recording")
-            if there not in (None, str(source.path.resolve())):
+            if there not in (None, source.where):
                 raise ConfigError(
                     f"output {path} has rows of another recording named {source.name}, {there}: "
                     f"choose another folder, or if it has moved, remove {self._file(source.name)}"
@@ -66,7 +66,11 @@ class RunFolder:
             facts = self._facts.get(source.name)
             if facts is None:
                 continue
-            if facts.get("key") == key_of(source, self._settings):
+            try:
+                key = key_of(source, self._settings)
+            except (InputError, OSError):
+                continue  # it is gone: whoever opens it says so
+            if facts.get("key") == key:
                 found[source.name] = {k: v for k, v in facts.items() if k not in OURS}
             else:
                 log.info("%s: done again, as its files or the options have changed", source.name)

@@ -4,6 +4,7 @@ rows."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,10 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-WORST, EVENLY = (
-    24,
-    16,
-)  # pictures of a recording: worst seconds; spread over it, up to twice as many
+# Pictures of a recording: worst seconds; spread over it, up to twice as many.
+WORST, EVENLY = 24, 16
 WIDTH = 640  # most pixels of a picture
 JPEG_QUALITY = 75
 OUTLINED = 500  # most objects of one side of a picture, the largest
@@ -31,16 +30,23 @@ class Picture(NamedTuple):
 
 
 class Pictures:
-    """Chooses as the frames come, without knowing how many will."""
+    """Chooses as the frames of a recording come, without knowing how many will.
 
-    def __init__(self) -> None:
+    What is chosen again of what was chosen of its parts, now with the number `frames` of all, is
+    what would have been chosen of the whole.
+    """
+
+    def __init__(self, frames: int = 0) -> None:
         self._worst: dict[int, tuple[int, int, Picture]] = {}  # (errors, -frame, picture) by second
         self._spread: dict[int, Picture] = {}
         self._step = 1
+        while math.ceil(frames / self._step) > 2 * EVENLY:
+            self._step *= 2
 
     def offer(self, frame: int, second: int, errors: int, draw: Callable[[], Picture]) -> None:
-        """Keep the picture that `draw` makes if it is wanted. frame: numbers that ascend from 0;
-        second: whole seconds of its stamp, of which one shows the worst frame."""
+        """Keep the picture that `draw` makes if it is wanted. frame: its number in the
+        recording, ascending; second: whole seconds of its stamp, of which one shows the worst
+        frame."""
         spread = frame % self._step == 0
         bad = errors > self._worst.get(second, (0,))[0]
         if not (spread or bad):

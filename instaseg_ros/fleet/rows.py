@@ -6,6 +6,7 @@ They hold every count that metrics need, so that numbers made of rows equal thos
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -127,7 +128,8 @@ class Rows:
     frames.
 
     truth_names, predicted_names: class names by the class ids of samples and results. tracking:
-    whether predicted ids last, so that it can be told when they switch.
+    whether predicted ids last, so that it can be told when they switch. start, first_ns: number of
+    the first frame that is added, and stamp of the recording's first frame (None: the same one).
     """
 
     def __init__(
@@ -136,12 +138,15 @@ class Rows:
         truth_names: Sequence[str],
         predicted_names: Sequence[str],
         tracking: bool,
+        start: int = 0,
+        first_ns: int | None = None,
     ) -> None:
+        self._start = start
         self._recording = recording
         self._names = {TRUTH: np.array(truth_names), PREDICTION: np.array(predicted_names)}
         self._tracking = tracking
         self._last: dict[tuple[int, int], int] = {}  # predicted id by class and true id
-        self._first_ns: int | None = None
+        self._first_ns = first_ns
         self._parts: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
         self._pictures = Pictures()
 
@@ -157,7 +162,7 @@ class Rows:
         first_ns = frame.stamp_ns if self._first_ns is None else self._first_ns
         self._first_ns = first_ns
         where = {
-            "frame": len(self._parts[FRAME]),
+            "frame": self._start + len(self._parts[FRAME]),
             "stamp_ns": frame.stamp_ns,
             "minute": (frame.stamp_ns - first_ns) // MINUTE_NS,
         }
@@ -228,7 +233,7 @@ class Rows:
             table["recording"] = np.full(len(table["frame"]), self._recording, object)
             tables[kind] = table
         if kept := self._pictures.kept():
-            chosen = list(kept)
+            chosen = np.array(list(kept)) - self._start
             tables[PICTURE] = {
                 name: tables[FRAME][name][chosen]
                 for name in ("frame", "stamp_ns", "minute", "recording")
@@ -267,6 +272,30 @@ class Rows:
             if partner is not None:
                 self._last[true] = partner
         return switched
+
+
+def joined(parts: Sequence[Mapping[str, Table]]) -> dict[str, Table]:
+    """The tables of a recording's consecutive parts as one, with the pictures that are kept of a
+    whole recording."""
+    tables = {
+        kind: {
+            name: np.ma.concatenate([part[kind][name] for part in parts]) for name in parts[0][kind]
+        }
+        for kind in parts[0]  # every part has frames, and a picture of one
+    }
+    pictures, chosen = tables[PICTURE], _chosen(tables[FRAME], tables[PICTURE])
+    return {**tables, PICTURE: {name: column[chosen] for name, column in pictures.items()}}
+
+
+def _chosen(frames: Table, pictures: Table) -> Array:
+    """Which of the pictures (N,) are kept of a recording with all these frames: bool."""
+    errors = frames["missed"] + frames["wrong"]
+    seconds = (frames["stamp_ns"] - frames["stamp_ns"][0]) // SECOND_NS
+    choice = Pictures(len(errors))
+    for number, *picture in zip(*(pictures[k] for k in ("frame", *Picture._fields)), strict=True):
+        draw = partial(Picture, *picture)
+        choice.offer(int(number), int(seconds[number]), int(errors[number]), draw)
+    return np.isin(pictures["frame"], list(choice.kept()))
 
 
 def _or_nothing(value: Any, kind: type) -> Array:

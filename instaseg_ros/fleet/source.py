@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -13,8 +14,11 @@ from typing import Any, cast
 from instaseg_ros.datasets import ALL
 from instaseg_ros.datasets.bag import LabelledBag
 from instaseg_ros.datasets.parts import SequencePart, part
+from instaseg_ros.fleet.remote import Place, Remote, local_copy
 from instaseg_ros.recordings.bag_paths import BAG_SUFFIXES
 from instaseg_ros.samples import Sequences, spread
+
+PLACES = ("path", "truth", "predictions")  # fields of a Source
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +34,9 @@ class Source:
     """
 
     name: str
-    path: Path
-    truth: Path | None = None
-    predictions: Path | None = None
+    path: Place
+    truth: Place | None = None
+    predictions: Place | None = None
     topic: str | None = None
     depth: str | None = None
     labels: str | None = None
@@ -43,13 +47,32 @@ class Source:
 
     def identity(self) -> dict[str, Any]:
         """What the rows depend on, for JSON: options, and size and time of every file."""
-        options = {k: v for k, v in dataclasses.asdict(self).items() if not isinstance(v, Path)}
-        paths = {"path": self.path, "truth": self.truth, "predictions": self.predictions}
-        files = {key: _files(path) for key, path in paths.items() if path is not None}
+        fields = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
+        options = {key: fields[key] for key in fields if key not in PLACES}
+        files = {key: _files(fields[key]) for key in PLACES if fields[key] is not None}
         return {**options, **files}
 
+    @property
+    def where(self) -> str:
+        """The whole path, or the URL."""
+        return where(self.path)
+
+    @contextmanager
+    def here(self) -> Iterator[Source]:
+        """The source with files on this machine, which stay there within the block. Raises
+        InputError for what cannot be copied."""
+        with ExitStack() as copies:
+            found = {key: getattr(self, key) for key in PLACES}
+            local: dict[str, Any] = {
+                key: copies.enter_context(local_copy(place))
+                for key, place in found.items()
+                if isinstance(place, Remote)
+            }
+            yield dataclasses.replace(self, **local)
+
     def open(self) -> Sequences:
-        """The frames with truth. Raises InputError if there are none."""
+        """The frames with truth. Raises InputError if there are none. Its files are `here`."""
+        assert isinstance(self.path, Path) and not isinstance(self.truth, Remote)
         whole: Sequences = LabelledBag(
             self.path, self.topic, self.truth, self.tolerance_ms, self.depth
         )
@@ -63,25 +86,32 @@ class Source:
         return SequencePart(whole, kept)
 
 
-def _files(path: Path) -> list[tuple[str, int, int]]:
+def where(place: Place) -> str:
+    """The whole path, or the URL."""
+    return place.url if isinstance(place, Remote) else str(place.resolve())
+
+
+def _files(path: Place) -> list[tuple[str, int, int | str]]:
     """Name, size and time of change of the files of a recording."""
+    if isinstance(path, Remote):
+        return [(one.name, one.size, one.mark) for one in path.files()]
     there = sorted(path.iterdir()) if path.is_dir() else [path]
     return [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in there if f.is_file()]
 
 
-def names_of(paths: Sequence[Path]) -> list[str]:
+def names_of(paths: Sequence[Place]) -> list[str]:
     """A name for each recording, that of its file or folder; of recordings of one name, with digits
     that stand for the path."""
     stems = [_stem(path) for path in paths]
     return [
-        stem if stems.count(stem) == 1 else f"{stem}-{_digest(str(path.resolve()))[:8]}"
+        stem if stems.count(stem) == 1 else f"{stem}-{_digest(where(path))[:8]}"
         for stem, path in zip(stems, paths, strict=True)
     ]
 
 
-def _stem(path: Path) -> str:
+def _stem(path: Place) -> str:
     """Of a file or folder, as text that can be written anywhere."""
-    name = path.resolve().name
+    name = path.name if isinstance(path, Remote) else path.resolve().name
     for suffix in (".zstd", *BAG_SUFFIXES):
         name = name.removesuffix(suffix)
     printable = "".join(c if c.isprintable() else "_" for c in name)

@@ -29,9 +29,9 @@ from instaseg_ros.ros.distributions import (
     sequence_of,
     with_info,
 )
+from instaseg_ros.ros.input import SUFFIX, TRANSPORTS, Input, Publisher
 from instaseg_ros.ros.losses import LossCounter
 from instaseg_ros.ros.machine import Machine
-from instaseg_ros.ros.reasons import SUFFIX, TRANSPORTS, Input, Publisher
 
 MESSAGE_CLASSES = {"raw": Image, "compressed": CompressedImage}
 

@@ -14,9 +14,9 @@ from instaseg_ros.config import Config, InputConfig, NodeConfig
 from instaseg_ros.errors import ImageError
 from instaseg_ros.frames import Frame, Locations, Result
 from instaseg_ros.ros.camera import Camera, stamp_ns, to_frame
+from instaseg_ros.ros.input import Input
 from instaseg_ros.ros.machine import Machine
 from instaseg_ros.ros.publishers import ResultPublishers
-from instaseg_ros.ros.reasons import Input
 from instaseg_ros.ros.statistics import Snapshot, Statistics
 from instaseg_ros.ros.transforms import Transforms
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, replace
 
-from instaseg_ros.ros.reasons import COMPRESSED, IMAGE, Input, why_silent
+from instaseg_ros.ros.input import COMPRESSED, IMAGE, Input, why_silent
 
 TRANSPORTS = {IMAGE: "raw", COMPRESSED: "compressedDepth"}  # depth.transport by message type
 SUFFIX = "/compressedDepth"

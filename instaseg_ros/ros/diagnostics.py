@@ -8,14 +8,8 @@ from typing import NamedTuple
 
 from instaseg_ros.config import NodeConfig
 from instaseg_ros.ros.gpu import Gpu
-from instaseg_ros.ros.reasons import (
-    Input,
-    why_held_up,
-    why_lost,
-    why_over_budget,
-    why_silent,
-    why_slow,
-)
+from instaseg_ros.ros.input import Input, why_silent
+from instaseg_ros.ros.reasons import why_held_up, why_lost, why_over_budget, why_slow
 from instaseg_ros.ros.statistics import SINCE_STAMP, TOTAL, WINDOW_S, Counts, Snapshot
 
 OK, WARN, ERROR = 0, 1, 2  # levels of diagnostic_msgs/DiagnosticStatus

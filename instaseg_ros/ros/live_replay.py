@@ -37,12 +37,12 @@ from instaseg_ros.recordings.replay import replay
 from instaseg_ros.recordings.storage import open_recording
 from instaseg_ros.ros.camera import MESSAGE_CLASSES
 from instaseg_ros.ros.command import QuietNode, ros
+from instaseg_ros.ros.input import SUFFIX
 from instaseg_ros.ros.interfaces import message_class
 from instaseg_ros.ros.live.observed import read_header
 from instaseg_ros.ros.node_process import START_PATIENCE_S, node_process, stay_alone
 from instaseg_ros.ros.parameter_file import node_parameters
 from instaseg_ros.ros.qos import LATCHED, RESULTS
-from instaseg_ros.ros.reasons import SUFFIX
 
 SPACE = "/instaseg_replay"  # namespace of node and camera, so that no robot hears them
 NODE = f"{SPACE}/{result_messages.NODE_NAME}"

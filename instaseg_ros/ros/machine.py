@@ -1,15 +1,10 @@
-"""Observes middleware, shared memory and processor use of this process, and gives memory back.
-
-Needs no ROS.
-"""
+"""Observes middleware, shared memory and processor use of this process. Needs no ROS."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import time
 from collections import deque
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,16 +55,6 @@ class MachineWatch:
             # Linux counts in steps, which may be longer than a short interval.
             min(1.0, ran_ns / max(passed_ns * len(os.sched_getaffinity(0)), 1)),
         )
-
-
-def give_memory_back() -> None:
-    """Return freed memory to the system, in some milliseconds; without glibc nothing happens.
-
-    glibc keeps what lies between pieces in use, so that a node whose images, outputs and
-    subscribers change grows by up to 100 MB an hour, although it holds no more than before.
-    """
-    with suppress(AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _processor_ns() -> tuple[int, int, int]:

@@ -15,6 +15,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from instaseg_ros.errors import ConfigError, InstasegError
+from instaseg_ros.ros.memory import share_arenas
 
 if TYPE_CHECKING:
     from instaseg_ros.ros.managed_node import InstasegNode
@@ -44,6 +45,7 @@ def main(args: list[str] | None = None) -> None:
 def run(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; returns the exit code: 1 if it cannot start."""
     stopping = _stop_on_signals()
+    share_arenas()
     try:
         _check_environment()
         _start_ros(args)

@@ -29,9 +29,9 @@ from instaseg_ros.recordings.playback import Timeline, read_ahead
 from instaseg_ros.recordings.recording import LAST_NS, RawMessage, Recording, Topic
 from instaseg_ros.recordings.storage import open_recording
 from instaseg_ros.ros.command import Ending, QuietNode, ended_by_signals, ros
+from instaseg_ros.ros.input import LARGE_BYTES, VARIABLES
 from instaseg_ros.ros.interfaces import message_class, type_hash
 from instaseg_ros.ros.machine import MachineWatch
-from instaseg_ros.ros.reasons import LARGE_BYTES, VARIABLES
 
 NAME = "instaseg_play"
 CLOCK = "/clock"

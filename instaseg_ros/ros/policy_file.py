@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import quoteattr
 
 from instaseg_ros.recordings.result_messages import NODE_NAME, TOPICS, below
-from instaseg_ros.ros.reasons import SUFFIX
+from instaseg_ros.ros.input import SUFFIX
 
 IMAGE = "/camera/image_raw"
 NOTHING: Mapping[str, Sequence[str]] = {"subscribe": (), "publish": ()}

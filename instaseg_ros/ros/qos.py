@@ -16,7 +16,7 @@ from rclpy.qos import (
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from instaseg_ros.errors import ConfigError
-from instaseg_ros.ros.reasons import Quality
+from instaseg_ros.ros.input import Quality
 
 # For each policy the more demanding value, then the one compatible with every publisher.
 POLICIES: Mapping[str, Mapping[str, Any]] = {

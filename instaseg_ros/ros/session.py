@@ -20,10 +20,11 @@ from instaseg_ros.pipeline import Inferred, Pipeline
 from instaseg_ros.ros.batching import Slots, batch_sizes, batches
 from instaseg_ros.ros.channel import LOG_EVERY_S, CameraChannel, Received
 from instaseg_ros.ros.gpu import Gpu, GpuWatch
+from instaseg_ros.ros.input import Input
 from instaseg_ros.ros.keep_up import EVENLY, EvenPicker
-from instaseg_ros.ros.machine import MachineWatch, give_memory_back
+from instaseg_ros.ros.machine import MachineWatch
+from instaseg_ros.ros.memory import give_memory_back
 from instaseg_ros.ros.newest_frame_queue import NewestFrameQueue
-from instaseg_ros.ros.reasons import Input
 from instaseg_ros.ros.scheduling import be_nice, processors
 from instaseg_ros.ros.statistics import Snapshot
 from instaseg_ros.ros.transforms import Transforms

@@ -6,14 +6,11 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from instaseg_ros.ros.depth_statistics import DepthSnapshot
 from instaseg_ros.ros.trend import Trend, TrendKeeper
-
-if TYPE_CHECKING:
-    from instaseg_ros.ros.depth_statistics import DepthSnapshot
 
 WINDOW_FRAMES = 300  # latency percentiles cover this many newest frames
 WINDOW_S = 5.0  # rates and losses cover this many seconds

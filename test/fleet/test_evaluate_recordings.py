@@ -25,7 +25,13 @@ from instaseg_ros.datasets.recordings import Recordings
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.evaluation.run import evaluate, summary_of
 from instaseg_ros.fleet import query
-from instaseg_ros.fleet.evaluation import NUMBERS_ONLY, Keeping, evaluate_recordings, numbers_of
+from instaseg_ros.fleet.evaluation import (
+    NUMBERS_ONLY,
+    Alone,
+    Keeping,
+    evaluate_recordings,
+    numbers_of,
+)
 from instaseg_ros.fleet.folder import RunFolder
 from instaseg_ros.fleet.source import Source, names_of
 from instaseg_ros.frames import Frame, Result
@@ -123,16 +129,16 @@ def test_numbers_equal_those_of_the_one_loop(tmp_path: Path) -> None:
     sources = [Source(path.stem, path) for path in paths]
     keeping = Keeping(tracking=True)
     folder = RunFolder(tmp_path / "run", {"weights": 1}, sources)
-    outcome = evaluate_recordings(sources, Forgetful(), folder, keeping)
+    outcome = evaluate_recordings(sources, Alone(Forgetful()), folder, keeping)
     found = numbers_of(outcome.frames, outcome.classes.names, True)
     expected = summary_of(evaluate(Forgetful(), Recordings(bags, ["a", "b"]), tracking=True))
     assert {key: found[key] for key in expected} == expected
     assert found["per_class"]["person"]["objects"] == 10 and found["tracking"]["sequences"] == 2
     assert (found["frames"], found["dropped"]) == (10, 0)
     again = evaluate_recordings(
-        sources, Forgetful(), RunFolder(tmp_path / "run", {"weights": 1}, sources), keeping
+        sources, Alone(Forgetful()), RunFolder(tmp_path / "run", {"weights": 1}, sources), keeping
     )
-    assert again.done_before == ["a", "b"] and not again.found.counts
+    assert again.done_before == ["a", "b"] and again.new == 0
     assert numbers_of(again.frames, again.classes.names, True) == found
     assert again.facts == outcome.facts
 
@@ -141,7 +147,7 @@ def done(run: Path, paths: list[Path], settings: dict[str, Any]) -> list[str]:
     """Evaluates the recordings; those that it did not do again."""
     sources = [Source(n, path) for n, path in zip(names_of(paths), paths, strict=True)]
     folder = RunFolder(run, settings, sources)
-    return evaluate_recordings(sources, Forgetful(), folder, NUMBERS_ONLY).done_before
+    return evaluate_recordings(sources, Alone(Forgetful()), folder, NUMBERS_ONLY).done_before
 
 
 def test_only_what_has_changed_is_done_again(tmp_path: Path, caplog: Log) -> None:
@@ -207,7 +213,7 @@ def test_a_class_new_to_the_run_is_judged_everywhere(tmp_path: Path, caplog: Log
 
     def wrong(count: int) -> int:
         outcome = evaluate_recordings(
-            sources[:count], Forgetful(), RunFolder(run, {}, sources), NUMBERS_ONLY
+            sources[:count], Alone(Forgetful()), RunFolder(run, {}, sources), NUMBERS_ONLY
         )
         assert outcome.done_before == []
         with query.opened_run(run) as database:
@@ -251,7 +257,7 @@ def test_a_labelled_recording_can_be_the_truth(tmp_path: Path) -> None:
     dataset = LabelledBag(bag, truth=teacher)
     assert dataset.class_names == ("car", "person") and len(dataset) == 3
     np.testing.assert_array_equal(dataset[1].labels, two_instances(1).labels)
-    outcome = evaluate_recordings([Source("a", bag, teacher)], Forgetful())
+    outcome = evaluate_recordings([Source("a", bag, teacher)], Alone(Forgetful()))
     people = [int(one.tracked.counts.counted.sum()) for one in outcome.frames]
     assert people == [2, 2, 2]
 
@@ -275,6 +281,9 @@ def test_parts_and_names_of_recordings(tmp_path: Path) -> None:
         (["--labels", "/x/labels"], "--labels: names a topic of --predictions"),
         (["--predictions", "BAG", "--weights", "street"], "--predictions: were made before"),
         (["--predictions", "BAG"], "is not labelled: expected a topic .../labels"),
+        (["--workers", "0"], "--workers: expected at least 1, got 0"),
+        (["-o", "s3://bucket/run"], "-o: expected a folder of this machine, got s3:/bucket/run"),
+        (["nothing://a.mcap"], "nothing://a.mcap cannot be read: "),
         (["--split", "test"], "expected a split of train, val, all, got 'test'"),
         (["BAG"], "expected every recording once"),
         (["synthetic"], "several of DATA: expected recordings only, got synthetic"),
@@ -309,3 +318,26 @@ def test_without_duckdb_numbers_are_there_and_rows_ask_for_it(
 def test_options_of_recordings_are_for_recordings(capsys: Capture) -> None:
     assert cli.main(["evaluate", "synthetic", "-o", "run", "--depth", "/depth"]) == 2
     assert "--output, --depth: for recordings, which synthetic is not" in capsys.readouterr().err
+    assert cli.main(["evaluate", "synthetic", "--workers", "2", "--ray", "auto"]) == 2
+    assert "--workers, --ray: for recordings, which synthetic is not" in capsys.readouterr().err
+
+
+def test_what_ray_cannot_do_is_refused_before_it_starts(tmp_path: Path, capsys: Capture) -> None:
+    bag = str(write_street_bag(tmp_path / "a.mcap", 1))
+    robot = str(write_said(tmp_path / "r.mcap", {stamp_ns(0): two_instances(0)}, ("car", "person")))
+    said = ["evaluate", bag, "--predictions", robot]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "ray", None)
+        assert cli.main([*said, "--workers", "2"]) == 2
+        assert "needs the Python package 'ray'" in capsys.readouterr().err
+        assert cli.main([*said, "--workers", "1"]) == 0
+    pytest.importorskip("ray", reason="the extra `scale` is not installed")
+    for address, why in (
+        ("127.0.0.1:1", "--ray 127.0.0.1:1: no cluster can be reached there"),
+        ("ray://somewhere:10001", "--ray: expected HOST:PORT of a Ray cluster, or auto"),
+    ):
+        assert cli.main([*said, "--ray", address]) == 2
+        assert why in capsys.readouterr().err
+    made_now = ["evaluate", bag, "--workers", "2", "--set", "runtime.device=cuda:1"]
+    assert cli.main(made_now) == 2
+    assert "runtime.device: expected auto, cpu or cuda" in capsys.readouterr().err

@@ -30,7 +30,7 @@ from written_recordings import (
 from instaseg_ros import cli
 from instaseg_ros.errors import InputError
 from instaseg_ros.fleet import comparison
-from instaseg_ros.fleet.evaluation import Keeping, evaluate_recordings, numbers_of
+from instaseg_ros.fleet.evaluation import Alone, evaluate_recordings, numbers_of
 from instaseg_ros.fleet.folder import RunFolder, file_of
 from instaseg_ros.fleet.pictures import Picture
 from instaseg_ros.fleet.report import drive
@@ -146,9 +146,10 @@ def test_names_are_only_text(tmp_path: Path) -> None:
     name = "a</script><img src=x onerror=alert(1)>{{ 1 }}"
     source = Source(name[:30].replace("/", "_"), write_street_bag(tmp_path / "a.mcap", 2))
     folder = RunFolder(tmp_path / "run", {}, [source])
-    outcome = evaluate_recordings([source], Pipeline(), folder, Keeping())
+    outcome = evaluate_recordings([source], Alone(Pipeline()), folder)
     numbers = numbers_of(outcome.frames, outcome.classes.names, False)
     numbers |= {"remarks": [name], "recordings": outcome.facts, "p50_ms": None, "p99_ms": None}
+    numbers["broken"] = {name: name}
     files = {source.name: file_of(tmp_path / "run", source.name)}
     about = About(name, name, name)
     text = page(outcome.frames, outcome.classes.names, numbers, files, about)

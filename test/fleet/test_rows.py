@@ -6,15 +6,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fleet_runs import without
 from metric_scenes import metric_scene
+from written_recordings import two_instances
 
 from instaseg_ros.errors import InputError
 from instaseg_ros.evaluation.matching import rankings
 from instaseg_ros.evaluation.metrics.tracking import TrackedFrame, summarize_tracks
 from instaseg_ros.evaluation.overlaps import FrameCounts, frame_counts
 from instaseg_ros.evaluation.summary import summarize
+from instaseg_ros.fleet import pictures
 from instaseg_ros.fleet.evaluation import numbers_of
-from instaseg_ros.fleet.rows import COLUMNS, FRAME, TRUTH, Rows, frames_of
+from instaseg_ros.fleet.rows import (
+    COLUMNS,
+    FRAME,
+    PICTURE,
+    TRUTH,
+    Rows,
+    Table,
+    frames_of,
+    joined,
+)
 from instaseg_ros.frames import Frame, Result
 from instaseg_ros.samples import Sample
 
@@ -49,6 +61,46 @@ def random_rows(frames: int) -> tuple[Rows, list[FrameCounts], list[TrackedFrame
         ids64 = ids.astype(np.int64), scene.predicted.ids.astype(np.int64)
         tracked.append(TrackedFrame(counts, *ids64))
     return rows, all_counts, tracked
+
+
+def test_parts_joined_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in pictures, which a part alone chooses otherwise."""
+    monkeypatch.setattr(pictures, "WORST", 6)
+    monkeypatch.setattr(pictures, "EVENLY", 4)
+    rng = np.random.default_rng(5)
+    count, first_ns, frames = 90, 7_300_000_000, []
+    for k in range(count):
+        truth, found = two_instances(k), without(two_instances(k), int(rng.choice([0, 7, 300])))
+        order = np.argsort(truth.ids)
+        image = np.full((*truth.labels.shape, 3), k, np.uint8)
+        stamp_ns = first_ns + k * 190_000_000
+        sample = Sample(
+            Frame(image, stamp_ns), truth.labels, truth.ids[order], truth.class_ids[order]
+        )
+        counts = frame_counts(truth.labels, sample.ids, sample.class_ids, found, min_pixels=1)
+        frames.append((sample, Result(found), counts))
+
+    def tables_of(span: range) -> dict[str, Table]:
+        rows = Rows("drive", NAMES, NAMES, False, span.start, first_ns)
+        for k in span:
+            rows.add(*frames[k])
+        return rows.tables()
+
+    whole = tables_of(range(count))
+    kept = whole[PICTURE]["frame"].tolist()
+    assert set(range(0, count, 16)) < set(kept) and len(kept) > 8
+    cuts: list[list[int]] = [[], [45], [1, 2, 89], list(range(8, count, 9)), list(range(1, count))]
+    cuts += [sorted(rng.choice(np.arange(1, count), 3, replace=False).tolist()) for _ in range(8)]
+    for cut in cuts:
+        edges = [0, *cut, count]
+        parts = [tables_of(range(*edges[k : k + 2])) for k in range(len(edges) - 1)]
+        made = joined(parts)
+        assert list(made) == list(whole)
+        for kind, table in whole.items():
+            assert list(made[kind]) == list(table)
+            for name, column in table.items():
+                both = [np.ma.array(one).tolist() for one in (made[kind][name], column)]
+                assert both[0] == both[1], (cut, kind, name)
 
 
 @pytest.mark.parametrize("stored", [False, True])

@@ -29,6 +29,11 @@ model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir
 session = onnxruntime.InferenceSession(model.SerializeToString())
 print(session.get_outputs()[0].name)
 """
+RAY = """
+import ray
+from ray._common.usage.usage_lib import usage_stats_enabled
+print(usage_stats_enabled())
+"""
 
 
 @pytest.mark.parametrize(
@@ -37,6 +42,7 @@ print(session.get_outputs()[0].name)
         ("openvino", OPENVINO, "openvino.tools.ovc.telemetry_stub"),
         ("nncf", NNCF, "MagicMock"),
         ("onnxruntime", ONNX, "y"),
+        ("ray", RAY, "False"),
     ],
 )
 def test_they_report_nothing_and_leave_no_client_id(

@@ -9,7 +9,13 @@ import pytest
 from instaseg_ros.config import NodeConfig
 from instaseg_ros.ros.depth_statistics import DepthSnapshot, DepthStatistics
 from instaseg_ros.ros.diagnostics import OK, WARN, Health, diagnose
-from instaseg_ros.ros.reasons import COMPRESSED, IMAGE, Input, Publisher, Quality
+from instaseg_ros.ros.input import (
+    COMPRESSED,
+    IMAGE,
+    Input,
+    Publisher,
+    Quality,
+)
 from instaseg_ros.ros.statistics import Counts, Snapshot
 
 RELIABLE, BEST_EFFORT = Quality(), Quality("best_effort")

@@ -7,8 +7,14 @@ import pytest
 from instaseg_ros.config import NodeConfig
 from instaseg_ros.ros.diagnostics import ERROR, OK, WARN, Health, diagnose, diagnose_cameras, status
 from instaseg_ros.ros.gpu import Gpu
+from instaseg_ros.ros.input import (
+    COMPRESSED,
+    IMAGE,
+    Input,
+    Publisher,
+    Quality,
+)
 from instaseg_ros.ros.machine import Machine, MachineWatch
-from instaseg_ros.ros.reasons import COMPRESSED, IMAGE, Input, Publisher, Quality
 from instaseg_ros.ros.statistics import Counts, Snapshot
 from instaseg_ros.ros.trend import Trend
 

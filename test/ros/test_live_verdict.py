@@ -16,6 +16,7 @@ from instaseg_ros.config import NodeConfig
 from instaseg_ros.contract import format_of
 from instaseg_ros.files import OutputFile
 from instaseg_ros.ros.diagnostics import ERROR, OK, WARN
+from instaseg_ros.ros.input import IMAGE, Publisher, Quality
 from instaseg_ros.ros.live import bundle
 from instaseg_ros.ros.live.machine import SET, TEXTS, declared, environment, shared_memory
 from instaseg_ros.ros.live.observed import (
@@ -34,7 +35,6 @@ from instaseg_ros.ros.live.observed import (
 from instaseg_ros.ros.live.pictures import measure
 from instaseg_ros.ros.live.verdict import judge, table
 from instaseg_ros.ros.machine import Machine
-from instaseg_ros.ros.reasons import IMAGE, Publisher, Quality
 
 LIMITS = NodeConfig()
 START_NS, PERIOD_NS, COUNT = 1_800_000_000_000_000_000, 100_000_000, 100

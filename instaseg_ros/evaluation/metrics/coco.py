@@ -66,6 +66,16 @@ class CocoFrames:
                 entry = _mask_entry(predicted.labels == label, image, int(class_id))
                 self._predicted.append({**entry, "score": float(score)})
 
+    def extend(self, other: CocoFrames) -> None:
+        """Add the frames of another one of the same classes."""
+        first = len(self._images)
+        self._images += [{**one, "id": first + one["id"]} for one in other._images]
+        for mine, others in (
+            (self._truth, other._truth),
+            (self._predicted, other._predicted),
+        ):
+            mine += [{**one, "image_id": first + one["image_id"]} for one in others]
+
     def average_precision(self) -> dict[str, float]:
         """The NAMES: means over the classes, at IoU 0.5:0.05:0.95 except ap50 and ap75, and by
         COCO's object sizes (below 32^2, to 96^2, above). NaN without objects."""

@@ -68,7 +68,7 @@ def page(
     return rendered(
         "run.html",
         about=about,
-        remarks=numbers["remarks"],
+        remarks=[*numbers["remarks"], *_not_evaluated(numbers)],
         checked=checked,
         tiles=_tiles(numbers, len(by_errors)),
         columns=["class", *COLUMNS.values()],
@@ -109,6 +109,11 @@ def _errors_per_frame(frames: Sequence[Seen]) -> float:
 def _moment(one: Seen) -> dict[str, Any]:
     keys = ("recording", "number", "objects", "missed", "wrong", "dropped")
     return {**{key: getattr(one, key) for key in keys}, "time_s": round(one.time_s, 1)}
+
+
+def _not_evaluated(numbers: Mapping[str, Any]) -> list[str]:
+    broken = numbers.get("broken", {})
+    return [f"not evaluated: {name}: {error}" for name, error in broken.items()]
 
 
 def _number(value: float | None, form: str = ".3f") -> str:

@@ -27,6 +27,7 @@ from instaseg_ros.recordings.image_messages import compressed_to_rgb, image_to_r
 from instaseg_ros.ros.camera import MESSAGE_CLASSES
 from instaseg_ros.ros.command import QuietNode, ros
 from instaseg_ros.ros.ear import Ear
+from instaseg_ros.ros.input import TRANSPORTS
 from instaseg_ros.ros.live.machine import processes, shared_memory
 from instaseg_ros.ros.live.observed import (
     MAX_ARRIVALS,
@@ -41,7 +42,6 @@ from instaseg_ros.ros.live.observed import (
 from instaseg_ros.ros.live.pictures import measure
 from instaseg_ros.ros.machine import MachineWatch
 from instaseg_ros.ros.messages import MESSAGES
-from instaseg_ros.ros.reasons import TRANSPORTS
 
 NAME = "instaseg_doctor"
 STATE = "lifecycle state"  # which only statuses of this package have

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from instaseg_ros.ros.input import Publisher, Quality
 from instaseg_ros.ros.live.pictures import Picture
 from instaseg_ros.ros.machine import Machine
-from instaseg_ros.ros.reasons import Publisher, Quality
 
 GAP = 1.5  # intervals longer than this many usual ones lack an image
 MAX_ARRIVALS = 100_000  # per topic: an hour at 27 Hz

@@ -10,6 +10,7 @@ import numpy as np
 
 from instaseg_ros.config import NodeConfig
 from instaseg_ros.ros.diagnostics import ERROR, LOSS_TO_WARN_OF, WARN
+from instaseg_ros.ros.input import LARGER_SHM, Input, large_images, why_silent
 from instaseg_ros.ros.live.observed import (
     Answers,
     CameraSeen,
@@ -21,7 +22,6 @@ from instaseg_ros.ros.live.observed import (
     frozen_s,
     timing,
 )
-from instaseg_ros.ros.reasons import LARGER_SHM, Input, large_images, why_silent
 from instaseg_ros.tables import text_table
 
 FUTURE_MS = 5.0  # stamps this much ahead of this clock are of another clock
