@@ -50,7 +50,8 @@ def overlay(
     ):
         name = [class_names[class_id]] if len(class_names) > 1 else []
         texts.append(" ".join([*name, *([str(label)] if with_ids else []), f"{score:.2f}"]))
-    place = legend_place(picture, _legend(instances, class_names, np.ones(len(instances), bool)))
+    longest = _legend(instances, class_names, np.zeros(len(instances), bool))
+    place = legend_place(picture, longest)
     named = write_names(
         picture,
         instances.labels,
@@ -60,7 +61,8 @@ def overlay(
         COLORS[instances.ids],
         [] if place is None else [place],
     )
-    write_legend(picture, _legend(instances, class_names, named))
+    if place is not None:
+        write_legend(picture, _legend(instances, class_names, named))
     return picture
 
 

@@ -12,6 +12,7 @@ from written_recordings import CLASS_NAMES, HEIGHT, WIDTH
 
 from instaseg_ros.frames import Frame, Instances
 from instaseg_ros.visualization import COLORS, color, contact_sheet, overlay, paint
+from instaseg_ros.visualization.names import LEGEND, boxes_of
 
 GREY = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
 
@@ -79,3 +80,29 @@ def test_contact_sheet_is_in_reading_order():
     sheet = contact_sheet(pictures, columns=2)
     assert sheet.shape == (12, 12, 3)
     assert sheet[1::4, 2::6, 0].tolist() == [[10, 20], [30, 40], [50, 0]]
+
+
+def test_the_legend_counts_classes_and_crowds():
+    """It is wider if an object has no name."""
+    labels = np.zeros((400, 800), np.uint16)
+    for k in range(150):
+        y, x = 15 * (k // 30) + 150, 6 * (k % 30) + 300
+        labels[y : y + 5, x : x + 5] = k + 1
+    ids = np.arange(1, 151, dtype=np.uint16)
+    many = Instances(
+        labels=labels,
+        ids=ids,
+        class_ids=ids % 2,
+        scores=np.full(150, 0.5, np.float32),
+        boxes_xyxy=boxes_of(labels, ids),
+        centers_xy=np.zeros((150, 2), np.float32),
+        bandwidths=np.zeros((150, 2), np.float32),
+    )
+    frame = Frame(np.full((400, 800, 3), 90, np.uint8))
+    few = many.rows(ids < 3)
+    few = dataclasses.replace(few, labels=np.where(labels < 3, labels, 0).astype(np.uint16))
+    widths = []
+    for instances in (few, many):
+        corner = overlay(frame, instances, CLASS_NAMES, 0.5)[360:, :290]
+        widths.append((corner == LEGEND).all(2).any(0).sum())
+    assert 20 < widths[0] < widths[1] - 30
