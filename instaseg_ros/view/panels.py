@@ -22,7 +22,7 @@ from instaseg_ros.view.viewer import Viewed
 from instaseg_ros.visualization import COLORS, overlay
 from instaseg_ros.visualization.names import boxes_of
 
-PANEL_PX = 640  # width of a panel
+PANEL_PX = 640  # longer side of a panel
 TITLE_PX = 26
 ARROW_PX = 24  # between arrows
 SHORTEST_PX = 4  # of an arrow
@@ -50,7 +50,7 @@ class Window(NamedTuple):
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) of a panel in pixels."""
-        return round(self.width * self.scale), max(1, round(self.height * self.scale))
+        return max(1, round(self.width * self.scale)), max(1, round(self.height * self.scale))
 
     def cut(self, array: NDArray[np.generic]) -> NDArray[np.generic]:
         """Its part of (..., H, W)."""
@@ -223,9 +223,11 @@ def _bandwidth(scene: Scene) -> Picture:
         radius = np.sqrt(-math.log(MEMBERSHIP) / scale) / STEPS
     radius = np.sqrt(radius.prod(0))
     foreground = _foreground(scene) & np.isfinite(radius)
-    if not scene.window.cut(foreground).any():
+    cut, own = scene.window.cut, foreground & (scene.clusters.labels > 0)
+    used = own if cut(own).any() else foreground
+    if not cut(used).any():
         return scene.base(DIM)
-    low, high = np.quantile(scene.window.cut(radius)[scene.window.cut(foreground)], (0.02, 0.98))
+    low, high = np.quantile(cut(radius)[cut(used)], (0.02, 0.98))
     shown = np.nan_to_num((radius - low) / max(high - low, 1e-9))
     picture = _mapped(scene.window, shown, foreground, scene)
     text = f"dark {low:.0f}, bright {high:.0f}"
@@ -299,7 +301,7 @@ def _over(scene: Scene, colors: Picture, where: NDArray[np.bool_]) -> Picture:
 def _window(camera: tuple[int, ...], network: tuple[int, int], region: Region | None) -> Window:
     height, width = network
     if region is None:
-        return Window(0, 0, width, height, PANEL_PX / width)
+        return Window(0, 0, width, height, PANEL_PX / max(width, height))
     left, top, wide, high = region
     inside = left >= 0 and top >= 0 and left + wide <= camera[1] and top + high <= camera[0]
     if not inside or wide < 1 or high < 1:
@@ -311,7 +313,7 @@ def _window(camera: tuple[int, ...], network: tuple[int, int], region: Region | 
     begin = min(int(left * across), width - 1), min(int(top * down), height - 1)
     wide = max(1, min(round(wide * across), width - begin[0]))
     high = max(1, min(round(high * down), height - begin[1]))
-    return Window(*begin, wide, high, PANEL_PX / wide)
+    return Window(*begin, wide, high, PANEL_PX / max(wide, high))
 
 
 def _titled(picture: Picture, title: str) -> Picture:

@@ -87,6 +87,8 @@ def test_a_region_is_magnified() -> None:
     picture = view(FRAME, scene(), ["thing"], 0.1, (20, 20, 20, 20))
     columns = picture.shape[1] // (PANEL_PX + 8)
     assert columns == 3 and picture.shape[0] == 2 * (PANEL_PX + 30)
+    for thin in ((20, 0, 1, 60), (0, 20, 120, 1)):
+        assert max(view(FRAME, scene(), ["thing"], 0.1, thin).shape) <= 3 * (PANEL_PX + 30)
     with pytest.raises(ConfigError, match="inside the image of 120 x 60"):
         view(FRAME, scene(), ["thing"], 0.1, (100, 20, 30, 20))
 
