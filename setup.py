@@ -2,12 +2,15 @@
 
 import sys
 from glob import glob
+from pathlib import Path
 from xml.etree import ElementTree
 
 import setuptools
 from setuptools import find_packages, setup
 
 PACKAGE = "instaseg_ros"
+# Beside the file itself: colcon --symlink-install runs a link to it, in a folder without README.
+readme = Path(__file__).resolve().with_name("README.md")
 manifest = ElementTree.parse("package.xml")
 licences = manifest.findall("license")  # the second is of the weights `street` alone
 # PEP 639 has a field of its own for SPDX expressions; a robot's setuptools does not know it.
@@ -32,6 +35,21 @@ setup(
     description=" ".join(manifest.findtext("description").split()),
     **{license_field: " AND ".join(licence.text for licence in licences)},
     license_files=[licence.get("file") for licence in licences],
+    long_description=readme.read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    keywords=["instance segmentation", "ROS 2", "robotics", "computer vision"],
+    project_urls={url.get("type", "website").title(): url.text for url in manifest.findall("url")},
+    classifiers=[  # none for the licence, which license_expression has
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 14)),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
     maintainer=manifest.findtext("maintainer"),
     maintainer_email=manifest.find("maintainer").get("email"),
     python_requires=">=3.10",
@@ -70,6 +88,7 @@ setup(
         "int8": ["nncf>=2.15", "openvino>=2025.0"],
         "plots": ["Jinja2>=3.0", "matplotlib>=3.6"],
         "query": ["duckdb>=1.3.2"],  # rows of evaluated recordings
+        "completion": ["argcomplete>=2.0"],  # by Tab, in a shell
         "scale": ["ray>=2.60"],  # many recordings at once, here or on a cluster
         "remote": ["fsspec>=2024.2", "s3fs>=2024.2"],  # recordings of S3; others need their own
         "coco": ["pycocotools>=2.0.6"],

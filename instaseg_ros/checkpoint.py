@@ -27,7 +27,7 @@ from instaseg_ros.config import Config, assigned, configs_with, merge
 from instaseg_ros.config.options import options_of
 from instaseg_ros.config.options.schema import shown
 from instaseg_ros.config.options.shared import shape_of
-from instaseg_ros.errors import ConfigError, WeightsError
+from instaseg_ros.errors import ConfigError, WeightsError, nearest
 from instaseg_ros.files import write_whole
 
 if TYPE_CHECKING:
@@ -151,9 +151,11 @@ def _file(weights: str | Path) -> Path:
     except (OSError, RuntimeError, ValueError):  # too long, ~nobody, not a file name
         found = False
     if not found:
+        near = nearest(Path(weights).name, shipped)
+        hint = f"; did you mean {near}?" if near else ""
         raise WeightsError(
             f"weights '{weights}': neither a shipped name ({', '.join(shipped) or 'none'}) "
-            "nor a file"
+            f"nor a file{hint}"
         )
     return path
 

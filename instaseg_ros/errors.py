@@ -1,5 +1,7 @@
 """Defines the errors this package raises. Only `cli` and `ros` act on them."""
 
+import difflib
+from collections.abc import Iterable
 from importlib import import_module
 
 
@@ -36,6 +38,12 @@ class MissingExtraError(InstasegError):
             f"{purpose} needs the Python package '{package}', which is not installed: "
             f"pip install {package}, or in a checkout of instaseg_ros pip install '.[{extra}]'"
         )
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like this one, for "did you mean"; None if none is."""
+    found = difflib.get_close_matches(name[:100], known, n=1)
+    return found[0] if found else None
 
 
 def require(package: str, extra: str, purpose: str) -> None:

@@ -1,6 +1,7 @@
 """MkDocs' hook: what the documentation takes from the code, so that it cannot go stale.
 
-- Pages of their own: README (the start), CONTRIBUTING, SECURITY, and the cards of the weights.
+- Pages of their own: README (the start), CONTRIBUTING, SECURITY, CODE_OF_CONDUCT, and the cards of
+  the weights.
 - `<!-- generated: NAME -->` in a page becomes the table or picture that GENERATED has.
 - Formulas become MathML, which browsers draw without a script.
 - In docstrings, lines such as `depth: (H, W) float32, metres` become lists.
@@ -10,11 +11,13 @@ from __future__ import annotations
 
 import ast
 import html
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 try:
     import tomllib  # type: ignore[import-not-found, unused-ignore]
@@ -27,6 +30,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
+from instaseg_ros import cli
 from instaseg_ros.config import Config, Parameter, parameters, plain
 from instaseg_ros.config.options import METHODS, options_of
 from instaseg_ros.config.options.shared import MethodConfig
@@ -40,6 +44,7 @@ PAGES = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "reporting.md",
+    "CODE_OF_CONDUCT.md": "conduct.md",
     **{f"instaseg_ros/weights/{p.name}": f"weights/{p.name}" for p in PACKAGE.glob("weights/*.md")},
 }
 PICTURE_WIDTH, LAYER_HEIGHT, BOX_HEIGHT = 800, 44, 30  # pixels, of the picture of the names
@@ -218,6 +223,27 @@ def _api_examples() -> str:
     return examples.sub(lambda found: f"```pycon\n{found[0]}\n```", text)
 
 
+def _verbs_table() -> str:
+    lines = ["| verb | |", "|---|---|"]
+    lines += [f"| [`{verb}`](#instaseg-{verb}) | {cli.VERBS[verb][1]} |" for verb in cli.VERBS]
+    return "\n".join(lines) + "\n"
+
+
+def _exit_codes_table() -> str:
+    lines = ["| exit code | |", "|---|---|"]
+    for code, meaning in cli.EXIT_CODES.items():
+        lines.append(f"| {code} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def _help_of_verbs() -> str:
+    """What --help prints, as wide as a page."""
+    with patch.dict(os.environ, {"COLUMNS": "96", "NO_COLOR": "1"}):
+        return "\n".join(
+            f"### `instaseg {verb}`\n\n```text\n{cli.help_of(verb)}```\n" for verb in cli.VERBS
+        )
+
+
 GENERATED: dict[str, Callable[[], str]] = {
     "parameters of the node": lambda: _parameter_tables(
         leaf for leaf in node_parameters(Config()) if not leaf.name.startswith("decode.")
@@ -225,6 +251,9 @@ GENERATED: dict[str, Callable[[], str]] = {
     "parameters of decoding": _decode_tables,
     "options of training": _training_tables,
     "examples of the API": _api_examples,
+    "exit codes": _exit_codes_table,
+    "help of the verbs": _help_of_verbs,
     "picture of the layers": _layers_picture,
     "table of the layers": _layers_table,
+    "verbs": _verbs_table,
 }

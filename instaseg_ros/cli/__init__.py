@@ -1,15 +1,14 @@
+# PYTHON_ARGCOMPLETE_OK
 """The `instaseg` command: one module per verb, imported only when it is called.
 
-A verb's module has `add_arguments(parser)` and `run(args) -> exit code`. Exit codes: 0 done;
-1 an input or output failed on the way; 2 an option, input or weights cannot be used; 3 nothing
-failed, but a number of `evaluate` is beyond its limit (`--fail-under`); 130 Ctrl-C; 141 nobody
-reads the output (`instaseg info DATA | head`).
+A verb's module has EXAMPLES, `add_arguments(parser)` and `run(args) -> exit code`.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import logging
 import math
 import os
@@ -18,9 +17,19 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from instaseg_ros import __version__
+from instaseg_ros.cli.parser import (
+    Parser,
+    complete,
+    completes,
+    examples,
+    parameter_names,
+    weights_names,
+)
 from instaseg_ros.errors import (
     ConfigError,
     InputError,
@@ -37,6 +46,14 @@ if TYPE_CHECKING:
 
 PACKAGE = "instaseg_ros"
 BEYOND_LIMIT = 3  # exit code
+EXIT_CODES = {
+    0: "done",
+    1: "an input or output failed on the way, or what was examined is not as it should be",
+    2: "an option, an input, the weights or a package cannot be used",
+    BEYOND_LIMIT: "nothing failed, but a number of `evaluate` is beyond its limit (--fail-under)",
+    130: "Ctrl-C",
+    141: "nobody reads the output any more (`instaseg info DATA | head`)",
+}
 WEIGHTS = "safetensors"  # suffix of the files
 PIP_NAMES = {"cv2": "opencv-python-headless"}
 VERBS = {  # verb: module, what it does
@@ -84,6 +101,12 @@ VERBS = {  # verb: module, what it does
 }
 
 
+EXAMPLES = """
+instaseg replay drive.mcap -o overlay.mp4
+instaseg evaluate synthetic
+instaseg train --help
+"""
+
 DEBUG = "INSTASEG_DEBUG"  # environment variable: show tracebacks of errors
 
 
@@ -113,6 +136,7 @@ def _run(arguments: Sequence[str]) -> int:
     threads = os.environ.get("NUMBA_NUM_THREADS", "")
     if threads.removeprefix("-").isdecimal() and int(threads) < 1:
         raise ConfigError(f"NUMBA_NUM_THREADS: expected at least 1, got {threads}")
+    complete(partial(_parser, checked=False))
     args = _parser(arguments).parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     return int(import_module(VERBS[args.verb][0]).run(args))
@@ -167,18 +191,24 @@ def _give_up_broken_stdout() -> None:
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """The options of every verb that has a Config; `config_from` reads them."""
+    from instaseg_ros.config import Config
+
     group = parser.add_argument_group("configuration")
     group.add_argument("--config", metavar="FILE", help="YAML file of parameters")
-    group.add_argument(
+    parameter = group.add_argument(
         "--set",
         metavar="NAME=VALUE",
         action="append",
         default=[],
         help="a parameter, such as decode.min_pixels=64; may be repeated",
     )
-    group.add_argument(
-        "--weights", help="a shipped name, a .safetensors file or a published .pth file"
+    completes(parameter, parameter_names)
+    weights = group.add_argument(
+        "--weights",
+        help="a shipped name, a .safetensors file or a published .pth file; default: that of "
+        f"--config, else {Config().weights}",
     )
+    completes(weights, weights_names)
 
 
 def size_from(option: str, multiple: int = 1) -> tuple[int, int]:
@@ -248,15 +278,36 @@ def _verb(arguments: Sequence[str]) -> str | None:
     return next((word for word in arguments if not word.startswith("-")), None)
 
 
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """A parser with every verb, and the options of the called one."""
-    parser = argparse.ArgumentParser(
-        prog="instaseg", description="Real-time instance segmentation for ROS 2."
+def help_of(verb: str) -> str:
+    """What `instaseg VERB --help` prints."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        _parser([verb]).parse_args([verb, "--help"])
+    return printed.getvalue()
+
+
+def _parser(arguments: Sequence[str], checked: bool = True) -> Parser:
+    """A parser with every verb, and the options of the called one. checked: end at an unknown
+    option."""
+    codes = "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
+    parser = Parser(
+        prog="instaseg",
+        description="Real-time instance segmentation for ROS 2.",
+        epilog=f"{examples(EXAMPLES)}\n\nexit codes:\n{codes}",
     )
+    parser.add_argument("--version", action="version", version=f"{PACKAGE} {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     called = _verb(arguments)
-    for verb, (module, purpose) in VERBS.items():
-        subparser = verbs.add_parser(verb, help=purpose, description=purpose.capitalize() + ".")
+    before = arguments.index(called) if called else len(arguments)
+    for verb, (name, purpose) in VERBS.items():
+        sentence = f"{purpose[0].upper()}{purpose[1:]}."
+        subparser = verbs.add_parser(verb, help=purpose, description=sentence)
         if verb == called:
-            import_module(module).add_arguments(subparser)
+            module = import_module(name)
+            subparser.epilog = examples(module.EXAMPLES)
+            module.add_arguments(subparser)
+            if checked:
+                subparser.check_options(arguments[before + 1 :])
+    if checked:
+        parser.check_options(arguments[:before])
     return parser

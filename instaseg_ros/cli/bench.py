@@ -7,23 +7,36 @@ import json
 from pathlib import Path
 
 from instaseg_ros.cli import add_config_options, config_from, size_from
+from instaseg_ros.cli.parser import completes, weights_names
 from instaseg_ros.config import Config, merge, parameters
 from instaseg_ros.errors import ConfigError, require
 from instaseg_ros.files import OutputFile
 from instaseg_ros.samples import SYNTHETIC
 
+EXAMPLES = """
+instaseg bench --size 512x1024
+instaseg bench --runtimes 50 --size 512x1024
+instaseg bench --methods street-synthetic street-synthetic-fast --frames 50
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     choices = {p.name: p.choices for p in parameters(Config())}
-    parser.add_argument("--size", default="1024x2048", help="height x width of the image")
+    parser.add_argument(
+        "--size", metavar="HxW", default="1024x2048", help="height x width of the image"
+    )
     parser.add_argument("--objects", type=int, default=30, help="objects in the image")
     parser.add_argument(
         "--classes", type=int, default=0, help="number of classes among the objects; 0: all"
     )
-    parser.add_argument("--runtime", choices=choices["runtime.name"], help="runtime.name")
-    parser.add_argument("--precision", choices=choices["runtime.precision"])
+    parser.add_argument("--runtime", choices=choices["runtime.name"], help="where the network runs")
+    parser.add_argument(
+        "--precision", choices=choices["runtime.precision"], help="in which numbers"
+    )
     parser.add_argument("--rounds", type=int, default=10, help="measurements of each stage")
-    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the numbers to this file"
+    )
     parser.add_argument(
         "--sweep",
         type=Path,
@@ -36,12 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FRAMES",
         help="compare every runtime and precision available here on this many synthetic frames",
     )
-    parser.add_argument(
+    compared = parser.add_argument(
         "--methods",
         nargs="+",
         metavar="WEIGHTS",
         help="compare weights of any methods on the same held-out frames",
     )
+    completes(compared, weights_names)
     parser.add_argument(
         "--data", default=SYNTHETIC, help="for --methods: `synthetic`, or the path of a dataset"
     )

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 FRAMES = 20
 SEARCHED = 2000  # differing frames, for those of which there are pictures
 
+EXAMPLES = """
+instaseg compare runs/monday runs/tuesday
+instaseg compare runs/monday runs/tuesday --report page/
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, which in (("a", "before"), ("b", "after")):
@@ -27,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"list the N frames in which they differ most (default: {FRAMES})",
     )
-    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the numbers to this file"
+    )
     parser.add_argument(
         "--report", type=Path, metavar="DIR", help="write a page to DIR/compare.html"
     )

@@ -8,6 +8,11 @@ from pathlib import Path
 
 from instaseg_ros.errors import ConfigError
 
+EXAMPLES = """
+instaseg demo                                   # demo/overlay.mp4, demo/labelled.mcap
+instaseg demo -o /tmp/demo -p decode.min_score:=0.6
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(

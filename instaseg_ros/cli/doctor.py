@@ -23,16 +23,26 @@ LONGEST_S = 3600.0
 # Of which a live report tells the version; none is imported.
 PACKAGES = ("numpy", "opencv-python-headless", "torch", "openvino", "onnxruntime", "tensorrt")
 
+EXAMPLES = """
+instaseg doctor
+instaseg doctor --weights street --images drive.mcap
+instaseg doctor --live 30 --bundle robot.zip         # beside a running robot
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--size", default="512x1024", help="height x width of the network's input")
+    parser.add_argument(
+        "--size", metavar="HxW", default="512x1024", help="height x width of the network's input"
+    )
     parser.add_argument("--rounds", type=int, default=10, help="calls per median time")
     parser.add_argument(
         "--images",
         metavar="DIR",
         help="recording, video or images for comparing with torch; default: a synthetic street",
     )
-    parser.add_argument("--json", type=Path, help="also write the report to this file")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the report to this file"
+    )
     live = parser.add_argument_group(
         "beside a running robot",
         "Needs ROS 2. Exit code 0: go; 1: no-go; 2: it could not be examined. Limits are the "

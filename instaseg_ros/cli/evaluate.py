@@ -49,7 +49,9 @@ def add_data_options(parser: argparse.ArgumentParser, recordings: bool = False) 
         help="use at most this many frames, spread over the dataset; synthetic: four of each "
         f"sequence, default {SYNTHETIC_FRAMES}",
     )
-    parser.add_argument("--size", help=f"size of synthetic frames, default {SYNTHETIC_SIZE}")
+    parser.add_argument(
+        "--size", metavar="HxW", help=f"size of synthetic frames, default {SYNTHETIC_SIZE}"
+    )
     parser.add_argument(
         "--min-pixels",
         type=float,
@@ -57,6 +59,14 @@ def add_data_options(parser: argparse.ArgumentParser, recordings: bool = False) 
         help="leave out smaller true objects; default: on streets 100 pixels of a 1024x2048 frame, "
         f"scaled to the frame's size (synthetic: {STREET_LEAST_PX}), otherwise none",
     )
+
+
+EXAMPLES = """
+instaseg evaluate synthetic
+instaseg evaluate cityscapes/ --weights mine.safetensors --report report/ --worst 20
+instaseg evaluate synthetic --tracking --fail-under ap50=0.8,id_switches=5
+instaseg evaluate drives/*.mcap -o runs/monday      # recordings, with rows to query
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,10 +78,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tracking",
         action="store_true",
-        help="follow objects through the dataset's sequences: HOTA, MOTSA, id switches (extra "
-        f"`tracking`); --frames are the first, synthetic: {SYNTHETIC_TRACKED} of each sequence",
+        help="follow objects through the dataset's sequences: HOTA, MOTSA, id switches; "
+        f"--frames are the first, synthetic: {SYNTHETIC_TRACKED} of each sequence",
     )
-    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the numbers to this file"
+    )
     parser.add_argument(
         "--report", type=Path, metavar="DIR", help="write a report to DIR/report.html"
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from instaseg_ros.cli import WEIGHTS, check_frames, check_weights_output, size_from
+from instaseg_ros.cli.parser import completes, weights_names
 from instaseg_ros.config import Config, merge
 from instaseg_ros.errors import ConfigError
 
@@ -19,9 +20,18 @@ PRECISIONS = {
     WEIGHTS: "fp32",
 }
 
+EXAMPLES = """
+instaseg export street --to onnx --size 512x1024
+instaseg export street-synthetic --to tensorrt       # into the cache, for the node
+instaseg export published.pth --to safetensors -o mine.safetensors
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("weights", metavar="WEIGHTS", help="a shipped name or a file of weights")
+    weights = parser.add_argument(
+        "weights", metavar="WEIGHTS", help="a shipped name or a file of weights"
+    )
+    completes(weights, weights_names)
     parser.add_argument("--to", required=True, choices=PRECISIONS, help="format to write")
     parser.add_argument(
         "-o",
@@ -31,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "where the node finds the engine",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
-    parser.add_argument("--size", default="512x1024", help="height x width of the network's input")
+    parser.add_argument(
+        "--size", metavar="HxW", default="512x1024", help="height x width of the network's input"
+    )
     parser.add_argument(
         "--precision",
         choices=("fp32", "fp16", "int8"),

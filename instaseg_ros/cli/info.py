@@ -14,9 +14,16 @@ if TYPE_CHECKING:
 
 SHEET_IMAGES, SHEET_COLUMNS = 20, 4
 
+EXAMPLES = """
+instaseg info cityscapes/ --sheet sheet.png
+instaseg info drive.json --check
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dataset", help="`synthetic`, or a folder or file of a known layout")
+    parser.add_argument(
+        "dataset", metavar="DATA", help="`synthetic`, or a folder or file of a known layout"
+    )
     parser.add_argument(
         "--split",
         help="a split of the dataset (default: train); if it has no val, train and val are the "

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instaseg_ros.cli import add_config_options, config_from
+from instaseg_ros.cli.parser import completes, weights_names
 from instaseg_ros.errors import ConfigError, require
 
 if TYPE_CHECKING:
@@ -23,6 +24,11 @@ TABLE = "frames.csv"
 DATASET = "frames.json"
 FRAMES = 50
 MEASURES = ("disagreement", "mirror", "time", "weights")  # of a `Doubt`
+
+EXAMPLES = """
+instaseg mine drive.mcap -o to_label/ --frames 30
+instaseg mine drive.mcap -o to_label/ --by weights --against street-synthetic-lite
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what the network's result is compared with: that of the mirror image, of its "
         "neighbours in time, of other weights (default: the first two, and --against if given)",
     )
-    parser.add_argument("--against", metavar="WEIGHTS", help="the other weights")
+    others = parser.add_argument("--against", metavar="WEIGHTS", help="the other weights")
+    completes(others, weights_names)
     parser.add_argument(
         "--apart",
         type=int,

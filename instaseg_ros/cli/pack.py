@@ -7,11 +7,19 @@ from pathlib import Path
 
 from instaseg_ros.errors import ConfigError
 
+EXAMPLES = """
+instaseg pack cityscapes/ packed/
+instaseg pack cityscapes/ small/ --frames 200 --val-frames 50 --quality 90
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dataset", help="a folder or file of a known layout")
+    parser.add_argument("dataset", metavar="DATA", help="a folder or file of a known layout")
     parser.add_argument(
-        "output", type=Path, help="a new or empty folder, which is then usable as DATA"
+        "output",
+        metavar="FOLDER",
+        type=Path,
+        help="a new or empty folder, which is then usable as DATA",
     )
     parser.add_argument(
         "--frames", type=int, help="frames of the training split, spread over it (default: all)"

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 
 CLOCK_HZ = 100.0
 
+EXAMPLES = """
+instaseg play drive.mcap                            # as fast as it was recorded
+instaseg play drive_bag/ --rate 0.5 --loop --clock
+instaseg play drive.mcap --topics /camera/image_raw --start 10 --duration 5
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""

@@ -8,6 +8,11 @@ import argparse
 from instaseg_ros.cli import add_config_options, check_frames, config_from, size_from
 from instaseg_ros.errors import ConfigError
 
+EXAMPLES = """
+instaseg quantize --images drive.mcap
+instaseg quantize --to tensorrt --size 512x1024 --weights street
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -22,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="images for calibration: a folder, a video or a recording from your camera; default: "
         "the synthetic street",
     )
-    parser.add_argument("--size", default="512x1024", help="height x width for calibration")
+    parser.add_argument(
+        "--size", metavar="HxW", default="512x1024", help="height x width for calibration"
+    )
     parser.add_argument("--frames", type=int, default=32, help="images for calibration")
     parser.add_argument(
         "--check-frames",

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 
 WORST = 20
 
+EXAMPLES = """
+instaseg query runs/monday --worst
+instaseg query runs/monday --by-class --json
+instaseg query runs/monday "select recording, count(*) from frames group by all"
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of `instaseg evaluate -o`")

@@ -13,6 +13,11 @@ from instaseg_ros.errors import ConfigError
 if TYPE_CHECKING:
     from instaseg_ros.ros.record import Recorded
 
+EXAMPLES = """
+instaseg record -o drive.mcap /camera/image_raw /instaseg_node/labels
+instaseg record -o all.mcap --all --duration 60
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""

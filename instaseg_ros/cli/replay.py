@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 LISTED = 20  # frames that a live replay names one by one
 UNANSWERED = ("dropped", "lost", "refused", "failed", "unaccounted", "ambiguous")
 
+EXAMPLES = """
+instaseg replay drive.mcap -o overlay.mp4                     # to look at
+instaseg replay drive_bag/ -o labelled.mcap --topic /camera   # the node's topics
+instaseg replay frames/ -o frames.json --weights street       # COCO, to correct
+instaseg replay drive.mcap --live --rate 2                    # through the real node
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""

@@ -10,23 +10,34 @@ import os
 from pathlib import Path
 
 from instaseg_ros.checkpoint import describe
+from instaseg_ros.cli.parser import completes, weights_names
 from instaseg_ros.config import load, merge, parse_assignments, read
+
+EXAMPLES = """
+instaseg train config/train/synthetic.yaml
+instaseg train config/train/finetune.yaml --data drive.json --from street-synthetic-lite
+instaseg train config/train/street.yaml --data cityscapes/ --set train.steps=5000
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "config", type=Path, help="YAML of overrides, e.g. config/train/synthetic.yaml"
+        "config",
+        metavar="CONFIG",
+        type=Path,
+        help="YAML of overrides, e.g. config/train/synthetic.yaml",
     )
     parser.add_argument(
         "-o", "--output", type=Path, help="run directory (default: runs/NAME of the config)"
     )
     parser.add_argument("--data", help="dataset to train on, instead of the config's")
-    parser.add_argument(
+    weights = parser.add_argument(
         "--from",
         dest="init",
         metavar="WEIGHTS",
         help="weights to start from, whose profile is taken unless one is given",
     )
+    completes(weights, weights_names)
     parser.add_argument(
         "--check", action="store_true", help="read every file of the dataset, without training"
     )

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from instaseg_ros.evaluation.tuning import Found
     from instaseg_ros.pipeline import Pipeline
 
+EXAMPLES = """
+instaseg tune cityscapes/ --weights mine.safetensors -o tuned.safetensors
+instaseg tune drive.json --split train --precision 0.9
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_options(parser)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from instaseg_ros.errors import ConfigError
+from instaseg_ros.errors import ConfigError, nearest
 from instaseg_ros.evaluation.metrics.tracking import TITLES
 
 # Names in the JSON of an evaluation: at its top, and under `tracking`.
@@ -52,8 +51,8 @@ def parse_limits(text: str, tracking: bool) -> list[Limit]:
         given, equals, number = (one.strip() for one in part.partition("="))
         name = given.lower()
         if name not in NAMES:
-            near = difflib.get_close_matches(name[:100], NAMES, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(NAMES)}"
+            near = nearest(name, NAMES)
+            hint = f"did you mean {near!r}?" if near else f"known: {', '.join(NAMES)}"
             raise ConfigError(f"--fail-under: expected NAME=NUMBER, got {part.strip()!r}; {hint}")
         if name in limits:
             raise ConfigError(f"--fail-under: expected {name} once, got it twice")

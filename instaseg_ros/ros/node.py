@@ -6,14 +6,18 @@ them are reported in a sentence.
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import signal
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+from instaseg_ros import __version__
 from instaseg_ros.errors import ConfigError, InstasegError
 from instaseg_ros.ros.memory import share_arenas
 
@@ -44,6 +48,7 @@ def main(args: list[str] | None = None) -> None:
 
 def run(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; returns the exit code: 1 if it cannot start."""
+    _answer_questions(sys.argv[1:] if args is None else args)
     stopping = _stop_on_signals()
     share_arenas()
     try:
@@ -53,6 +58,21 @@ def run(args: list[str] | None = None) -> int:
     except InstasegError as error:
         print(f"instaseg_node: {error}", file=sys.stderr)
         return 1
+
+
+def _answer_questions(args: Sequence[str]) -> None:
+    """Print help or the version, and end, if that is asked for; ROS reads what is after
+    --ros-args."""
+    parser = argparse.ArgumentParser(
+        prog="instaseg_node",
+        usage="%(prog)s [-h] [--version] [--ros-args ...]",
+        description="A lifecycle node that labels camera images; inactive until it is configured "
+        "and activated, as instaseg.launch.py does.",
+        epilog="example: ros2 launch instaseg_ros instaseg.launch.py image:=/camera/image_raw",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"instaseg_ros {__version__}")
+    parser.parse_known_args(list(takewhile(lambda word: word != "--ros-args", args)))
 
 
 def _check_environment() -> None:

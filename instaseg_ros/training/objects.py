@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import logging
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from instaseg_ros import __version__
 from instaseg_ros.datasets import Dataset, Sample
-from instaseg_ros.errors import ConfigError
+from instaseg_ros.errors import ConfigError, nearest
 from instaseg_ros.files import written_whole
 
 MOST_HIDDEN = 0.1  # of the outline of an object that is whole, where nearer ones touch it
@@ -67,8 +66,8 @@ def class_weights(
     if isinstance(wanted, Mapping):
         for name, weight in wanted.items():
             if name not in class_names:
-                near = difflib.get_close_matches(str(name), class_names, n=1)
-                hint = f"did you mean '{near[0]}'? " if near else ""
+                near = nearest(str(name), class_names)
+                hint = f"did you mean '{near}'? " if near else ""
                 raise ConfigError(
                     f"train.class_weights: unknown class '{name}'; {hint}"
                     f"The dataset has {', '.join(class_names)}"

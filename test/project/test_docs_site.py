@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from documentation import PAGES, ROOT
 
+from instaseg_ros import cli
 from instaseg_ros.config import Config, parameters
 from instaseg_ros.config.options import METHODS, options_of
 from instaseg_ros.recordings.result_messages import DEPTH_TOPICS, TOPICS
@@ -89,6 +90,14 @@ def test_parameters_and_options_are_those_of_the_code(site: dict[Path, Page]) ->
             assert f"<code>{leaf.name}</code>" in text["parameters.html"], leaf.name
         for leaf in parameters(options_of(method).LossConfig(), "train."):
             assert f"<code>{leaf.name}</code>" in text["train.html"], leaf.name
+
+
+def test_every_verb_and_exit_code_is_explained(site: dict[Path, Page]) -> None:
+    text = next(page.text for path, page in site.items() if path.name == "command-line.html")
+    for verb in cli.VERBS:
+        assert f"usage: instaseg {verb} " in text and f'id="instaseg-{verb}"' in text
+    for code in cli.EXIT_CODES:
+        assert f"<td>{code}</td>" in text
 
 
 def test_formulas_are_drawn_without_a_script(site: dict[Path, Page]) -> None:

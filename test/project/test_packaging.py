@@ -5,16 +5,13 @@ from __future__ import annotations
 import ast
 import os
 import sys
-from functools import cache
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
 import pytest
-import setuptools
 from catkin_pkg.package import Package, parse_package_string
 from packaging.requirements import Requirement
 from packaging.version import Version
+from setup_file import setup_arguments
 
 import instaseg_ros
 
@@ -61,19 +58,6 @@ def manifest() -> Package:
     package.validate(warnings)
     assert not warnings
     return package
-
-
-@cache
-def setup_arguments(*command: str) -> dict[str, Any]:
-    """What setup.py tells setuptools when called with a command."""
-    here = Path.cwd()
-    os.chdir(ROOT)
-    try:
-        with patch.object(setuptools, "setup") as setup, patch.object(sys, "argv", ["", *command]):
-            exec(compile(Path("setup.py").read_text(), "setup.py", "exec"), {})
-    finally:
-        os.chdir(here)
-    return dict(setup.call_args.kwargs)
 
 
 def required(*extras: str) -> list[Requirement]:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from documentation import PAGES, README, ROOT, blocks, commands
-from test_packaging import setup_arguments
+from setup_file import setup_arguments
 
 from instaseg_ros import cli
 from instaseg_ros.config import load

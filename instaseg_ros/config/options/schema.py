@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import functools
 import reprlib
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +15,7 @@ from typing import Any, TypeVar, get_origin, get_type_hints
 
 import yaml
 
-from instaseg_ros.errors import ConfigError
+from instaseg_ros.errors import ConfigError, nearest
 
 T = TypeVar("T")
 
@@ -147,8 +146,8 @@ def assigned(config: Any, overrides: Mapping[str, Any], prefix: str = "") -> dic
     for key, value in overrides.items():
         head, _, rest = str(key).partition(".")
         if head not in fields:
-            near = difflib.get_close_matches(head[:100], fields, n=1)
-            hint = f"; did you mean '{prefix}{near[0]}'?" if near else "."
+            near = nearest(head, fields)
+            hint = f"; did you mean '{prefix}{near}'?" if near else "."
             name = shown(f"{prefix}{key}")
             raise UnknownParameterError(
                 f"unknown parameter {name}{hint} Known: {', '.join(fields)}"
