@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from instaseg_ros.cli import add_config_options, config_from
+from instaseg_ros.cli import add_config_options, config_from, refuse_input
 from instaseg_ros.errors import ConfigError, ImageError, InputError, InstasegError
 
 if TYPE_CHECKING:
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from instaseg_ros.recordings.sources import Source
 
 PICTURES, VIDEOS = (".png", ".jpg"), (".mp4", ".webm")
+
+EXAMPLES = """
+instaseg view drive.mcap --frame 40 -o view.png
+instaseg view drive.mcap --frame 40 --region 230 180 160 100 -o pieces.png
+instaseg view drive.mcap -o view.mp4
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """View; 0 if every frame was read and at least one drawn, else 1."""
     _check(args)
+    refuse_input(args.input, [args.output])
     config = config_from(args)
     from instaseg_ros.config import merge
     from instaseg_ros.files import OutputFile

@@ -46,6 +46,14 @@ def test_a_video(recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert ok and picture.shape[1] == 2 * 648
 
 
+def test_the_input_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = tmp_path / "image.png"
+    cv2.imwrite(str(image), held_out_street(1, (96, 192))[0].frame.image)
+    before = image.read_bytes()
+    assert cli.main(["view", str(image), "-o", str(image), "--overwrite", *WORDS]) == 2
+    assert "is the input" in capsys.readouterr().err and image.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
