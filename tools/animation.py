@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Makes a small animated WebP of a video, such as docs/street.webp:
+r"""Makes a small animated WebP of a video, such as docs/street.webp:
 
-instaseg replay instaseg_ros/demo_data/street.mcap -o street.mp4 --set tracking.enabled=true
+instaseg replay instaseg_ros/demo_data/street.mcap -o street.mp4 --set tracking.enabled=true \
+    --set input.scale=0.5
 python tools/animation.py street.mp4 docs/street.webp
 """
 

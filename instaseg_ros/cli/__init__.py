@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instaseg_ros import __version__
@@ -40,8 +41,6 @@ from instaseg_ros.errors import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from instaseg_ros.config import Config
 
 PACKAGE = "instaseg_ros"
@@ -59,6 +58,7 @@ PIP_NAMES = {"cv2": "opencv-python-headless"}
 VERBS = {  # verb: module, what it does
     "demo": ("instaseg_ros.cli.demo", "watch the ROS node label a synthetic street"),
     "replay": ("instaseg_ros.cli.replay", "label a recording, a video or a folder of images"),
+    "view": ("instaseg_ros.cli.view", "draw what the network thinks, from seeds to objects"),
     "play": ("instaseg_ros.cli.play", "publish a recording's topics at the speed they came at"),
     "record": ("instaseg_ros.cli.record", "record topics into one file, as rosbag2 does"),
     "evaluate": (
@@ -261,6 +261,13 @@ def check_frames(images: str | None) -> None:
         from instaseg_ros.recordings.sources import open_source
 
         open_source(images)
+
+
+def refuse_input(given: str, outputs: Sequence[str | Path]) -> None:
+    """Raises ConfigError for an output that is the input."""
+    for output in map(Path, outputs):
+        if output.exists() and Path(given).exists() and output.samefile(given):
+            raise ConfigError(f"output {output} is the input; choose another name")
 
 
 def check_weights_output(path: Path, overwrite: bool) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from instaseg_ros.cli import add_config_options, check_number, config_from, import_ros
+from instaseg_ros.cli import add_config_options, check_number, config_from, import_ros, refuse_input
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.files import OutputFile
 
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
     slop_ms = config.depth.slop_ms
     source = open_source(args.input, args.topic, config.input, args.depth, slop_ms)
-    _refuse_the_input(args)
+    refuse_input(args.input, args.output)
     with contextlib.ExitStack() as unused:
         sinks = _open_sinks(args.output, config, args.overwrite, unused)
         pipeline = Pipeline(config)
@@ -112,15 +112,9 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError("--live: expected at most one output, whose name ends in .mcap")
 
 
-def _refuse_the_input(args: argparse.Namespace) -> None:
-    for output in map(Path, args.output):
-        if output.exists() and Path(args.input).exists() and output.samefile(args.input):
-            raise ConfigError(f"output {output} is the input; choose another name")
-
-
 def _live(args: argparse.Namespace, config: Config) -> int:
     """Play, compare, print, and write what was asked for."""
-    _refuse_the_input(args)
+    refuse_input(args.input, args.output)
     report = OutputFile(args.json, overwrite=True) if args.json else None
     live = import_ros("instaseg_ros.ros.live_replay", "--live")
 

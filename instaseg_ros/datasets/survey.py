@@ -18,7 +18,8 @@ from instaseg_ros.errors import InputError
 from instaseg_ros.recordings.image_files import IMAGE_SUFFIXES
 from instaseg_ros.samples import Dataset, Sample
 from instaseg_ros.tables import text_table
-from instaseg_ros.visualization import color, contact_sheet, paint, write_name
+from instaseg_ros.visualization import COLORS, contact_sheet, paint
+from instaseg_ros.visualization.names import boxes_of, write_names
 
 CELL_WIDTH_PX = 480
 OPACITY = 0.5
@@ -128,8 +129,11 @@ def _picture(sample: Sample, class_names: Sequence[str]) -> NDArray[np.uint8]:
             where = seen > 0
             image[where] = image[where] // 2 + np.uint8(grey // 2)
     picture = paint(image, labels, OPACITY)
-    for label, class_id in zip(sample.ids.tolist(), sample.class_ids.tolist(), strict=True):
-        left, top, wide, _ = cv2.boundingRect((labels == label).astype(np.uint8))
-        if len(class_names) > 1 and wide > 12 * len(class_names[class_id]):
-            write_name(picture, class_names[class_id], (left, top), color(label))
+    if len(class_names) > 1:
+        boxes = boxes_of(labels, sample.ids)
+        names = [class_names[class_id] for class_id in sample.class_ids]
+        room = boxes[:, 2] - boxes[:, 0] > 12 * np.array([len(name) for name in names])
+        texts = [name for name, fits in zip(names, room, strict=True) if fits]
+        ids = sample.ids[room]
+        write_names(picture, labels, ids, boxes[room], texts, COLORS[ids])
     return picture

@@ -28,7 +28,7 @@ REPORTED = 5  # bad frames that are reported one by one
 class Processor(Protocol):
     """The part of a `Pipeline` that replay needs."""
 
-    def process(self, frames: Sequence[Frame]) -> list[Result]: ...
+    def process(self, frames: Sequence[Frame]) -> Sequence[Result]: ...
 
 
 @dataclass(frozen=True, slots=True)

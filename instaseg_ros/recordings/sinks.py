@@ -185,18 +185,25 @@ class FolderSink:
 
 
 class VideoSink:
-    """A video of the overlay, timed by the frames' stamps."""
+    """A video, timed by the frames' stamps. draw: its pictures, (H, W, 3) uint8 RGB of one size;
+    None: overlays."""
 
     def __init__(
-        self, path: Path, class_names: Sequence[str], config: Config, overwrite: bool
+        self,
+        path: Path,
+        class_names: Sequence[str],
+        config: Config,
+        overwrite: bool,
+        draw: Callable[[Frame, Result], NDArray[np.uint8]] | None = None,
     ) -> None:
-        self._overlay = _overlay_of(class_names, config)
+        draw_overlay = _overlay_of(class_names, config)
+        self._draw = draw or (lambda frame, result: draw_overlay(frame, result.instances))
         self._output = OutputFile(path, overwrite)
         self._video = VideoFile(self._output.part)
         self._is_empty = True
 
     def write(self, frame: Frame, result: Result) -> None:
-        self._video.write(self._overlay(frame, result.instances), frame.stamp_ns)
+        self._video.write(self._draw(frame, result), frame.stamp_ns)
         self._is_empty = False
 
     def close(self) -> None:

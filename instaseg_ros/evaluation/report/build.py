@@ -22,7 +22,8 @@ from instaseg_ros.evaluation.run import Evaluation, Seen
 from instaseg_ros.evaluation.summary import COLUMNS, table_cells
 from instaseg_ros.files import OutputFile
 from instaseg_ros.pipeline import Pipeline
-from instaseg_ros.visualization import packed, paint, write_name
+from instaseg_ros.visualization import packed, paint
+from instaseg_ros.visualization.names import boxes_of, write_names
 
 PAGE = "report.html"
 INLINED, BEST = 8, 4  # frames on the page
@@ -151,10 +152,10 @@ def _panel(
     palette = np.full((1 << 16, 3), EXCUSED, np.uint8)
     palette[ids] = colors[: len(ids)]
     picture = paint(image, labels, 0.45, packed(palette))
-    for label, name, color in zip(ids, names, colors, strict=False):
-        if name and tuple(color) == LOST:
-            left, top, _, _ = cv2.boundingRect((labels == label).view(np.uint8))
-            write_name(picture, name.strip(), (left, top), LOST)
+    lost = np.array([bool(name) for name in names], bool) & (colors[: len(ids)] == LOST).all(1)
+    texts = [name.strip() for name, is_lost in zip(names, lost, strict=True) if is_lost]
+    boxes = boxes_of(labels, ids[lost])
+    write_names(picture, labels, ids[lost], boxes, texts, palette[ids[lost]])
     return picture
 
 

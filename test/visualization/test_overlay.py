@@ -11,20 +11,29 @@ import written_recordings
 from written_recordings import CLASS_NAMES, HEIGHT, WIDTH
 
 from instaseg_ros.frames import Frame, Instances
-from instaseg_ros.visualization import COLORS, color, contact_sheet, overlay
+from instaseg_ros.visualization import COLORS, color, contact_sheet, overlay, paint
+from instaseg_ros.visualization.names import LEGEND, boxes_of
 
 GREY = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
 
 
-def test_colors_stay_and_differ():
+def test_colors_stay():
     assert color(0) == (0, 0, 0)
-    assert color(1) == tuple(COLORS[1])
+    assert color(1) == tuple(COLORS[1]) == (180, 30, 75)
     assert color(65535) == tuple(COLORS[65535])
-    assert color(1) == pytest.approx((154, 242, 97), abs=1)  # as in pictures made before
-    lab = cv2.cvtColor(COLORS[None, 1:101].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
-    distances = np.linalg.norm(lab[:, None] - lab[None], axis=-1) + 999 * np.eye(100)
-    assert distances.min() > 7  # 2 is about the least that people see
-    assert lab[:, 0].min() > 33  # visible on dark images
+
+
+@pytest.mark.parametrize("height", [63, 64, 65, 130])  # of bands that are drawn at a time
+def test_paint_tints_and_outlines_each_pixel(height):
+    random = np.random.default_rng(height)
+    labels = np.kron(random.integers(0, 4, (height, 5)), np.ones((1, 7))).astype(np.uint16)
+    image = random.integers(0, 256, (*labels.shape, 3)).astype(np.uint8)
+    padded = np.pad(labels, 1, mode="edge")
+    around = padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
+    edge = np.any([labels != other for other in around], 0)[..., None]
+    tinted = cv2.addWeighted(image, 0.5, COLORS[labels], 0.5, 0)
+    expected = np.where(labels[..., None] == 0, image, np.where(edge, COLORS[labels], tinted))
+    assert np.array_equal(paint(image, labels, 0.5), expected)
 
 
 def test_overlay_tints_outlines_and_leaves_the_rest():
@@ -71,3 +80,29 @@ def test_contact_sheet_is_in_reading_order():
     sheet = contact_sheet(pictures, columns=2)
     assert sheet.shape == (12, 12, 3)
     assert sheet[1::4, 2::6, 0].tolist() == [[10, 20], [30, 40], [50, 0]]
+
+
+def test_the_legend_counts_classes_and_crowds():
+    """It is wider if an object has no name."""
+    labels = np.zeros((400, 800), np.uint16)
+    for k in range(150):
+        y, x = 15 * (k // 30) + 150, 6 * (k % 30) + 300
+        labels[y : y + 5, x : x + 5] = k + 1
+    ids = np.arange(1, 151, dtype=np.uint16)
+    many = Instances(
+        labels=labels,
+        ids=ids,
+        class_ids=ids % 2,
+        scores=np.full(150, 0.5, np.float32),
+        boxes_xyxy=boxes_of(labels, ids),
+        centers_xy=np.zeros((150, 2), np.float32),
+        bandwidths=np.zeros((150, 2), np.float32),
+    )
+    frame = Frame(np.full((400, 800, 3), 90, np.uint8))
+    few = many.rows(ids < 3)
+    few = dataclasses.replace(few, labels=np.where(labels < 3, labels, 0).astype(np.uint16))
+    widths = []
+    for instances in (few, many):
+        corner = overlay(frame, instances, CLASS_NAMES, 0.5)[360:, :290]
+        widths.append((corner == LEGEND).all(2).any(0).sum())
+    assert 20 < widths[0] < widths[1] - 30

@@ -9,21 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instaseg_ros.frames import Frame, Instances
-
-
-def _palette() -> NDArray[np.uint8]:
-    """(65536, 3) uint8 RGB. Hues step by the golden ratio, so any run of ids is spread evenly over
-    the circle; saturation and brightness step with other periods, so similar hues still differ.
-    Start and steps were searched for the most distant colours (in CIELAB, the first 100 ids: 7 or
-    more) that are not too dark for a street at night."""
-    ids = np.arange(1 << 16)
-    hsv = np.empty((1, len(ids), 3), np.float32)
-    hsv[0, :, 0] = (0.65 + ids * 0.6180339887498949) % 1.0 * 360
-    hsv[0, :, 1] = np.array([0.9, 0.6, 0.45])[ids % 3]
-    hsv[0, :, 2] = np.array([0.85, 0.95, 0.75, 1.0])[ids % 4]
-    rgb = np.rint(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0] * 255).astype(np.uint8)
-    rgb[0] = 0
-    return rgb
+from instaseg_ros.visualization.names import legend_place, write_legend, write_names
+from instaseg_ros.visualization.palette import by_label
 
 
 def packed(colors: NDArray[np.uint8]) -> NDArray[np.uint32]:
@@ -31,7 +18,8 @@ def packed(colors: NDArray[np.uint8]) -> NDArray[np.uint32]:
     return np.ascontiguousarray(np.insert(colors, 3, 255, axis=1)).view(np.uint32)[:, 0]
 
 
-COLORS = _palette()  # (65536, 3) uint8 RGB by label value; background is black
+BAND_ROWS = 64  # drawn at a time: what lies between stays in the processor's cache
+COLORS = by_label()  # (65536, 3) uint8 RGB by label value; background is black
 _PALETTE = packed(COLORS)
 
 
@@ -48,19 +36,47 @@ def overlay(
     alpha: float,
     with_ids: bool = False,
 ) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB: the image with each instance tinted, outlined and named.
+    """(H, W, 3) uint8 RGB: the image with each instance tinted, outlined and named, and a legend
+    of its classes.
 
     alpha: opacity of the tint in [0, 1]; outlines and names are always opaque. with_ids: add the id
-    to the name, for objects that keep it from frame to frame.
+    to the name, for objects that keep it from frame to frame. Where objects are crowded some have
+    no name; the legend counts them. An only class stands in the legend alone.
     """
     picture = paint(frame.image, instances.labels, alpha)
-    for i in reversed(range(len(instances))):  # the most certain last, on top
-        label = int(instances.ids[i])
-        name = class_names[instances.class_ids[i]] + (f" {label}" if with_ids else "")
-        text = f"{name} {instances.scores[i]:.2f}"
-        left, top = (int(side) for side in instances.boxes_xyxy[i, :2])
-        write_name(picture, text, (left, top), color(label))
+    texts = []
+    for class_id, label, score in zip(
+        instances.class_ids, instances.ids, instances.scores, strict=True
+    ):
+        name = [class_names[class_id]] if len(class_names) > 1 else []
+        texts.append(" ".join([*name, *([str(label)] if with_ids else []), f"{score:.2f}"]))
+    longest = _legend(instances, class_names, np.zeros(len(instances), bool))
+    place = legend_place(picture, longest)
+    named = write_names(
+        picture,
+        instances.labels,
+        instances.ids,
+        instances.boxes_xyxy,
+        texts,
+        COLORS[instances.ids],
+        [] if place is None else [place],
+    )
+    if place is not None:
+        write_legend(picture, _legend(instances, class_names, named))
     return picture
+
+
+def _legend(
+    instances: Instances, class_names: Sequence[str], named: NDArray[np.bool_]
+) -> list[str]:
+    """A line for each class that is there."""
+    lines = []
+    for class_id in np.unique(instances.class_ids).tolist():
+        own = instances.class_ids == class_id
+        hidden = int((own & ~named).sum())
+        rest = f" ({hidden} without name)" if hidden else ""
+        lines.append(f"{own.sum()} {class_names[class_id]}{rest}")
+    return lines
 
 
 def paint(
@@ -73,14 +89,21 @@ def paint(
 
     palette: `packed` colours by label value; None: those of `color`.
     """
-    colored = (_PALETTE if palette is None else palette)[labels]
-    rgba = colored.view(np.uint8).reshape(*labels.shape, 4)  # (H, W, 4)
-    colors = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB)
-    tinted = cv2.addWeighted(image, 1 - alpha, colors, alpha, 0)
-    objects = (labels > 0).view(np.uint8)
     picture = image.copy()
-    cv2.copyTo(tinted, objects, picture)
-    cv2.copyTo(colors, _inner_edges(labels) & objects, picture)
+    packed_colors = _PALETTE if palette is None else palette
+    for top in range(0, len(labels), BAND_ROWS):
+        rows = slice(top, top + BAND_ROWS)
+        band = labels[rows]
+        objects = (band > 0).view(np.uint8)
+        if not objects.any():
+            continue
+        rgba = np.take(packed_colors, band).view(np.uint8).reshape(*band.shape, 4)
+        colors = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB)
+        tinted = cv2.addWeighted(image[rows], 1 - alpha, colors, alpha, 0)
+        cv2.copyTo(tinted, objects, picture[rows])
+        above = min(top, 1)  # a row more on both sides, as outlines depend on neighbours
+        edges = _inner_edges(labels[top - above : top + BAND_ROWS + 1])[above:][:BAND_ROWS]
+        cv2.copyTo(colors, edges & objects, picture[rows])
     return picture
 
 
@@ -111,23 +134,3 @@ def _inner_edges(labels: NDArray[np.uint16]) -> NDArray[np.uint8]:
     edges[1:] |= down
     edges[:-1] |= down
     return edges
-
-
-def write_name(
-    picture: NDArray[np.uint8],
-    text: str,
-    corner_xy: tuple[int, int],
-    background: tuple[int, int, int],
-) -> None:
-    """Write `text` on a coloured bar above a box with this upper left corner (pixels), or inside
-    the box at the image's upper edge."""
-    scale = max(0.35, picture.shape[0] / 2400)
-    (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-    left, top = corner_xy
-    left = max(0, min(left, picture.shape[1] - width))
-    bottom = top if top >= height + below else top + height + below
-    cv2.rectangle(picture, (left, bottom - height - below), (left + width, bottom), background, -1)
-    bright = np.dot(background, (0.299, 0.587, 0.114)) > 140
-    ink = (0, 0, 0) if bright else (255, 255, 255)
-    origin = (left, bottom - below + 1)
-    cv2.putText(picture, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, ink, 1, cv2.LINE_AA)
