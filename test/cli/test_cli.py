@@ -170,6 +170,7 @@ ROOT = Path(__file__).parents[2]
 # What happens, as the verb is called, when a module is imported.
 AT_IMPORT = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 class Finder:
     def find_spec(self, name, *_):
         if name == {name!r}:
