@@ -299,21 +299,26 @@ def test_in_batches_each_camera_has_its_own_labels(rig: Rig, network, runtime):
     waiting = {"node.largest_batch": 3, "node.batch_wait_ms": 2000.0}
     rig.start(network, program=(WATCHED, "--most", 2), **waiting)
     small, other, large = scene(96, 160, 1), scene(96, 160, 2), scene(192, 320, 3)
-    for images in ((small, large, other), (large, large, large)) * 3:
+    told, rounds = "a batch of 3 images failed; trying them one by one", 0
+    # On a busy machine three images may come too far apart for a batch.
+    while rounds < 6 or (told not in rig.robot.log() and rounds < 60):
+        images = ((small, large, other), (large, large, large))[rounds % 2]
+        rounds += 1
         headers = [rig.publish(*pair) for pair in zip(NAMES, images, strict=True)]
         for name, image, header in zip(NAMES, images, headers, strict=True):
             labels, _ = rig.await_result(name, header)
             expected = pipeline.process([Frame(image)])[0].instances.labels
             assert label_image(labels).tobytes() == expected.tobytes()
-    assert "a batch of 3 images failed; trying them one by one" in rig.robot.log()
+    assert told in rig.robot.log()
     assert "no memory for 3 images" in rig.robot.log()
 
     def counted() -> dict[str, tuple[int, str, dict[str, str]]] | None:
         """Once all are: labels come a moment before they are counted."""
         found = rig.diagnoses()
-        return found if all(found[name][2]["images labelled"] == "6" for name in NAMES) else None
+        labelled = {found[name][2]["images labelled"] for name in NAMES}
+        return found if labelled == {str(rounds)} else None
 
-    found = rig.robot.until(counted, "six labelled images of each camera")
+    found = rig.robot.until(counted, f"{rounds} labelled images of each camera")
     assert [found[name][2]["images failed"] for name in NAMES] == ["0"] * len(NAMES)
 
 
