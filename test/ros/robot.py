@@ -32,6 +32,7 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 NODE = "/instaseg_node"
 PATIENCE_S = 90.0  # a test ends as soon as it can; this only bounds it on a busy machine
 KNOWN_AFTER_S = 0.25  # until the node knows a new client of its services
+COUNTED_AFTER_S = 0.2  # until what was published is counted, and earlier diagnostics have come
 RELIABLE = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.RELIABLE)
 BEST_EFFORT = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
@@ -243,9 +244,14 @@ class Robot:
 
     # Diagnostics
 
+    def diagnose_anew(self) -> None:
+        """Forget what was diagnosed before all results that have come were counted."""
+        self.spin_for(COUNTED_AFTER_S)
+        self.diagnostics.clear()
+
     def diagnosis(self, part: str, level: int | None = None) -> tuple[str, dict[str, str]]:
         """Message and values of the next status with `part` in its message, and this level."""
-        self.diagnostics.clear()
+        self.diagnose_anew()
 
         def found() -> list[DiagnosticStatus]:
             return [
