@@ -26,7 +26,8 @@ unexport RMW_IMPLEMENTATION _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
 .PHONY: demo test ros-suite-jazzy ros-suite-kilted slow lowest docs fuzz soak overload lint ros jazzy train gpu
 
-demo: ros
+demo:
+	$(PYTHON) tools/setup_env.py demo
 	$(VENV)/bin/instaseg demo
 
 test: lint

@@ -2,11 +2,12 @@
 """Makes the project's environment: Python packages, ROS 2 wheels, vision_msgs and this package.
 
     python3 tools/setup_env.py                      .venv         ROS 2 Jazzy
+    python3 tools/setup_env.py demo                 only what `instaseg demo` needs
     ROS_DISTRO=kilted python3 tools/setup_env.py    .venv-kilted  ROS 2 Kilted
     HASHES=1 python3 tools/setup_env.py             refuses files other than those that were pinned
 
 Nothing is done twice: each step leaves a stamp that names its inputs. Running it again repairs an
-interrupted run. Needs Linux on x86-64 (the ROS wheels are made for nothing else), Python 3.10 or
+interrupted run. uv installs in a third of pip's time; where it cannot be had, pip does. Needs Linux on x86-64 (the ROS wheels are made for nothing else), Python 3.10 or
 newer with venv and headers, a C and a C++ compiler.
 """
 
@@ -31,8 +32,23 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / "tools"
 VENVS = {"jazzy": ROOT / ".venv", "kilted": ROOT / ".venv-kilted"}
-# In python.txt; packages below it are installed for Jazzy, where that suite runs (1.6 GB).
-UNIT_SUITE = "# unit suite and lint"
+# Headings in python.txt. The demo needs what stands above the first, and Kilted's environment has
+# what stands above the second. Jazzy's, where all other suites run, has everything (1.6 GB).
+ROS_SUITE, UNIT_SUITE = "# ROS suite", "# unit suite and lint"
+# Settings of pip that uv has under another name; it reads none of pip's.
+UV_SETTINGS = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "no-index": "UV_NO_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "constraint": "UV_CONSTRAINT",
+    "trusted-host": "UV_INSECURE_HOST",
+    "default-timeout": "UV_HTTP_TIMEOUT",
+    "cert": "SSL_CERT_FILE",
+    "proxy": "ALL_PROXY",
+}
+
+INSTALLS = ("packages", "suites", "references")  # steps
 
 # Variables that another ROS, another environment or the wheels' start-up may have set.
 FOREIGN_VARIABLES = (
@@ -49,6 +65,8 @@ FOREIGN_VARIABLES = (
 def main() -> None:
     for name in FOREIGN_VARIABLES:
         os.environ.pop(name, None)
+    if sys.argv[1:] not in ([], ["demo"]):
+        sys.exit(f"expected no argument, or demo; got {' '.join(sys.argv[1:])}")
     distro = os.environ.get("ROS_DISTRO", "jazzy")
     if distro not in VENVS:
         sys.exit(
@@ -58,12 +76,12 @@ def main() -> None:
     check_machine()
     try:
         with lock():
-            set_up(VENVS[distro], distro)
+            set_up(VENVS[distro], distro, demo="demo" in sys.argv)
     except KeyboardInterrupt:
         sys.exit("\nset-up: interrupted; run it again to finish it.")
 
 
-def set_up(venv: Path, distro: str) -> None:
+def set_up(venv: Path, distro: str, demo: bool = False) -> None:
     """Run the steps whose inputs have changed since they last completed."""
     ros_pins = TOOLS / "constraints" / f"{distro}.txt"
     python_pins = TOOLS / "constraints" / "python.txt"
@@ -73,38 +91,39 @@ def set_up(venv: Path, distro: str) -> None:
     python = f"{sys.version} {sys.base_prefix} {venv}"
 
     stamps = venv / ".setup"
-    # An interrupted pip leaves packages that only look installed.
-    torn = (stamps / "packages").exists() and not (stamps / "packages").read_text()
-    if torn:
+    # An interrupted installer leaves packages that only look installed.
+    if any(path.exists() and not path.read_text() for path in map(stamps.joinpath, INSTALLS)):
         shutil.rmtree(stamps)
 
     def changed(name: str, what: str, action: Callable[[], None], *inputs: Path) -> None:
         step(stamps / name, fingerprint(python, inputs), what, action)
 
-    changed("python", f"a new environment in {venv.name}", lambda: make_venv(venv))
-    requirements = [f"--requirement={ros_pins}", *wanted(python_pins, distro)]
     hashed = os.environ.get("HASHES", "0") not in ("", "0")
     hashes = [ros_pins.parent / "hashes" / pins.name for pins in (python_pins, ros_pins) if hashed]
 
     def install() -> None:
         if hashes:
             install_verified(venv, hashes)
+        requirements = [f"--requirement={ros_pins}", *wanted(python_pins, ROS_SUITE)]
         install_packages(venv, python_pins, requirements)
 
-    changed(
-        "packages",
-        "pinned packages, gigabytes, a minute or more",
-        install,
-        python_pins,
-        ros_pins,
-        *hashes,
-    )
+    def install_suites() -> None:
+        below = UNIT_SUITE if distro == "kilted" else None
+        install_packages(venv, python_pins, wanted(python_pins, below))
+
+    changed("python", f"a new environment in {venv.name}", lambda: make_venv(venv, not hashed))
+    what = "ROS and the packages of the demo, a gigabyte"
+    changed("packages", what, install, python_pins, ros_pins, *hashes)
+    what = "vision_msgs, compiled"
+    changed("vision_msgs", what, lambda: build_vision_msgs(venv), ros_pins, *messages)
+    changed("instaseg_ros", "this package, editable", lambda: install_project(venv), *manifests)
+    if demo:
+        return
+    what = "packages of the suites, a gigabyte"
+    changed("suites", what, install_suites, python_pins, ros_pins, *hashes)
     if distro == "jazzy":
         what = "what tests compare with"
         changed("references", what, lambda: install_references(venv, references), references)
-    what = "vision_msgs, compiled in half a minute"
-    changed("vision_msgs", what, lambda: build_vision_msgs(venv), ros_pins, *messages)
-    changed("instaseg_ros", "this package, editable", lambda: install_project(venv), *manifests)
 
 
 def step(stamp: Path, key: str, what: str, action: Callable[[], None]) -> None:
@@ -179,23 +198,29 @@ def check_machine() -> None:
     sys.exit(f"Missing here, and not available from pip: {', '.join(missing)}. Run\n  sudo {line}")
 
 
-def make_venv(venv: Path) -> None:
+def make_venv(venv: Path, with_uv: bool) -> None:
     if venv.is_symlink():  # what it leads to would be emptied, be it another checkout's
         sys.exit(f"\nset-up: {venv} is a link to {venv.resolve()}: remove the link first")
     base = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
     run([base if base.exists() else sys.executable, "-m", "venv", "--clear", venv])
+    if with_uv:
+        pins = TOOLS / "constraints" / "python.txt"
+        got = subprocess.run([*pip(venv), f"--constraint={pins}", "uv"], capture_output=True)
+        if got.returncode:
+            print(" without uv, by pip alone ...", end="", flush=True)
 
 
-def wanted(pins: Path, distro: str) -> list[str]:
-    """The Python packages for pip to install: all pins, or those above UNIT_SUITE."""
-    above, heading, below = pins.read_text(encoding="utf-8").partition(f"\n{UNIT_SUITE}\n")
-    lines = (above + heading + below if distro == "jazzy" else above).splitlines()
-    return [line for line in lines if line and not line.startswith("#")]
+def wanted(pins: Path, below: str | None) -> list[str]:
+    """The Python packages to install: those above the heading `below`, or all. uv, which installs
+    them, is not needed."""
+    lines = pins.read_text(encoding="utf-8").splitlines()
+    kept = lines[: lines.index(below)] if below else lines
+    return [line for line in kept if line and not line.startswith(("#", "uv=="))]
 
 
 def install_packages(venv: Path, pins: Path, requirements: list[str]) -> None:
     """Install the requirements; the pins also constrain their dependencies."""
-    run([*pip(venv), f"--constraint={pins}", *requirements])
+    install(venv, f"--constraint={pins}", *requirements)
 
 
 def install_verified(venv: Path, hashes: Sequence[Path]) -> None:
@@ -206,7 +231,7 @@ def install_verified(venv: Path, hashes: Sequence[Path]) -> None:
 
 
 def install_references(venv: Path, pins: Path) -> None:
-    run([*pip(venv), "--no-deps", f"--requirement={pins}"])
+    install(venv, "--no-deps", f"--requirement={pins}")
 
 
 def build_vision_msgs(venv: Path) -> None:
@@ -225,6 +250,7 @@ def build_vision_msgs(venv: Path) -> None:
         new = re.sub(r"/opt/python/[^/;\"]+/lib/[^;\"]+/numpy/[^;\"]*include", numpy_include, old)
         new = re.sub(r"/opt/python/[^/;\"]+/include/[^;\"]+", python_include, new)
         if new != old:
+            path.unlink()  # uv links files to its cache, where they must stay as they are
             path.write_text(new)
 
     build = venv / ".setup" / "build"
@@ -254,7 +280,8 @@ def build_vision_msgs(venv: Path) -> None:
 
 def install_project(venv: Path) -> None:
     """Install the package editable, and link the files that this leaves out to the source tree."""
-    run([*pip(venv), "--no-deps", "--no-build-isolation", "--editable", ROOT])
+    options = ("--no-deps", "--no-build-isolation", "--force-reinstall")
+    install(venv, *options, f"--editable={ROOT}")
     share = venv / "share" / "instaseg_ros"
     links = {
         venv / "lib" / "instaseg_ros" / "instaseg_node": venv / "bin" / "instaseg_node",
@@ -268,6 +295,33 @@ def install_project(venv: Path) -> None:
         link.parent.mkdir(parents=True, exist_ok=True)
         link.unlink(missing_ok=True)
         link.symlink_to(target)
+
+
+def install(venv: Path, *words: str) -> None:
+    """`pip install` with these words, by uv where it is there and can."""
+    uv = venv / "bin" / "uv"
+    if uv.exists():
+        command = [uv, "pip", "install", f"--python={venv / 'bin' / 'python'}", *words]
+        environment = uv_settings(venv) | dict(os.environ)
+        if subprocess.run(command, env=environment, capture_output=True).returncode == 0:
+            return
+        print(" uv could not, pip tries ...", end="", flush=True)
+        words = ("--force-reinstall", *words)  # what uv may have left half done
+    run([*pip(venv), *words])
+
+
+def uv_settings(venv: Path) -> dict[str, str]:
+    """Variables that tell uv where pip is told to look for packages."""
+    listed = subprocess.run(
+        [venv / "bin" / "python", "-m", "pip", "config", "list"], capture_output=True, text=True
+    )
+    settings = {}  # by where it stands: for all commands, for `install`, in the environment
+    for section in ("global", "install", ":env:"):
+        found = re.findall(rf"^{section}\.([\w-]+)='(.*)'$", listed.stdout, re.MULTILINE)
+        settings |= {UV_SETTINGS[name]: value for name, value in found if name in UV_SETTINGS}
+    several = {name: value.replace("\\n", " ").split() for name, value in settings.items()}
+    joined = {name: ("," if name == "UV_FIND_LINKS" else " ").join(several[name]) for name in several}
+    return {"UV_INDEX_STRATEGY": "unsafe-best-match", **joined}  # of all indexes, as pip does
 
 
 def pip(venv: Path) -> list[str]:

@@ -15,7 +15,7 @@ from instaseg_ros.checkpoint import weights_hash
 from instaseg_ros.datasets import Dataset, Sample, Sequences, least_pixels
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.evaluation.matching import Ranked, rankings
-from instaseg_ros.evaluation.metrics.breakdown import touching_percent
+from instaseg_ros.evaluation.metrics.breakdown import ap_by_size, touching_percent
 from instaseg_ros.evaluation.metrics.coco import CocoFrames
 from instaseg_ros.evaluation.metrics.tracking import TrackedFrame, summarize_tracks
 from instaseg_ros.evaluation.overlaps import FrameCounts, frame_counts
@@ -309,6 +309,7 @@ def numbers(found: Evaluation, summary: dict[str, Any], pipeline: Pipeline) -> d
     total = [sum(one.values()) for one in found.stage_ms]
     return {
         **summary,
+        "by_size": [one.facts() for one in ap_by_size(found.counts, found.classes.names)],
         "images": len(found.counts),
         "ms_per_frame": float(np.median(total)),
         **percentiles_ms(total),

@@ -13,7 +13,7 @@ import numpy as np
 from instaseg_ros.datasets.recordings import Recordings
 from instaseg_ros.errors import InputError
 from instaseg_ros.evaluation.matching import rankings
-from instaseg_ros.evaluation.metrics.breakdown import Bin, ap_by, ap_by_size
+from instaseg_ros.evaluation.metrics.breakdown import ap_by, ap_by_size
 from instaseg_ros.evaluation.metrics.tracking import summarize_tracks
 from instaseg_ros.evaluation.run import (
     ClassMatch,
@@ -319,13 +319,13 @@ def numbers_of(
     depth), by_minute, frames, dropped, and with `tracking` the result of `summarize_tracks`."""
     counts = [frame.tracked.counts for frame in frames]
     summary: dict[str, Any] = summarize(counts, rankings(counts, class_names))
-    summary["by_size"] = [_bin(one) for one in ap_by_size(counts, class_names)]
+    summary["by_size"] = [one.facts() for one in ap_by_size(counts, class_names)]
     truth, predicted = [f.truth_m for f in frames], [f.predicted_m for f in frames]
     if any(np.isfinite(one).any() for one in (*truth, *predicted)):
         by = ap_by(counts, truth, predicted, DISTANCE_EDGES, class_names)
         while not by[-1].ap.objects and len(by) > 1:  # nothing is that far
             by.pop()
-        summary["by_distance"] = [_bin(one) for one in by]
+        summary["by_distance"] = [one.facts() for one in by]
     summary["by_minute"] = [one._asdict() for one in minutes_of(frames, class_names)]
     summary["frames"] = len(frames)
     summary["dropped"] = sum(frame.dropped for frame in frames)
@@ -356,8 +356,3 @@ def minutes_of(frames: Sequence[Stored], class_names: Sequence[str]) -> list[Min
             )
         )
     return found
-
-
-def _bin(one: Bin) -> dict[str, Any]:
-    high = None if one.high == np.inf else one.high
-    return {"low": one.low, "high": high, **one.ap._asdict()}

@@ -179,6 +179,17 @@ def test_ap_by_size_counts_each_object_and_each_error_once() -> None:
     assert average_precision([frame], ["car"])["mean"].ap50 < 0.5
 
 
+def test_ap_by_size_of_each_class() -> None:
+    truth = rows([(1, 0, 2), (2, 10, 50)], [])  # a car of 20 pixels, a bus of 400
+    predicted = rows([(2, 10, 50)], [])
+    frame = counts(truth, predicted, [0.5, 0.9], ([0, 1], [0, 1]))._replace(min_pixels=10)
+    first, _, last = (one.facts() for one in breakdown.ap_by_size([frame], ["car", "bus"]))
+    assert first["per_class"]["car"] == {"ap": 0, "ap50": 0, "objects": 1}
+    assert first["per_class"]["bus"]["objects"] == last["per_class"]["car"]["objects"] == 0
+    assert last["per_class"]["bus"]["ap50"] == last["ap50"] == 1
+    assert (first["low"], first["high"], last["high"]) == (10, 40, None)
+
+
 def test_confusion_of_classes() -> None:
     truth = rows([(1, 0, 40), (2, 50, 90)], [(3, 0, 40)], [])
     predicted = rows([(1, 0, 40), (2, 50, 90)], [], [(3, 0, 20)])

@@ -21,13 +21,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "masks.md").read_text(encoding="utf
 PADDING = 6  # bytes behind each row, as a message may have
 
 CPP_PROGRAM = """
-#include <cstdint>
 #include <iostream>
-#include <string>
-#include <vector>
-#include <sensor_msgs/msg/image.hpp>
-#include <vision_msgs/msg/detection2_d.hpp>
-
 %s
 
 // Arguments: height, width, step, id. Pixels come on standard input, the mask goes to output.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,18 @@ TOUCHING_EDGES = (0, 2, 20, 40, np.inf)  # bins of the touching border, percent
 
 
 class Bin(NamedTuple):
-    """Objects from `low` to below `high`, and their AP."""
+    """Objects from `low` to below `high`, the mean of the classes' AP, and that of each class."""
 
     low: float
     high: float
     ap: AveragePrecision
+    of_class: Mapping[str, AveragePrecision]
+
+    def facts(self) -> dict[str, Any]:
+        """For JSON; `high` of the last bin, which has no end, is None."""
+        high = None if self.high == np.inf else self.high
+        per_class = {name: one._asdict() for name, one in self.of_class.items()}
+        return {"low": self.low, "high": high, **self.ap._asdict(), "per_class": per_class}
 
 
 def touching_percent(labels: NDArray[np.uint16], ids: NDArray[np.uint16]) -> NDArray[np.float64]:
@@ -60,8 +67,9 @@ def ap_by(
     edges: Sequence[float],
     class_names: Sequence[str],
 ) -> list[Bin]:
-    """Mean AP over the classes, in bins of a quantity of each frame's objects (G,) and predictions
-    (P,). An object can be found by a prediction of any bin; a wrong prediction counts in its own.
+    """AP in bins of a quantity of each frame's objects (G,) and predictions (P,).
+
+    An object can be found by a prediction of any bin; a wrong prediction counts in its own.
     """
     bins = []
     for low, high in pairwise(edges):
@@ -69,7 +77,8 @@ def ap_by(
             restrict(frame, (low <= t) & (t < high), (low <= p) & (p < high))
             for frame, t, p in zip(frames, truth, predicted, strict=True)
         ]
-        bins.append(Bin(low, high, average_precision(chosen, class_names)["mean"]))
+        table = average_precision(chosen, class_names)
+        bins.append(Bin(low, high, table.pop("mean"), table))
     return bins
 
 

@@ -193,7 +193,7 @@ def _cards(
     counts = [frame.tracked.counts for frame in frames]
     cards = accuracy_cards(counts, class_names, rankings(counts, class_names))
     if by := numbers.get("by_distance"):
-        bins = [Bin(one["low"], one["high"] or np.inf, _ap(one)) for one in by]
+        bins = [Bin(one["low"], one["high"] or np.inf, _ap(one), {}) for one in by]
         caption = "By the median depth of the true object. Mean over the classes that are there."
         cards.append(Card("AP over distance", plots.bins_plot(bins, "metres"), caption))
     live = [one.latency_ms for one in frames if one.latency_ms is not None]
