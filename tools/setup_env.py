@@ -7,8 +7,9 @@
     HASHES=1 python3 tools/setup_env.py             refuses files other than those that were pinned
 
 Nothing is done twice: each step leaves a stamp that names its inputs. Running it again repairs an
-interrupted run. uv installs in a third of pip's time; where it cannot be had, pip does. Needs Linux on x86-64 (the ROS wheels are made for nothing else), Python 3.10 or
-newer with venv and headers, a C and a C++ compiler.
+interrupted run. uv installs, many times as fast as pip, which does it where uv cannot be had. Needs
+Linux on x86-64 (the ROS wheels are made for nothing else), Python 3.10 or newer with venv and
+headers, a C and a C++ compiler.
 """
 
 from __future__ import annotations
@@ -319,8 +320,10 @@ def uv_settings(venv: Path) -> dict[str, str]:
     for section in ("global", "install", ":env:"):
         found = re.findall(rf"^{section}\.([\w-]+)='(.*)'$", listed.stdout, re.MULTILINE)
         settings |= {UV_SETTINGS[name]: value for name, value in found if name in UV_SETTINGS}
-    several = {name: value.replace("\\n", " ").split() for name, value in settings.items()}
-    joined = {name: ("," if name == "UV_FIND_LINKS" else " ").join(several[name]) for name in several}
+    joined = {}
+    for name, value in settings.items():
+        separator = "," if name == "UV_FIND_LINKS" else " "
+        joined[name] = separator.join(value.replace("\\n", " ").split())
     return {"UV_INDEX_STRATEGY": "unsafe-best-match", **joined}  # of all indexes, as pip does
 
 

@@ -187,7 +187,7 @@ def test_ap_by_size_of_each_class() -> None:
     assert first["per_class"]["car"] == {"ap": 0, "ap50": 0, "objects": 1}
     assert first["per_class"]["bus"]["objects"] == last["per_class"]["car"]["objects"] == 0
     assert last["per_class"]["bus"]["ap50"] == last["ap50"] == 1
-    assert (first["low"], first["high"], last["high"]) == (10, 40, None)
+    assert (first["low"], first["high"], last["high"]) == (10, 40, 640)
 
 
 def test_confusion_of_classes() -> None:

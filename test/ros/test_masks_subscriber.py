@@ -76,9 +76,7 @@ class Sender:
             return result_messages.labels_message(MESSAGES, header, INSTANCES.labels)
         return result_messages.detections_message(MESSAGES, header, INSTANCES, CLASS_NAMES)
 
-    def _spin_until(
-        self, done: Callable[[], bool], end: float, alive: Callable[[], bool]
-    ) -> None:
+    def _spin_until(self, done: Callable[[], bool], end: float, alive: Callable[[], bool]) -> None:
         while not done():
             self.executor.spin_once(timeout_sec=0.1)
             assert alive() and time.monotonic() < end
