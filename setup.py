@@ -82,11 +82,14 @@ setup(
             "torch>=2.4",
             "zstandard>=0.19",
         ],
-        "openvino": ["openvino>=2025.0"],
+        "openvino": [
+            "openvino>=2025.0",
+            "packaging>=21.3",
+        ],  # which its converter imports, undeclared
         "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"],
         "gpu": ["nvidia-ml-py>=11.525"],  # heat and clock in diagnostics
         "tensorrt": ["tensorrt>=8.6", "onnx>=1.16", "onnxscript>=0.2"],
-        "int8": ["nncf>=2.15", "openvino>=2025.0"],
+        "int8": ["nncf>=2.15", "openvino>=2025.0", "packaging>=21.3"],
         "plots": ["Jinja2>=3.0", "matplotlib>=3.6"],
         "query": ["duckdb>=1.3.2"],  # rows of evaluated recordings
         "completion": ["argcomplete>=2.0"],  # by Tab, in a shell

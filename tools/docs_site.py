@@ -53,7 +53,8 @@ PICTURE_WIDTH, LAYER_HEIGHT, BOX_HEIGHT = 800, 44, 30  # pixels, of the picture 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add PAGES, with their links as they are in the site."""
     for source, page in PAGES.items():
-        text = (ROOT / source).read_text(encoding="utf-8").replace("](docs/", "](")
+        text = (ROOT / source).read_text(encoding="utf-8")
+        text = text.replace("](docs/", "](").replace("](../../docs/", "](../")
         files.append(File.generated(config, page, content=_relinked(text, "](")))
     return files
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from instaseg_ros.frames import Frame
 from instaseg_ros.recordings import result_messages
 from instaseg_ros.recordings.bags import BagWriter, deserialize
+from instaseg_ros.recordings.image_messages import image_to_labels
 from instaseg_ros.recordings.message_types import make_header, stamp_ns
 from instaseg_ros.recordings.sources import open_source
 from instaseg_ros.recordings.storage import open_recording
@@ -31,10 +32,12 @@ from instaseg_ros.synthetic_street import Camera, make_scene, render
 from instaseg_ros.visualization import color, contact_sheet
 
 Picture = NDArray[np.uint8]  # (H, W, 3) RGB
+TOPICS = result_messages.TOPICS | result_messages.DEPTH_TOPICS
 
 RIG = {"left": -0.95, "front": 0.0, "right": 0.95}  # radians to the right
-RIG_SEED, RIG_FRAMES, RIG_SIZE = (2, 0, 0, 98), 30, (480, 640)  # the demo's street
+RIG_SEED, RIG_FRAMES, RIG_SIZE = (2, 0, 0, 98), 8, (320, 480)  # the demo's street
 ABOVE_M, ASIDE_M = 50.0, 20.0  # of the view from above: ahead, and to each side
+LEAST_NAMED_PX = 60  # height of a box that says its distance
 INK, PAPER, GRID = (40, 44, 50), (255, 255, 255), (225, 228, 232)
 # Corners of a box (as signs) that an edge joins.
 CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
@@ -87,10 +90,11 @@ def write_rig(out: Path) -> None:
 
 
 def run_boxes(args: argparse.Namespace) -> None:
-    frame = next(islice(open_source(args.recording), args.frame, None))
-    said = messages_at(args.labelled, frame.stamp_ns, ("detections_3d", "points"))
-    image = with_boxes(frame, said["detections_3d"].detections)
-    above = from_above(said["points"], said["detections_3d"].detections, len(image))
+    frame = next(islice(open_source(args.recording, depth="/depth"), args.frame, None))
+    said = messages_at(args.labelled, frame.stamp_ns, ("detections_3d", "labels"))
+    found = said["detections_3d"].detections
+    image = with_boxes(frame, found)
+    above = from_above(frame, image_to_labels(said["labels"]), found)
     save(args.out, np.hstack([image, above]), args.width, args.quality)
 
 
@@ -100,30 +104,33 @@ def messages_at(path: Path, moment_ns: int, names: Sequence[str]) -> dict[str, A
     found = {}
     for raw in open_recording(path).messages(list(topics)):
         name = topics[raw.topic]
-        message = deserialize(raw, result_messages.DEPTH_TOPICS[name].type)
+        message = deserialize(raw, TOPICS[name].type)
         if stamp_ns(message.header) == moment_ns:
             found[name] = message
     return found
 
 
 def with_boxes(frame: Frame, detections: Sequence[Any]) -> Picture:
-    picture = frame.image.copy()
-    farthest_first = sorted(detections, key=lambda d: -d.bbox.center.position.z)
-    for detection in farthest_first:
+    picture, matrix = frame.image.copy(), np.asarray(frame.intrinsics)
+    texts = []
+    for detection in sorted(detections, key=lambda d: -d.bbox.center.position.z):
         corners = center_of(detection) + CORNERS * size_of(detection) / 2
         corners[:, 2] = np.maximum(corners[:, 2], 0.5)
-        shown = corners @ np.asarray(frame.intrinsics).T
+        shown = corners @ matrix.T
         pixels = (shown[:, :2] / shown[:, 2:]).astype(int)
         ink = color(int(detection.id))
         for i, j in EDGES:
             cv2.line(picture, *pixels[[i, j]].tolist(), ink, 2, cv2.LINE_AA)
-        top = pixels.min(0).tolist()
-        write(picture, f"{detection.bbox.center.position.z:.0f} m", (top[0], top[1] - 5), ink)
+        if np.ptp(pixels[:, 1]) > LEAST_NAMED_PX:
+            texts.append((f"{detection.bbox.center.position.z:.0f} m", pixels.min(0), ink))
+    for text, (left, top), ink in texts:
+        write(picture, text, (int(left), int(top) - 5), ink)
     return picture
 
 
-def from_above(points: Any, detections: Sequence[Any], height: int) -> Picture:
-    """(height, W, 3): the camera stands below, in the middle."""
+def from_above(frame: Frame, labels: NDArray[np.uint16], detections: Sequence[Any]) -> Picture:
+    """As high as the image: what the camera sees of the objects, the camera below in the middle."""
+    height = len(labels)
     scale = height / ABOVE_M
     picture = np.full((height, round(2 * ASIDE_M * scale), 3), PAPER, np.uint8)
 
@@ -133,11 +140,13 @@ def from_above(points: Any, detections: Sequence[Any], height: int) -> Picture:
     for metres in range(10, round(ABOVE_M), 10):
         cv2.line(picture, pixel(-ASIDE_M, metres), pixel(ASIDE_M, metres), GRID)
         write(picture, f"{metres} m", (4, pixel(0, metres)[1] - 4), INK)
-    cloud = np.frombuffer(bytes(points.data), result_messages.POINT)
-    for x, z, label in zip(cloud["x"], cloud["z"], cloud["instance"], strict=True):
-        across, down = pixel(x, z)
+    matrix, depth = np.asarray(frame.intrinsics), np.asarray(frame.depth)
+    ids = [int(detection.id) for detection in detections]
+    for row, column in np.argwhere(np.isin(labels, ids) & (depth > 0)):
+        z = depth[row, column]
+        across, down = pixel((column - matrix[0, 2]) / matrix[0, 0] * z, z)
         if 0 <= across < picture.shape[1] and 0 <= down < height:
-            picture[down, across] = color(int(label))
+            picture[down, across] = color(int(labels[row, column]))
     for detection in detections:
         (x, _, z), (wide, _, deep) = center_of(detection), size_of(detection)
         ink = color(int(detection.id))
