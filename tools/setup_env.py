@@ -302,7 +302,7 @@ def install(venv: Path, *words: str) -> None:
     """`pip install` with these words, by uv where it is there and can."""
     uv = venv / "bin" / "uv"
     if uv.exists():
-        command = [uv, "pip", "install", f"--python={venv / 'bin' / 'python'}", *words]
+        command = [str(uv), "pip", "install", f"--python={venv / 'bin' / 'python'}", *words]
         environment = uv_settings(venv) | dict(os.environ)
         if subprocess.run(command, env=environment, capture_output=True).returncode == 0:
             return
@@ -316,7 +316,7 @@ def uv_settings(venv: Path) -> dict[str, str]:
     listed = subprocess.run(
         [venv / "bin" / "python", "-m", "pip", "config", "list"], capture_output=True, text=True
     )
-    settings = {}  # by where it stands: for all commands, for `install`, in the environment
+    settings: dict[str, str] = {}  # by where it stands: for all commands, for `install`, in the environment
     for section in ("global", "install", ":env:"):
         found = re.findall(rf"^{section}\.([\w-]+)='(.*)'$", listed.stdout, re.MULTILINE)
         settings |= {UV_SETTINGS[name]: value for name, value in found if name in UV_SETTINGS}
