@@ -120,7 +120,7 @@ def with_boxes(frame: Frame, detections: Sequence[Any]) -> Picture:
         pixels = (shown[:, :2] / shown[:, 2:]).astype(int)
         ink = color(int(detection.id))
         for i, j in EDGES:
-            cv2.line(picture, *pixels[[i, j]].tolist(), ink, 2, cv2.LINE_AA)
+            cv2.line(picture, pixels[i].tolist(), pixels[j].tolist(), ink, 2, cv2.LINE_AA)
         if np.ptp(pixels[:, 1]) > LEAST_NAMED_PX:
             texts.append((f"{detection.bbox.center.position.z:.0f} m", pixels.min(0), ink))
     for text, (left, top), ink in texts:
@@ -176,8 +176,8 @@ def run_sheet(args: argparse.Namespace) -> None:
     if args.crop:
         left, top, width, height = args.crop
         pictures = [one[top : top + height, left : left + width] for one in pictures]
-    gap = [cv2.copyMakeBorder(one, 2, 2, 2, 2, 0, value=PAPER) for one in pictures]
-    save(args.out, contact_sheet(gap, args.columns), args.width, args.quality)
+    framed = [np.pad(one, ((2, 2), (2, 2), (0, 0)), constant_values=255) for one in pictures]
+    save(args.out, contact_sheet(framed, args.columns), args.width, args.quality)
 
 
 def picture_of(said: str) -> Picture:

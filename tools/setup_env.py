@@ -316,7 +316,7 @@ def uv_settings(venv: Path) -> dict[str, str]:
     listed = subprocess.run(
         [venv / "bin" / "python", "-m", "pip", "config", "list"], capture_output=True, text=True
     )
-    settings: dict[str, str] = {}  # by where it stands: for all commands, for `install`, in the environment
+    settings: dict[str, str] = {}  # of all commands, of `install`, in the environment
     for section in ("global", "install", ":env:"):
         found = re.findall(rf"^{section}\.([\w-]+)='(.*)'$", listed.stdout, re.MULTILINE)
         settings |= {UV_SETTINGS[name]: value for name, value in found if name in UV_SETTINGS}
