@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / "tools"
 VENVS = {"jazzy": ROOT / ".venv", "kilted": ROOT / ".venv-kilted"}
 # Headings in python.txt. The demo needs what stands above the first, and Kilted's environment has
-# what stands above the second. Jazzy's, where all other suites run, has everything (1.6 GB).
+# what stands above the second. Jazzy's, where all other suites run, has everything.
 ROS_SUITE, UNIT_SUITE = "# ROS suite", "# unit suite and lint"
 # Settings of pip that uv has under another name; it reads none of pip's.
 UV_SETTINGS = {
@@ -113,14 +113,14 @@ def set_up(venv: Path, distro: str, demo: bool = False) -> None:
         install_packages(venv, python_pins, wanted(python_pins, below))
 
     changed("python", f"a new environment in {venv.name}", lambda: make_venv(venv, not hashed))
-    what = "ROS and the packages of the demo, a gigabyte"
+    what = "ROS and the packages of the demo, 2 GB"
     changed("packages", what, install, python_pins, ros_pins, *hashes)
     what = "vision_msgs, compiled"
     changed("vision_msgs", what, lambda: build_vision_msgs(venv), ros_pins, *messages)
     changed("instaseg_ros", "this package, editable", lambda: install_project(venv), *manifests)
     if demo:
         return
-    what = "packages of the suites, a gigabyte"
+    what = "packages of the suites, 2 GB"
     changed("suites", what, install_suites, python_pins, ros_pins, *hashes)
     if distro == "jazzy":
         what = "what tests compare with"
