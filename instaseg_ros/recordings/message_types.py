@@ -38,6 +38,28 @@ VISION_MSGS = {
     "VisionClass": "uint16 class_id\nstring class_name",
     "LabelInfo": "std_msgs/Header header\nvision_msgs/VisionClass[] class_map\nfloat32 threshold",
 }
+# The fields of a drawing over an image and their types, as in foxglove_msgs since March 2026 (MIT
+# licence, Copyright Foxglove Technologies Inc). Readers go by names, and by what is in the file.
+FOXGLOVE_MSGS = {
+    "Color": "float64 r\nfloat64 g\nfloat64 b\nfloat64 a",
+    "Point2": "float64 x\nfloat64 y",
+    "KeyValuePair": "string key\nstring value",
+    "CircleAnnotation": "builtin_interfaces/Time timestamp\nfoxglove_msgs/Point2 position\n"
+    "float64 diameter\nfloat64 thickness\nfoxglove_msgs/Color fill_color\n"
+    "foxglove_msgs/Color outline_color\nfoxglove_msgs/KeyValuePair[] metadata",
+    "PointsAnnotation": "builtin_interfaces/Time timestamp\nuint8 UNKNOWN=0\nuint8 POINTS=1\n"
+    "uint8 LINE_LOOP=2\nuint8 LINE_STRIP=3\nuint8 LINE_LIST=4\nuint8 type\n"
+    "foxglove_msgs/Point2[] points\nfoxglove_msgs/Color outline_color\n"
+    "foxglove_msgs/Color[] outline_colors\nfoxglove_msgs/Color fill_color\n"
+    "float64 thickness\nfoxglove_msgs/KeyValuePair[] metadata",
+    "TextAnnotation": "builtin_interfaces/Time timestamp\nfoxglove_msgs/Point2 position\n"
+    "string text\nfloat64 font_size\nfoxglove_msgs/Color text_color\n"
+    "foxglove_msgs/Color background_color\nfoxglove_msgs/KeyValuePair[] metadata",
+    "ImageAnnotations": "builtin_interfaces/Time timestamp\n"
+    "foxglove_msgs/CircleAnnotation[] circles\nfoxglove_msgs/PointsAnnotation[] points\n"
+    "foxglove_msgs/TextAnnotation[] texts\nfoxglove_msgs/KeyValuePair[] metadata",
+}
+DEFINED_HERE = {"vision_msgs": VISION_MSGS, "foxglove_msgs": FOXGLOVE_MSGS}
 COMMON = (
     "builtin_interfaces/msg/Time",
     "geometry_msgs/msg/Point",
@@ -59,12 +81,13 @@ COMMON = (
 
 @cache
 def typestore() -> Typestore:
-    """The types of ROS 2 Jazzy and vision_msgs 4.1. Those read and written here are the same in
-    every distribution since Humble."""
+    """The types of ROS 2 Jazzy and vision_msgs 4.1, which are the same in every distribution since
+    Humble as far as they are read and written here, and what of foxglove_msgs is written."""
     store = get_typestore(Stores.ROS2_JAZZY)
     types: dict[str, Any] = {}
-    for name, text in VISION_MSGS.items():
-        types.update(get_types_from_msg(text, f"vision_msgs/msg/{name}"))
+    for package, texts in DEFINED_HERE.items():
+        for name, text in texts.items():
+            types.update(get_types_from_msg(text, f"{package}/msg/{name}"))
     store.register(types)
     return store
 
@@ -79,7 +102,8 @@ def full_type(name: str) -> str:
 def message_classes() -> SimpleNamespace:
     """Constructors by class name (`Image`, `Detection2D`, ...) that fill omitted fields with zeros
     (a rotation: with the identity) like rclpy's, and `bytes(array)` for uint8[] fields."""
-    names = [*COMMON, *(f"vision_msgs/msg/{name}" for name in VISION_MSGS)]
+    defined = (f"{package}/msg/{n}" for package, texts in DEFINED_HERE.items() for n in texts)
+    names = [*COMMON, *defined]
     made = {name.rpartition("/")[2]: _constructor(name) for name in names}
     return SimpleNamespace(**made, bytes=_bytes)
 

@@ -9,7 +9,8 @@ below, `msgs` has `bytes(array)`: the fastest value of a `uint8[]` field from a 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import cv2
@@ -20,6 +21,7 @@ from instaseg_ros.config import file
 from instaseg_ros.frames import Frame, Instances, Locations
 from instaseg_ros.rays import directions
 from instaseg_ros.visualization import COLORS, color
+from instaseg_ros.visualization.names import ink_on
 
 NODE_NAME = file.NODE_NAME
 # As compressed_image_transport writes it, from Humble on: behind the last space it names the
@@ -50,6 +52,14 @@ DEPTH_TOPICS = {
     "detections_3d": Topic("vision_msgs/msg/Detection3DArray"),
     "points": Topic("sensor_msgs/msg/PointCloud2"),
 }
+# Besides these, what the network thinks, as pictures of `view.panels`: a node has those of its
+# method.
+DEBUG_TOPICS = {
+    f"debug/{panel}": Topic("sensor_msgs/msg/Image", recorded=False)
+    for panel in ("seed", "offset", "votes", "bandwidth", "embedding", "clusters")
+}
+# In a recording only, as no robot must have foxglove_msgs for the node.
+RECORDED_TOPICS = {"annotations": Topic("foxglove_msgs/msg/ImageAnnotations")}
 UNKNOWN_TURN = math.pi**2 / 3  # rad^2, variance of an angle of which nothing is known
 POINT = np.dtype(
     {
@@ -58,6 +68,7 @@ POINT = np.dtype(
     }
 )
 FLOAT32, UINT32 = 7, 6  # of sensor_msgs/PointField
+LINE_LOOP = 2  # of foxglove_msgs/PointsAnnotation
 
 
 def below(camera: str, topic: str) -> str:
@@ -265,6 +276,61 @@ def markers_message(
     return msgs.MarkerArray(markers=markers)
 
 
+def annotations_message(
+    msgs: Any, header: Any, instances: Instances, class_names: Sequence[str]
+) -> Any:
+    """foxglove_msgs/ImageAnnotations, for Foxglove to draw over the camera's image: the box, the
+    outlines and the name of each instance, with id and score, which are also the box's metadata.
+
+    Coordinates are pixels from the image's upper left corner, where its first pixel begins.
+    """
+    stamp, font_px = header.stamp, max(12.0, instances.labels.shape[0] / 40)
+    loops, texts = [], []
+    for i, label in enumerate(instances.ids.tolist()):
+        name, score = class_names[instances.class_ids[i]], f"{instances.scores[i]:.2f}"
+        left, top, right, bottom = instances.boxes_xyxy[i].tolist()
+        ink = _foxglove_color(msgs, color(label))
+        box = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
+        about = {"class": name, "id": str(label), "score": score}
+        contours = _contours(instances.labels, label, instances.boxes_xyxy[i])
+        loops.append(_loop(msgs, stamp, box, ink, 1.0, about))
+        loops += [_loop(msgs, stamp, contour + 0.5, ink, 2.0) for contour in contours]
+        texts.append(
+            msgs.TextAnnotation(
+                timestamp=stamp,
+                position=msgs.Point2(x=left, y=top),
+                text=" ".join(about.values()),
+                font_size=font_px,
+                text_color=_foxglove_color(msgs, ink_on(color(label))),
+                background_color=ink,
+            )
+        )
+    return msgs.ImageAnnotations(timestamp=stamp, points=loops, texts=texts)
+
+
+def _loop(
+    msgs: Any,
+    stamp: Any,
+    corners: NDArray[np.floating],
+    ink: Any,
+    thickness_px: float,
+    about: Mapping[str, str] = MappingProxyType({}),
+) -> Any:
+    return msgs.PointsAnnotation(
+        timestamp=stamp,
+        type=LINE_LOOP,
+        points=[msgs.Point2(x=x, y=y) for x, y in corners.tolist()],
+        outline_color=ink,
+        thickness=thickness_px,
+        metadata=[msgs.KeyValuePair(key=key, value=value) for key, value in about.items()],
+    )
+
+
+def _foxglove_color(msgs: Any, rgb: tuple[int, int, int]) -> Any:
+    red, green, blue = (channel / 255 for channel in rgb)
+    return msgs.Color(r=red, g=green, b=blue, a=1.0)
+
+
 def _box_marker(msgs: Any, header: Any, label: int, locations: Locations, place: int) -> Any:
     red, green, blue = (channel / 255 for channel in color(label))
     # RViz warns of cubes without a thickness.
@@ -301,13 +367,21 @@ def _outline(
     labels: NDArray[np.uint16], label: int, box_xyxy: NDArray[np.float32]
 ) -> NDArray[np.float64]:
     """(2 S, 2) start and end pixel of each line around the instance and all its parts."""
+    lines = [
+        np.stack([corners, np.roll(corners, -1, axis=0)], 1).reshape(-1, 2)
+        for corners in _contours(labels, label, box_xyxy)
+    ]
+    return np.concatenate([*lines, np.empty((0, 2))])
+
+
+def _contours(
+    labels: NDArray[np.uint16], label: int, box_xyxy: NDArray[np.float32]
+) -> list[NDArray[np.float64]]:
+    """(S, 2) x and y of the outermost pixels around each part of the instance."""
     height, width = labels.shape
     left, top = (max(0, int(side)) for side in np.floor(box_xyxy[:2]))
     right, bottom = min(width, int(box_xyxy[2]) + 1), min(height, int(box_xyxy[3]) + 1)
     mask = (labels[top:bottom, left:right] == label).view(np.uint8)
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    lines = []
-    for contour in contours:
-        corners = cv2.approxPolyDP(contour, 1.0, True)[:, 0].astype(float)  # (S, 2)
-        lines.append(np.stack([corners, np.roll(corners, -1, axis=0)], 1).reshape(-1, 2))
-    return np.concatenate([*lines, np.empty((0, 2))]) + np.array([left, top])
+    corner = np.array([left, top], float)
+    return [cv2.approxPolyDP(contour, 1.0, True)[:, 0] + corner for contour in contours]

@@ -68,8 +68,9 @@ def open_sink(
 
 
 class BagSink:
-    """A recording with the node's topics: labels, detections, label_info, overlay and markers; from
-    the first frame with depth on also detections_3d, and markers at their distance."""
+    """A recording with the node's topics: labels, detections, label_info, overlay and markers; and
+    annotations, which Foxglove draws over the camera's image. From the first frame with depth on
+    also detections_3d, and markers at their distance."""
 
     def __init__(
         self, path: Path, class_names: Sequence[str], config: Config, overwrite: bool
@@ -84,7 +85,7 @@ class BagSink:
         self._is_first = True
         self._min_pixels = config.depth.min_pixels
         self._knows_depth = False
-        for name, topic in result_messages.TOPICS.items():
+        for name, topic in {**result_messages.TOPICS, **result_messages.RECORDED_TOPICS}.items():
             if topic.recorded:
                 self._writer.add_topic(_topic(name), topic.type, topic.latched)
 
@@ -102,6 +103,7 @@ class BagSink:
             "markers": result_messages.markers_message(
                 msgs, header, instances, names, frame, locations
             ),
+            "annotations": result_messages.annotations_message(msgs, header, instances, names),
         }
         if locations is not None:
             messages["detections_3d"] = result_messages.detections_3d_message(

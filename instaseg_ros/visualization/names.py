@@ -188,8 +188,13 @@ def _write(
         here = min(max(there[0], left), right - 1), bottom if bottom <= part[1] else top
         cv2.line(picture, here, there, background, 1, cv2.LINE_AA)
     cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), background, -1)
+    _put(picture, text, (left, top), bottom - top, ink_on(background))
+
+
+def ink_on(background: tuple[int, int, int]) -> tuple[int, int, int]:
+    """RGB of text that can be read on a colour: black or white."""
     bright = np.dot(background, (0.299, 0.587, 0.114)) > 140
-    _put(picture, text, (left, top), bottom - top, (0, 0, 0) if bright else (255, 255, 255))
+    return (0, 0, 0) if bright else (255, 255, 255)
 
 
 def _put(

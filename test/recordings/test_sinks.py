@@ -9,18 +9,20 @@ import cv2
 import numpy as np
 import pytest
 import written_recordings
+from mcap.reader import make_reader
 from rosbags.rosbag2 import Reader
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from written_recordings import CLASS_NAMES, HEIGHT, WIDTH, stamp_ns
 
 from instaseg_ros.config import Config, merge
 from instaseg_ros.errors import ConfigError
-from instaseg_ros.frames import Frame, Result
+from instaseg_ros.frames import Frame, Instances, Result
 from instaseg_ros.recordings import result_messages
 from instaseg_ros.recordings.bags import CAMERA_INFO, IMAGE, BagSource, BagWriter
 from instaseg_ros.recordings.image_messages import image_to_labels, image_to_rgb
 from instaseg_ros.recordings.message_types import make_header, typestore
 from instaseg_ros.recordings.sinks import CallbackSink, open_sink
-from instaseg_ros.visualization import overlay
+from instaseg_ros.visualization import color, overlay
 
 CONFIG = Config()
 
@@ -52,9 +54,10 @@ def test_recording_has_the_topics_of_the_node(tmp_path):
             message = typestore().deserialize_cdr(data, connection.msgtype)
             read.setdefault(connection.topic, []).append((time_ns, message))
     node = result_messages.NODE_NAME
+    written = {**result_messages.TOPICS, **result_messages.RECORDED_TOPICS}
     assert types == {
         f"/{node}/{name}": topic.type
-        for name, topic in result_messages.TOPICS.items()
+        for name, topic in written.items()
         if name != "labels/compressed"  # the same as labels
     }
     assert len(read.pop(f"/{node}/label_info")) == 1
@@ -67,6 +70,41 @@ def test_recording_has_the_topics_of_the_node(tmp_path):
         assert message.header == written_recordings.header(i)
     for i, (_, message) in enumerate(read[f"/{node}/overlay"]):
         np.testing.assert_array_equal(image_to_rgb(message), expected_overlay(i))
+
+
+def test_annotations_are_read_by_the_definition_in_the_file(tmp_path):
+    """As Foxglove reads them, which knows the type by its name alone."""
+    path = tmp_path / "out.mcap"
+    sink = open_sink(path, CLASS_NAMES, CONFIG)
+    sink.write(frame(0), Result(written_recordings.two_instances(0)))
+    sink.write(frame(1), Result(Instances.empty(HEIGHT, WIDTH)))
+    sink.close()
+    topic = f"/{result_messages.NODE_NAME}/annotations"
+    with path.open("rb") as file:
+        read = list(make_reader(file).iter_messages([topic]))
+    schema, channel, _ = read[0]
+    assert (schema.name, schema.encoding) == ("foxglove_msgs/msg/ImageAnnotations", "ros2msg")
+    assert channel.message_encoding == "cdr"
+    store = get_typestore(Stores.EMPTY)
+    store.register(get_types_from_msg(schema.data.decode(), schema.name))
+    full, empty = (store.deserialize_cdr(message.data, schema.name) for _, _, message in read)
+    assert [message.log_time for _, _, message in read] == [stamp_ns(0), stamp_ns(1)]
+    for message, index in ((full, 0), (empty, 1)):
+        assert message.timestamp.sec * 10**9 + message.timestamp.nanosec == stamp_ns(index)
+    assert not (empty.points or empty.texts or empty.circles)
+    assert [text.text for text in full.texts] == ["car 300 0.90", "person 7 0.50"]
+    boxes = [one for one in full.points if one.metadata]
+    about = [{pair.key: pair.value for pair in one.metadata} for one in boxes]
+    assert about[0] == {"class": "car", "id": "300", "score": "0.90"}
+    corners = [[(point.x, point.y) for point in one.points] for one in full.points]
+    assert corners[0] == [(5, 10), (25, 10), (25, 20), (5, 20)]  # the pixels' outer edges
+    assert {*corners[1]} == {(5.5, 10.5), (24.5, 10.5), (24.5, 19.5), (5.5, 19.5)}  # the middles
+    assert len(corners) == 4
+    for one in full.points:
+        assert one.type == one.LINE_LOOP and one.thickness > 0 and one.outline_color.a == 1
+    ink = full.texts[1].background_color
+    assert tuple(round(255 * part) for part in (ink.r, ink.g, ink.b)) == color(7)
+    assert ink == full.points[2].outline_color != full.points[0].outline_color
 
 
 @pytest.mark.parametrize("frame_id", ["camera_front", "another"])
