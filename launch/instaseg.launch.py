@@ -39,6 +39,7 @@ ARGUMENTS = {
     "image_transport": ("", "raw or compressed; empty: as in the parameter file"),
     "autostart": ("true", "configure and activate; false: leave it to a lifecycle manager"),
     "rviz": ("false", "show image, overlay and markers, with several cameras the first one's"),
+    "frame": ("", "RViz's fixed frame: frame_id of the images; empty: as in config/instaseg.rviz"),
     "shared_memory": ("true", "Fast DDS segment that holds whole images; the camera needs it too"),
 }
 BOOLEAN = ["true", "false", "True", "False", "1", "0"]
@@ -74,7 +75,8 @@ def start_node(context):
         remappings=remappings,
         output="screen",
     )
-    return [node, rviz(*next(iter(images.items())), value["namespace"])]
+    camera, image = next(iter(images.items()))
+    return [node, rviz(camera, image, value["namespace"], value["frame"])]
 
 
 def topics(argument, topic, cameras):
@@ -96,7 +98,7 @@ def below(camera, topic):
     return f"{camera}/{topic}" if camera else topic
 
 
-def rviz(camera, image, namespace):
+def rviz(camera, image, namespace, frame):
     """RViz, if requested; a hint if it is not installed."""
     asked_for = IfCondition(LaunchConfiguration("rviz"))
     try:
@@ -110,7 +112,11 @@ def rviz(camera, image, namespace):
         package="rviz2",
         executable="rviz2",
         namespace=namespace,
-        arguments=["-d", PathJoinSubstitution([CONFIG, "instaseg.rviz"])],
+        arguments=[
+            "-d",
+            PathJoinSubstitution([CONFIG, "instaseg.rviz"]),
+            *(("-f", frame) if frame else ()),
+        ],
         remappings=[
             ("/image", image),
             *((f"/{NODE}/{output}", f"{own}/{output}") for output in ("overlay", "markers")),

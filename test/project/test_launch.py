@@ -56,7 +56,7 @@ def test_arguments(launch):
             "runtime",
             "image_transport",
         ),
-        *("autostart", "rviz", "shared_memory"),
+        *("autostart", "rviz", "frame", "shared_memory"),
     ]
     assert all(argument.description for argument in declared)
 
@@ -199,6 +199,20 @@ def test_rviz_shows_the_nodes_topics_in_its_namespace(launch):
     assert remapped[f"/{NODE_NAME}/overlay"] == f"/front/{NODE_NAME}/overlay"
     _, rviz = launch(rviz="true").processes
     assert dict(rviz.remappings)[f"/{NODE_NAME}/overlay"] == f"/{NODE_NAME}/overlay"
+
+
+def test_rviz_draws_in_the_frame_that_is_asked_for(launch):
+    """`rviz2 -f` overrules the file's fixed frame."""
+    shipped = "/share/instaseg_ros/config/instaseg.rviz"
+    _, rviz = launch(rviz="true", frame="front_optical", cameras="front,left").processes
+    assert rviz.arguments == ["-d", shipped, "-f", "front_optical"]
+    _, rviz = launch(rviz="true").processes
+    assert rviz.arguments == ["-d", shipped]
+    config = yaml.safe_load((ROOT / "config" / "instaseg.rviz").read_text())[
+        "Visualization Manager"
+    ]
+    assert config["Global Options"]["Fixed Frame"]
+    assert config["Views"]["Current"]["Target Frame"] == "<Fixed Frame>"  # it follows, too
 
 
 def test_without_rviz2_the_node_starts_and_a_hint_is_given(launch):
