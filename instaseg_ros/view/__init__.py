@@ -1,5 +1,6 @@
 """Draws what a network thinks of a frame: each step from its outputs to the objects.
 
-`viewer` runs the pipeline and keeps what the network says, `panels` draws it, and `clusters` tells
-how near two objects are to being one.
+`viewer` runs the pipeline and keeps what the network says, `scene` tells where in the image that
+is, `panels` draws it and `rerun_file` records it for Rerun; `clusters` tells how near two objects
+are to being one.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from instaseg_ros.clustering.ellipses import MEMBERSHIP
 from instaseg_ros.frames import Instances
+from instaseg_ros.tables import text_table
 
 LEAST_SHIFT_PX = 20  # less is where a network sees objects' centres
 
@@ -57,3 +59,27 @@ def common_shift(clusters: Instances) -> NDArray[np.float64]:
         return np.zeros(2)
     shift = np.median(clusters.centers_xy - np.array(middles), axis=0)
     return shift if np.hypot(*shift) > LEAST_SHIFT_PX else np.zeros(2)
+
+
+def described(clusters: Instances, class_names: Sequence[str]) -> str:
+    """A table of the clusters, and for each the one of its class that comes nearest to being one
+    with it."""
+    if not len(clusters):
+        return "no objects"
+    pixels = np.bincount(clusters.labels.ravel(), minlength=1 << 16)[clusters.ids]
+    columns = [
+        clusters.ids.tolist(),
+        [class_names[class_id] for class_id in clusters.class_ids],
+        clusters.scores.tolist(),
+        pixels.tolist(),
+        *(clusters.centers_xy - common_shift(clusters)).T.tolist(),
+        *clusters.bandwidths.T.tolist(),
+    ]
+    headings = ["id", "class", "score", "pixels", "centre x", "y", "bandwidth x", "y"]
+    formats = ["d", "", ".2f", "d", ".0f", ".0f", ".1f", ".1f"]
+    if clusters.bandwidths.any():
+        near = neighbours(clusters)
+        columns += [[n.id if n else None for n in near], [n.phi if n else None for n in near]]
+        headings += ["nearest of its class", "phi"]
+        formats += ["d", ".3f"]
+    return text_table(headings, list(zip(*columns, strict=True)), formats)

@@ -46,6 +46,17 @@ def test_a_video(recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert ok and picture.shape[1] == 2 * 648
 
 
+def test_a_recording_for_rerun(
+    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chunk = pytest.importorskip("rerun.chunk", reason="the extra `view` is not installed")
+    out = tmp_path / "view.rrd"
+    assert cli.main(["view", str(recording), "-o", str(out), "--limit", "2", *WORDS]) == 0
+    assert f"2 frames -> {out}, 0 skipped" in capsys.readouterr().out
+    rows = [one for one in chunk.RrdReader(out).stream() if one.entity_path == "/camera/boxes"]
+    assert sum(one.num_rows for one in rows) == 2
+
+
 def test_the_input_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image = tmp_path / "image.png"
     cv2.imwrite(str(image), held_out_street(1, (96, 192))[0].frame.image)
@@ -57,7 +68,9 @@ def test_the_input_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["-o", "view.rrd"], "expected a name that ends in .png"),
+        (["-o", "view.gif"], "expected a name that ends in .png"),
+        (["-o", "view.rrd", "--frame", "1"], "--frame: expected"),
+        (["-o", "view.rrd", "--region", "0", "0", "9", "9"], "--region: Rerun magnifies"),
         (["-o", "view.mp4", "--frame", "1"], "--frame: expected"),
         (["--limit", "1"], "--limit: expected"),
         (["--frame", "-1"], "--frame: expected"),

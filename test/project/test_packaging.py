@@ -21,7 +21,12 @@ SOURCES = sorted((ROOT / "instaseg_ros").rglob("*.py"))
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 
 # What is imported under another name than pip's.
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "pynvml": "nvidia-ml-py", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "cv2": "opencv-python-headless",
+    "pynvml": "nvidia-ml-py",
+    "yaml": "pyyaml",
+    "rerun": "rerun-sdk",
+}
 # What is imported under another name than its ROS package's.
 ROS_PACKAGES = {"tf2_ros": "tf2_ros_py"}
 # What torch brings itself.
@@ -30,9 +35,10 @@ BROUGHT_BY_TORCH = {"triton"}
 FROM_ITS_MAKER = {"torch2trt"}
 # Extras that are not in the environment, since they need a GPU.
 ELSEWHERE = {"tensorrt"}
-# What `make lowest` leaves out: nncf wants a newer tabulate than Humble has; the tests that start
-# Ray are slow ones, and the server of the one that uses s3fs is not there.
-NOT_AT_ITS_LOWEST = {"nncf", "ray", "s3fs"}
+# What `make lowest` leaves out: nncf wants a newer tabulate than Humble has, rerun-sdk a newer
+# NumPy; the tests that start Ray are slow ones, and the server of the one that uses s3fs is not
+# there.
+NOT_AT_ITS_LOWEST = {"nncf", "ray", "rerun-sdk", "s3fs"}
 # What rosdep calls the Python packages; safetensors has no key.
 ROSDEP_KEYS = {
     "lz4": "mcap-ros2-support",

@@ -34,6 +34,14 @@ import ray
 from ray._common.usage.usage_lib import usage_stats_enabled
 print(usage_stats_enabled())
 """
+RERUN = """
+import rerun
+recording = rerun.RecordingStream("instaseg_ros")
+recording.memory_recording()
+recording.log("said", rerun.TextLog("hello"))
+recording.flush()
+print("written")
+"""
 
 
 @pytest.mark.parametrize(
@@ -43,6 +51,7 @@ print(usage_stats_enabled())
         ("nncf", NNCF, "MagicMock"),
         ("onnxruntime", ONNX, "y"),
         ("ray", RAY, "False"),
+        ("rerun", RERUN, "written"),  # its viewer reports, unless `rerun analytics disable`
     ],
 )
 def test_they_report_nothing_and_leave_no_client_id(

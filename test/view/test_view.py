@@ -2,49 +2,20 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
-import torch
 from small_networks import untrained_checkpoint
+from viewed_scenes import CENTERS, HEIGHT, RADIUS, WIDTH, viewed_scene
 
 from instaseg_ros.config import Config, RuntimeConfig
-from instaseg_ros.config.options.spatial_embedding import DecodeConfig
 from instaseg_ros.errors import ConfigError
 from instaseg_ros.frames import Frame, Instances, Result
-from instaseg_ros.methods.spatial_embedding import STEP_X, STEP_Y, SpatialEmbedding
 from instaseg_ros.pipeline import Pipeline
 from instaseg_ros.runtimes.torch_runtime import TorchRuntime
 from instaseg_ros.view.clusters import common_shift, neighbours
-from instaseg_ros.view.panels import PANEL_PX, view
+from instaseg_ros.view.panels import view
+from instaseg_ros.view.scene import PANEL_PX
 from instaseg_ros.view.viewer import Viewed, Viewer
-
-HEIGHT, WIDTH = 60, 120
-CENTERS = ((30, 30), (85, 25))  # x, y in pixels
-RADIUS = 12.0
-
-
-def scene(shift: tuple[float, float] = (0, 0)) -> Viewed:
-    """Two squares, all of whose pixels point to their centres, moved by `shift`."""
-    offset = np.zeros((2, HEIGHT, WIDTH))
-    seed = np.full((1, HEIGHT, WIDTH), -8.0)
-    for x, y in CENTERS:
-        rows, columns = np.mgrid[y - 10 : y + 11, x - 10 : x + 11]
-        there = np.stack([x + shift[0] - columns, y + shift[1] - rows])
-        steps = np.array([STEP_X, STEP_Y])[:, None, None]
-        offset[:, rows, columns] = np.arctanh(there * steps)
-        seed[0, rows, columns] = 2.0
-        seed[0, y, x] = 4.0
-    s = -math.log(0.5) / np.square(RADIUS * np.array([STEP_X, STEP_Y]))
-    bandwidth = np.broadcast_to((np.log(s) / 10)[:, None, None], offset.shape)
-    outputs = {
-        name: torch.from_numpy(np.array(values, np.float32))
-        for name, values in (("offset", offset), ("bandwidth", bandwidth), ("seed", seed))
-    }
-    batch = {name: values[None] for name, values in outputs.items()}
-    (clusters,) = SpatialEmbedding(1).decode(batch, DecodeConfig(min_pixels=10))
-    return Viewed(clusters, outputs={n: v.numpy() for n, v in outputs.items()}, clusters=clusters)
 
 
 def panels_of(picture: np.ndarray) -> list[np.ndarray]:
@@ -58,7 +29,7 @@ FRAME = Frame(np.full((HEIGHT, WIDTH, 3), 120, np.uint8))
 
 @pytest.mark.parametrize("shift", [(0, 0), (-40, 30)])
 def test_each_step_is_drawn_where_it_happens(shift: tuple[float, float]) -> None:
-    viewed = scene(shift)
+    viewed = viewed_scene(shift)
     assert len(viewed.clusters) == 2
     assert common_shift(viewed.clusters) == pytest.approx(shift, abs=1)
     panels = panels_of(view(FRAME, viewed, ["thing"], 0.1))
@@ -84,13 +55,13 @@ def test_each_step_is_drawn_where_it_happens(shift: tuple[float, float]) -> None
 
 
 def test_a_region_is_magnified() -> None:
-    picture = view(FRAME, scene(), ["thing"], 0.1, (20, 20, 20, 20))
+    picture = view(FRAME, viewed_scene(), ["thing"], 0.1, (20, 20, 20, 20))
     columns = picture.shape[1] // (PANEL_PX + 8)
     assert columns == 3 and picture.shape[0] == 2 * (PANEL_PX + 30)
     for thin in ((20, 0, 1, 60), (0, 20, 120, 1)):
-        assert max(view(FRAME, scene(), ["thing"], 0.1, thin).shape) <= 3 * (PANEL_PX + 30)
+        assert max(view(FRAME, viewed_scene(), ["thing"], 0.1, thin).shape) <= 3 * (PANEL_PX + 30)
     with pytest.raises(ConfigError, match="inside the image of 120 x 60"):
-        view(FRAME, scene(), ["thing"], 0.1, (100, 20, 30, 20))
+        view(FRAME, viewed_scene(), ["thing"], 0.1, (100, 20, 30, 20))
 
 
 def test_odd_outputs_are_drawn_too() -> None:
@@ -107,7 +78,7 @@ def test_odd_outputs_are_drawn_too() -> None:
 
 
 def test_main_directions_of_an_embedding_become_colours() -> None:
-    viewed = scene()
+    viewed = viewed_scene()
     embedding = np.zeros((8, HEIGHT, WIDTH), np.float32)
     embedding[5] = viewed.clusters.labels
     other = Viewed(viewed.clusters, outputs={"embedding": embedding}, clusters=viewed.clusters)
@@ -118,7 +89,7 @@ def test_main_directions_of_an_embedding_become_colours() -> None:
 
 
 def test_neighbours_say_how_near_two_are_to_being_one() -> None:
-    clusters = scene().clusters
+    clusters = viewed_scene().clusters
     away = np.array(CENTERS[0]) - np.array(CENTERS[1])
     phi = 0.5 ** (np.square(away / RADIUS).sum())
     for n, found in enumerate(neighbours(clusters)):
