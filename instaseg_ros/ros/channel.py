@@ -8,7 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
+from std_msgs.msg import Header
 
 from instaseg_ros.config import Config, InputConfig, NodeConfig
 from instaseg_ros.errors import ImageError
@@ -42,6 +45,7 @@ class CameraChannel:
     subscription and the counts. Whatever happens to an image of this camera is counted here, once.
 
     name: the camera's, below which its topics are; empty for the only camera of a node.
+    debug: names of the panels that it may have to publish.
     config: replaced when a live parameter is set; read for each image.
     """
 
@@ -53,13 +57,14 @@ class CameraChannel:
         name: str,
         class_names: Sequence[str],
         with_depth: bool = False,
+        debug: Sequence[str] = (),
     ) -> None:
         self.name = name
         self._depth: DepthStage | None = None
         self._node = node
         self._logger = node.get_logger()
         self._closed = False
-        self._publishers = ResultPublishers(node, class_names, name, with_depth)
+        self._publishers = ResultPublishers(node, class_names, name, with_depth, debug)
 
     def start(
         self,
@@ -181,6 +186,15 @@ class CameraChannel:
                 f"{self._image()} not drawn:\n{traceback.format_exc()}",
                 throttle_duration_sec=LOG_EVERY_S,
             )
+
+    def debug_wanted(self) -> list[str]:
+        """The panels to which somebody subscribes."""
+        return [] if self._closed else self._publishers.debug_wanted()
+
+    def publish_debug(self, header: Header, name: str, picture: NDArray[np.uint8]) -> None:
+        """Publish a panel, (H, W, 3) uint8 RGB."""
+        if not self._closed:
+            self._publishers.publish_debug(header, name, picture)
 
     def report(self, error: Exception) -> None:
         """Count and log an error; whatever happens to one image, the next one is processed."""

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import quoteattr
 
-from instaseg_ros.recordings.result_messages import NODE_NAME, TOPICS, below
+from instaseg_ros.recordings.result_messages import DEBUG_TOPICS, NODE_NAME, TOPICS, below
 from instaseg_ros.ros.input import SUFFIX
 
 IMAGE = "/camera/image_raw"
@@ -64,7 +64,8 @@ def policy_file(
     `publish`.
     """
     heard = [*subscribed(images), *more["subscribe"]]
-    results = [f"~/{below(camera, name)}" for camera in cameras for name in TOPICS]
+    names = [*TOPICS, *DEBUG_TOPICS]
+    results = [f"~/{below(camera, name)}" for camera in cameras for name in names]
     said = [*OF_EVERY_NODE, *OF_THE_NODE, *results, *more["publish"]]
     return "\n".join(
         (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_msgs.msg import Header
@@ -20,10 +22,10 @@ from instaseg_ros.visualization import overlay
 
 
 class ResultPublishers:
-    """Lifecycle publishers of all `result_messages.TOPICS`, and with depth of its DEPTH_TOPICS,
-    below the node's own name and, if it has one, the camera's.
+    """Lifecycle publishers of all `result_messages.TOPICS`, with depth of its DEPTH_TOPICS, and of
+    the wanted DEBUG_TOPICS, below the node's own name and, if it has one, the camera's.
 
-    events: the group of the publishers' events.
+    debug: names of panels, without `debug/`. events: the group of the publishers' events.
     """
 
     def __init__(
@@ -32,14 +34,18 @@ class ResultPublishers:
         class_names: Sequence[str],
         camera: str = "",
         with_depth: bool = False,
+        debug: Sequence[str] = (),
     ) -> None:
         self._node = node
+        self._debug = debug
         self._class_names = class_names
         self._publishers: dict[str, LifecyclePublisher] = {}
         self.events = SeldomGroup()
         topics = result_messages.TOPICS
         if with_depth:
             topics = {**topics, **result_messages.DEPTH_TOPICS}
+        pictures = result_messages.DEBUG_TOPICS
+        topics = {**topics, **{f"debug/{name}": pictures[f"debug/{name}"] for name in debug}}
         try:
             for name, topic in topics.items():
                 self._publishers[name] = node.create_lifecycle_publisher(
@@ -109,6 +115,15 @@ class ResultPublishers:
             self._publishers["points"].publish(
                 result_messages.points_message(MESSAGES, header, *points)
             )
+
+    def debug_wanted(self) -> list[str]:
+        """The panels to which somebody subscribes."""
+        return [name for name in self._debug if self._has_subscribers(f"debug/{name}")]
+
+    def publish_debug(self, header: Header, name: str, picture: NDArray[np.uint8]) -> None:
+        """Publish a panel, (H, W, 3) uint8 RGB."""
+        message = result_messages.overlay_message(MESSAGES, header, picture)
+        self._publishers[f"debug/{name}"].publish(message)
 
     def publish_label_info(self) -> None:
         """Publish the class names; latched, so once is enough."""

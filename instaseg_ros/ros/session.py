@@ -19,6 +19,7 @@ from instaseg_ros.frames import Frame
 from instaseg_ros.pipeline import Inferred, Pipeline
 from instaseg_ros.ros.batching import Slots, batch_sizes, batches
 from instaseg_ros.ros.channel import LOG_EVERY_S, CameraChannel, Received
+from instaseg_ros.ros.debug_pictures import DebugPictures, panels_of
 from instaseg_ros.ros.gpu import Gpu, GpuWatch
 from instaseg_ros.ros.input import Input
 from instaseg_ros.ros.keep_up import EVENLY, EvenPicker
@@ -46,7 +47,8 @@ class Session:
     """The pipeline with ROS messages at both ends.
 
     Configure makes it and warms up network and publishers. Between `start` and `stop` its channels,
-    one for each camera, are subscribed, and two threads label and publish.
+    one for each camera, are subscribed, two threads label and publish, and a third draws debug
+    pictures while somebody subscribes to them.
     """
 
     def __init__(self, node: LifecycleNode, config: Config) -> None:
@@ -72,7 +74,13 @@ class Session:
         try:
             for name in config.cameras:
                 self._channels.append(
-                    CameraChannel(node, name, self.pipeline.class_names, config.depth.enabled)
+                    CameraChannel(
+                        node,
+                        name,
+                        self.pipeline.class_names,
+                        config.depth.enabled,
+                        panels_of(self.pipeline),
+                    )
                 )
         except Exception:  # a bad override: channels made before must not stay
             self.close()
@@ -108,6 +116,7 @@ class Session:
             Slots(self._largest, config.node.batch_wait_ms / 1e3 or None),
             partial(be_nice, config.node.niceness),
         )
+        self._debug = DebugPictures(self._node, self.pipeline)
         self._transforms = Transforms(self._node) if config.depth.enabled else None
         started: list[CameraChannel] = []
         try:
@@ -148,6 +157,7 @@ class Session:
             channel.stop()
         self._stop_transforms()
         self._queue.close(timeout_s)
+        self._debug.close(timeout_s)
 
     def close(self) -> None:
         """Destroy the publishers; an image still in work is not published."""
@@ -205,6 +215,9 @@ class Session:
             )
         else:
             yield partial(self._publish, images, inferred, time.perf_counter(), config)
+            channels = [image.received.channel for image in images]
+            headers = [image.received.message.header for image in images]
+            self._debug.look(channels, headers, inferred)  # the labels are on their way
             return
         for image in images:
             yield from self._infer([image], config)

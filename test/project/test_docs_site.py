@@ -16,7 +16,7 @@ from documentation import PAGES, ROOT
 from instaseg_ros import cli
 from instaseg_ros.config import Config, parameters
 from instaseg_ros.config.options import METHODS, options_of
-from instaseg_ros.recordings.result_messages import DEPTH_TOPICS, TOPICS
+from instaseg_ros.recordings.result_messages import DEBUG_TOPICS, DEPTH_TOPICS, TOPICS
 from instaseg_ros.ros.parameter_file import node_parameters
 
 
@@ -110,6 +110,6 @@ def test_the_topics_are_those_of_the_code() -> None:
     rows = [line.split(" | ") for line in PAGES["docs/node.md"].splitlines() if "| `~/" in line]
     described = {row[1].strip("`"): row[2] for row in rows}
     latched = {row[1].strip("`") for row in rows if "latched" in row[3]}
-    for name, topic in {**TOPICS, **DEPTH_TOPICS}.items():
+    for name, topic in {**TOPICS, **DEPTH_TOPICS, **DEBUG_TOPICS}.items():
         assert f"`{topic.type.replace('/msg/', '/')}`" in described[f"~/{name}"], name
         assert topic.latched == (f"~/{name}" in latched), name

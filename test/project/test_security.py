@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from instaseg_ros.recordings.result_messages import NODE_NAME, TOPICS
+from instaseg_ros.recordings.result_messages import DEBUG_TOPICS, NODE_NAME, TOPICS
 from instaseg_ros.ros.policy_file import policy_file
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ def test_the_policy_has_the_form_that_sros2_reads() -> None:
     assert profile.attrib == {"ns": "/", "node": NODE_NAME}
     assert names(profile, "topics", "subscribe") == ["/camera/camera_info", "/camera/image_raw"]
     published = names(profile, "topics", "publish")
-    assert {f"~/{name}" for name in TOPICS} < set(published)
+    assert {f"~/{name}" for name in (*TOPICS, *DEBUG_TOPICS)} < set(published)
     assert "~/set_parameters" in names(profile, "services", "reply")
     assert not names(profile, "services", "request")
     assert len(profile) == 3
@@ -62,6 +62,7 @@ def test_it_is_written_for_the_topics_that_one_has() -> None:
     ]
     published = names(profile, "topics", "publish")
     assert {"~/front/labels", "~/rear/overlay", "~/status", "~/front/points"} < set(published)
+    assert "~/rear/debug/seed" in published
     assert "~/labels" not in published
     refused = subprocess.run(
         [*command, "--image", "front<"], check=False, capture_output=True, text=True
