@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.node import Node
-from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import Header
 
 from instaseg_ros.contract import written
-from instaseg_ros.errors import InstasegError
 from instaseg_ros.evaluation.metrics.average_precision import average_precision
 from instaseg_ros.evaluation.overlaps import FrameCounts, frame_counts
 from instaseg_ros.files import OutputFile
@@ -31,8 +25,10 @@ from instaseg_ros.recordings.image_messages import image_to_labels, image_to_rgb
 from instaseg_ros.recordings.message_types import split_stamp
 from instaseg_ros.recordings.storage import open_recording
 from instaseg_ros.recordings.video import VideoFile
+from instaseg_ros.ros.interfaces import message_class
 from instaseg_ros.ros.messages import MESSAGES
-from instaseg_ros.ros.node_process import START_PATIENCE_S, node_process, stay_alone
+from instaseg_ros.ros.node_process import node_process, stay_alone
+from instaseg_ros.ros.peer import Peer
 from instaseg_ros.visualization import contact_sheet
 
 END_PATIENCE_S = 20.0  # for pending frames after the last was published
@@ -56,7 +52,7 @@ def run_demo(bag: Path, out: Path, rate_hz: float, parameters: list[str]) -> dic
     stay_alone()
     writer = BagWriter(out / "labelled.mcap", overwrite=True)
     rclpy.init()
-    peer = Peer(writer)
+    peer = StreetPeer(writer)
     try:
         options = [part for one in parameters for part in ("-p", one)]
         with node_process(*options) as process:
@@ -78,48 +74,16 @@ def run_demo(bag: Path, out: Path, rate_hz: float, parameters: list[str]) -> dic
     return summary
 
 
-class Peer(Node):
-    """A camera and a recorder in one: publishes images, receives everything the node publishes."""
+class StreetPeer(Peer):
+    """A camera on a street, and a recorder of everything the node publishes."""
 
     def __init__(self, writer: BagWriter) -> None:
-        super().__init__("street_camera")
-        reliable = QoSProfile(depth=10, reliability=QoSReliabilityPolicy.RELIABLE)
-        # Latched topics may have messages from before this peer was discovered.
-        latched = QoSProfile(
-            depth=1,
-            reliability=QoSReliabilityPolicy.RELIABLE,
-            durability=QoSDurabilityPolicy.TRANSIENT_LOCAL,
-        )
-        self._camera = self.create_publisher(MESSAGES.Image, "image", reliable)
+        node = f"/{result_messages.NODE_NAME}"
+        super().__init__("street_camera", (MESSAGES.Image, "image"), node, RECORDED, writer)
         self._writer = writer
         self._sent_s: dict[int, float] = {}
         self._latency_ms: dict[int, float] = {}
         self._received: dict[str, dict[int, Any]] = {name: {} for name in RECORDED}
-        self._diagnostics: dict[str, str] = {}
-        for name in RECORDED:
-            topic = result_messages.TOPICS[name]
-            path = f"/{result_messages.NODE_NAME}/{name}"
-            writer.add_topic(path, topic.type, topic.latched)
-            kind = getattr(MESSAGES, topic.type.rpartition("/")[2])
-            receive = partial(self._receive, name, path, kind)
-            qos = latched if topic.latched else reliable
-            self.create_subscription(kind, path, receive, qos, raw=True)
-        self.create_subscription(DiagnosticArray, "/diagnostics", self._diagnose, reliable)
-
-    def wait_until_active(self, process: subprocess.Popen[bytes]) -> None:
-        """Wait until the node is active and connected both ways."""
-        deadline = time.monotonic() + START_PATIENCE_S
-        while not self._is_connected():
-            if process.poll() is not None:
-                raise InstasegError(
-                    f"the node ended while starting, exit code {process.returncode}"
-                )
-            if time.monotonic() > deadline:
-                said = self._diagnostics or "nothing"
-                raise InstasegError(
-                    f"the node is not active after {START_PATIENCE_S:.0f} s; it reports: {said}"
-                )
-            rclpy.spin_once(self, timeout_sec=0.1)
 
     def play(self, bag: Path, rate_hz: float) -> None:
         """Publish every frame on time, then wait until each is labelled or accounted for."""
@@ -134,14 +98,14 @@ class Peer(Node):
                 header = Header(frame_id=frame.frame_id)
                 header.stamp.sec, header.stamp.nanosec = split_stamp(frame.stamp_ns)
                 message = result_messages.overlay_message(MESSAGES, header, frame.image)
-                self._spin_until(start + sent / rate_hz)
+                self.spin_until(start + sent / rate_hz)
                 self._sent_s[frame.stamp_ns] = time.monotonic()
-                self._camera.publish(message)
+                self.camera.publish(message)
                 sent += 1
             self._writer.write_serialized(raw.topic, raw.cdr, time.time_ns())
         deadline = time.monotonic() + END_PATIENCE_S
         while not self._is_complete() and time.monotonic() < deadline:
-            rclpy.spin_once(self, timeout_sec=0.1)
+            self.spin(0.1)
 
     def summary(self, truth: list[Truth]) -> dict[str, Any]:
         """The numbers of the run."""
@@ -157,11 +121,11 @@ class Peer(Node):
             "latency_ms": {"p50": round(p50, 1), "p99": round(p99, 1)},
             "ap": round(table["mean"].ap, 4),
             "ap50": round(table["mean"].ap50, 4),
-            "runtime": self._diagnostics.get("runtime", ""),
-            "precision": self._diagnostics.get("precision", ""),
-            "weights": self._diagnostics.get("weights", ""),
-            "network_ms_p50": float(self._diagnostics.get("network p50 (ms)", "nan")),
-            "decode_ms_p50": float(self._diagnostics.get("decode p50 (ms)", "nan")),
+            "runtime": self.diagnosed.get("runtime", ""),
+            "precision": self.diagnosed.get("precision", ""),
+            "weights": self.diagnosed.get("weights", ""),
+            "network_ms_p50": float(self.diagnosed.get("network p50 (ms)", "nan")),
+            "decode_ms_p50": float(self.diagnosed.get("decode p50 (ms)", "nan")),
         }
 
     def pictures(self) -> list[np.ndarray]:
@@ -183,37 +147,22 @@ class Peer(Node):
         return counts
 
     def _unlabelled(self) -> dict[str, int]:
-        return {ours: int(self._diagnostics.get(name, 0)) for ours, name in UNLABELLED.items()}
-
-    def _is_connected(self) -> bool:
-        """Whether the node has subscribed reliably, as this camera publishes, and its class names
-        have arrived."""
-        agreed = self._diagnostics.get("subscription reliability") == "reliable"
-        named = bool(self._received["label_info"])
-        return agreed and named and self._camera.get_subscription_count() > 0
+        return {ours: int(self.diagnosed.get(name, 0)) for ours, name in UNLABELLED.items()}
 
     def _is_complete(self) -> bool:
         labelled = min(len(self._received[name]) for name in ("labels", "detections", "overlay"))
         return labelled + sum(self._unlabelled().values()) >= len(self._sent_s)
 
-    def _spin_until(self, moment_s: float) -> None:
-        while (left := moment_s - time.monotonic()) > 0:
-            rclpy.spin_once(self, timeout_sec=left)
-
-    def _receive(self, name: str, path: str, kind: type, data: bytes) -> None:
+    def receive(self, output: str, topic: str, data: bytes) -> None:
+        """Keep it, and tell what it took."""
         arrival_s = time.monotonic()
-        message = deserialize_message(data, kind)
+        message = deserialize_message(data, message_class(result_messages.TOPICS[output].type))
         stamp = message.header.stamp
         stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
-        if name == "labels" and stamp_ns in self._sent_s:
+        if output == "labels" and stamp_ns in self._sent_s:
             self._latency_ms[stamp_ns] = (arrival_s - self._sent_s[stamp_ns]) * 1e3
-        self._received[name][stamp_ns] = message
-        self._writer.write_serialized(path, data, time.time_ns())
-
-    def _diagnose(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            if result_messages.NODE_NAME in status.name:
-                self._diagnostics = {pair.key: pair.value for pair in status.values}
+        self._received[output][stamp_ns] = message
+        self._writer.write_serialized(topic, data, time.time_ns())
 
 
 def _instances(labels: Any, detections: Any, names: list[str]) -> Instances:

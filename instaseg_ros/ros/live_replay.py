@@ -7,24 +7,19 @@ import logging
 import math
 import subprocess
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
-from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import CameraInfo
 
 from instaseg_ros.config import Config, plain
 from instaseg_ros.contract import written
-from instaseg_ros.errors import InstasegError, TruncatedInputError
+from instaseg_ros.errors import TruncatedInputError
 from instaseg_ros.frames import Frame
 from instaseg_ros.pipeline import Pipeline
 from instaseg_ros.recordings import result_messages
@@ -36,19 +31,18 @@ from instaseg_ros.recordings.recording import RawMessage
 from instaseg_ros.recordings.replay import replay
 from instaseg_ros.recordings.storage import open_recording
 from instaseg_ros.ros.camera import MESSAGE_CLASSES
-from instaseg_ros.ros.command import QuietNode, ros
+from instaseg_ros.ros.command import ros
 from instaseg_ros.ros.input import SUFFIX
-from instaseg_ros.ros.interfaces import message_class
 from instaseg_ros.ros.live.observed import read_header
-from instaseg_ros.ros.node_process import START_PATIENCE_S, node_process, stay_alone
+from instaseg_ros.ros.node_process import node_process, stay_alone
 from instaseg_ros.ros.parameter_file import node_parameters
-from instaseg_ros.ros.qos import LATCHED, RESULTS
+from instaseg_ros.ros.peer import Peer
+from instaseg_ros.ros.qos import RESULTS
 
 SPACE = "/instaseg_replay"  # namespace of node and camera, so that no robot hears them
 NODE = f"{SPACE}/{result_messages.NODE_NAME}"
 HEARD = ("labels", "detections", "label_info")
 END_PATIENCE_S = 20.0  # for pending frames after the last was published
-QUEUE = QoSProfile(depth=100, reliability=QoSReliabilityPolicy.RELIABLE)
 CALLBACKS = 8  # more than an image brings
 NO_ANSWER = ("dropped", "lost", "refused", "failed")
 
@@ -198,9 +192,9 @@ def _parameter_file(config: Config, image_type: str) -> str:
 @contextmanager
 def _node_and_peer(
     parameters: Path, source: BagSource, writer: BagWriter
-) -> Iterator[tuple[subprocess.Popen[bytes], Peer]]:
+) -> Iterator[tuple[subprocess.Popen[bytes], ReplayPeer]]:
     with ros():
-        peer = Peer(source, writer)
+        peer = ReplayPeer(source, writer)
         try:
             options = ("--params-file", str(parameters), "-r", f"__ns:={SPACE}")
             with node_process(*options) as process:
@@ -209,51 +203,31 @@ def _node_and_peer(
             peer.destroy_node()
 
 
-class Peer(QuietNode):
+class ReplayPeer(Peer):
     """The camera of the recording, and a recorder of what the node says.
 
     sent: when each image was published, by stamp, seconds. ambiguous: stamps of several images.
-    latency_ms: by stamp, of images with labels and detections. counts, diagnosed: what the node
-    counted and said last of itself. broken: why the recording ended too early.
+    latency_ms: by stamp, of images with labels and detections. broken: why the recording ended too
+    early.
     """
 
     def __init__(self, source: BagSource, writer: BagWriter) -> None:
-        super().__init__("instaseg_replay_camera")
+        transport = "compressed" if source.type == COMPRESSED else "raw"
+        image = f"{SPACE}/image{SUFFIX if transport == 'compressed' else ''}"
+        camera = MESSAGE_CLASSES[transport], image
+        super().__init__("instaseg_replay_camera", camera, NODE, HEARD, writer)
         self.sent: dict[int, float] = {}
         self.ambiguous: set[int] = set()
         self.latency_ms: dict[int, float] = {}
-        self.counts: Counter[str] = Counter()
-        self.diagnosed: dict[str, str] = {}
         self.broken: TruncatedInputError | None = None
         self._writer, self._source = writer, source
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(self)
         self._heard: dict[str, set[int]] = {name: set() for name in HEARD}
-        transport = "compressed" if source.type == COMPRESSED else "raw"
-        image = f"{SPACE}/image{SUFFIX if transport == 'compressed' else ''}"
-        self._camera = self.create_publisher(MESSAGE_CLASSES[transport], image, RESULTS)
         self._info = self.create_publisher(CameraInfo, f"{SPACE}/camera_info", RESULTS)
-        for name in HEARD:
-            topic = result_messages.TOPICS[name]
-            path = f"{NODE}/{name}"
-            writer.add_topic(path, topic.type, topic.latched)
-            receive = partial(self._receive, name, path)
-            profile = LATCHED if topic.latched else QUEUE
-            kind = message_class(topic.type)
-            self.create_subscription(kind, path, receive, profile, raw=True)
-        self.create_subscription(DiagnosticArray, "/diagnostics", self._diagnose, QUEUE)
 
-    def wait_until_active(self, process: subprocess.Popen[bytes]) -> None:
-        """Wait until the node is active and connected both ways."""
-        deadline = time.monotonic() + START_PATIENCE_S
-        while not self._is_connected():
-            if process.poll() is not None:
-                raise InstasegError(
-                    f"the node ended while starting, exit code {process.returncode}"
-                )
-            if time.monotonic() > deadline:
-                raise InstasegError(f"the node is not active after {START_PATIENCE_S:.0f} s")
-            self._executor.spin_once(timeout_sec=0.1)
+    @property
+    def counts(self) -> dict[str, int]:
+        """What the node counted."""
+        return {name: int(self.diagnosed.get(text, 0)) for text, name in COUNTS.items()}
 
     def play(self, path: str | Path, options: Options) -> None:
         """Publish every image on time, then wait until each is labelled or accounted for."""
@@ -269,14 +243,14 @@ class Peer(QuietNode):
                 if count == options.limit:
                     break
                 timeline = timeline or Timeline(raw.received_ns, time.monotonic(), options.rate)
-                self._spin_until(timeline.due_s(raw.received_ns))
+                self._receive_until(timeline.due_s(raw.received_ns))
                 self._publish(raw)
                 count += 1
         except TruncatedInputError as error:
             self.broken = error
         deadline = time.monotonic() + END_PATIENCE_S
         while not self._is_complete() and time.monotonic() < deadline:
-            self._executor.spin_once(timeout_sec=0.1)
+            self.spin(0.1)
 
     def _publish(self, raw: RawMessage) -> None:
         try:
@@ -288,41 +262,27 @@ class Peer(QuietNode):
         if stamp_ns in self.sent:
             self.ambiguous.add(stamp_ns)
         self.sent[stamp_ns] = time.monotonic()
-        self._camera.publish(data)
-
-    def _is_connected(self) -> bool:
-        """Whether the node has subscribed reliably, as this camera publishes, and its class names
-        have arrived."""
-        agreed = self.diagnosed.get("subscription reliability") == "reliable"
-        named = bool(self._heard["label_info"])
-        return agreed and named and self._camera.get_subscription_count() > 0
+        self.camera.publish(data)
 
     def _is_complete(self) -> bool:
         unanswered = sum(self.counts[name] for name in NO_ANSWER)
         return len(self.latency_ms) + unanswered >= len(self.sent)
 
-    def _spin_until(self, moment_s: float) -> None:
+    def _receive_until(self, moment_s: float) -> None:
         """Receive until then, and where it is late already, what has come."""
         for _ in range(CALLBACKS):
-            self._executor.spin_once(timeout_sec=0)
-        while (left_s := moment_s - time.monotonic()) > 0:
-            self._executor.spin_once(timeout_sec=left_s)
+            self.spin(0)
+        self.spin_until(moment_s)
 
-    def _receive(self, name: str, path: str, data: bytes) -> None:
+    def receive(self, output: str, topic: str, data: bytes) -> None:
+        """Keep it, and tell what it took."""
         arrival_s = time.monotonic()
-        self._writer.write_serialized(path, data, time.time_ns())
+        self._writer.write_serialized(topic, data, time.time_ns())
         stamp_ns, _, _ = read_header(data)
-        self._heard[name].add(stamp_ns)
+        self._heard[output].add(stamp_ns)
         answered = stamp_ns in self._heard["labels"] and stamp_ns in self._heard["detections"]
-        if answered and stamp_ns in self.sent and name != "label_info":
+        if answered and stamp_ns in self.sent and output != "label_info":
             self.latency_ms[stamp_ns] = (arrival_s - self.sent[stamp_ns]) * 1e3
-
-    def _diagnose(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            if status.name.startswith(NODE):
-                self.diagnosed = {pair.key: pair.value for pair in status.values}
-        for text, name in COUNTS.items():
-            self.counts[name] = int(self.diagnosed.get(text, 0))
 
 
 class _Answered:
