@@ -135,15 +135,11 @@ def _votes_and_ellipses(scene: Scene) -> Picture:
 
 
 def _bandwidth(scene: Scene) -> Picture:
-    radius, cut = scene.radius(), scene.window.cut
-    foreground = scene.foreground() & np.isfinite(radius)
-    own = foreground & (scene.clusters.labels > 0)
-    used = own if cut(own).any() else foreground
-    if not cut(used).any():
+    where, low, high = scene.claims()
+    if not scene.window.cut(where).any():
         return scene.base(DIM)
-    low, high = np.quantile(cut(radius)[cut(used)], (0.02, 0.98))
-    shown = np.nan_to_num((radius - low) / max(high - low, 1e-9))
-    picture = _mapped(scene, shown, foreground)
+    shown = np.nan_to_num((scene.radius() - low) / (high - low))
+    picture = _mapped(scene, shown, where)
     text = f"dark {low:.0f}, bright {high:.0f}"
     cv2.putText(picture, text, (6, picture.shape[0] - 8), FONT, 0.5, WHITE, 1, cv2.LINE_AA)
     return picture

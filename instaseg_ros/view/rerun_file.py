@@ -22,6 +22,7 @@ from instaseg_ros.visualization import color
 APPLICATION = "instaseg_ros"
 JPEG_QUALITY = 90
 PENDING_S = 60.0  # for the disk to take what is still in memory
+SEED_PT, LINE_PT = 4.0, 0.75  # radii on the screen, which Rerun takes as negative numbers
 TITLES = {
     "camera": "image, label image, boxes",
     "network/seed": "seed: how sure each pixel is; the seeds",
@@ -88,14 +89,14 @@ class RerunSink:
 
     def _log_camera(self, frame: Frame, instances: Instances) -> None:
         """The image with its objects; and, for all entities, the name and colour of each id."""
-        known = [(0, "background", (0, 0, 0, 0))]
+        known = []  # not the background, which Rerun leaves clear
         for label, class_id in zip(instances.ids.tolist(), instances.class_ids, strict=True):
             known.append((label, f"{self._class_names[class_id]} {label}", (*color(label), 255)))
         self._log("/", self._rerun.AnnotationContext(known))
         self._log("camera/image", self._jpeg(frame.image))
         labels = self._rerun.SegmentationImage(instances.labels, opacity=0.5)
         self._log("camera/labels", labels)
-        self._log_boxes("camera/boxes", instances)
+        self._log_boxes("camera/boxes", instances, with_names=False)
 
     def _log_network(self, scene: Scene, panels: Sequence[str]) -> None:
         """What there is of the panels: maps as maps, and what is drawn upon them as shapes."""
@@ -103,11 +104,11 @@ class RerunSink:
         self._log("network/image", self._jpeg(scene.image))
         if "seed" in panels:
             self._log_map("network/seed", scene.score(), (0.0, 1.0))
-            seeds = rerun.Points2D(scene.seeds() + 0.5, class_ids=ids, radii=2.0)
+            seeds = rerun.Points2D(scene.seeds() + 0.5, class_ids=ids, radii=-SEED_PT)
             self._log("network/seed/seeds", seeds)
             self._log("network/offset", self._jpeg(directions(scene)))
             begins, ends = scene.arrows()
-            arrows = rerun.Arrows2D(origins=begins + 0.5, vectors=ends - begins, radii=0.5)
+            arrows = rerun.Arrows2D(origins=begins + 0.5, vectors=ends - begins, radii=-LINE_PT)
             self._log("network/offset/arrows", arrows)
             self._log("network/votes", self._jpeg(votes(scene)))
             ellipses = rerun.Ellipses2D(
@@ -116,12 +117,13 @@ class RerunSink:
                 class_ids=ids,
             )
             self._log("network/votes/ellipses", ellipses)
-            radius = np.where(scene.foreground(), np.nan_to_num(scene.radius()), 0)
-            self._log_map("network/bandwidth", radius, (0.0, max(float(radius.max()), 1.0)))
+            where, low, high = scene.claims()
+            radius = np.where(where, scene.radius(), 0)
+            self._log_map("network/bandwidth", radius, (low, high))
         if "embedding" in panels:
             self._log("network/embedding", self._jpeg(main_directions(scene)))
         self._log("network/clusters", rerun.SegmentationImage(scene.clusters.labels, opacity=0.5))
-        self._log_boxes("network/clusters/boxes", scene.clusters)
+        self._log_boxes("network/clusters/boxes", scene.clusters, with_names=True)
 
     def _log_map(
         self, entity: str, values: NDArray[np.floating], bounds: tuple[float, float]
@@ -136,7 +138,8 @@ class RerunSink:
         )
         self._log(entity, image)
 
-    def _log_boxes(self, entity: str, instances: Instances) -> None:
+    def _log_boxes(self, entity: str, instances: Instances, with_names: bool) -> None:
+        """Boxes with names, which Rerun else shows when one points at them."""
         mins, maxs = np.split(instances.boxes_xyxy, 2, axis=1)
         class_names = [self._class_names[class_id] for class_id in instances.class_ids]
         rows = zip(class_names, instances.ids, instances.scores, strict=True)
@@ -145,6 +148,7 @@ class RerunSink:
             sizes=maxs - mins,
             class_ids=instances.ids,
             labels=[f"{name} {label} {score:.2f}" for name, label, score in rows],
+            show_labels=with_names,
         )
         columns = self._rerun.AnyValues(
             id=instances.ids,

@@ -116,6 +116,18 @@ class Scene(NamedTuple):
             radius = np.sqrt(-math.log(MEMBERSHIP) / scale) / STEPS
         return np.sqrt(radius.prod(0))
 
+    def claims(self) -> tuple[NDArray[np.bool_], float, float]:
+        """(H, W): the pixels of the foreground with a `radius`; and from where to where those of
+        objects in the window go, but for a few, in pixels."""
+        radius, cut = self.radius(), self.window.cut
+        where = self.foreground() & np.isfinite(radius)
+        own = where & (self.clusters.labels > 0)
+        used = cut(own if cut(own).any() else where)
+        if not used.any():
+            return where, 0.0, 1.0
+        low, high = np.quantile(cut(radius)[used], (0.02, 0.98)).tolist()
+        return where, low, max(high, low + 1e-9)
+
     def arrows(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(K, 2) and (K, 2): some pixels of the foreground, ARROW_PX apart in the panel, and where
         they point, in pixels."""
