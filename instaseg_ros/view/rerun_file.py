@@ -22,6 +22,9 @@ from instaseg_ros.visualization import color
 APPLICATION = "instaseg_ros"
 JPEG_QUALITY = 90
 PENDING_S = 60.0  # for the disk to take what is still in memory
+OPACITY = 0.5
+CLEAR = (0, "background", (0, 0, 0, 0))
+FEWEST_IDS = 64  # whose colours are written at first
 SEED_PT, LINE_PT = 4.0, 0.75  # radii on the screen, which Rerun takes as negative numbers
 TITLES = {
     "camera": "image, label image, boxes",
@@ -49,6 +52,7 @@ class RerunSink:
         self._output = OutputFile(path, overwrite)
         self._recording = self._rerun.RecordingStream(APPLICATION)
         self._frames = 0
+        self._known_ids = 0  # whose colours Rerun knows
 
     def write(self, frame: Frame, result: Result) -> None:
         if not isinstance(result, Viewed):
@@ -56,9 +60,11 @@ class RerunSink:
         panels = names(result.outputs)
         if not self._frames:
             self._recording.save(self._output.part, self._blueprint(panels))
+            self._log_classes()
         self._recording.set_time("stamp", timestamp=np.datetime64(frame.stamp_ns, "ns"))
         self._recording.set_time("frame", sequence=self._frames)
         self._frames += 1
+        self._log_colors(np.concatenate([result.instances.ids, result.clusters.ids]))
         self._log_camera(frame, result.instances)
         scene = scene_of(
             frame.image,
@@ -84,18 +90,34 @@ class RerunSink:
         self._recording.disconnect()
         self._output.discard()
 
-    def _log(self, entity: str, *what: Any) -> None:
-        self._recording.log(entity, *what)
+    def _log(self, entity: str, *what: Any, static: bool = False) -> None:
+        self._recording.log(entity, *what, static=static)
+
+    def _log_colors(self, ids: NDArray[np.uint16]) -> None:
+        """The colours of ids, up to the largest so far; static, as Rerun takes no others."""
+        largest = max(int(ids.max(initial=0)), FEWEST_IDS)
+        if largest <= self._known_ids:
+            return
+        self._known_ids = min(2 * largest, np.iinfo(np.uint16).max)
+        each = range(1, self._known_ids + 1)
+        known = [(label, str(label), (*color(label), 255)) for label in each]
+        self._log("/", self._rerun.AnnotationContext([CLEAR, *known]), static=True)
+
+    def _log_classes(self) -> None:
+        """The names of the classes, of the values in `camera/classes`."""
+        named = enumerate(self._class_names, 1)
+        known = [(value, name, (*color(value), 255)) for value, name in named]
+        context = self._rerun.AnnotationContext([CLEAR, *known])
+        self._log("camera/classes", context, static=True)
 
     def _log_camera(self, frame: Frame, instances: Instances) -> None:
-        """The image with its objects; and, for all entities, the name and colour of each id."""
-        known = []  # not the background, which Rerun leaves clear
-        for label, class_id in zip(instances.ids.tolist(), instances.class_ids, strict=True):
-            known.append((label, f"{self._class_names[class_id]} {label}", (*color(label), 255)))
-        self._log("/", self._rerun.AnnotationContext(known))
         self._log("camera/image", self._jpeg(frame.image))
-        labels = self._rerun.SegmentationImage(instances.labels, opacity=0.5)
+        labels = self._rerun.SegmentationImage(instances.labels, opacity=OPACITY)
         self._log("camera/labels", labels)
+        class_of = np.zeros(1 << 16, np.uint16)
+        class_of[instances.ids] = instances.class_ids + 1
+        classes = self._rerun.SegmentationImage(class_of[instances.labels], opacity=OPACITY)
+        self._log("camera/classes", classes)
         self._log_boxes("camera/boxes", instances, with_names=False)
 
     def _log_network(self, scene: Scene, panels: Sequence[str]) -> None:
@@ -122,7 +144,9 @@ class RerunSink:
             self._log_map("network/bandwidth", radius, (low, high))
         if "embedding" in panels:
             self._log("network/embedding", self._jpeg(main_directions(scene)))
-        self._log("network/clusters", rerun.SegmentationImage(scene.clusters.labels, opacity=0.5))
+        self._log(
+            "network/clusters", rerun.SegmentationImage(scene.clusters.labels, opacity=OPACITY)
+        )
         self._log_boxes("network/clusters/boxes", scene.clusters, with_names=True)
 
     def _log_map(
@@ -165,7 +189,13 @@ class RerunSink:
         """A view for each panel, those in the network's size over the image, and the table."""
         from rerun import blueprint
 
-        views = [blueprint.Spatial2DView(origin="camera", name=TITLES["camera"])]
+        objects, classes = (
+            blueprint.Spatial2DView(
+                origin="camera", contents=["+ $origin/**", f"- $origin/{other}/**"], name=title
+            )
+            for other, title in (("classes", TITLES["camera"]), ("labels", "classes"))
+        )
+        views: list[Any] = [blueprint.Tabs(objects, classes)]
         for name in panels[1:]:
             origin = f"network/{name}"
             contents = [f"+ /{origin}/**", *(["+ /network/image"] if name == "clusters" else [])]

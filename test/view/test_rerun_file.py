@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,10 @@ def read(tmp_path: Path) -> Callable[..., dict[str, Rows]]:
         assert len(reader.recordings()) == len(reader.blueprints()) == 1
         found: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for one in reader.stream():
-            if not one.is_static:
-                found[one.entity_path] += rows_of(one.to_record_batch())
+            entity = f"static {one.entity_path}" if one.is_static else one.entity_path
+            found[entity] += rows_of(one.to_record_batch())
         for rows in found.values():
-            rows.sort(key=lambda row: row["frame"])
+            rows.sort(key=lambda row: row.get("frame", 0))
         return {
             entity: {key: [row[key] for row in rows] for key in rows[0]}
             for entity, rows in found.items()
@@ -71,6 +72,13 @@ def image(rows: Rows, kind: str, index: int, dtype: Any) -> np.ndarray:
     return np.array(data, np.uint8).view(dtype).reshape(layout["height"], layout["width"])
 
 
+def colors(rows: Rows) -> dict[int, tuple[str, tuple[int, ...]]]:
+    """Name and RGBA by value, of the newest annotation context."""
+    (context,) = rows["AnnotationContext:context"][-1]
+    infos = [one["class_description"]["info"] for one in context]
+    return {one["id"]: (one["label"], (*one["color"].to_bytes(4, "big"),)) for one in infos}
+
+
 def jpeg(rows: Rows, index: int = 0) -> np.ndarray:
     (data,) = rows["EncodedImage:blob"][index]
     return cv2.imdecode(np.array(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
@@ -78,7 +86,7 @@ def jpeg(rows: Rows, index: int = 0) -> np.ndarray:
 
 def test_frames_stand_at_their_stamps(read: Callable[..., dict[str, Rows]]) -> None:
     found = read(viewed_scene(), viewed_scene((-40, 30)))
-    for rows in found.values():
+    for rows in (rows for entity, rows in found.items() if "static" not in entity):
         assert rows["frame"] == [0, 1]
         assert rows["stamp"] == [*STAMPS]
 
@@ -86,13 +94,12 @@ def test_frames_stand_at_their_stamps(read: Callable[..., dict[str, Rows]]) -> N
 def test_objects_have_their_names_colours_and_scores(read: Callable[..., dict[str, Rows]]) -> None:
     viewed = viewed_scene()
     found, clusters = read(viewed), viewed.clusters
-    (context,) = found["/"]["AnnotationContext:context"][0]
-    known = {one["class_id"]: one["class_description"]["info"] for one in context}
-    assert known.keys() == {*clusters.ids.tolist()}  # the background stays clear
+    named = colors(found["static /camera/classes"])
+    assert named == {0: ("background", (0, 0, 0, 0)), 1: ("thing", (*color(1), 255))}
+    known = colors(found["static /"])
+    assert known.keys() > {*clusters.ids.tolist()} and known[0] == named[0]
     for label in clusters.ids.tolist():
-        red, green, blue = color(label)
-        assert known[label]["label"] == f"thing {label}"
-        assert known[label]["color"] == red << 24 | green << 16 | blue << 8 | 255
+        assert known[label] == (str(label), (*color(label), 255))
     for entity in ("/camera/boxes", "/network/clusters/boxes"):
         rows = {key: values[0] for key, values in found[entity].items()}
         assert rows["Boxes2D:class_ids"] == rows["id"] == clusters.ids.tolist()
@@ -104,8 +111,20 @@ def test_objects_have_their_names_colours_and_scores(read: Callable[..., dict[st
     for entity in ("/camera/labels", "/network/clusters"):
         labels = image(found[entity], "SegmentationImage", 0, np.uint16)
         np.testing.assert_array_equal(labels, clusters.labels)
+    classes = image(found["/camera/classes"], "SegmentationImage", 0, np.uint16)
+    np.testing.assert_array_equal(classes, clusters.labels > 0)
     assert abs(jpeg(found["/camera/image"]).astype(int) - 120).max() <= 2
     assert f"{clusters.scores[0]:.2f}" in found["/table"]["TextDocument:text"][0][0]
+
+
+def test_any_id_has_its_colour(read: Callable[..., dict[str, Rows]]) -> None:
+    viewed = viewed_scene()
+    labels = np.where(viewed.clusters.labels == 1, np.uint16(40_000), viewed.clusters.labels)
+    ids = np.where(viewed.clusters.ids == 1, 40_000, viewed.clusters.ids).astype(np.uint16)
+    later = replace(viewed.clusters, labels=labels, ids=ids)
+    found = read(viewed, Viewed(later, outputs=viewed.outputs, clusters=later))
+    assert len(found["static /"]["AnnotationContext:context"]) == 2
+    assert colors(found["static /"])[40_000] == ("40000", (*color(40_000), 255))
 
 
 def test_each_step_is_where_it_happens(read: Callable[..., dict[str, Rows]]) -> None:
