@@ -40,7 +40,7 @@ TO_LABELS: dict[str, Callable[[Any], NDArray[np.uint16]]] = {
 }
 
 # Names of image topics without a camera picture: used only on request.
-NO_CAMERA = ("depth", "ground_truth", "labels", "overlay")
+NO_CAMERA = ("/debug/", "depth", "ground_truth", "labels", "overlay")
 MAX_WAITING = 64  # messages of truth that wait for their counterpart
 LISTED = 40  # topics that an error lists
 LATEST_NS = (1 << 63) - 1  # that rosbag2 can read

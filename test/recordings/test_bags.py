@@ -28,6 +28,7 @@ from instaseg_ros.errors import ConfigError, ImageError, InputError
 from instaseg_ros.recordings import bags, result_messages
 from instaseg_ros.recordings.bags import IMAGE, BagSource, BagWriter, read_truth
 from instaseg_ros.recordings.message_types import (
+    FOXGLOVE_MSGS,
     VISION_MSGS,
     full_type,
     make_header,
@@ -107,6 +108,21 @@ def test_topics_are_listed_where_the_choice_is_open(tmp_path):
     assert_frames(BagSource(tmp_path / "two.mcap", "/right/image_raw"), range(2))
     with pytest.raises(InputError, match="no image topic '/up'; it has:\n  /left/image_raw"):
         BagSource(tmp_path / "two.mcap", "/up")
+
+
+def test_pictures_that_the_node_makes_are_no_camera(tmp_path):
+    writer = BagWriter(tmp_path / "all.mcap")
+    pictures = {**result_messages.TOPICS, **result_messages.DEBUG_TOPICS}
+    made = [f"/instaseg_node/front/{n}" for n, one in pictures.items() if one.type == IMAGE]
+    for topic in ("/front/image_raw", *made):
+        writer.add_topic(topic, IMAGE)
+        message = result_messages.overlay_message(
+            writer.msgs, written_recordings.header(0), noise_image(0)
+        )
+        writer.write(topic, message, stamp_ns(0))
+    writer.close()
+    assert len(made) > 6
+    assert BagSource(tmp_path / "all.mcap").topic == "/front/image_raw"
 
 
 def test_damaged_frame_can_be_skipped(tmp_path):
@@ -269,7 +285,7 @@ def test_types_are_those_of_a_robot():
 
 def test_every_type_has_a_zero_that_serialises():
     store, msgs = typestore(), message_classes()
-    for name in ("CameraInfo", "Marker", "Image", *VISION_MSGS):
+    for name in ("CameraInfo", "Marker", "Image", *FOXGLOVE_MSGS, *VISION_MSGS):
         message = getattr(msgs, name)()
         raw = store.serialize_cdr(message, message.__msgtype__)
         assert str(store.deserialize_cdr(raw, message.__msgtype__)) == str(message)
