@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from instaseg_ros.config import Config, parse_assignments
 from instaseg_ros.configure import load_config
-from instaseg_ros.datasets import open_dataset, spread
+from instaseg_ros.datasets import Sample, open_dataset, spread
 from instaseg_ros.labelling.clicks import Seeds, less, seeds_of
 from instaseg_ros.labelling.regions import Region, component_at, stroke
 from instaseg_ros.pipeline import Pipeline
@@ -101,17 +101,22 @@ def clicked(seeds: Seeds, truth: Mask, own: Mask, start: Start) -> Mask:
 
 def clicks_to(seeds: Seeds, truth: Mask, own: Mask, start: Start) -> dict[float, int]:
     """Clicks to each of TARGETS; MOST_CLICKS if they do not reach it."""
-    found: dict[float, int] = {}
+    return {target: clicks for target, (clicks, _) in masks_to(seeds, truth, own, start).items()}
+
+
+def masks_to(seeds: Seeds, truth: Mask, own: Mask, start: Start) -> dict[float, tuple[int, Mask]]:
+    """As `clicks_to`, with the mask that they make."""
+    found: dict[float, tuple[int, Mask]] = {}
     for clicks in range(MOST_CLICKS + 1):
         reached = iou(own, truth)
-        found |= {t: clicks for t in TARGETS if reached >= t and t not in found}
+        found |= {t: (clicks, own) for t in TARGETS if reached >= t and t not in found}
         if len(found) == len(TARGETS):
             break
         made = clicked(seeds, truth, own, start)
         if made is own:  # no click helps any more
             break
         own = made
-    return {target: found.get(target, MOST_CLICKS) for target in TARGETS}
+    return {target: found.get(target, (MOST_CLICKS, own)) for target in TARGETS}
 
 
 def corners_to(truth: Mask) -> dict[float, int]:
@@ -129,23 +134,33 @@ def corners_to(truth: Mask) -> dict[float, int]:
     return {target: found.get(target, exact) for target in TARGETS}
 
 
+def looked_at(pipeline: Pipeline, sample: Sample) -> tuple[Seeds, NDArray[np.uint16]]:
+    """The seeds of a frame, and the labels that the network proposes."""
+    inferred = pipeline.infer([sample.frame])
+    seeds = seeds_of(pipeline.method.name, inferred.outputs, pipeline.config, inferred.geometry)
+    assert seeds is not None
+    return seeds, pipeline.finish(inferred)[0].instances.labels
+
+
+def proposal_for(truth: Mask, labels: NDArray[np.uint16]) -> Mask:
+    """The proposed mask that has most of an object; empty without any."""
+    under = np.bincount(labels[truth])
+    under[0] = 0
+    return np.asarray(labels == under.argmax()) if under.any() else np.zeros_like(truth)
+
+
 def count(pipeline: Pipeline, data: str, split: str, limit: int) -> Iterator[Counted]:
     """The objects of at least LEAST_PX pixels of some frames of a dataset."""
     dataset = open_dataset(data, split)
     for index in spread(len(dataset), limit):
         sample = dataset[index]
-        inferred = pipeline.infer([sample.frame])
-        seeds = seeds_of(pipeline.method.name, inferred.outputs, pipeline.config, inferred.geometry)
-        assert seeds is not None
-        seen = pipeline.finish(inferred)[0].instances.labels
+        seeds, labels = looked_at(pipeline, sample)
         for number in sample.ids.tolist():
             truth = np.asarray(sample.labels == number)
             pixels = int(np.count_nonzero(truth))
             if pixels < LEAST_PX:
                 continue
-            under = np.bincount(seen[truth])
-            under[0] = 0
-            proposed = (seen == under.argmax()) if under.any() else np.zeros_like(truth)
+            proposed = proposal_for(truth, labels)
             clicks: dict[tuple[str, float], int] = {}
             for start in STARTS:
                 own = proposed if start.proposals else np.zeros_like(truth)

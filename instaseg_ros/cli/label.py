@@ -6,21 +6,26 @@ import argparse
 import contextlib
 import signal
 import webbrowser
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from instaseg_ros.cli import add_config_options, config_from
+from instaseg_ros.cli import add_config_options, check_number, config_from
+from instaseg_ros.config import parse_assignments
 from instaseg_ros.errors import ConfigError, require
 
 if TYPE_CHECKING:
+    from instaseg_ros.labelling.learning import Learner
+    from instaseg_ros.labelling.session import Session
+    from instaseg_ros.labelling.trial import Settings
     from instaseg_ros.pipeline import Pipeline
 
 EXAMPLES = """
 instaseg label frames/ -o mine/                     # a folder, a video or a recording
 instaseg label drive.mcap -o mine/ --every 10       # each tenth frame of it
 instaseg label drive.json                           # label images or COCO, in place
+instaseg label frames/ -o mine/ --learn             # proposals become better on the way
 """
+LEARN_MINUTES = 4.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +55,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--port", type=int, default=0, help="of the page (default: a free one)")
     parser.add_argument("--no-browser", action="store_true", help="only print the page's address")
+    parser.add_argument(
+        "--learn",
+        action="store_true",
+        help="train after every five labelled frames, in the background, and use the new weights "
+        "if they are better on the newest frames, which are held out",
+    )
+    parser.add_argument(
+        "--learn-minutes",
+        type=float,
+        metavar="MIN",
+        help=f"time of each training, on this machine (default: {LEARN_MINUTES})",
+    )
     add_config_options(parser)
 
 
@@ -59,10 +76,12 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--every: expected at least 1, got {args.every}")
     if not 0 <= args.port < 1 << 16:
         raise ConfigError(f"--port: expected 0 to 65535, got {args.port}")
+    check_number("learn-minutes", args.learn_minutes, positive=True)
+    if args.learn_minutes and not args.learn:
+        raise ConfigError("--learn-minutes: expected --learn too")
     for package in ("starlette", "uvicorn", "pycocotools"):
         require(package, "label", "instaseg label")
-    config = config_from(args)
-    config = replace(config, tracking=replace(config.tracking, enabled=False))
+    given = config_from(args).weights
 
     from instaseg_ros.checkpoint import describe
     from instaseg_ros.labelling.frames import open_frames
@@ -70,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
     from instaseg_ros.labelling.server import Server
     from instaseg_ros.labelling.session import Session
     from instaseg_ros.labelling.store import open_store
+    from instaseg_ros.labelling.trial import Settings
 
     in_place = args.output is None or _same(args.output, args.source)
     frames = open_frames(args.source, args.topic, args.every)
@@ -78,21 +98,31 @@ def run(args: argparse.Namespace) -> int:
             f"-o: expected a folder for the labelled frames, as {args.source} is no dataset that "
             "could be corrected in place"
         )
-    of_weights = describe(config.weights).class_names
-    names = _classes(args.classes) or frames.class_names or of_weights
+    names = _classes(args.classes) or frames.class_names or describe(given).class_names
+    settings = Settings(
+        str(Path(given).resolve()) if Path(given).suffix else given,
+        60 * (args.learn_minutes or LEARN_MINUTES),
+        config_file=args.config and str(Path(args.config).resolve()),
+        overrides=parse_assignments(args.set),
+    )
     store = open_store(args.source if in_place else args.output, names, in_place)
-    session = Session(frames, store, of_weights)
+    session = Session(frames, store)
 
-    def open_pipeline() -> Pipeline:
+    def opened(weights: str) -> Pipeline:
         from instaseg_ros.pipeline import Pipeline  # takes seconds
 
-        return Pipeline(config)
+        return Pipeline(settings.config(weights))
 
     read, count = session.frame, len(frames)
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
     try:
+        learner = _learner(settings, session) if args.learn else None
+        weights = learner.weights if learner else given
         server = Server(session, args.port)
-        session.network = Network(open_pipeline, read, count, session.ready)
+        network = Network(lambda: opened(weights), read, count, session.ready)
+        session.network, session.learning = network, learner
+        if learner:
+            learner.start(lambda weights: network.renew(opened(weights)))
         server.start()
         print(f"{count} frames of {args.source}: {server.address}\nCtrl-C ends it", flush=True)
         if not args.no_browser:
@@ -103,7 +133,32 @@ def run(args: argparse.Namespace) -> int:
     finally:
         session.close()
     print(f"saved: {args.source if in_place else args.output}")
+    if learner and learner.weights != settings.start:
+        print(f"learned: {learner.weights}")
     return 0
+
+
+def _learner(settings: Settings, session: Session) -> Learner:
+    """Raises ConfigError if it cannot learn from this dataset, or these weights."""
+    from instaseg_ros.checkpoint import describe
+    from instaseg_ros.config import load
+    from instaseg_ros.config.recipes import recipe
+    from instaseg_ros.labelling.label_image_store import LabelImageStore
+    from instaseg_ros.labelling.learning import Learner
+    from instaseg_ros.labelling.trial import RECIPE
+
+    if not isinstance(session.store, LabelImageStore):
+        raise ConfigError(
+            "--learn: expected label images, got COCO that is corrected in place: give -o with a "
+            "new folder"
+        )
+    trained, method = load(recipe(RECIPE)).method.name, describe(settings.start).method_name
+    if method != trained:
+        raise ConfigError(
+            f"--learn: expected weights for {trained}, got {settings.start} for {method}: choose "
+            "others (--weights), or leave --learn out"
+        )
+    return Learner(session.store, settings, session.unfinished)
 
 
 def _same(one: Path, other: str) -> bool:

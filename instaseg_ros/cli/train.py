@@ -12,10 +12,11 @@ from pathlib import Path
 from instaseg_ros.checkpoint import describe
 from instaseg_ros.cli.parser import completes, weights_names
 from instaseg_ros.config import load, merge, parse_assignments, read
+from instaseg_ros.config.recipes import recipe
 
 EXAMPLES = """
 instaseg train config/train/synthetic.yaml
-instaseg train config/train/finetune.yaml --data drive.json --from street-synthetic-lite
+instaseg train finetune --data drive.json --from street-synthetic-lite
 instaseg train config/train/street.yaml --data cityscapes/ --set train.steps=5000
 """
 
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "config",
         metavar="CONFIG",
         type=Path,
-        help="YAML of overrides, e.g. config/train/synthetic.yaml",
+        help="YAML of overrides, or the name of a shipped one, such as finetune",
     )
     parser.add_argument(
         "-o", "--output", type=Path, help="run directory (default: runs/NAME of the config)"
@@ -47,6 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.config.name == str(args.config) and not (args.config.suffix or args.config.is_file()):
+        args.config = recipe(args.config.name)
     overrides = parse_assignments(args.set)
     if args.data:
         overrides["train.dataset"] = args.data

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from instaseg_ros.errors import InstasegError
@@ -24,10 +24,12 @@ log = logging.getLogger(__name__)
 
 class Seen(NamedTuple):
     """What the network sees in a frame. instances: at camera size. seeds: for clicks; None if its
-    method cannot answer them."""
+    method cannot answer them. class_names: of its weights. how: what a click does, in words."""
 
     instances: Instances
     seeds: Seeds | None
+    class_names: Sequence[str]
+    how: str
 
 
 class Network:
@@ -45,8 +47,11 @@ class Network:
         ready: Callable[[int], None],
     ) -> None:
         self._open, self._read, self._count, self._ready = open_pipeline, read, count, ready
+        self._newer: Pipeline | None = None  # to go on with
         self._seen: OrderedDict[int, Seen | str] = OrderedDict()
+        self._old: set[int] = set()  # frames that earlier weights have seen
         self._wanted: list[int] = []
+        self._current = -1
         self._change = threading.Condition()
         self._stopped = False
         self.state = "loading the network"  # for people; empty when it waits for work
@@ -57,9 +62,30 @@ class Network:
     def want(self, number: int) -> None:
         """See this frame next, and then the following one."""
         with self._change:
-            following = [number + 1] if number + 1 < self._count else []
-            self._wanted = [n for n in (number, *following) if n not in self._seen]
+            if number != self._current:
+                for old in self._old:
+                    self._seen.pop(old, None)
+                self._old.clear()
+            self._current = number
+            self._want_unseen()
+
+    def again(self, number: int) -> None:
+        """See this frame again."""
+        with self._change:
+            self._seen.pop(number, None)
+            self._old.discard(number)
+        self.want(number)
+
+    def renew(self, pipeline: Pipeline) -> None:
+        """Go on with another pipeline. What was seen in the frame that was wanted last stays until
+        `again`, or until another one is wanted."""
+        with self._change:
+            self._newer = pipeline
             self._change.notify()
+
+    def is_newer(self, number: int) -> bool:
+        """Whether `again` would look at a frame with newer weights."""
+        return number in self._old
 
     def seen(self, number: int) -> Seen | None:
         """What the network sees in a frame; None while that is not known."""
@@ -89,6 +115,10 @@ class Network:
             self.state = f"no network: {error}"
             return
         while (number := self._next()) is not None:
+            if self._newer is not None:
+                pipeline, self._newer = self._newer, None
+                self._forget()
+                continue
             found: Seen | str
             try:
                 found = self._look(pipeline, self._read(number))
@@ -102,14 +132,32 @@ class Network:
             self._ready(number)
 
     def _next(self) -> int | None:
+        """The frame to look at; -1: a newer pipeline is there; None: the end."""
         with self._change:
             self.state = ""
-            while not self._wanted and not self._stopped:
+            while not self._wanted and not self._stopped and self._newer is None:
                 self._change.wait()
             if self._stopped:
                 return None
             self.state = "the network looks"
-            return self._wanted.pop(0)
+            return self._wanted.pop(0) if self._newer is None else -1
+
+    def _forget(self) -> None:
+        """Forget what was seen, but for what the open frame shows."""
+        with self._change:
+            shown = self._seen.get(self._current)
+            self._seen.clear()
+            self._old.clear()
+            if isinstance(shown, Seen):
+                self._seen[self._current] = shown
+                self._old.add(self._current)
+            self._want_unseen()
+
+    def _want_unseen(self) -> None:
+        if self._current >= 0:
+            following = [self._current + 1] if self._current + 1 < self._count else []
+            self._wanted = [n for n in (self._current, *following) if n not in self._seen]
+            self._change.notify()
 
     def _look(self, pipeline: Pipeline, frame: Frame) -> Seen:
         from instaseg_ros.labelling.clicks import seeds_of  # imports torch
@@ -119,4 +167,5 @@ class Network:
         self.how = (
             seeds.how if seeds else f"a click makes no mask: {pipeline.method.name} {NO_CLICK}"
         )
-        return Seen(pipeline.finish(inferred)[0].instances, seeds)
+        found = pipeline.finish(inferred)[0].instances
+        return Seen(found, seeds, pipeline.class_names, self.how)

@@ -28,7 +28,8 @@ from starlette.routing import Route
 
 from instaseg_ros.errors import InstasegError
 from instaseg_ros.labelling.editing import MOST_ID, EditError
-from instaseg_ros.labelling.session import NARROWEST, WIDEST, Patch, Session
+from instaseg_ros.labelling.edits import NARROWEST, WIDEST
+from instaseg_ros.labelling.session import Patch, Session
 
 HOST = "127.0.0.1"
 PAGE = Path(__file__).with_name("page")
@@ -137,6 +138,12 @@ def application(session: Session, token: str, port: int) -> Starlette:
         number = request.path_params["number"]
         return _packed(await run_in_threadpool(session.edit, number, asked))
 
+    async def look_again(request: Request) -> Response:
+        may_edit(request)
+        await _body(request)
+        await run_in_threadpool(session.look_again, request.path_params["number"])
+        return JSONResponse({})
+
     async def add_class(request: Request) -> Response:
         may_edit(request)
         name = str((await _body(request)).get("name", ""))
@@ -168,6 +175,7 @@ def application(session: Session, token: str, port: int) -> Starlette:
             route("/api/image/{number:int}", image, "GET"),
             route("/api/frame/{number:int}", frame, "GET"),
             route("/api/edit/{number:int}", edit, "POST"),
+            route("/api/again/{number:int}", look_again, "POST"),
             route("/api/classes", add_class, "POST"),
             route("/favicon.ico", icon, "GET"),
             route("/", file, "GET"),

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import threading
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,44 +12,42 @@ from numpy.typing import NDArray
 from instaseg_ros.errors import InstasegError
 from instaseg_ros.frames import Frame
 from instaseg_ros.labelling import proposals
-from instaseg_ros.labelling.editing import BRUSH, CLICK, GIVEN, Drawing, EditError, Object
+from instaseg_ros.labelling.editing import GIVEN, Drawing, EditError, Object
+from instaseg_ros.labelling.edits import Box, Editor, LiveClick, Request, classes_of
 from instaseg_ros.labelling.frames import Frames, Origin
 from instaseg_ros.labelling.network import Network, Seen
-from instaseg_ros.labelling.regions import Region, component_at, polygon, stroke
+from instaseg_ros.labelling.saving import Saver
 from instaseg_ros.labelling.store import Store
 from instaseg_ros.samples import class_name
 
-SAVE_AFTER_S, RETRY_AFTER_S = 0.2, 2.0
 MOST_CLASSES = 200
 KEPT_IMAGES = 4
 CLASSES = -1  # among what is to be saved: no frame, but the classes
-NARROWEST, WIDEST = 1 / 8, 8.0  # widths of a click
 EVERYWHERE = slice(0, None), slice(0, None)
 
-log = logging.getLogger(__name__)
-Box = tuple[slice, slice]
 
+class Learning(Protocol):
+    """What learns from the labelled frames. line: where it is, for people."""
 
-@dataclass
-class _LiveClick:
-    """The last edit, while its width can still be changed. distance: (h, w) float32, as `Seeds`
-    gives it."""
+    @property
+    def line(self) -> str: ...
 
-    request: dict[str, Any]
-    distance: NDArray[np.float32]
+    def stop(self) -> None: ...
 
 
 @dataclass
 class _Opened:
     """A frame that was looked at. revision: counts what the page has to fetch again. kept: the
-    dataset has it, or is about to. proposed: what it shows may be replaced by better proposals."""
+    dataset has it, or is about to. finished: the last edit accepted all. proposed: what it shows
+    may be replaced by better proposals."""
 
     origin: Origin
     drawing: Drawing
     kept: bool
+    finished: bool
     proposed: bool
     revision: int = 0
-    live: _LiveClick | None = None
+    live: LiveClick | None = None
 
 
 class Patch(NamedTuple):
@@ -67,25 +62,17 @@ class Patch(NamedTuple):
 
 
 class Session:
-    """Opens, edits and saves frames; every method may be called from any thread.
+    """Opens, edits and saves frames; every method may be called from any thread."""
 
-    network_classes: the class names of the network's weights.
-    """
-
-    def __init__(self, frames: Frames, store: Store, network_classes: Sequence[str] = ()) -> None:
+    def __init__(self, frames: Frames, store: Store) -> None:
         self.frames, self.store = frames, store
         self.network: Network | None = None
-        self._network_classes = network_classes
+        self.learning: Learning | None = None
         self._lock = threading.RLock()
         self._opened: dict[int, _Opened] = {}
         self._images: dict[int, tuple[Frame, Origin]] = {}  # the last few, by number
         self._current = -1
-        self._dirty: dict[int, int] = {}  # changes that are not saved, by frame
-        self._saving = threading.Condition(self._lock)
-        self._error = ""
-        self._ended = False
-        self._saver = threading.Thread(target=self._save_all, daemon=True, name="saver")
-        self._saver.start()
+        self._saver = Saver(self._save)
 
     # What the page asks for
 
@@ -104,10 +91,12 @@ class Session:
         with self._lock:
             opened = self._opened.get(number)
             return {
-                "unsaved": len(self._dirty),
-                "error": self._error,
+                "unsaved": self._saver.unsaved,
+                "error": self._saver.error,
                 "network": network.trouble(number) or network.state if network else "no network",
                 "how": network.how if network else "",
+                "newer": bool(network and network.is_newer(number)),
+                "learning": self.learning.line if self.learning else "",
                 "revision": opened.revision if opened else -1,
             }
 
@@ -133,21 +122,31 @@ class Session:
                 self._propose(number, opened)
             return self._patch(opened, EVERYWHERE)
 
-    def edit(self, number: int, request: dict[str, Any]) -> Patch:
+    def edit(self, number: int, request: Request) -> Patch:
         """Make one edit. Raises EditError, in words, if it cannot be made, and changes nothing."""
         with self._lock:
             opened = self._of(number)
-            drawing = opened.drawing
-            live, opened.live = opened.live, None
-            try:
-                box, active = self._apply(number, opened, live, request)
-            except EditError:
-                opened.live = live
-                raise
+            drawing, store = opened.drawing, self.store
+            editor = Editor(drawing, store.class_names, store.no_ignore, lambda: self._seen(number))
+            box, active, opened.live = editor.make(request, opened.live)
             opened.kept, opened.proposed = True, False
+            opened.finished = request["op"] == "accept"
             opened.revision += 1
-            self._changed(number)
+            self._saver.changed(number)
             return self._patch(opened, box, active if active in drawing.objects else 0)
+
+    def look_again(self, number: int) -> None:
+        """Let the network look at a frame again, with its newest weights: it then has new
+        proposals, unless it was edited, and clicks are answered by them."""
+        if self.network is None:
+            raise EditError("there is no network")
+        self.network.again(number)
+
+    def unfinished(self) -> Origin | None:
+        """The frame that is being edited; None if none is, or all of it was accepted."""
+        with self._lock:
+            opened = self._opened.get(self._current)
+            return opened.origin if opened and opened.kept and not opened.finished else None
 
     def add_class(self, name: str) -> int:
         """A class with this name, which is made unless it exists; returns its number."""
@@ -158,7 +157,7 @@ class Session:
                 if len(names) >= MOST_CLASSES:
                     raise EditError(f"expected at most {MOST_CLASSES} classes")
                 self.store.add_class(name)
-                self._changed(CLASSES)
+                self._saver.changed(CLASSES)
             return names.index(name)
 
     def ready(self, number: int) -> None:
@@ -173,14 +172,11 @@ class Session:
         """Save what is not saved yet, and end. Raises OSError if the disk refuses."""
         if self.network is not None:
             self.network.stop()
-        with self._lock:
-            self._ended = True
-            self._saving.notify()
-        self._saver.join()
         try:
-            for number in [*self._dirty]:
-                self._save(number)
+            self._saver.close()
         finally:
+            if self.learning is not None:
+                self.learning.stop()
             self.store.close()
 
     # Frames
@@ -214,7 +210,7 @@ class Session:
             proposed = drawing is None
             if drawing is None:
                 drawing = Drawing(np.zeros(frame.image.shape[:2], np.uint16), {})
-            opened = self._opened[number] = _Opened(origin, drawing, kept, proposed)
+            opened = self._opened[number] = _Opened(origin, drawing, kept, kept, proposed)
         opened.drawing.unpack()
         return opened
 
@@ -222,23 +218,19 @@ class Session:
         names = self.frames.class_names or ()
         return self.add_class(names[class_id])
 
-    def _classes(self) -> list[int]:
-        """The dataset's class of each of the network's, -1 for none."""
-        names = self.store.class_names
-        return [names.index(name) if name in names else -1 for name in self._network_classes]
-
     def _propose(self, number: int, opened: _Opened) -> None:
         """Show what the network sees, and what the frame before had."""
         seen = self.network.seen(number) if self.network is not None else None
         found = seen.instances if seen else None
+        classes = classes_of(seen, self.store.class_names) if seen else []
         image = self.image(number)
         before = self._before(number)
         if before is not None and before[0].size == image.shape[:2]:
             drawing, image_before = before
-            opened.drawing = proposals.moved(drawing, image_before, image, found, self._classes())
+            opened.drawing = proposals.moved(drawing, image_before, image, found, classes)
             drawing.pack()
         elif found is not None:
-            opened.drawing = proposals.of_network(found, self._classes())
+            opened.drawing = proposals.of_network(found, classes)
 
     def _before(self, number: int) -> tuple[Drawing, NDArray[np.uint8]] | None:
         """The frame before, if it is labelled, and its image."""
@@ -271,90 +263,6 @@ class Session:
         }
         return Patch(box[0].start, box[1].start, labels.copy(), ignore.copy(), facts)
 
-    # Edits
-
-    def _apply(
-        self, number: int, opened: _Opened, live: _LiveClick | None, request: dict[str, Any]
-    ) -> tuple[Box, int]:
-        """Make an edit; returns where it was made, and the object to go on with."""
-        drawing, into = opened.drawing, request["into"]
-        match request["op"]:
-            case "click":
-                return self._click(number, opened, request)
-            case "width":
-                return self._widen(number, opened, live, request["width"])
-            case "brush":
-                region = stroke(request["path"], request["radius"], drawing.size)
-                into = drawing.add(region, BRUSH, into, request["class_id"] or 0, over=True)
-            case "polygon":
-                region = polygon(request["path"], drawing.size)
-                into = drawing.add(region, BRUSH, into, request["class_id"] or 0, over=True)
-            case "erase":
-                region = stroke(request["path"], request["radius"], drawing.size)
-                drawing.take(region, BRUSH, into)
-            case "stroke":
-                into = drawing.cut_or_join(request["path"])[0]
-            case "ignore" if self.store.no_ignore:
-                raise EditError(self.store.no_ignore)
-            case "ignore":
-                drawing.set_ignore(polygon(request["path"], drawing.size))
-            case "class":
-                drawing.set_class(into, request["class_id"] or 0)
-            case "remove":
-                drawing.remove(into)
-            case "undo":
-                return drawing.undo(), into
-            case "redo":
-                return drawing.redo(), into
-            case "propose":
-                self._add_proposals(number, drawing)
-            case "accept":
-                return (slice(0, 0), slice(0, 0)), into
-            case unknown:
-                raise EditError(f"there is no edit named {unknown!r:.40}")
-        return drawing.last_box(), into
-
-    def _click(self, number: int, opened: _Opened, request: dict[str, Any]) -> tuple[Box, int]:
-        from instaseg_ros.labelling import clicks
-
-        seeds, drawing = self._seeds(number), opened.drawing
-        x, y, width, into = (request[key] for key in ("x", "y", "width", "into"))
-        distance = seeds.distance(x, y)
-        if request["mode"] == "less":
-            region = clicks.less(seeds, drawing.labels == into, x, y, width) if into else None
-            drawing.take(region, CLICK, into)
-        else:
-            whole = seeds.mask(distance, width)
-            region = component_at(whole, x, y) if into else Region.of(whole)
-            class_id = request["class_id"]
-            if class_id is None:
-                class_id = max(self._classes()[seeds.class_at(x, y)], 0)
-            into = drawing.add(region, CLICK, into, class_id)
-        opened.live = _LiveClick(request, distance)
-        return drawing.last_box(), into
-
-    def _widen(
-        self, number: int, opened: _Opened, live: _LiveClick | None, width: float
-    ) -> tuple[Box, int]:
-        """Make the last click again with another width, in its place."""
-        if live is None:
-            raise EditError("only the last click can be widened or narrowed, right after it")
-        drawing = opened.drawing
-        before = drawing.undo()
-        try:
-            box, into = self._click(number, opened, {**live.request, "width": width})
-        except EditError:
-            drawing.redo()
-            raise
-        return _union(before, box), into
-
-    def _seeds(self, number: int) -> Any:
-        seen = self._seen(number)
-        if seen.seeds is None:
-            assert self.network is not None
-            raise EditError(self.network.how)
-        return seen.seeds
-
     def _seen(self, number: int) -> Seen:
         if self.network is None:
             raise EditError("there is no network: use the brush and the polygon")
@@ -365,60 +273,11 @@ class Session:
             raise EditError(f"the network has not seen this frame yet: {why}")
         return seen
 
-    def _add_proposals(self, number: int, drawing: Drawing) -> None:
-        found = proposals.added(drawing, self._seen(number).instances, self._classes())
-        drawing.replace(found.labels, found.objects)
-
-    # Saving
-
-    def _changed(self, number: int) -> None:
-        """A frame, or the list of classes, has to be saved."""
-        self._dirty[number] = self._dirty.get(number, 0) + 1
-        self._saving.notify()
-
-    def _save_all(self) -> None:
-        while True:
-            with self._lock:
-                while not self._dirty and not self._ended:
-                    self._saving.wait()
-                if self._ended:
-                    return
-            time.sleep(SAVE_AFTER_S)  # a stroke or turning a wheel is many edits
-            try:
-                with self._lock:
-                    number = next(iter(self._dirty))
-                self._save(number)
-            except Exception as error:  # whatever it is, the frame stays to be saved
-                with self._lock:
-                    self._error = f"not saved: {error}"
-                log.error("frame %d is not saved, trying again: %s", number, error)
-                time.sleep(RETRY_AFTER_S)
-            else:
-                self._error = ""
-
     def _save(self, number: int) -> None:
-        with self._lock:
-            changes = self._dirty[number]
-            if number != CLASSES:
-                frame, origin = self._frame(number)
-                drawing = self._opened[number].drawing.copy()
         if number == CLASSES:
             self.store.save_classes()
-        else:
-            self.store.save(number, frame, origin, drawing)
+            return
         with self._lock:
-            self._dirty[number] -= changes
-            if not self._dirty[number]:
-                del self._dirty[number]
-
-
-def _union(one: Box, other: Box) -> Box:
-    """The box around two."""
-    boxes = [box for box in (one, other) if box[0].stop and box[1].stop]
-    if not boxes:
-        return one
-    rows, columns = zip(*boxes, strict=True)
-    return (
-        slice(min(s.start for s in rows), max(s.stop for s in rows)),
-        slice(min(s.start for s in columns), max(s.stop for s in columns)),
-    )
+            frame, origin = self._frame(number)
+            drawing = self._opened[number].drawing.copy()
+        self.store.save(number, frame, origin, drawing)

@@ -93,10 +93,13 @@ class DiscNetwork:
             np.zeros((count, 2), np.float32),
             np.zeros((count, 2), np.float32),
         )
-        return Seen(instances, disc_seeds(number))
+        return Seen(instances, disc_seeds(number), CLASSES, self.how)
 
     def trouble(self, number: int) -> str:
         return ""
+
+    def is_newer(self, number: int) -> bool:
+        return False
 
     def stop(self) -> None:
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -13,13 +14,15 @@ import pytest
 from browser import BROWSER, Browser
 from label_sessions import CLASSES, DISCS, disc_labels, wait_for, write_frames
 
+from instaseg_ros.checkpoint import describe
 from instaseg_ros.cli import main
 from instaseg_ros.datasets import open_dataset
 
 for package in ("starlette", "uvicorn", "pycocotools"):
     pytest.importorskip(package, reason="the extra `label` is not installed")
 
-# The command as it is, with the discs' network in the place of the real one.
+# The command as it is; and with the discs' network in the place of the real one.
+REAL = "import sys\nfrom instaseg_ros.cli import main\nsys.exit(main(['label', *sys.argv[1:]]))\n"
 COMMAND = """
 import sys
 import label_sessions
@@ -33,8 +36,8 @@ sys.exit(main(["label", *sys.argv[1:]]))
 class Label:
     """`instaseg label` in a process of its own."""
 
-    def __init__(self, *words: str) -> None:
-        asked = [sys.executable, "-c", COMMAND, *words, "--no-browser"]
+    def __init__(self, *words: str, command: str = COMMAND) -> None:
+        asked = [sys.executable, "-c", command, *words, "--no-browser"]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         self.process = subprocess.Popen(asked, stdout=subprocess.PIPE, text=True, env=environment)
         assert self.process.stdout is not None
@@ -158,6 +161,58 @@ def _first_frame(browser: Browser) -> None:
     browser.press("f")
     assert browser.value("view.scale") == pytest.approx(scale)
     browser.press("0")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+def test_it_learns_while_frames_are_labelled(tmp_path: Path) -> None:
+    """From an empty folder to weights that know the discs, by the command as it is."""
+    frames, mine = write_frames(tmp_path / "frames", 6), tmp_path / "mine"
+    words = [str(frames), "-o", str(mine), "--weights", "street-synthetic-fast"]
+    words += [
+        "--classes",
+        "disc",
+        "--learn",
+        "--learn-minutes",
+        "0.5",
+        "--set",
+        "runtime.name=torch",
+    ]
+    line = "document.getElementById('learning').textContent"
+    with Label(*words, command=REAL) as label, Browser(tmp_path) as browser:
+        browser.open(label.address)
+        browser.wait("frame && document.getElementById('network').textContent.includes('clicked')")
+        browser.wait(f"{line}.includes('waiting for 5 more frames')")
+        for number, (x, y, r) in enumerate(DISCS, 1):
+            browser.press("Escape")
+            browser.press("p")
+            for turn in range(8):
+                angle = turn * math.pi / 4
+                corner = x + 0.5 + r * math.cos(angle), y + 0.5 + r * math.sin(angle)
+                browser.drag([at(browser, *corner)])
+            browser.press("Enter")
+            browser.wait(f"frame.objects.size === {number}")
+        for number in range(1, 6):  # the discs follow from frame to frame
+            browser.press("Enter")
+            browser.wait(f"frame.number === {number} && frame.objects.size === 3")
+        browser.wait(f"{line}.includes('training on 4 frames, step')")
+        browser.press("Enter")
+        browser.wait("frame.kept")
+        wait_for(lambda: len([*mine.glob("images/*")]) == 6)
+        label.process.kill()  # and go on after it, as does the training
+        label.process.wait()
+        with Label(*words, command=REAL) as again:
+            browser.open(again.address)
+            browser.wait(f"{line}.includes('training on 4 frames, step')")
+            wait_for(lambda: "new weights from 4 frames" in browser.value(line), 300)
+            browser.wait("!document.getElementById('newer').hidden")  # this frame has the old ones
+            browser.press("r")
+            browser.wait("document.getElementById('newer').hidden")
+            assert again.end() == 0
+        assert not browser.errors
+    learned = describe(mine / ".labelling" / "learning" / "learned.safetensors")
+    assert learned.class_names == ("disc",) and learned.notes["validation"]["mean"]["ap"] > 0
+    assert main(["info", str(mine), "--check"]) == 0
 
 
 @pytest.mark.slow

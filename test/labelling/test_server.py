@@ -74,7 +74,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     folder = write_frames(tmp_path / "frames")
     (folder / "002.png").rename(folder / EVIL)
     session = Session(
-        open_frames(str(folder), None, 1), open_store(tmp_path / "mine", CLASSES, False), CLASSES
+        open_frames(str(folder), None, 1), open_store(tmp_path / "mine", CLASSES, False)
     )
     session.network = cast(Network, DiscNetwork())
     one = Server(session)

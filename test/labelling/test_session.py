@@ -35,7 +35,7 @@ pytest.importorskip("pycocotools", reason="the extra `coco` is not installed")
 
 def start(tmp_path: Path) -> Session:
     frames = open_frames(str(write_frames(tmp_path / "frames")), None, 1)
-    session = Session(frames, open_store(tmp_path / "mine", CLASSES, False), CLASSES)
+    session = Session(frames, open_store(tmp_path / "mine", CLASSES, False))
     session.network = cast(Network, DiscNetwork())
     return session
 

@@ -21,11 +21,13 @@ from label_sessions import CLASSES, DISCS, SIZE, a_frame, disc_labels, picture, 
 from instaseg_ros.cli import main
 from instaseg_ros.datasets import open_dataset
 from instaseg_ros.errors import ConfigError, InputError
-from instaseg_ros.labelling import store as store_module
+from instaseg_ros.labelling import desk as desk_module
+from instaseg_ros.labelling.coco_store import CocoStore
 from instaseg_ros.labelling.editing import BRUSH, CLICK, GIVEN, PROPOSAL, Drawing, Object
 from instaseg_ros.labelling.frames import Origin, open_frames
+from instaseg_ros.labelling.label_image_store import LabelImageStore
 from instaseg_ros.labelling.regions import Region
-from instaseg_ros.labelling.store import CocoStore, LabelImageStore, open_store
+from instaseg_ros.labelling.store import open_store
 
 pytest.importorskip("pycocotools", reason="the extra `coco` is not installed")
 
@@ -147,7 +149,7 @@ class _Killed(BaseException):
 
 def _ends_after(root: Path, writes: int, end: Callable[[], None]) -> None:
     """Change a frame and add another, but end after so many files, with the next one unfinished."""
-    left, whole = writes, store_module.publish
+    left, whole = writes, desk_module.publish
 
     def counted(part: Path, path: Path) -> None:
         nonlocal left
@@ -157,7 +159,7 @@ def _ends_after(root: Path, writes: int, end: Callable[[], None]) -> None:
         whole(part, path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store_module, "publish", counted)
+        patch.setattr(desk_module, "publish", counted)
         store = LabelImageStore(root, CLASSES)
         try:
             store.save(0, a_frame(0), Origin("drive 0"), _changed())
@@ -244,7 +246,7 @@ def test_on_a_full_disk_the_old_stays_and_the_new_is_saved_later(
     save(tmp_path, 1)
     store = LabelImageStore(tmp_path)
     changed = discs(1)
-    whole = store_module.publish
+    whole = desk_module.publish
     for refused in ("journal", "000.png", "meta.json", "coco.json"):
 
         def full(part: Path, path: Path, refused: str = refused) -> None:
@@ -252,13 +254,13 @@ def test_on_a_full_disk_the_old_stays_and_the_new_is_saved_later(
                 raise OSError(28, "No space left on device")
             whole(part, path)
 
-        monkeypatch.setattr(store_module, "publish", full)
+        monkeypatch.setattr(desk_module, "publish", full)
         changed.set_class(1, 1 - changed.objects[1].class_id)
         with pytest.raises(OSError, match="No space left"):
             store.save(0, a_frame(), Origin("drive 0"), changed)
             store.save(1, a_frame(1), Origin("drive 1"), changed)
         assert main(["info", str(tmp_path), "--check"]) == 0
-    monkeypatch.setattr(store_module, "publish", whole)
+    monkeypatch.setattr(desk_module, "publish", whole)
     store.save(0, a_frame(), Origin("drive 0"), changed)
     store.save(1, a_frame(1), Origin("drive 1"), discs(1))
     store.close()

@@ -144,6 +144,8 @@ async function news() {
       $("saved").textContent = bad ? status.error : status.unsaved ? "saving…" : "saved";
       $("saved").classList.toggle("bad", bad);
       $("network").textContent = [status.network, status.how].filter(Boolean).join(" · ");
+      $("learning").textContent = status.learning;
+      $("newer").hidden = !status.newer;
       // In turn: an edit on its way may bring the same revision.
       inTurn(() => frame.number === asked && status.revision > frame.revision && open(asked));
     }
@@ -481,12 +483,20 @@ function accept() {
   if (frame.number + 1 < dataset.frames) go(1);
 }
 
+function again() {  // news tells when the network has looked
+  const {number, kept} = frame;
+  inTurn(async () => {
+    await ask(`again/${number}`, {});
+    if (kept) show("Edited masks stay; clicks and O are by what the network sees now.");
+  });
+}
+
 const KEYS = {
   Enter: () => path.length > 2 ? closePolygon() : accept(),
   PageDown: () => go(1), PageUp: () => go(-1),
   " ": () => tool !== "click" && tool !== "polygon" && tool !== "ignore" && path.length ?
     release() : press("new"),
-  a: () => click("more"), d: () => click("less"), o: () => edit("propose"),
+  a: () => click("more"), d: () => click("less"), o: () => edit("propose"), r: again,
   n: () => $("class-name").focus(), f: () => { fit(); draw(); },
   "+": () => zoom(1.2), "=": () => zoom(1.2), "-": () => zoom(1 / 1.2),
   "]": () => widen(1), "[": () => widen(-1), ",": () => neighbour(-1), ".": () => neighbour(1),
@@ -525,6 +535,7 @@ document.addEventListener("keydown", (event) => {
 $("previous").onclick = () => go(-1);
 $("next").onclick = () => go(1);
 $("accept").onclick = accept;
+$("again").onclick = again;
 $("undo").onclick = () => edit("undo");
 $("redo").onclick = () => edit("redo");
 $("number").onchange = () => inTurn(() => open($("number").value - 1));
