@@ -287,7 +287,7 @@ def import_published(path: Path, class_names: tuple[str, ...] | None = None) -> 
     """
     import torch
 
-    if _version(torch.__version__) < SAFE_TORCH:
+    if not reads_safely():
         raise WeightsError(
             f"weights {path}: a file of this kind can make torch {torch.__version__} run code "
             "(CVE-2025-32434, CVE-2026-24747). With torch 2.10 or newer, here or on another "
@@ -319,6 +319,13 @@ def import_published(path: Path, class_names: tuple[str, ...] | None = None) -> 
     checkpoint = Checkpoint(tensors, names, notes=notes, decode=PUBLISHED_DECODE, shape=shape)
     _check_fit(checkpoint, path)
     return checkpoint
+
+
+def reads_safely() -> bool:
+    """Whether no file can make this torch's `load` with `weights_only` run code."""
+    import torch
+
+    return _version(torch.__version__) >= SAFE_TORCH
 
 
 def _version(text: str) -> tuple[int, ...]:

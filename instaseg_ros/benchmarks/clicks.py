@@ -149,7 +149,9 @@ def proposal_for(truth: Mask, labels: NDArray[np.uint16]) -> Mask:
     return np.asarray(labels == under.argmax()) if under.any() else np.zeros_like(truth)
 
 
-def count(pipeline: Pipeline, data: str, split: str, limit: int) -> Iterator[Counted]:
+def count(
+    pipeline: Pipeline, data: str, split: str, limit: int, starts: Sequence[Start] = STARTS
+) -> Iterator[Counted]:
     """The objects of at least LEAST_PX pixels of some frames of a dataset."""
     dataset = open_dataset(data, split)
     for index in spread(len(dataset), limit):
@@ -162,19 +164,19 @@ def count(pipeline: Pipeline, data: str, split: str, limit: int) -> Iterator[Cou
                 continue
             proposed = proposal_for(truth, labels)
             clicks: dict[tuple[str, float], int] = {}
-            for start in STARTS:
+            for start in starts:
                 own = proposed if start.proposals else np.zeros_like(truth)
                 reached = clicks_to(seeds, truth, own, start)
                 clicks |= {(start.name, target): n for target, n in reached.items()}
             yield Counted(pixels, clicks, corners_to(truth))
 
 
-def table(objects: Sequence[Counted]) -> str:
+def table(objects: Sequence[Counted], starts: Sequence[Start] = STARTS) -> str:
     """What objects need: mean, median, the share that MOST_CLICKS do not reach, and the mean over
     objects of more than LARGE_PX."""
     counts = {
         (start.name, target): [one.clicks[start.name, target] for one in objects]
-        for start in STARTS
+        for start in starts
         for target in TARGETS
     }
     counts |= {("polygon's corners", t): [one.corners[t] for one in objects] for t in TARGETS}

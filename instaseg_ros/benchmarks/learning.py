@@ -40,6 +40,7 @@ from instaseg_ros.tables import text_table
 
 FRAMES = 2 * EVERY
 ANNOTATOR = STARTS[-1]
+COUNTED = (STARTS[1], ANNOTATOR)
 
 
 def annotated(pipeline: Pipeline, sample: Sample, target: float) -> Drawing:
@@ -162,8 +163,8 @@ def main() -> None:
         kept = args.output / f"clicks_{labelled}.txt"
         if not kept.is_file():
             pipeline = Pipeline(settings.config(weights))
-            objects = [*count(pipeline, args.data, "val", args.limit)]
-            write_whole(kept, f"{len(objects)} objects\n{table(objects)}\n".encode())
+            objects = [*count(pipeline, args.data, "val", args.limit, COUNTED)]
+            write_whole(kept, f"{len(objects)} objects\n{table(objects, COUNTED)}\n".encode())
         print(f"\nwith the weights after {labelled} frames: {kept.read_text()}", flush=True)
 
     validation = open_dataset(args.data, "val")

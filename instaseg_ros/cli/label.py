@@ -82,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
     for package in ("starlette", "uvicorn", "pycocotools"):
         require(package, "label", "instaseg label")
     given = config_from(args).weights
+    if args.learn:
+        _check_method(given)
 
     from instaseg_ros.checkpoint import describe
     from instaseg_ros.labelling.frames import open_frames
@@ -138,25 +140,30 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _learner(settings: Settings, session: Session) -> Learner:
-    """Raises ConfigError if it cannot learn from this dataset, or these weights."""
+def _check_method(weights: str) -> None:
+    """Raises ConfigError for weights of a method that is not trained here."""
     from instaseg_ros.checkpoint import describe
     from instaseg_ros.config import load
     from instaseg_ros.config.recipes import recipe
+    from instaseg_ros.labelling.trial import RECIPE
+
+    trained, method = load(recipe(RECIPE)).method.name, describe(weights).method_name
+    if method != trained:
+        raise ConfigError(
+            f"--learn: expected weights for {trained}, got {weights} for {method}: choose others "
+            "(--weights), or leave --learn out"
+        )
+
+
+def _learner(settings: Settings, session: Session) -> Learner:
+    """Raises ConfigError for a dataset that it cannot learn from."""
     from instaseg_ros.labelling.label_image_store import LabelImageStore
     from instaseg_ros.labelling.learning import Learner
-    from instaseg_ros.labelling.trial import RECIPE
 
     if not isinstance(session.store, LabelImageStore):
         raise ConfigError(
             "--learn: expected label images, got COCO that is corrected in place: give -o with a "
             "new folder"
-        )
-    trained, method = load(recipe(RECIPE)).method.name, describe(settings.start).method_name
-    if method != trained:
-        raise ConfigError(
-            f"--learn: expected weights for {trained}, got {settings.start} for {method}: choose "
-            "others (--weights), or leave --learn out"
         )
     return Learner(session.store, settings, session.unfinished)
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from instaseg_ros.files import publish, write_whole
+from instaseg_ros.files import PART, publish, write_whole
 from instaseg_ros.labelling.frames import Origin
 from instaseg_ros.labelling.trial import ASKED, DATA, OUTPUT, RUN, Result, Settings, new_weights
 
@@ -70,7 +70,10 @@ class Learner:
         self._trial, self._part = folder / "trial", folder / "trial.part"
         self._state_file, self._learned = folder / "state.json", folder / "learned.safetensors"
         self._failed = folder / "failed.txt"
+        for part in folder.glob(f"*{PART}*"):  # of a process that was killed
+            part.unlink(missing_ok=True)
         self._state = self._read_state()
+        self._open: tuple[Origin, str] | None = None  # the frame that is edited, and its name
         self._use: Callable[[str], None] = lambda weights: None
         self._now = ""  # what it does, in words
         self._stop = threading.Event()
@@ -128,10 +131,9 @@ class Learner:
     def _prepared(self) -> bool:
         """Make a new trial if there are enough frames for it."""
         objects = self._dataset.objects()
-        origin = self._unfinished()
-        if origin is not None:
-            objects.pop(self._dataset.name_of(origin) or "", None)
-        new = [name for name in objects if name not in self._state.seen]
+        objects.pop(self._unfinished_name(), None)
+        seen = {*self._state.seen}
+        new = [name for name in objects if name not in seen]
         missing = EVERY - len(new)
         if missing > 0:
             self._now = f"waiting for {missing} more frame{'s' * (missing > 1)}"
@@ -151,6 +153,16 @@ class Learner:
         settings.write(self._part)
         publish(self._part, self._trial)
         return True
+
+    def _unfinished_name(self) -> str:
+        """The name of the frame that is being edited; empty if there is none, or not saved yet."""
+        origin = self._unfinished()
+        if origin is None:
+            return ""
+        if self._open is None or self._open[0] != origin:  # looking for it may mean reading images
+            name = self._dataset.name_of(origin)
+            self._open = (origin, name) if name else None
+        return self._open[1] if self._open else ""
 
     # Its course
 
@@ -185,6 +197,9 @@ class Learner:
     def _trained(self) -> int:
         """Let the trial's process do its work; returns its exit code, negative for a signal."""
         asked = Settings.read(self._trial)
+        now = self._settings  # not what an earlier session, or somebody else, has configured
+        asked = replace(asked, config_file=now.config_file, overrides=now.overrides)
+        asked.write(self._trial)
         self._now = f"starting to train on {asked.learned} frames"
         with (self._trial / OUTPUT).open("ab") as output:
             process = subprocess.Popen(

@@ -1,7 +1,8 @@
 """Learns from labelled frames, and compares: `python -m instaseg_ros.labelling.trial FOLDER`.
 
-The process has the lowest priority, and ends with the one that started it, however that ends. What
-a killed one has done is in its folder; started again, it goes on from there.
+The process has the lowest priority, and ends when its standard input does: with the process that
+started it, however that ends. What a killed one has done is in its folder; started again, it goes
+on from there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from instaseg_ros.checkpoint import describe
+from instaseg_ros.checkpoint import describe, reads_safely
 from instaseg_ros.config import Config, load, merge
 from instaseg_ros.config.recipes import recipe
 from instaseg_ros.configure import load_config
@@ -53,8 +54,7 @@ class Settings:
 
     def write(self, folder: Path) -> None:
         """Into the folder of a trial."""
-        text = json.dumps(asdict(self), default=str)
-        (folder / ASKED).write_text(text, encoding="utf-8")
+        write_whole(folder / ASKED, json.dumps(asdict(self), default=str).encode())
 
     @classmethod
     def read(cls, folder: Path) -> Settings:
@@ -109,9 +109,11 @@ def training_config(settings: Settings, folder: Path) -> Config:
 
 def run(folder: Path) -> None:
     """Train in a folder that has DATA and ASKED, then compare; write RESULT."""
-    from instaseg_ros.training.trainer import train  # takes seconds
+    from instaseg_ros.training.trainer import STATE, train  # takes seconds
 
     settings = Settings.read(folder)
+    if not reads_safely():  # the dataset, and its hidden folder, may be from somebody else
+        (folder / RUN / STATE).unlink(missing_ok=True)
     weights = train(training_config(settings, folder), folder / RUN, settings.start)
     old, new = (_mean_ap(settings, one, folder) for one in (settings.start, str(weights)))
     found = Result(old, new, int(describe(weights).notes["step"]))

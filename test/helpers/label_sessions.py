@@ -79,6 +79,9 @@ class DiscNetwork:
     def want(self, number: int) -> None:
         pass
 
+    def again(self, number: int) -> None:
+        pass
+
     def seen(self, number: int) -> Seen:
         labels = disc_labels(number)
         labels[labels == len(DISCS)] = 0

@@ -199,6 +199,7 @@ def test_it_learns_while_frames_are_labelled(tmp_path: Path) -> None:
         browser.press("Enter")
         browser.wait("frame.kept")
         wait_for(lambda: len([*mine.glob("images/*")]) == 6)
+        assert not browser.errors
         label.process.kill()  # and go on after it, as does the training
         label.process.wait()
         with Label(*words, command=REAL) as again:
@@ -209,7 +210,6 @@ def test_it_learns_while_frames_are_labelled(tmp_path: Path) -> None:
             browser.press("r")
             browser.wait("document.getElementById('newer').hidden")
             assert again.end() == 0
-        assert not browser.errors
     learned = describe(mine / ".labelling" / "learning" / "learned.safetensors")
     assert learned.class_names == ("disc",) and learned.notes["validation"]["mean"]["ap"] > 0
     assert main(["info", str(mine), "--check"]) == 0

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
-from label_sessions import DiscNetwork, a_frame, wait_for
+from label_sessions import CLASSES, DiscNetwork, a_frame, asked, wait_for, write_frames
 
 from instaseg_ros.frames import Frame
+from instaseg_ros.labelling.frames import open_frames
 from instaseg_ros.labelling.network import Network
+from instaseg_ros.labelling.session import Session
+from instaseg_ros.labelling.store import open_store
 from instaseg_ros.pipeline import Pipeline
+
+pytest.importorskip("pycocotools", reason="the extra `coco` is not installed")
 
 
 def look(network: Network, pipeline: Any, frame: Frame) -> Any:
@@ -70,3 +77,34 @@ def test_it_looks_again_when_asked(network: Network, ready: list[int]) -> None:
     sees(network, 1, "new")
     assert not network.is_newer(1)
     wait_for(lambda: ready.count(1) == 2)
+
+
+def test_only_a_frame_that_nobody_has_edited_gets_new_proposals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def more_or_less(network: Network, pipeline: Any, frame: Frame) -> Any:
+        seen = DiscNetwork().seen(0)
+        known = np.array([True, pipeline == "new"])
+        return seen._replace(instances=seen.instances.rows(known), how=pipeline)
+
+    monkeypatch.setattr(Network, "_look", more_or_less)
+    frames = open_frames(str(write_frames(tmp_path / "frames")), None, 1)
+    session = Session(frames, open_store(tmp_path / "mine", CLASSES, False))
+    network = Network(lambda: cast(Pipeline, "old"), session.frame, 3, session.ready)
+    session.network = network
+
+    def shown(number: int) -> int:
+        return len(session.open(number).facts["objects"])
+
+    wait_for(lambda: shown(0) == 1)
+    network.renew(cast(Pipeline, "new"))
+    wait_for(lambda: session.status(0)["newer"])
+    assert shown(0) == 1  # the open frame keeps its own
+    session.look_again(0)
+    wait_for(lambda: shown(0) == 2)
+    session.edit(0, asked("brush", path=[(2, 2)]))
+    assert shown(0) == 3
+    session.look_again(0)
+    sees(network, 0, "new")
+    assert shown(0) == 3
+    session.close()

@@ -102,7 +102,11 @@ def test_a_session_over_http(server: Server) -> None:
     assert (answer.status, answer.json) == (422, {"error": "nothing to undo"})
     made = client.ask("/api/classes", {"name": "cone\x1b[31m"}).json
     assert made == {"class_id": 2, "class_names": [*CLASSES, "cone?[31m"]}
-    assert client.ask("/api/status/0").json["how"] == DiscNetwork.how
+    status = client.ask("/api/status/0").json
+    assert status["how"] == DiscNetwork.how
+    assert not status["newer"] and not status["learning"]  # without --learn
+    assert client.ask("/api/again/0", {}).status == 200
+    assert client.ask("/api/again/0").status == 405
     assert client.ask("/api/frame/2").patch[0]["name"].endswith(EVIL)  # the page shows it as text
 
 

@@ -118,6 +118,21 @@ def test_the_next_frame_opens_with_the_objects_of_this_one(session: Session) -> 
     assert again.facts["undo"] and (3, 0, "click") in again.facts["objects"]
 
 
+def test_a_frame_is_finished_when_it_is_accepted(session: Session) -> None:
+    session.open(0)
+    assert session.unfinished() is None  # nobody has touched it
+    x, y, _ = DISCS[2]
+    session.edit(0, asked("click", x=x, y=y))
+    unfinished = session.unfinished()
+    assert unfinished is not None and unfinished.key.endswith("000.png")
+    session.edit(0, asked("accept"))
+    assert session.unfinished() is None
+    session.edit(0, asked("undo"))
+    assert session.unfinished() == unfinished
+    session.open(1)
+    assert session.unfinished() is None
+
+
 def test_everything_is_there_after_the_end(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
