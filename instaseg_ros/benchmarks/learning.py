@@ -178,10 +178,10 @@ def main() -> None:
         if not (folder / "trial").is_dir():
             drawings = [annotated(pipeline, s, target) if target else true(s) for s in samples]
         found = trained(folder, settings, drawings, samples, others, names)
-        rows.append((what, found.new_ap, found.old_ap, found.step))
+        rows.append((what, found.new_ap, found.new_ap50, found.old_ap50, found.step))
         print(json.dumps({"masks": what, **found._asdict()}), flush=True)
-    titles = ("ten frames with masks of", "AP", "before", "steps")
-    print(f"\n{text_table(titles, rows, ('', '.3f', '.3f', 'd'))}")
+    titles = ("ten frames with masks of", "AP", "AP50", "AP50 before", "steps")
+    print(f"\n{text_table(titles, rows, ('', '.3f', '.3f', '.3f', 'd'))}")
 
 
 if __name__ == "__main__":

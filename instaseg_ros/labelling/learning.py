@@ -179,7 +179,8 @@ class Learner:
         asked = Settings.read(self._trial)
         frames = f"from {asked.learned} frames"
         held_out = "newest frame" if asked.held_out == 1 else f"newest {asked.held_out} frames"
-        aps = f"AP {_percent(result.new_ap)}, was {_percent(result.old_ap)}, on the {held_out}"
+        new, old = _percent(result.new_ap50), _percent(result.old_ap50)
+        aps = f"AP50 {new}, was {old}, on the {held_out}"
         if not result.is_better:
             self._end(f"tried {frames} and kept the old weights: {aps}, held out")
             return

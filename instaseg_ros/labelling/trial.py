@@ -63,17 +63,21 @@ class Settings:
 
 
 class Result(NamedTuple):
-    """Mean AP of the weights that a trial started from and of the new ones, on the frames that were
-    held out; None if these have no object. step: of the new ones, the steps that made them."""
+    """Of the weights that a trial started from and of the new ones, on the frames that were held
+    out: mean AP, and AP at IoU 0.5; None if these have no object. step: of the new ones, the steps
+    that made them."""
 
     old_ap: float | None
     new_ap: float | None
+    old_ap50: float | None
+    new_ap50: float | None
     step: int
 
     @property
     def is_better(self) -> bool:
-        """Whether the new weights are to be used: a tie keeps the old ones."""
-        return (self.new_ap or 0.0) > (self.old_ap or 0.0)
+        """Whether the new weights are to be used: a tie keeps the old ones. At IoU 0.5, as masks
+        that were accepted have the very borders that the old weights have drawn."""
+        return (self.new_ap50 or 0.0) > (self.old_ap50 or 0.0)
 
     @classmethod
     def read(cls, folder: Path) -> Result | None:
@@ -116,12 +120,13 @@ def run(folder: Path) -> None:
         (folder / RUN / STATE).unlink(missing_ok=True)
     weights = train(training_config(settings, folder), folder / RUN, settings.start)
     old, new = (_mean_ap(settings, one, folder) for one in (settings.start, str(weights)))
-    found = Result(old, new, int(describe(weights).notes["step"]))
+    found = Result(old[0], new[0], old[1], new[1], int(describe(weights).notes["step"]))
     write_whole(folder / RESULT, json.dumps(found._asdict()).encode())
 
 
-def _mean_ap(settings: Settings, weights: str, folder: Path) -> float | None:
-    """Of the network's proposals: a class that the weights do not know has none."""
+def _mean_ap(settings: Settings, weights: str, folder: Path) -> tuple[float | None, float | None]:
+    """Mean AP, and at IoU 0.5, of the network's proposals: a class that the weights do not know has
+    none."""
     from instaseg_ros.evaluation.metrics.average_precision import average_precision
     from instaseg_ros.evaluation.run import ClassMatch, begin, extend
     from instaseg_ros.pipeline import Pipeline
@@ -132,8 +137,8 @@ def _mean_ap(settings: Settings, weights: str, folder: Path) -> float | None:
     known = [names.index(n) if n in names else -1 for n in pipeline.class_names]
     classes = ClassMatch(names, np.arange(len(names)), np.array(known, np.int64))
     counts = extend(begin(data, classes), pipeline).counts
-    ap = average_precision(counts, names)["mean"].ap
-    return ap if np.isfinite(ap) else None
+    mean = average_precision(counts, names)["mean"]
+    return (mean.ap, mean.ap50) if mean.objects else (None, None)
 
 
 def _end_with_parent() -> None:

@@ -44,8 +44,8 @@ def label(store: LabelImageStore, *numbers: int, drawing: Drawing | None = None)
 
 
 class Trials:
-    """In the place of the trial's process: what it is given, and what it answers. An answer: AP of
-    the old weights and of the new ones, or the exit code of one that fails."""
+    """In the place of the trial's process: what it is given, and what it answers. An answer: AP50
+    of the old weights and of the new ones, or the exit code of one that fails."""
 
     def __init__(self) -> None:
         self.asked: list[Settings] = []
@@ -67,7 +67,7 @@ class Trials:
             return answer
         (folder / "run").mkdir(exist_ok=True)
         trial.new_weights(folder).write_bytes(STAND_IN)
-        (folder / "result.json").write_text(json.dumps(Result(*answer, 7)._asdict()))
+        (folder / "result.json").write_text(json.dumps(Result(0.0, 0.0, *answer, 7)._asdict()))
         return 0
 
 
@@ -116,7 +116,7 @@ def test_it_waits_for_five_frames_that_are_finished(store: LabelImageStore, tria
         assert not trials.asked
         trials.answers.append((0.2, 0.2))
         session.unfinished = None
-        session.says("waiting for 5 more frames", "kept the old weights", "AP 20.0 %, was 20.0 %")
+        session.says("waiting for 5 more frames", "kept the old weights", "AP50 20.0 %, was 20.0 %")
         assert trials.frames == [([f"{n:03d}" for n in range(4)], ["004"])]
         assert (trials.asked[0].learned, trials.asked[0].held_out) == (4, 1)
         assert not session.used and session.learner.weights == "street-synthetic"
@@ -131,7 +131,7 @@ def test_better_weights_are_used_now_and_in_the_next_session(
         wait_for(lambda: session.used)
         (weights,) = session.used
         assert Path(weights).read_bytes() == STAND_IN and session.learner.weights == weights
-        session.says("new weights from 4 frames, step 7", "AP 30.0 %, was 10.0 %")
+        session.says("new weights from 4 frames, step 7", "AP50 30.0 %, was 10.0 %")
         label(store, *range(5, 10))
         session.says("tried from 8 frames and kept the old weights", "newest 2 frames")
     # The second trial began with the new weights, whose held-out frames they have not seen.
@@ -286,10 +286,21 @@ def test_a_trial_trains_and_compares(small: Checkpoint, tmp_path: Path) -> None:
     assert not [*folder.rglob("*.part-*")]
 
 
-def test_a_tie_keeps_the_old_weights() -> None:
-    assert Result(0.2, 0.3, 1).is_better and Result(None, 0.3, 1).is_better
-    for old, new in ((0.2, 0.2), (0.3, 0.2), (0.0, 0.0), (None, None), (0.2, None), (None, 0.0)):
-        assert not Result(old, new, 1).is_better
+@pytest.mark.parametrize(
+    ("old", "new", "better"),
+    [
+        (0.2, 0.3, True),
+        (None, 0.3, True),
+        (0.2, 0.2, False),
+        (0.3, 0.2, False),
+        (0.0, 0.0, False),
+        (None, None, False),
+        (0.2, None, False),
+        (None, 0.0, False),
+    ],
+)
+def test_a_tie_keeps_the_old_weights(old: float | None, new: float | None, better: bool) -> None:
+    assert Result(0.9, 0.1, old, new, 1).is_better is better
 
 
 @pytest.mark.slow
