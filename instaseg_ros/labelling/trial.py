@@ -75,9 +75,11 @@ class Result(NamedTuple):
 
     @property
     def is_better(self) -> bool:
-        """Whether the new weights are to be used: a tie keeps the old ones. At IoU 0.5, as masks
-        that were accepted have the very borders that the old weights have drawn."""
-        return (self.new_ap50 or 0.0) > (self.old_ap50 or 0.0)
+        """Whether the new weights are to be used. Mean AP favours the old ones, whose borders masks
+        have that were accepted; it decides where AP at IoU 0.5 does not. A tie keeps the old ones.
+        """
+        new, old = (self.new_ap50, self.new_ap), (self.old_ap50, self.old_ap)
+        return [ap or 0.0 for ap in new] > [ap or 0.0 for ap in old]
 
     @classmethod
     def read(cls, folder: Path) -> Result | None:

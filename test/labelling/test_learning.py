@@ -289,18 +289,22 @@ def test_a_trial_trains_and_compares(small: Checkpoint, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "better"),
     [
-        (0.2, 0.3, True),
-        (None, 0.3, True),
-        (0.2, 0.2, False),
-        (0.3, 0.2, False),
-        (0.0, 0.0, False),
-        (None, None, False),
-        (0.2, None, False),
-        (None, 0.0, False),
+        ((0.2, 0.5), (0.1, 0.6), True),
+        ((None, None), (0.1, 0.3), True),
+        ((0.2, 0.5), (0.3, 0.4), False),
+        ((0.8, 1.0), (0.9, 1.0), True),  # by borders, where both find the same
+        ((0.9, 1.0), (0.8, 1.0), False),
+        ((0.9, 1.0), (0.9, 1.0), False),
+        ((0.0, 0.0), (0.0, 0.0), False),
+        ((None, None), (None, None), False),
+        ((None, None), (0.0, 0.0), False),
     ],
 )
-def test_a_tie_keeps_the_old_weights(old: float | None, new: float | None, better: bool) -> None:
-    assert Result(0.9, 0.1, old, new, 1).is_better is better
+def test_a_tie_keeps_the_old_weights(
+    old: tuple[float | None, float | None], new: tuple[float | None, float | None], better: bool
+) -> None:
+    """Mean AP, and AP at IoU 0.5."""
+    assert Result(old[0], new[0], old[1], new[1], 1).is_better is better
 
 
 @pytest.mark.slow
