@@ -102,7 +102,7 @@ def set_up(venv: Path, distro: str, demo: bool = False) -> None:
     hashed = os.environ.get("HASHES", "0") not in ("", "0")
     hashes = [ros_pins.parent / "hashes" / pins.name for pins in (python_pins, ros_pins) if hashed]
 
-    def install() -> None:
+    def install_demo() -> None:
         if hashes:
             install_verified(venv, hashes)
         requirements = [f"--requirement={ros_pins}", *wanted(python_pins, ROS_SUITE)]
@@ -114,7 +114,7 @@ def set_up(venv: Path, distro: str, demo: bool = False) -> None:
 
     changed("python", f"a new environment in {venv.name}", lambda: make_venv(venv, not hashed))
     what = "ROS and the packages of the demo, 2 GB"
-    changed("packages", what, install, python_pins, ros_pins, *hashes)
+    changed("packages", what, install_demo, python_pins, ros_pins, *hashes)
     what = "vision_msgs, compiled"
     changed("vision_msgs", what, lambda: build_vision_msgs(venv), ros_pins, *messages)
     changed("instaseg_ros", "this package, editable", lambda: install_project(venv), *manifests)
