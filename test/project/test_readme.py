@@ -13,6 +13,7 @@ from setup_file import setup_arguments
 
 from instaseg_ros import cli
 from instaseg_ros.config import load
+from instaseg_ros.config.recipes import recipe
 from instaseg_ros.synthetic_street import SyntheticStreet
 from instaseg_ros.synthetic_street.export import write_bag
 
@@ -66,8 +67,9 @@ def test_trainings_name_what_exists() -> None:
     trainings = [words for words in commands("instaseg") if words[0] == "train"]
     assert trainings
     for words in trainings:
-        recipe = load(ROOT / words[1])
-        assert (recipe.train.dataset == "synthetic") != ("--data" in words)
+        shipped = not Path(words[1]).suffix  # by its name
+        trained = load(recipe(words[1]) if shipped else ROOT / words[1])
+        assert (trained.train.dataset == "synthetic") != ("--data" in words)
 
 
 @pytest.mark.parametrize("words", commands("instaseg"), ids=" ".join)
