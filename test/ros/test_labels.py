@@ -169,6 +169,7 @@ def test_ids_last_once_tracking_is_on(robot: Robot, camera):
         return ids
 
     assert set(id_by_class(part).values()) == {1, 2}
+    assert robot.set_parameter("tracking.keep_s", 60.0).successful  # stamps are those of now
     assert robot.set_parameter("tracking.enabled", True).successful
     before = id_by_class(whole)
     assert set(before.values()) == {1, 2, 3}
@@ -177,6 +178,7 @@ def test_ids_last_once_tracking_is_on(robot: Robot, camera):
     assert after.items() < before.items()
     assert set(id_by_class(whole).values()) == {1, 2, 3}  # it comes back
     assert robot.set_parameter("tracking.enabled", False).successful
+    assert robot.set_parameter("tracking.keep_s", 2.0).successful
     assert set(id_by_class(part).values()) == {1, 2}
 
 
