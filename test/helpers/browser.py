@@ -76,9 +76,9 @@ class Browser:
         self._tell("Page.navigate", {"url": url})
         self.wait("document.readyState === 'complete' && location.protocol !== 'about:'")
 
-    def wait(self, script: str) -> None:
+    def wait(self, script: str, patience_s: float = PATIENCE_S) -> None:
         """Until an expression of JavaScript is true."""
-        end = time.monotonic() + PATIENCE_S
+        end = time.monotonic() + patience_s
         while not self.value(script):
             assert time.monotonic() < end, (script, self.errors)
             time.sleep(0.05)
