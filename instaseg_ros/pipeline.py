@@ -42,7 +42,7 @@ from instaseg_ros.runtimes import (
     prepares_for_minutes,
 )
 from instaseg_ros.runtimes.openvino_runtime import OpenVinoRuntime
-from instaseg_ros.tracking import Tracker
+from instaseg_ros.tracking import Tracker, load_assignment
 
 log = logging.getLogger(__name__)
 
@@ -175,6 +175,8 @@ class Pipeline:
         """Use `config` from the next frame on. Raises ConfigError, and changes nothing, if `check`
         does."""
         self.check(config)
+        if config.tracking.enabled:
+            load_assignment()  # here, so that no frame waits for it
         self.config = config
 
     def check(self, config: Config) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -310,3 +312,18 @@ def test_tracking_is_switched_live(pipeline: Pipeline) -> None:
     (result,) = pipeline.process([frame()])
     assert result.instances.ids.tolist() == [2]
     assert result.stage_ms["track"] > 0
+
+
+def test_switching_it_on_live_loads_what_it_needs_before_the_next_frame() -> None:
+    code = """
+import sys
+from dataclasses import replace
+from instaseg_ros.pipeline import Pipeline
+from instaseg_ros.config import Config, TrackingConfig, merge
+pipeline = Pipeline(merge(Config(), {"runtime.name": "torch"}))
+before = "scipy.optimize" in sys.modules
+pipeline.reconfigure(replace(pipeline.config, tracking=TrackingConfig(enabled=True)))
+print(before, "scipy.optimize" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "True"], done.stderr

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -252,11 +253,17 @@ def _limited(values: State, most: NDArray[np.float64] | float) -> State:
     return np.minimum(np.maximum(values, -np.asarray(most)), most)
 
 
+def load_assignment() -> Callable[..., Any]:
+    """SciPy's solver, whose first import takes a quarter of a second and is not needed without
+    tracking."""
+    from scipy.optimize import linear_sum_assignment
+
+    return linear_sum_assignment
+
+
 def _assigned(likeness: NDArray[np.float64], least: float) -> list[tuple[int, int]]:
     """Pairs of a row and a column, each in at most one, that together are most alike."""
-    from scipy.optimize import linear_sum_assignment  # not needed without tracking
-
-    rows, columns = linear_sum_assignment(np.maximum(likeness, 0), maximize=True)
+    rows, columns = load_assignment()(np.maximum(likeness, 0), maximize=True)
     kept = likeness[rows, columns] >= max(least, 1e-9)
     return list(zip(rows[kept].tolist(), columns[kept].tolist(), strict=True))
 
