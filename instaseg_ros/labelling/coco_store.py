@@ -79,7 +79,7 @@ class CocoStore:
         self._loaded[number] = _Loaded(owners, drawing.packed_copy(), crowds)
         self._write()
 
-    def labelled(self) -> set[int]:
+    def labelled(self, keys: str) -> set[int]:
         return set(range(len(self._coco)))
 
     def add_class(self, name: str) -> None:

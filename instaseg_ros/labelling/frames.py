@@ -35,8 +35,10 @@ class Origin:
 
 class Frames(Protocol):
     """Frames by number. `frame` raises InputError or ImageError for one that cannot be read.
-    class_names: of the masks that they come with, None without."""
+    keys: what the key of each origin begins with, and of no other source. class_names: of the masks
+    that they come with, None without."""
 
+    keys: str
     class_names: tuple[str, ...] | None
 
     def __len__(self) -> int: ...
@@ -88,6 +90,7 @@ class FolderFrames:
     def __init__(self, root: Path) -> None:
         self._files = images_in(root)
         self._name = root.resolve().name
+        self.keys = f"{self._name}/"
 
     def __len__(self) -> int:
         return len(self._files)
@@ -95,7 +98,7 @@ class FolderFrames:
     def frame(self, number: int) -> tuple[Frame, Origin]:
         file = self._files[number]
         frame = Frame(file_to_rgb(file), 0, self._name, name=file.stem)
-        return frame, Origin(f"{self._name}/{file.name}", file)
+        return frame, Origin(f"{self.keys}{file.name}", file)
 
     def truth(self, number: int) -> Sample | None:
         return None
@@ -105,7 +108,7 @@ class DatasetFrames:
     """The images of a dataset, with its masks."""
 
     def __init__(self, dataset: Dataset, path: str) -> None:
-        self._dataset, self._name = dataset, Path(path).resolve().name
+        self._dataset, self.keys = dataset, f"{Path(path).resolve().name}/"
         self.class_names: tuple[str, ...] | None = dataset.class_names
 
     def __len__(self) -> int:
@@ -114,9 +117,9 @@ class DatasetFrames:
     def frame(self, number: int) -> tuple[Frame, Origin]:
         frame, files = self._dataset[number].frame, self._dataset.files(number)
         if not files or files[0].suffix.lower() not in IMAGE_SUFFIXES:  # generated, or one of many
-            return frame, Origin(f"{self._name}/{number:06d}")
-        name = f"{self._name}/{files[0].name}"
-        return replace(frame, name=files[0].stem), Origin(name, files[0])
+            return frame, Origin(f"{self.keys}{number:06d}")
+        key = f"{self.keys}{files[0].name}"
+        return replace(frame, name=files[0].stem), Origin(key, files[0])
 
     def truth(self, number: int) -> Sample | None:
         return self._dataset[number]
@@ -130,6 +133,7 @@ class SourceFrames:
     def __init__(self, path: Path, source: Source, every: int) -> None:
         self._name, self._source, self._every = path.name, source, every
         self._topic: str = getattr(source, "topic", "")
+        self.keys = "".join(f"{one} " for one in (path.name, self._topic) if one)
         total = source.total
         if total is None:
             total = sum(1 for _ in source)
@@ -180,4 +184,4 @@ class SourceFrames:
 
     def _key(self, frame: Frame) -> str:
         stamp = frame.stamp_ns or frame.received_ns or self._next
-        return " ".join(filter(None, (self._name, self._topic, str(stamp))))
+        return f"{self.keys}{stamp}"

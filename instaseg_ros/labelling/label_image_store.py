@@ -40,12 +40,13 @@ class LabelImageStore:
     its label values, their classes and who made them, its stamp, frame_id, topic and source. The
     same as COCO: `coco.json`.
 
+    in_place: its own frames are labelled, none of another source.
     A change is first written whole to a journal, then to these files, in an order in which the
     dataset is readable at any time; opening it does a journal again that is still there.
     """
 
-    def __init__(self, root: Path, class_names: Sequence[str] = ()) -> None:
-        self._root = root
+    def __init__(self, root: Path, class_names: Sequence[str] = (), in_place: bool = False) -> None:
+        self._root, self._in_place = root, in_place
         self._lock = threading.Lock()  # the files are being changed, or copied
         self.no_ignore = ""
         ours = not root.exists() or not any(p for p in root.iterdir() if p.name != DESK)
@@ -129,8 +130,10 @@ class LabelImageStore:
         self._desk.write(self._journal, change.packed())
         self._finish(change)
 
-    def labelled(self) -> set[int]:
-        entries = [*self._entries.values()]
+    def labelled(self, keys: str) -> set[int]:
+        if self._in_place:
+            return set(range(len(self._images)))
+        entries = [e for e in [*self._entries.values()] if str(e.get("source")).startswith(keys)]
         return {n for e in entries if isinstance(n := e.get("number"), int)}
 
     def add_class(self, name: str) -> None:

@@ -78,7 +78,8 @@ class Session:
 
     def state(self) -> dict[str, Any]:
         with self._lock:
-            labelled = self.store.labelled() | {n for n, o in self._opened.items() if o.kept}
+            labelled = self.store.labelled(self.frames.keys)
+            labelled |= {n for n, o in self._opened.items() if o.kept}
             return {
                 "frames": len(self.frames),
                 "class_names": self.store.class_names,

@@ -33,8 +33,9 @@ class Store(Protocol):
 
     def save(self, number: int, frame: Frame, origin: Origin, drawing: Drawing) -> None: ...
 
-    def labelled(self) -> set[int]:
-        """The numbers of the frames that are saved, as far as they are known."""
+    def labelled(self, keys: str) -> set[int]:
+        """The numbers of the frames that are saved, of those whose keys begin like this, as far as
+        they are known."""
         ...
 
     def add_class(self, name: str) -> None:
@@ -59,7 +60,7 @@ def open_store(path: str | Path, class_names: Sequence[str], in_place: bool) -> 
     if kind.name == "COCO":
         return CocoStore(root)
     if (root / "labels").is_dir():
-        return LabelImageStore(root, class_names)
+        return LabelImageStore(root, class_names, in_place)
     raise ConfigError(
         f"dataset {root}: expected COCO or label images in labels/, which are corrected in place, "
         f"found {kind.name}; give -o with a new folder to correct a copy"

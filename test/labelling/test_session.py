@@ -185,6 +185,10 @@ def test_frames_of_a_recording_keep_stamp_and_topic(tmp_path: Path) -> None:
     with pytest.raises(EditError, match="there is no network"):
         session.edit(0, asked("click"))
     session.close()
+    again = open_store(tmp_path / "mine", CLASSES, False)
+    assert again.labelled(frames.keys) == {0, 2}
+    assert again.labelled(open_frames("synthetic", None, 1).keys) == set()
+    again.close()
     kept = json.loads((tmp_path / "mine" / "meta.json").read_text())["frames"]
     facts = [(one["stamp_ns"], one["topic"], one["frame_id"]) for one in kept]
     stamps = [written_recordings.stamp_ns(index) for index in (4, 0)]

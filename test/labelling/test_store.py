@@ -95,7 +95,8 @@ def test_a_new_dataset_is_label_images_and_coco(
 def test_what_was_saved_is_there_again(tmp_path: Path) -> None:
     save(tmp_path)
     store = LabelImageStore(tmp_path, ("other",))
-    assert store.class_names == [*CLASSES] and store.labelled() == {0, 1}
+    assert store.class_names == [*CLASSES] and store.labelled("drive ") == {0, 1}
+    assert store.labelled("another/") == set()
     read = store.load(1, a_frame(1), Origin("drive 1", topic="/front"))
     assert read is not None and read.objects == discs().objects
     np.testing.assert_array_equal(read.labels, disc_labels(1))
@@ -313,6 +314,7 @@ def test_label_images_are_corrected_in_place(tmp_path: Path) -> None:
         write_image(tmp_path / "labels" / f"{number}.png", disc_labels(number) * 300)
     frames = open_frames(str(tmp_path), None, 1)
     store = open_store(tmp_path, ("car",), in_place=True)
+    assert store.labelled(frames.keys) == {0, 1}
     frame, origin = frames.frame(1)
     read = store.load(1, frame, origin)
     assert read is not None and read.objects == {n * 300: Object(0, GIVEN) for n in (1, 2, 3)}
