@@ -24,7 +24,7 @@ from instaseg_ros.cameras import (
     take_states,
 )
 from instaseg_ros.checkpoint import Checkpoint, load_checkpoint
-from instaseg_ros.config import Config, leaves_of, parameters
+from instaseg_ros.config import Config, InputConfig, leaves_of, parameters
 from instaseg_ros.config.options import spatial_embedding
 from instaseg_ros.configure import suited
 from instaseg_ros.errors import ConfigError
@@ -33,7 +33,7 @@ from instaseg_ros.methods.class_limits import limits_of, within
 from instaseg_ros.model.heads import DENSE
 from instaseg_ros.model.mirror import mean_of_both, with_mirror_images
 from instaseg_ros.model.temporal import NEXT_STATE
-from instaseg_ros.preprocess import Geometry, preprocess, restore
+from instaseg_ros.preprocess import Geometry, preprocess, restore, scaled_size
 from instaseg_ros.runtimes import (
     Remembering,
     Runtime,
@@ -206,7 +206,7 @@ class Pipeline:
         if not is_known:
             if prepares_for_minutes(self.runtime):
                 return False
-            size = _at_most(self.config.input.max_pixels, WARM_UP_SIZE)
+            size = _warm_up_size(self.config.input)
         log.info(
             "compiling the network for images of %d x %d: the first start may take minutes", *size
         )
@@ -280,11 +280,17 @@ class Pipeline:
         return outputs
 
 
-def _at_most(pixels: int, size: tuple[int, int]) -> tuple[int, int]:
-    """`size`, (height, width), halved until it has at most so many pixels."""
-    height, width = size
-    while height * width > pixels and height * width > 1:
-        height, width = max(1, height // 2), max(1, width // 2)
+def _warm_up_size(config: InputConfig) -> tuple[int, int]:
+    """WARM_UP_SIZE, halved until the limit of pixels admits it; only in width where the rows would
+    be magnified again."""
+    height, width = WARM_UP_SIZE
+    while width > 1:
+        scaled = scaled_size((height, width), config)
+        if max(height * width, scaled[0] * scaled[1]) <= config.max_pixels:
+            break
+        width //= 2
+        if height > config.min_height:
+            height = max(1, height // 2)
     return height, width
 
 

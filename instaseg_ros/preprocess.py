@@ -49,7 +49,7 @@ def preprocess(
                 f"batch: expected images of one size {images[0].shape}, got {image.shape}"
             )
     height, width = images[0].shape[:2]
-    scaled = _scaled((height, width), config)
+    scaled = scaled_size((height, width), config)
     check_size(height, width, config.max_pixels)
     check_size(*scaled, config.max_pixels, "a scaled image")
     padded = tuple(-(-side // stride) * stride for side in scaled)
@@ -66,7 +66,8 @@ def preprocess(
     return batch, Geometry((height, width), scaled)
 
 
-def _scaled(camera: tuple[int, int], config: InputConfig) -> tuple[int, int]:
+def scaled_size(camera: tuple[int, int], config: InputConfig) -> tuple[int, int]:
+    """(height, width) in pixels of a camera's image once it is scaled, without padding."""
     height, width = camera
     if config.height and config.width:
         return config.height, config.width

@@ -26,7 +26,9 @@ from instaseg_ros.runtimes.torch_runtime import LiveRuntime, TorchRuntime
 
 @pytest.fixture
 def pipeline() -> Pipeline:
-    return Pipeline(merge(Config(), {"runtime.name": "torch", "decode.seed_threshold": 0.1}))
+    """Of weights that serve any number of rows."""
+    options = {"weights": "street-synthetic", "runtime.name": "torch", "decode.seed_threshold": 0.1}
+    return Pipeline(merge(Config(), options))
 
 
 def frame(seed: int) -> Frame:
@@ -227,8 +229,10 @@ def test_warming_up_is_for_the_configured_size(pipeline: Pipeline) -> None:
     assert seen == [WARM_UP_SIZE, (64, 128)]
 
 
-@pytest.mark.parametrize("limit", [131072, 131071, 1000, 1])
-def test_warming_up_keeps_to_the_limit_of_pixels(pipeline: Pipeline, limit: int) -> None:
+@pytest.mark.parametrize(
+    ("limit", "rows"), [(131072, 0), (131071, 0), (1000, 0), (1, 0), (400_000, 480), (4800, 480)]
+)
+def test_warming_up_keeps_to_the_limit_of_pixels(pipeline: Pipeline, limit: int, rows: int) -> None:
     """Else a node with a limit below the usual size of a warm-up could not be configured."""
     seen, runtime = [], pipeline.runtime
 
@@ -237,9 +241,9 @@ def test_warming_up_keeps_to_the_limit_of_pixels(pipeline: Pipeline, limit: int)
         return runtime(images)
 
     pipeline.runtime = noting
-    pipeline.config = merge(pipeline.config, {"input.max_pixels": limit})
+    pipeline.config = merge(pipeline.config, {"input.max_pixels": limit, "input.min_height": rows})
     assert pipeline.warm_up()
-    assert seen[0] <= max(limit, 64)  # padded to the network's stride
+    assert seen[0] <= max(limit, 8 * max(8, rows))  # padded to the network's stride
 
 
 def test_a_warm_up_calls_the_network_with_every_number_of_frames(pipeline: Pipeline) -> None:
