@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from instaseg_ros.config import Config
+from instaseg_ros.configure import load_config
 from instaseg_ros.pipeline import Pipeline
 from instaseg_ros.recordings.bags import BagSource
 from instaseg_ros.recordings.message_types import make_header, message_classes
@@ -31,7 +31,7 @@ ROUNDS = 20
 def scenes() -> Iterator[tuple[str, NDArray[np.uint16]]]:
     """Names and label images."""
     street = BagSource(Path(str(files("instaseg_ros") / "demo_data" / "street.mcap")))
-    (result,) = Pipeline(Config()).process([next(iter(street))])
+    (result,) = Pipeline(load_config(weights="street-synthetic")).process([next(iter(street))])
     height, width = SIZE
     labels = cv2.resize(result.instances.labels, (width, height), interpolation=cv2.INTER_NEAREST)
     yield f"street, {len(result.instances)} objects", np.asarray(labels, np.uint16)

@@ -92,7 +92,7 @@ def milliseconds(camera_motion: bool) -> float:
 
 
 def main() -> None:
-    print(ids(sys.argv[1] if len(sys.argv) > 1 else Config().weights))
+    print(ids(sys.argv[1] if len(sys.argv) > 1 else "street-synthetic"))
     for camera_motion in (True, False):
         how = "with" if camera_motion else "without"
         print(f"{OBJECTS} objects, {how} camera_motion: {milliseconds(camera_motion):.1f} ms")

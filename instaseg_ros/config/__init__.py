@@ -79,7 +79,8 @@ class Config:
         INTERFACE, "version of topics and parameters for which these are written"
     )
     weights: str = param(
-        "street-synthetic", "a shipped name, a .safetensors file, or a published .pth checkpoint"
+        "street-synthetic-lite",
+        "a shipped name, a .safetensors file, or a published .pth checkpoint",
     )
     cameras: tuple[str, ...] = param(
         ("",),
