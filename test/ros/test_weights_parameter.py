@@ -39,7 +39,7 @@ def test_the_parameters_say_what_new_weights_brought(robot: Robot) -> None:
         values = robot.call(GetParameters, "get_parameters", names=names).values
         return [value.integer_value for value in values]
 
-    robot.start({"decode.min_pixels": 9})
+    robot.start({"weights": "street-synthetic", "decode.min_pixels": 9})
     names = "input.max_height", "decode.min_pixels"
     assert said(*names) == [0, 9]
     assert robot.set_parameter("weights", "street").successful
