@@ -114,7 +114,11 @@ def test_a_robot_that_may_go(node: Robot, tmp_path: Path) -> None:
     assert diagnostics[-1]["values"]["lifecycle state"] == "active"
     assert diagnostics[-1]["values"]["classes"] == ", ".join(CLASS_NAMES)
     assert b"hunter2" not in everything
-    assert NAME not in node.node.get_node_names()
+    node.until(
+        lambda: NAME not in node.node.get_node_names(),
+        "the doctor to have left",
+        10,  # seconds; a node that does not say goodbye is on the graph for 20
+    )
 
 
 def test_a_frozen_picture(node: Robot, tmp_path: Path) -> None:
