@@ -10,6 +10,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from rclpy.qos import QoSReliabilityPolicy
 from robot import BEST_EFFORT, NODE, PATIENCE_S, Robot, compressed_message, image_message
 from sensor_msgs.msg import CompressedImage
 
-from instaseg_ros.ros.live.listener import NAME
+from instaseg_ros.ros.live.listener import NAME, NAMELESS, Listener
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("cameras_end_with_their_test")]
 
@@ -119,6 +120,23 @@ def test_a_robot_that_may_go(node: Robot, tmp_path: Path) -> None:
         "the doctor to have left",
         10,  # seconds; a node that does not say goodbye is on the graph for 20
     )
+
+
+def test_nodes_whose_names_are_not_known_yet_are_not_taken_for_one() -> None:
+    """Else every topic with such a listener would be a camera for the rest of the minute."""
+    listener, labels = object.__new__(Listener), f"{NODE}/labels"
+    listener._start_s, listener._expected, listener._nodes = time.monotonic(), (), {}
+    publisher = SimpleNamespace(node=NAMELESS)
+    listener._labels = {labels: SimpleNamespace(publishers=lambda: (publisher,))}
+    listener._seen_labels = {}
+    image = ["sensor_msgs/msg/Image"]
+    listener.get_topic_names_and_types = lambda: [("/map", image), (labels, image)]
+    listener._listeners = lambda topic: [NAMELESS]
+    assert listener._wanted() == []
+    publisher.node = NODE
+    listener._listeners = lambda topic: [NODE]
+    listener._seen_labels = {labels: None}
+    assert listener._wanted() == [("/map", "sensor_msgs/msg/Image")]
 
 
 def test_a_frozen_picture(node: Robot, tmp_path: Path) -> None:

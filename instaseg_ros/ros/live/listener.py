@@ -53,6 +53,8 @@ MOST_CAMERAS = 16
 DEPTH = 20  # of the doctor's queues: it must not lose what it counts
 STRIDE = 61  # every such byte of a raw image is compared with the one before
 LABELS, DETECTIONS = "/labels", "/detections"
+# How the graph calls every node of which it knows a topic before the name.
+NAMELESS = "_NODE_NAMESPACE_UNKNOWN_/_NODE_NAME_UNKNOWN_"
 DETECTIONS_TYPE = "vision_msgs/msg/Detection2DArray"
 
 log = logging.getLogger(__name__)
@@ -171,8 +173,9 @@ class Listener(QuietNode):
         known = [(t, k) for t, kinds in sorted(types.items()) for k in kinds if k in TRANSPORTS]
         if self._expected:
             return [one for one in known if one[0] in self._expected]
+        known = [one for one in known if one[0] not in self._seen_labels]
         owners = {p.node for ear in self._labels.values() for p in ear.publishers()}
-        owners |= set(self._nodes)
+        owners = (owners | set(self._nodes)) - {NAMELESS}
         served = [one for one in known if owners & set(self._listeners(one[0]))]
         if served or time.monotonic() - self._start_s < GRACE_S:
             return served
