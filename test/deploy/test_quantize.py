@@ -16,7 +16,7 @@ from small_networks import untrained_checkpoint
 
 from instaseg_ros import cli, files
 from instaseg_ros.checkpoint import Checkpoint, load_checkpoint
-from instaseg_ros.config import RuntimeConfig
+from instaseg_ros.config import Config, RuntimeConfig
 from instaseg_ros.config.options.spatial_embedding import DecodeConfig
 from instaseg_ros.deploy.quantize import (
     Order,
@@ -245,8 +245,8 @@ def test_the_command_quantises_the_shipped_weights(
     assert "is not kept: AP" in printed.err
     assert cli.main(["quantize", *size, "--max-loss", "1"]) == 0
     assert "on 4 held-out synthetic frames of 128x256" in capsys.readouterr().out
-    runtime = open_runtime(INT8, load_checkpoint("street-synthetic"))
-    difference = Comparison(load_checkpoint("street-synthetic"), (128, 256))(runtime)
+    checkpoint = load_checkpoint(Config().weights)
+    difference = Comparison(checkpoint, (128, 256))(open_runtime(INT8, checkpoint))
     assert 1e-4 < difference.relative < TOLERANCES["int8"]
 
 
@@ -258,8 +258,8 @@ def test_the_command_quantises_for_tensorrt(
     size = ["--size", "128x256", "--frames", "4", "--check-frames", "4"]
     assert cli.main(["quantize", "--to", "tensorrt", *size, "--max-loss", "1"]) == 0
     assert "runtime.name: tensorrt, runtime.precision: int8" in capsys.readouterr().out
-    checkpoint = load_checkpoint("street-synthetic")
+    checkpoint = load_checkpoint(Config().weights)
     run = Session(onnx_with_int8(checkpoint, (128, 256)), torch.device("cpu"), as_written=True)
     assert 1e-4 < Comparison(checkpoint, (128, 256))(run).relative < TOLERANCES["int8"]
     assert cli.main(["quantize", "--to", "tensorrt", "--size", "100x256"]) == 2
-    assert "expected multiples of 8, got 100x256" in capsys.readouterr().err
+    assert "expected multiples of 32, got 100x256" in capsys.readouterr().err
