@@ -41,6 +41,7 @@ class LabelImageStore:
     same as COCO: `coco.json`.
 
     in_place: its own frames are labelled, none of another source.
+
     A change is first written whole to a journal, then to these files, in an order in which the
     dataset is readable at any time; opening it does a journal again that is still there.
     """
