@@ -24,8 +24,10 @@ SIZE = (192, 320)
 
 @pytest.fixture(scope="module")
 def camera(robot: Robot, network):
-    """A reliable camera, with the node listening to it."""
-    robot.start({**network, "node.autostart": True}, "-r", "image:=/front/image_raw")
+    """A reliable camera, with the node listening to it; what diagnostics say of an image lasts, so
+    that it is heard on a busy machine too."""
+    patient = {"node.autostart": True, "node.stale_after_s": 60.0}
+    robot.start({**network, **patient}, "-r", "image:=/front/image_raw")
     camera = robot.camera("/front/image_raw")
     robot.await_match(camera, QoSReliabilityPolicy.RELIABLE)
     return camera
@@ -153,6 +155,7 @@ def test_diagnostics_name_rate_latency_and_engine(robot: Robot, camera, network)
 
 def test_stale_camera(robot: Robot, camera):
     robot.label(camera, image_message(scene()))
+    assert robot.set_parameter("node.stale_after_s", 1.0).successful
     message, _ = robot.diagnosis("no image for", level=2)
     assert "/robot is a reliable publisher on /front/image_raw, but nothing arrives" in message
 
