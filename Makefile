@@ -1,7 +1,7 @@
 # Every target first brings the environment up to date (seconds when nothing changed).
 #   make demo                     a synthetic street through a real ROS 2 node
 #   make test                     lint, unit suite, ROS suite on Jazzy and on Kilted
-#   make slow                     what the unit suite leaves out for its time, some minutes
+#   make slow                     what the suites leave out for their time, some minutes
 #   make lowest                   the unit suite with the lowest versions promised, on Python 3.10
 #   make docs                     the documentation as a site, in site/
 #   make fuzz                     mutated inputs, FUZZ_SECONDS (an hour) for each kind
@@ -18,7 +18,7 @@ VENV = .venv$(if $(filter kilted,$(ROS_DISTRO)),-kilted)
 # Kilted's environment has what the demo and the ROS suite need; all else is done in Jazzy's.
 UNIT_SUITE = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadgroup
 # Mostly waits, each module for a node and a domain of its own: several at once.
-ROS_SUITE = bin/python -m pytest -n 2 --dist loadfile -m ros test/ros
+ROS_SUITE = bin/python -m pytest -n 2 --dist loadfile -m "ros and not slow" test/ros
 
 # The environment is whole by itself: nothing of a ROS sourced in this shell may leak in.
 unexport PYTHONPATH LD_LIBRARY_PATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH
@@ -43,7 +43,9 @@ ros-suite-kilted:
 
 # In one process: these train and compile, on all cores by themselves.
 slow: jazzy
-	.venv/bin/python -m pytest -m "slow and not ros and not gpu"
+	.venv/bin/python -m pytest -m "slow and not gpu"
+	ROS_DISTRO=kilted $(PYTHON) tools/setup_env.py
+	.venv-kilted/bin/python -m pytest -m "slow and not gpu" test/ros
 
 lowest:
 	$(PYTHON) tools/lowest.py

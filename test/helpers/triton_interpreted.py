@@ -143,7 +143,13 @@ def test_formulas_are_the_methods() -> None:
 
 
 @SMALL_STEPS
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.float16,
+        *(pytest.param(d, marks=pytest.mark.slow) for d in (torch.bfloat16, torch.float32)),
+    ],
+)
 def test_outputs_are_read_as_they_lie(dtype: torch.dtype) -> None:
     """Half precision, channels last, cut out of a larger image and of one tensor with all heads:
     as a network leaves them."""
@@ -163,14 +169,14 @@ def test_outputs_are_read_as_they_lie(dtype: torch.dtype) -> None:
 
 def test_what_a_network_says_is_clustered_as_on_the_cpu() -> None:
     """From the raw outputs on, in half precision: which pixels are points, and every formula."""
-    made = made_to_measure(64, 128, 5, 2, 8, 2300)
+    made = made_to_measure(48, 96, 5, 2, 6, 1300)
     raw, config = [part.half() for part in made.values()], DecodeConfig(min_pixels=20)
     grouping = clustering(raw)
     least_logit = method.least_logit(config.foreground_threshold)
     grouping.launch(raw, least_logit, method.BANDWIDTH_GAIN, config)
     (found,) = grouping.groups(grouping.labels.numpy(), grouping.report.numpy())
     expected = method.group(*_first_image(raw), config)
-    assert found is not None and len(found.scores) == len(expected.scores) == 8
+    assert found is not None and len(found.scores) == len(expected.scores) == 6
     assert np.count_nonzero(found.labels != expected.labels) <= 2  # on a border, by rounding
     np.testing.assert_array_equal(found.class_ids, expected.class_ids)
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-6)

@@ -19,6 +19,8 @@ from instaseg_ros.config.options import METHODS, options_of
 from instaseg_ros.recordings.result_messages import DEBUG_TOPICS, DEPTH_TOPICS, TOPICS
 from instaseg_ros.ros.parameter_file import node_parameters
 
+pytestmark = pytest.mark.xdist_group("site")  # it is built once
+
 
 class Page(HTMLParser):
     """links: where it leads. loaded: what a browser fetches by itself. anchors: its ids."""
