@@ -118,7 +118,7 @@ def asked(op: str, **more: Any) -> dict[str, Any]:
     return {"op": op, "x": 0.0, "y": 0.0, "path": [(0.0, 0.0)], **usual, **more}
 
 
-def wait_for(true: Callable[[], Any], seconds: float = 30) -> None:
+def wait_for(true: Callable[[], Any], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end

@@ -132,7 +132,7 @@ def test_every_label_image_arrives(robot: Robot, camera):
             header = robot.publish(camera, image_message(image))
             headers.append(header)
             robot.until(partial(detected, header), "the detections, published after the labels")
-    robot.until(lambda: all(map(robot.result, headers)), "every label image", 20)
+    robot.until(lambda: all(map(robot.result, headers)), "every label image")
 
 
 def test_a_second_publisher_loses_no_images_of_the_first(robot: Robot, camera):

@@ -226,7 +226,7 @@ def test_a_subscriber_with_another_qos_is_named_while_images_come(rig: Rig):
         rig.await_result("left", rig.publish("left", scene(96, 160)))
         return "'~/left/labels', requesting incompatible QoS" in rig.robot.log()
 
-    rig.robot.until(named, "a warning", 20)
+    rig.robot.until(named, "a warning")
     rig.robot.node.destroy_subscription(watcher)
 
 
@@ -254,7 +254,7 @@ def test_every_image_is_labelled_or_counted_and_drops_are_fair(rig: Rig):
         found = counted()
         return found if all(sum(one.values()) == sent for one in found.values()) else None
 
-    found = rig.robot.until(accounted, f"account of {sent} images of each, after {counted()}", 20)
+    found = rig.robot.until(accounted, f"account of {sent} images of each, after {counted()}")
     for name in NAMES:
         assert found[name]["refused"] == found[name]["failed"] == 0
         stamps = [(m.header.stamp.sec, m.header.stamp.nanosec) for m in rig.labels[name]]
