@@ -116,7 +116,8 @@ def run(args: argparse.Namespace) -> int:
         return Pipeline(settings.config(weights))
 
     read, count = session.frame, len(frames)
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    # Not as SIGINT: that is ignored where a script has put the command into the background.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         learner = _learner(settings, session) if args.learn else None
         weights = learner.weights if learner else given

@@ -22,9 +22,11 @@ from instaseg_ros.datasets import open_dataset
 for package in ("starlette", "uvicorn", "pycocotools"):
     pytest.importorskip(package, reason="the extra `label` is not installed")
 
+HEARS_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+IN_BACKGROUND = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"  # of a script
 # The command as it is; and with the discs' network in the place of the real one.
 REAL = "import sys\nfrom instaseg_ros.cli import main\nsys.exit(main(['label', *sys.argv[1:]]))\n"
-COMMAND = """
+DISCS_KNOWN = """
 import sys
 import label_sessions
 from instaseg_ros.cli import main
@@ -41,7 +43,7 @@ TRIAL_S = 600.0
 class Label:
     """`instaseg label` in a process of its own."""
 
-    def __init__(self, *words: str, command: str = COMMAND) -> None:
+    def __init__(self, *words: str, command: str = HEARS_CTRL_C + DISCS_KNOWN) -> None:
         asked = [sys.executable, "-c", command, *words, "--no-browser"]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         self.process = subprocess.Popen(asked, stdout=subprocess.PIPE, text=True, env=environment)
@@ -168,10 +170,6 @@ def _first_frame(browser: Browser) -> None:
     browser.press("0")
 
 
-@pytest.mark.skipif(
-    not os.environ.get("INSTASEG_LONG"),
-    reason="trains in a browser for up to ten minutes beside other work: INSTASEG_LONG=1",
-)
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
 def test_it_learns_while_frames_are_labelled(tmp_path: Path) -> None:
@@ -188,7 +186,7 @@ def test_it_learns_while_frames_are_labelled(tmp_path: Path) -> None:
         "runtime.name=torch",
     ]
     line = "document.getElementById('learning').textContent"
-    with Label(*words, command=REAL) as label, Browser(tmp_path) as browser:
+    with Label(*words, command=HEARS_CTRL_C + REAL) as label, Browser(tmp_path) as browser:
         browser.open(label.address)
         browser.wait("frame && document.getElementById('network').textContent.includes('clicked')")
         browser.wait(f"{line}.includes('waiting for 5 more frames')")
@@ -212,7 +210,7 @@ def test_it_learns_while_frames_are_labelled(tmp_path: Path) -> None:
         assert not browser.errors
         label.process.kill()  # and go on after it, as does the training
         label.process.wait()
-        with Label(*words, command=REAL) as again:
+        with Label(*words, command=HEARS_CTRL_C + REAL) as again:
             browser.open(again.address)
             # How many steps there was time for decides which it is.
             ended = f"/new weights from 4 frames|from 4 frames and kept/.test({line})"
@@ -232,7 +230,8 @@ def test_it_learns_while_frames_are_labelled(tmp_path: Path) -> None:
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
 def test_a_narrow_window_shows_the_frame(tmp_path: Path) -> None:
     words = (str(write_frames(tmp_path / "frames", 1)), "-o", str(tmp_path / "mine"))
-    with Label(*words) as label, Browser(tmp_path) as browser:
+    in_background = IN_BACKGROUND + DISCS_KNOWN
+    with Label(*words, command=in_background) as label, Browser(tmp_path) as browser:
         browser.open(label.address, 390, 800, dark=True)
         browser.wait("frame && frame.picture && true")
         assert browser.value("document.documentElement.scrollWidth") <= 390
