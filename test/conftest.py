@@ -35,6 +35,14 @@ with contextlib.suppress(ImportError):
 os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_dir()))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def threads_of_torch() -> Iterator[None]:
+    """A runtime sets them for the process; with others a training is not the same to the bit."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def cpu_as_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams and device scopes of torch.cuda do nothing, so that an Engine runs on the CPU."""
