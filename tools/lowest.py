@@ -41,11 +41,13 @@ def main() -> None:
 
 def find_python() -> Path:
     """Python 3.10. Raises SystemExit if there is none."""
-    named = os.environ.get("LOWEST_PYTHON") or shutil.which("python3.10")
-    installed = sorted(Path.home().glob(".pyenv/versions/3.10.*/bin/python"))
-    if not named and not installed:
+    # Those of pyenv first: what it puts on the PATH runs only where it is told which to run.
+    installed = sorted(map(str, Path.home().glob(".pyenv/versions/3.10.*/bin/python")))
+    found = [os.environ.get("LOWEST_PYTHON"), *installed[-1:], shutil.which("python3.10")]
+    named = next(filter(None, found), None)
+    if not named:
         sys.exit("Expected Python 3.10, found none: install it, or name it in LOWEST_PYTHON")
-    return Path(named or installed[-1])
+    return Path(named)
 
 
 def set_up(python: Path) -> None:
