@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from instaseg_ros.contract import format_of
 from instaseg_ros.errors import InputError, MissingExtraError
@@ -60,16 +62,26 @@ def _select(kind: str) -> str:
         else "NULL"
         for c in COLUMNS
     }
-    columns = ", ".join(f"CAST({v} AS {c.type}) AS {_name(c.name)}" for c, v in values.items())
+    columns = ", ".join(f"{_as(c.type, v)} AS {_name(c.name)}" for c, v in values.items())
     return f"SELECT {columns} FROM rows_{kind}"
 
 
+def _as(kind: str, value: str) -> str:
+    return f"from_base64({value})" if kind == "BLOB" else f"CAST({value} AS {kind})"
+
+
 def _with_masks(table: Table) -> Table:
-    """The columns without masks, and these beside them: what DuckDB makes of a mask depends on its
-    version."""
-    plain = {name: np.asarray(np.ma.getdata(column)) for name, column in table.items()}
+    """The columns without masks, and these beside them, and bytes as text: what DuckDB makes of a
+    mask or of bytes depends on its version."""
+    plain = {name: _without_bytes(np.ma.getdata(column)) for name, column in table.items()}
     masks = {name + NULL: np.ma.getmaskarray(column) for name, column in table.items()}
     return {**plain, **masks}
+
+
+def _without_bytes(column: NDArray[Any]) -> NDArray[Any]:
+    if column.dtype != object:
+        return column
+    return np.array([b64encode(v).decode() if isinstance(v, bytes) else v for v in column], object)
 
 
 def read_facts(path: Path) -> dict[str, Any]:
