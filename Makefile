@@ -1,7 +1,7 @@
 # Every target first brings the environment up to date (seconds when nothing changed).
 #   make demo                     a synthetic street through a real ROS 2 node
 #   make test                     lint, unit suite, ROS suite on Jazzy and on Kilted
-#   make slow                     what the suites leave out for their time, some minutes
+#   make slow                     what the suites leave out for their time: 10 to 20 minutes
 #   make lowest                   the unit suite with the lowest versions promised, on Python 3.10
 #   make docs                     the documentation as a site, in site/
 #   make fuzz                     mutated inputs, FUZZ_SECONDS (an hour) for each kind
