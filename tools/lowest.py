@@ -43,11 +43,10 @@ def find_python() -> Path:
     """Python 3.10. Raises SystemExit if there is none."""
     # Those of pyenv first: what it puts on the PATH runs only where it is told which to run.
     installed = sorted(map(str, Path.home().glob(".pyenv/versions/3.10.*/bin/python")))
-    found = [os.environ.get("LOWEST_PYTHON"), *installed[-1:], shutil.which("python3.10")]
-    named = next(filter(None, found), None)
-    if not named:
+    named = os.environ.get("LOWEST_PYTHON") or max(installed, default="")
+    if not (found := named or shutil.which("python3.10")):
         sys.exit("Expected Python 3.10, found none: install it, or name it in LOWEST_PYTHON")
-    return Path(named)
+    return Path(found)
 
 
 def set_up(python: Path) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from instaseg_ros.contract import format_of
 from instaseg_ros.errors import InputError, MissingExtraError
@@ -24,6 +23,7 @@ except ModuleNotFoundError as error:
 
 SUFFIX = ".parquet"
 NULL = " is null"  # after the name of a column: whether it has no value
+BLOBS = {c.name for c in COLUMNS if c.type == "BLOB"}
 FORMAT = "rows"  # in `contract.RESULTS`
 # DuckDB otherwise fetches what it lacks from the internet.
 ALONE: dict[str, str | bool | int | float | list[str]] = {
@@ -73,15 +73,11 @@ def _as(kind: str, value: str) -> str:
 def _with_masks(table: Table) -> Table:
     """The columns without masks, and these beside them, and bytes as text: what DuckDB makes of a
     mask or of bytes depends on its version."""
-    plain = {name: _without_bytes(np.ma.getdata(column)) for name, column in table.items()}
+    plain = {name: np.asarray(np.ma.getdata(column)) for name, column in table.items()}
+    for name in BLOBS & plain.keys():
+        plain[name] = np.array([b64encode(value).decode() for value in plain[name]], object)
     masks = {name + NULL: np.ma.getmaskarray(column) for name, column in table.items()}
     return {**plain, **masks}
-
-
-def _without_bytes(column: NDArray[Any]) -> NDArray[Any]:
-    if column.dtype != object:
-        return column
-    return np.array([b64encode(v).decode() if isinstance(v, bytes) else v for v in column], object)
 
 
 def read_facts(path: Path) -> dict[str, Any]:

@@ -22,8 +22,9 @@ from instaseg_ros.datasets import open_dataset
 for package in ("starlette", "uvicorn", "pycocotools"):
     pytest.importorskip(package, reason="the extra `label` is not installed")
 
-HEARS_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-IN_BACKGROUND = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"  # of a script
+# What it does with Ctrl-C at a terminal; and where a script has put it into the background.
+AT_TERMINAL = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+IN_BACKGROUND = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 # The command as it is; and with the discs' network in the place of the real one.
 REAL = "import sys\nfrom instaseg_ros.cli import main\nsys.exit(main(['label', *sys.argv[1:]]))\n"
 DISCS_KNOWN = """
@@ -43,8 +44,8 @@ TRIAL_S = 600.0
 class Label:
     """`instaseg label` in a process of its own."""
 
-    def __init__(self, *words: str, command: str = HEARS_CTRL_C + DISCS_KNOWN) -> None:
-        asked = [sys.executable, "-c", command, *words, "--no-browser"]
+    def __init__(self, *words: str, command: str = DISCS_KNOWN, start: str = AT_TERMINAL) -> None:
+        asked = [sys.executable, "-c", start + command, *words, "--no-browser"]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         self.process = subprocess.Popen(asked, stdout=subprocess.PIPE, text=True, env=environment)
         assert self.process.stdout is not None
@@ -186,7 +187,7 @@ def test_it_learns_while_frames_are_labelled(tmp_path: Path) -> None:
         "runtime.name=torch",
     ]
     line = "document.getElementById('learning').textContent"
-    with Label(*words, command=HEARS_CTRL_C + REAL) as label, Browser(tmp_path) as browser:
+    with Label(*words, command=REAL) as label, Browser(tmp_path) as browser:
         browser.open(label.address)
         browser.wait("frame && document.getElementById('network').textContent.includes('clicked')")
         browser.wait(f"{line}.includes('waiting for 5 more frames')")
@@ -210,7 +211,7 @@ def test_it_learns_while_frames_are_labelled(tmp_path: Path) -> None:
         assert not browser.errors
         label.process.kill()  # and go on after it, as does the training
         label.process.wait()
-        with Label(*words, command=HEARS_CTRL_C + REAL) as again:
+        with Label(*words, command=REAL) as again:
             browser.open(again.address)
             # How many steps there was time for decides which it is.
             ended = f"/new weights from 4 frames|from 4 frames and kept/.test({line})"
@@ -230,8 +231,7 @@ def test_it_learns_while_frames_are_labelled(tmp_path: Path) -> None:
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
 def test_a_narrow_window_shows_the_frame(tmp_path: Path) -> None:
     words = (str(write_frames(tmp_path / "frames", 1)), "-o", str(tmp_path / "mine"))
-    in_background = IN_BACKGROUND + DISCS_KNOWN
-    with Label(*words, command=in_background) as label, Browser(tmp_path) as browser:
+    with Label(*words, start=IN_BACKGROUND) as label, Browser(tmp_path) as browser:
         browser.open(label.address, 390, 800, dark=True)
         browser.wait("frame && frame.picture && true")
         assert browser.value("document.documentElement.scrollWidth") <= 390

@@ -50,12 +50,12 @@ def checkout(tmp_path: Path) -> Path:
 
 @pytest.mark.newest
 def test_an_index_takes_the_metadata(checkout: Path) -> None:
+    from packaging.metadata import Metadata
+
     command = [sys.executable, "setup.py", "--quiet", "egg_info"]
     done = subprocess.run(command, cwd=checkout, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     text = (checkout / "instaseg_ros.egg-info" / "PKG-INFO").read_bytes()
-    from packaging.metadata import Metadata
-
     metadata = Metadata.from_email(text, validate=True)  # raises for what PyPI would refuse
     assert metadata.description_content_type == "text/markdown"
     assert metadata.description and metadata.description.startswith("# instaseg_ros")
